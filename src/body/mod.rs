@@ -1,0 +1,206 @@
+//! The layer's response body: out of the store, passed through, or recorded on its way.
+
+mod recorder;
+
+use std::any::Any;
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use http_body::{Body, Frame, SizeHint};
+use pin_project::pin_project;
+
+pub(crate) use recorder::{Abandoned, Recorder, Sink};
+
+/// The body of a response that went through a [`CacheLayer`](crate::CacheLayer).
+#[pin_project]
+pub struct CacheBody<B> {
+    #[pin]
+    kind: Kind<B>,
+}
+
+#[pin_project(project = KindProjection)]
+enum Kind<B> {
+    Stored(Option<Bytes>),
+    Passthrough(#[pin] B),
+    Recording(Recording<B>),
+}
+
+/// An inner body and what listens in. Boxed, because it is polled once before the response is
+/// returned and moved afterwards.
+struct Recording<B> {
+    body: Pin<Box<B>>,
+    first: First,
+    recorder: Recorder,
+}
+
+/// What that first poll brought and the client has not seen yet.
+enum First {
+    Nothing,
+    Frame(Frame<Bytes>),
+    End,
+    /// The body's own error.
+    Error(Option<Box<dyn Any + Send>>),
+}
+
+impl<B> CacheBody<B> {
+    /// A complete body.
+    pub(crate) fn stored(body: Bytes) -> Self {
+        Self { kind: Kind::Stored(Some(body).filter(|body| !body.is_empty())) }
+    }
+
+    /// A body that nobody listens to.
+    pub(crate) fn passthrough(body: B) -> Self {
+        Self { kind: Kind::Passthrough(body) }
+    }
+}
+
+impl<B> CacheBody<B>
+where
+    B: Body<Error: Send> + 'static,
+{
+    /// A body that is recorded as the client reads it. Polls it once, without waiting, so that a body
+    /// that is there already, as most are, has been stored before its head is sent. Returns whether
+    /// it has.
+    pub(crate) fn recording(body: B, recorder: Recorder, cx: &mut Context<'_>) -> (Self, bool) {
+        let mut recording = Recording { body: Box::pin(body), first: First::Nothing, recorder };
+        if recording.body.is_end_stream() {
+            recording.recorder.end();
+            recording.first = First::End;
+        } else if let Poll::Ready(first) = recording.body.as_mut().poll_frame(cx) {
+            recording.first = match first {
+                None => {
+                    recording.recorder.end();
+                    First::End
+                }
+                Some(Ok(frame)) => First::Frame(recording.listen(frame)),
+                Some(Err(error)) => {
+                    recording.recorder.abandon(Abandoned::Failed);
+                    First::Error(Some(Box::new(error)))
+                }
+            };
+        }
+        let stored = recording.recorder.is_accepted();
+        (Self { kind: Kind::Recording(recording) }, stored)
+    }
+}
+
+impl<B: Body> Recording<B> {
+    /// Records a frame on its way.
+    fn listen(&mut self, frame: Frame<B::Data>) -> Frame<Bytes> {
+        // for `Bytes` this is a handle, not a copy
+        let frame = frame.map_data(|mut data| data.copy_to_bytes(data.remaining()));
+        match frame.data_ref() {
+            Some(data) => {
+                self.recorder.push(data);
+                // hyper does not poll for `None` once the declared length has been written, or after
+                // the end of the stream is known
+                if self.body.is_end_stream() {
+                    self.recorder.end();
+                }
+            }
+            // trailers would be lost: RFC 9111 3.1, RFC 9110 6.5
+            None => self.recorder.abandon(Abandoned::Trailers),
+        }
+        frame
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>>
+    where
+        B: 'static,
+    {
+        match std::mem::replace(&mut self.first, First::Nothing) {
+            First::Nothing => {}
+            First::Frame(frame) => return Poll::Ready(Some(Ok(frame))),
+            First::End => {
+                self.first = First::End;
+                return Poll::Ready(None);
+            }
+            First::Error(error) => {
+                self.first = First::End;
+                let error = error.and_then(|error| error.downcast::<B::Error>().ok());
+                return Poll::Ready(error.map(|error| Err(*error)));
+            }
+        }
+        Poll::Ready(match ready!(self.body.as_mut().poll_frame(cx)) {
+            Some(Ok(frame)) => Some(Ok(self.listen(frame))),
+            Some(Err(error)) => {
+                self.recorder.abandon(Abandoned::Failed);
+                Some(Err(error))
+            }
+            None => {
+                self.recorder.end();
+                None
+            }
+        })
+    }
+}
+
+impl<B> Body for CacheBody<B>
+where
+    B: Body + 'static,
+{
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        match self.project().kind.project() {
+            KindProjection::Stored(body) => Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
+            KindProjection::Passthrough(body) => {
+                let frame = ready!(body.poll_frame(cx));
+                let owned = |mut data: B::Data| data.copy_to_bytes(data.remaining());
+                Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(owned))))
+            }
+            KindProjection::Recording(recording) => recording.poll(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Stored(body) => body.is_none(),
+            Kind::Passthrough(body) => body.is_end_stream(),
+            Kind::Recording(Recording { body, first, .. }) => match first {
+                First::Nothing => body.is_end_stream(),
+                First::End => true,
+                First::Frame(_) | First::Error(_) => false,
+            },
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Stored(body) => SizeHint::with_exact(body.as_ref().map_or(0, |b| b.len() as u64)),
+            Kind::Passthrough(body) => body.size_hint(),
+            Kind::Recording(Recording { body, first, .. }) => {
+                let ahead = match first {
+                    First::Frame(frame) => frame.data_ref().map_or(0, |data| data.len() as u64),
+                    _ => 0,
+                };
+                let rest = body.size_hint();
+                let mut hint = SizeHint::new();
+                hint.set_lower(rest.lower().saturating_add(ahead));
+                if let Some(upper) = rest.upper() {
+                    hint.set_upper(upper.saturating_add(ahead));
+                }
+                hint
+            }
+        }
+    }
+}
+
+impl<B> fmt::Debug for CacheBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.kind {
+            Kind::Stored(_) => "CacheBody::Stored",
+            Kind::Passthrough(_) => "CacheBody::Passthrough",
+            Kind::Recording(_) => "CacheBody::Recording",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

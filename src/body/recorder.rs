@@ -1,0 +1,115 @@
+//! Keeps handles on a body's data as it passes, and hands them over when the body is complete.
+
+use bytes::{Bytes, BytesMut};
+
+/// Where a recorded body goes.
+pub(crate) trait Sink: Send {
+    /// The body is complete. Says whether it was accepted.
+    fn complete(self: Box<Self>, body: Bytes) -> bool;
+    /// The body will never be complete.
+    fn abandon(self: Box<Self>, why: Abandoned);
+}
+
+/// Why a recording came to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Abandoned {
+    /// Dropped before its end: the client left.
+    Dropped,
+    /// The body failed.
+    Failed,
+    /// Larger than the limit.
+    TooLarge,
+    /// Trailers follow, which a stored response would lose.
+    Trailers,
+    /// Shorter or longer than its Content-Length.
+    WrongLength,
+}
+
+pub(crate) struct Recorder {
+    /// `None` once the outcome is known.
+    sink: Option<Box<dyn Sink>>,
+    chunks: Vec<Bytes>,
+    length: usize,
+    limit: usize,
+    declared: Option<u64>,
+    accepted: bool,
+}
+
+impl Recorder {
+    /// `limit` in bytes; `declared` is the response's Content-Length, if it has one.
+    pub(crate) fn new(sink: Box<dyn Sink>, limit: usize, declared: Option<u64>) -> Self {
+        let mut recorder = Self {
+            sink: Some(sink),
+            chunks: Vec::new(),
+            length: 0,
+            limit,
+            declared,
+            accepted: false,
+        };
+        if declared.is_some_and(|declared| declared > limit as u64) {
+            recorder.abandon(Abandoned::TooLarge);
+        }
+        recorder
+    }
+
+    pub(crate) fn push(&mut self, data: &Bytes) {
+        if self.sink.is_none() || data.is_empty() {
+            return;
+        }
+        self.length = self.length.saturating_add(data.len());
+        let length = self.length as u64;
+        match self.declared {
+            _ if self.length > self.limit => self.abandon(Abandoned::TooLarge),
+            Some(declared) if length > declared => self.abandon(Abandoned::WrongLength),
+            declared => {
+                self.chunks.push(data.clone());
+                if declared == Some(length) {
+                    self.end();
+                }
+            }
+        }
+    }
+
+    /// The body has ended. Calls after the first do nothing.
+    pub(crate) fn end(&mut self) {
+        // RFC 9111 3.3: a body that is not as long as declared is incomplete
+        if self.declared.is_some_and(|declared| declared != self.length as u64) {
+            return self.abandon(Abandoned::WrongLength);
+        }
+        let Some(sink) = self.sink.take() else { return };
+        let body = self.joined();
+        self.accepted = sink.complete(body);
+    }
+
+    /// The body will not be complete. Calls after the first do nothing.
+    pub(crate) fn abandon(&mut self, why: Abandoned) {
+        self.chunks = Vec::new();
+        if let Some(sink) = self.sink.take() {
+            sink.abandon(why);
+        }
+    }
+
+    /// Whether the body was complete and was accepted.
+    pub(crate) fn is_accepted(&self) -> bool {
+        self.accepted
+    }
+
+    /// One chunk is handed over as it is; several are copied together once.
+    fn joined(&mut self) -> Bytes {
+        let mut chunks = std::mem::take(&mut self.chunks);
+        if chunks.len() <= 1 {
+            return chunks.pop().unwrap_or_default();
+        }
+        let mut joined = BytesMut::with_capacity(self.length);
+        for chunk in chunks {
+            joined.extend_from_slice(&chunk);
+        }
+        joined.freeze()
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.abandon(Abandoned::Dropped);
+    }
+}

@@ -1,0 +1,175 @@
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::task::Waker;
+
+use http::HeaderMap;
+
+use super::*;
+
+/// A body that follows a script.
+struct Script {
+    steps: VecDeque<Step>,
+    /// Says that the stream has ended as soon as the script has, as hyper's bodies do.
+    knows_its_end: bool,
+}
+
+enum Step {
+    Data(&'static str),
+    Wait,
+    Trailers,
+    Fail,
+}
+use Step::{Data, Fail, Trailers, Wait};
+
+impl Body for Script {
+    type Data = VecDeque<u8>; // not `Bytes`
+    type Error = &'static str;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        match self.steps.pop_front() {
+            None => Poll::Ready(None),
+            Some(Wait) => Poll::Pending,
+            Some(Data(data)) => Poll::Ready(Some(Ok(Frame::data(data.bytes().collect())))),
+            Some(Trailers) => Poll::Ready(Some(Ok(Frame::trailers(HeaderMap::new())))),
+            Some(Fail) => Poll::Ready(Some(Err("cut"))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.knows_its_end && self.steps.is_empty()
+    }
+}
+
+type Outcome = Arc<Mutex<Option<Result<Bytes, Abandoned>>>>;
+
+struct Keep(Outcome);
+
+impl Sink for Keep {
+    fn complete(self: Box<Self>, body: Bytes) -> bool {
+        self.0.lock().unwrap().replace(Ok(body)).is_none()
+    }
+    fn abandon(self: Box<Self>, why: Abandoned) {
+        assert!(self.0.lock().unwrap().replace(Err(why)).is_none());
+    }
+}
+
+struct Run {
+    seen: Result<String, &'static str>,
+    outcome: Option<Result<Bytes, Abandoned>>,
+    stored_at_once: bool,
+    ended: bool,
+}
+
+fn run(steps: Vec<Step>, knows_its_end: bool, declared: Option<u64>, polls: usize) -> Run {
+    let outcome = Outcome::default();
+    let recorder = Recorder::new(Box::new(Keep(outcome.clone())), 10, declared);
+    let mut cx = Context::from_waker(Waker::noop());
+    let script = Script { steps: steps.into(), knows_its_end };
+    let (mut body, stored_at_once) = CacheBody::recording(script, recorder, &mut cx);
+    let mut seen = Ok(String::new());
+    for _ in 0..polls {
+        match Pin::new(&mut body).poll_frame(&mut cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let (Ok(data), Ok(seen)) = (frame.into_data(), &mut seen) {
+                    seen.push_str(std::str::from_utf8(&data).unwrap());
+                }
+            }
+            Poll::Ready(Some(Err(error))) => seen = Err(error),
+            Poll::Ready(None) | Poll::Pending => {}
+        }
+    }
+    let ended = body.is_end_stream();
+    drop(body);
+    let outcome = outcome.lock().unwrap().take();
+    Run { seen, outcome, stored_at_once, ended }
+}
+
+#[test]
+fn a_body_that_is_there_already_is_stored_before_the_head_is_sent() {
+    let run = run(vec![Data("hello")], true, None, 2);
+    assert!(run.stored_at_once && run.ended);
+    assert_eq!(run.seen.unwrap(), "hello");
+    assert_eq!(run.outcome.unwrap().unwrap(), "hello");
+}
+
+#[test]
+fn an_empty_body_is_complete_at_once() {
+    for steps in [vec![], vec![Data("")]] {
+        let run = run(steps, true, None, 2);
+        assert!(run.stored_at_once);
+        assert_eq!(run.outcome.unwrap().unwrap(), "");
+    }
+}
+
+#[test]
+fn a_streamed_body_reaches_the_client_frame_by_frame_and_the_store_whole() {
+    let run = run(vec![Data("he"), Wait, Data("llo"), Wait], false, None, 9);
+    assert!(!run.stored_at_once);
+    assert_eq!(run.seen.unwrap(), "hello");
+    assert_eq!(run.outcome.unwrap().unwrap(), "hello");
+}
+
+#[test]
+fn the_declared_length_completes_a_body_that_is_not_polled_again() {
+    let run = run(vec![Wait, Data("he"), Data("llo"), Wait], false, Some(5), 2);
+    assert_eq!(run.outcome.unwrap().unwrap(), "hello");
+}
+
+#[test]
+fn a_dropped_body_is_not_stored() {
+    let run = run(vec![Data("he"), Data("llo")], false, None, 1);
+    assert_eq!(run.outcome.unwrap().unwrap_err(), Abandoned::Dropped);
+}
+
+#[test]
+fn a_failing_body_is_not_stored_and_its_error_reaches_the_client() {
+    for steps in [vec![Fail], vec![Data("he"), Fail], vec![Wait, Data("he"), Wait, Fail]] {
+        let run = run(steps, false, None, 6);
+        assert_eq!(run.seen.unwrap_err(), "cut");
+        assert_eq!(run.outcome.unwrap().unwrap_err(), Abandoned::Failed);
+    }
+}
+
+#[test]
+fn a_body_over_the_limit_reaches_the_client_whole() {
+    let run = run(vec![Data("0123456789"), Data("x"), Data("y")], false, None, 5);
+    assert_eq!(run.seen.unwrap(), "0123456789xy");
+    assert_eq!(run.outcome.unwrap().unwrap_err(), Abandoned::TooLarge);
+}
+
+#[test]
+fn a_length_declared_over_the_limit_is_let_go_at_once() {
+    let run = run(vec![Wait], false, Some(11), 0);
+    assert_eq!(run.outcome.unwrap().unwrap_err(), Abandoned::TooLarge);
+}
+
+#[test]
+fn a_body_that_is_not_as_long_as_declared_is_not_stored() {
+    for (steps, declared) in [(vec![Data("hell")], 5), (vec![Data("hello")], 4), (vec![], 1)] {
+        let run = run(steps, true, Some(declared), 3);
+        assert_eq!(run.outcome.unwrap().unwrap_err(), Abandoned::WrongLength, "{declared}");
+    }
+}
+
+#[test]
+fn a_body_with_trailers_passes_and_is_not_stored() {
+    let run = run(vec![Data("he"), Trailers], true, None, 4);
+    assert_eq!(run.seen.unwrap(), "he");
+    assert_eq!(run.outcome.unwrap().unwrap_err(), Abandoned::Trailers);
+}
+
+#[test]
+fn size_hints_count_what_was_read_ahead() {
+    let mut cx = Context::from_waker(Waker::noop());
+    let recorder = Recorder::new(Box::new(Keep(Outcome::default())), 10, None);
+    let full = http_body_util::Full::new(Bytes::from_static(b"hello"));
+    let (body, _) = CacheBody::recording(full, recorder, &mut cx);
+    assert_eq!(body.size_hint().exact(), Some(5));
+    assert!(!body.is_end_stream());
+    let stored = CacheBody::<Script>::stored(Bytes::from_static(b"abc"));
+    assert_eq!(stored.size_hint().exact(), Some(3));
+    assert!(CacheBody::<Script>::stored(Bytes::new()).is_end_stream());
+}

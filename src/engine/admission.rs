@@ -1,0 +1,78 @@
+//! Which requests the cache handles, decided before anything else.
+
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
+use http::request::Parts;
+use http::{HeaderMap, Method, Uri};
+
+use super::Route;
+use crate::cookies::{Credentials, examine};
+use crate::key::{CacheKey, NoKey, TargetKey};
+use crate::rfc9111::is_safe;
+
+/// What becomes of a request.
+pub(crate) enum Admission {
+    /// Not even looked at: tunnels and upgrades.
+    Untouched,
+    /// Goes inside, for the named reason.
+    Bypass(&'static str),
+    /// May be answered out of the store.
+    Exchange(Plan),
+    /// Goes inside, and invalidates when it succeeds.
+    WriteThrough(Option<Write>),
+    /// A safe method other than GET and HEAD: goes inside.
+    Forward,
+}
+
+/// How a request is looked up.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) base: CacheKey,
+    pub(crate) credentials: Credentials,
+    pub(crate) head_only: bool,
+}
+
+/// What a request invalidates when it succeeds.
+#[derive(Debug)]
+pub(crate) struct Write {
+    pub(super) target: TargetKey,
+    /// The path of its URI, which references in the response are relative to.
+    pub(super) path: String,
+}
+
+/// Decides about a request whose target URI is `uri`.
+pub(crate) fn admit(route: &Route, uri: &Uri, request: &Parts) -> Admission {
+    if request.method == Method::CONNECT || request.headers.contains_key(UPGRADE) {
+        return Admission::Untouched; // RFC 9110 9.3.6, 7.8
+    }
+    let is_get = request.method == Method::GET;
+    if !is_get && request.method != Method::HEAD {
+        if is_safe(&request.method) {
+            return Admission::Forward;
+        }
+        let target = route.keys.target(uri, request).ok();
+        let path = uri.path().to_owned();
+        return Admission::WriteThrough(target.map(|target| Write { target, path }));
+    }
+    if !route.policy.enabled {
+        return Admission::Bypass("policy");
+    }
+    if has_body(&request.headers) {
+        // RFC 9110 9.3.1: what the body means to the handler is not in the key
+        return Admission::Bypass("request-body");
+    }
+    let target = match route.keys.target(uri, request) {
+        Ok(target) => target,
+        Err(NoKey::BadHost) => return Admission::Bypass("bad-host"),
+        Err(NoKey::UnknownHost) => return Admission::Bypass("unknown-host"),
+        Err(NoKey::Builder) => return Admission::Bypass("key-builder"),
+    };
+    let policy = &route.policy;
+    let (credentials, keyed) = examine(policy.cookies, policy.authorization, &request.headers);
+    let base = route.keys.base_key(&target, &keyed);
+    Admission::Exchange(Plan { base, credentials, head_only: !is_get })
+}
+
+fn has_body(headers: &HeaderMap) -> bool {
+    let length = headers.get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes() != b"0");
+    length || headers.contains_key(TRANSFER_ENCODING)
+}

@@ -1,0 +1,123 @@
+//! Finding the stored response for a request, in one round trip where the process knows what the
+//! target varies on.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+
+use super::bounded::bounded;
+use super::{Engine, Route};
+use crate::key::{CacheKey, variant_key};
+use crate::rfc9111;
+use crate::status::Forward;
+use crate::store::{Store, StoreError};
+use crate::stored::{Stored, StoredResponse, VariantIndex};
+use crate::telemetry::count;
+
+/// What a lookup found.
+pub(super) struct Lookup {
+    pub(super) found: Found,
+    /// What the target is known to vary on.
+    pub(super) index: Option<Arc<VariantIndex>>,
+}
+
+pub(super) enum Found {
+    /// A response whose selecting fields match the request.
+    Response(StoredResponse),
+    /// Nothing, and why.
+    Nothing(Forward, Option<&'static str>),
+}
+
+impl<St: Store> Engine<St> {
+    pub(super) async fn lookup(&self, route: &Route, base: &CacheKey, request: &HeaderMap) -> Lookup {
+        let known = self.indexes.get(&base.hash());
+        match self.look(route, base, request, known.as_ref()).await {
+            Ok(lookup) => lookup,
+            Err(error) => {
+                count(&self.counters.lookup_errors);
+                if let Some(suppressed) = self.lookup_warning.pass() {
+                    let reason = error.as_str();
+                    tracing::warn!(%error, reason, suppressed, "lookup failed, the handler answers");
+                }
+                let found = Found::Nothing(Forward::Miss, Some("store-error"));
+                Lookup { found, index: known }
+            }
+        }
+    }
+
+    async fn look(
+        &self,
+        route: &Route,
+        base: &CacheKey,
+        request: &HeaderMap,
+        known: Option<&Arc<VariantIndex>>,
+    ) -> Result<Lookup, StoreError> {
+        let of_index = |index: &VariantIndex| variant_of(base, index, request);
+        let mut keys = vec![base.clone()];
+        keys.extend(known.map(|index| of_index(index)));
+        let mut found = self.fetch(route, keys).await?.into_iter();
+        let (at_base, at_variant) = (found.next().flatten(), found.next().flatten());
+        let mut index = known.cloned();
+        let mut candidates = [usable(at_variant, request), None];
+        match at_base {
+            None => {}
+            Some(Stored::Response(response)) => {
+                candidates[1] = usable(Some(Stored::Response(response)), request);
+            }
+            Some(Stored::Variants(seen)) => {
+                if known.is_none_or(|known| *known != seen) {
+                    self.indexes.insert(base.hash(), Arc::clone(&seen));
+                    let again = self.fetch(route, vec![of_index(&seen)]).await?.pop().flatten();
+                    candidates[1] = usable(again, request);
+                }
+                index = Some(seen);
+            }
+        }
+        // RFC 9111 4.1: of several that match, the newest
+        let newest = candidates.into_iter().flatten().max_by_key(|found| found.head.received_ms);
+        let found = match (newest, &index) {
+            (Some(response), _) => Found::Response(response),
+            (None, Some(_)) => Found::Nothing(Forward::VaryMiss, None),
+            (None, None) => Found::Nothing(Forward::UriMiss, None),
+        };
+        Ok(Lookup { found, index })
+    }
+
+    /// Asks what is on its way to the store first, then the store, for no longer than the route
+    /// allows.
+    async fn fetch(&self, route: &Route, keys: Vec<CacheKey>) -> Result<Vec<Option<Stored>>, StoreError> {
+        let now_ms = self.store.now_ms();
+        let mut found: Vec<_> = keys.iter().map(|key| self.pending.find(key, now_ms)).collect();
+        if found.iter().all(Option::is_some) {
+            return Ok(found);
+        }
+        let stored = bounded(route.store_timeout, self.store.get_many(keys)).await?;
+        for (found, stored) in found.iter_mut().zip(stored) {
+            if found.is_none() {
+                *found = stored;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Remembers what a target varies on.
+    pub(super) fn learn(&self, base: &CacheKey, index: &Arc<VariantIndex>) {
+        self.indexes.insert(base.hash(), Arc::clone(index));
+    }
+}
+
+/// The key of the variant that a request selects.
+pub(super) fn variant_of(base: &CacheKey, index: &VariantIndex, request: &HeaderMap) -> CacheKey {
+    let selecting = rfc9111::select(&index.names, request);
+    variant_key(base, &rfc9111::secondary_key(&selecting))
+}
+
+/// A stored response whose own selecting fields match: the key alone is not trusted.
+fn usable(stored: Option<Stored>, request: &HeaderMap) -> Option<StoredResponse> {
+    match stored {
+        Some(Stored::Response(response)) => {
+            rfc9111::matches(&response.head.vary, request).then_some(response)
+        }
+        _ => None,
+    }
+}

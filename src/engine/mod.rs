@@ -1,0 +1,105 @@
+//! The only place that sees HTTP rules and storage together. Read `exchange` first.
+
+mod admission;
+mod bounded;
+mod exchange;
+mod fence;
+mod fill;
+mod invalidate;
+mod lookup;
+mod pending;
+mod reply;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::sync::Cache;
+
+pub(crate) use admission::{Admission, admit};
+pub(crate) use exchange::{exchange, write_through};
+pub(crate) use reply::Finish;
+
+use crate::key::KeyRules;
+use crate::policy::CachePolicy;
+use crate::status::StatusField;
+use crate::store::{Store, StoreError};
+use crate::stored::VariantIndex;
+use crate::telemetry::{Counters, Throttle};
+
+/// How many targets' variant indexes a process remembers: each saves one round trip.
+const KNOWN_INDEXES: u64 = 100_000;
+
+/// What all clones of a layer share.
+pub(crate) struct Engine<St> {
+    pub(crate) store: St,
+    pub(crate) counters: Counters,
+    pending: pending::Pending,
+    fence: fence::Fence,
+    /// Variant indexes seen, by the hash of their target's key.
+    indexes: Cache<[u8; 16], Arc<VariantIndex>>,
+    lookup_warning: Throttle,
+    write_warning: Throttle,
+}
+
+/// How one clone of a layer treats its requests.
+#[derive(Clone, Debug)]
+pub(crate) struct Route {
+    pub(crate) keys: KeyRules,
+    pub(crate) policy: CachePolicy,
+    /// The longest that a request waits for the store.
+    pub(crate) store_timeout: Duration,
+    /// The most bytes of responses waiting to be written.
+    pub(crate) queue_bytes: usize,
+    pub(crate) status_field: StatusField,
+    pub(crate) age_field: bool,
+}
+
+impl<St: Store> Engine<St> {
+    pub(crate) fn new(store: St) -> Self {
+        Self {
+            store,
+            counters: Counters::default(),
+            pending: pending::Pending::default(),
+            fence: fence::Fence::default(),
+            indexes: Cache::new(KNOWN_INDEXES),
+            lookup_warning: Throttle::new(),
+            write_warning: Throttle::new(),
+        }
+    }
+
+    /// Waits until everything that was handed to the store before has been written or has failed.
+    pub(crate) async fn flush(&self) -> Result<(), StoreError> {
+        self.pending.settled().await;
+        self.store.flush().await
+    }
+}
+
+impl Route {
+    /// The cache's name in `Cache-Status`.
+    pub(crate) fn name(&self) -> &str {
+        match self.keys.prefix() {
+            "" => "tower-mysql-cache",
+            prefix => prefix,
+        }
+    }
+}
+
+impl Default for Route {
+    fn default() -> Self {
+        Self {
+            keys: KeyRules::default(),
+            policy: CachePolicy::new(),
+            store_timeout: Duration::from_millis(250),
+            queue_bytes: 64 << 20,
+            status_field: StatusField::On,
+            age_field: true,
+        }
+    }
+}
+
+impl<St> fmt::Debug for Engine<St> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("counts", &self.counters.snapshot()).finish_non_exhaustive()
+    }
+}

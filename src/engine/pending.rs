@@ -1,0 +1,187 @@
+//! Responses on their way to the store: visible to lookups from the moment their body is complete.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::key::{CacheKey, KeyRange};
+use crate::stored::{Entry, Stored};
+
+#[derive(Clone, Default)]
+pub(crate) struct Pending(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// Entries in `state`, readable without the lock: most of the time there are none.
+    count: AtomicUsize,
+    settled: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    entries: HashMap<CacheKey, Waiting>,
+    bytes: usize,
+    next: u64,
+    outstanding: BTreeSet<u64>,
+}
+
+struct Waiting {
+    ticket: u64,
+    stored: Stored,
+    expires_ms: u64,
+}
+
+/// A place in the queue; giving it up, in whatever way, ends the wait.
+pub(crate) struct Ticket {
+    pending: Pending,
+    number: u64,
+    keys: Vec<CacheKey>,
+    bytes: usize,
+}
+
+impl Pending {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes entries visible, unless that would take the bytes waiting over `limit`.
+    pub(crate) fn begin(&self, entries: &[Entry], limit: usize) -> Option<Ticket> {
+        let size = |entry: &Entry| entry.key.as_bytes().len() + entry.stored.size_bytes();
+        let bytes: usize = entries.iter().map(size).sum();
+        let mut state = self.state();
+        if state.bytes.saturating_add(bytes) > limit {
+            return None;
+        }
+        state.bytes += bytes;
+        state.next += 1;
+        let number = state.next;
+        state.outstanding.insert(number);
+        for Entry { key, stored, expires_ms } in entries {
+            let (stored, expires_ms) = (stored.clone(), *expires_ms);
+            state.entries.insert(key.clone(), Waiting { ticket: number, stored, expires_ms });
+        }
+        self.0.count.store(state.entries.len(), Ordering::Release);
+        drop(state);
+        let keys = entries.iter().map(|entry| entry.key.clone()).collect();
+        Some(Ticket { pending: self.clone(), number, keys, bytes })
+    }
+
+    /// What waits to be written under `key`.
+    pub(crate) fn find(&self, key: &CacheKey, now_ms: u64) -> Option<Stored> {
+        if self.0.count.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        let state = self.state();
+        let waiting = state.entries.get(key)?;
+        (waiting.expires_ms > now_ms).then(|| waiting.stored.clone())
+    }
+
+    /// Makes what waits in a range invisible. It may still be written: see [`Pending::settled`].
+    pub(crate) fn withdraw(&self, range: &KeyRange) {
+        let mut state = self.state();
+        state.entries.retain(|key, _| !range.contains(key.as_bytes()));
+        self.0.count.store(state.entries.len(), Ordering::Release);
+    }
+
+    /// Waits until everything that has begun so far has ended.
+    pub(crate) async fn settled(&self) {
+        let last = self.state().next;
+        loop {
+            let mut wait = std::pin::pin!(self.0.settled.notified());
+            // registered before looking, so that no end is missed
+            wait.as_mut().enable();
+            if self.state().outstanding.first().is_none_or(|&first| first > last) {
+                return;
+            }
+            wait.await;
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut state = self.pending.state();
+        for key in &self.keys {
+            if state.entries.get(key).is_some_and(|waiting| waiting.ticket == self.number) {
+                state.entries.remove(key);
+            }
+        }
+        state.bytes = state.bytes.saturating_sub(self.bytes);
+        state.outstanding.remove(&self.number);
+        self.pending.0.count.store(state.entries.len(), Ordering::Release);
+        drop(state);
+        self.pending.0.settled.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::stored::VariantIndex;
+
+    fn entry(key: &str) -> Entry {
+        let stored = Stored::Variants(Arc::new(VariantIndex { names: Vec::new() }));
+        Entry { key: CacheKey::new(key.to_owned()), stored, expires_ms: 10 }
+    }
+
+    #[test]
+    fn an_entry_is_visible_until_its_ticket_is_given_up() {
+        let pending = Pending::default();
+        let ticket = pending.begin(&[entry("a")], 10_000).unwrap();
+        assert!(pending.find(&entry("a").key, 9).is_some());
+        assert!(pending.find(&entry("a").key, 10).is_none(), "expired");
+        assert!(pending.find(&entry("b").key, 9).is_none());
+        drop(ticket);
+        assert!(pending.find(&entry("a").key, 9).is_none());
+        assert_eq!(pending.state().bytes, 0);
+    }
+
+    #[test]
+    fn an_older_ticket_does_not_hide_a_newer_entry() {
+        let pending = Pending::default();
+        let older = pending.begin(&[entry("a")], 10_000).unwrap();
+        let newer = pending.begin(&[entry("a")], 10_000).unwrap();
+        drop(older);
+        assert!(pending.find(&entry("a").key, 9).is_some());
+        drop(newer);
+        assert!(pending.find(&entry("a").key, 9).is_none());
+    }
+
+    #[test]
+    fn what_would_go_over_the_limit_is_shed() {
+        let pending = Pending::default();
+        let one = pending.begin(&[entry("a")], 200).unwrap();
+        assert!(pending.begin(&[entry("b")], 200).is_none());
+        drop(one);
+        assert!(pending.begin(&[entry("b")], 200).is_some());
+    }
+
+    #[tokio::test]
+    async fn settled_waits_for_what_had_begun_and_for_nothing_later() {
+        let pending = Pending::default();
+        let early = pending.begin(&[entry("a")], 10_000).unwrap();
+        let waiting = tokio::spawn({
+            let pending = pending.clone();
+            async move { pending.settled().await }
+        });
+        tokio::task::yield_now().await;
+        let _late = pending.begin(&[entry("b")], 10_000).unwrap();
+        assert!(!waiting.is_finished());
+        drop(early);
+        waiting.await.unwrap();
+    }
+
+    #[test]
+    fn withdrawn_entries_are_invisible_at_once() {
+        let pending = Pending::default();
+        let _ticket = pending.begin(&[entry("a"), entry("b")], 10_000).unwrap();
+        pending.withdraw(&KeyRange::starting_with("a"));
+        assert!(pending.find(&entry("a").key, 9).is_none());
+        assert!(pending.find(&entry("b").key, 9).is_some());
+    }
+}

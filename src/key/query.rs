@@ -1,0 +1,135 @@
+//! Which part of a query tells responses apart.
+
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+
+/// Parameters that advertisers and mailers append and no handler reads.
+const TRACKING: &[&str] = &[
+    "utm_*", "gclid", "gclsrc", "dclid", "gbraid", "wbraid", "fbclid", "msclkid", "mc_cid", "mc_eid",
+    "yclid", "ttclid", "twclid", "li_fat_id", "igshid", "igsh", "_ga", "_gl", "_hsenc", "_hsmi",
+    "vero_id", "wickedid", "oly_anon_id", "oly_enc_id", "s_cid", "epik",
+];
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct QueryRules {
+    only: Option<Vec<String>>,
+    without: Vec<String>,
+    without_tracking: bool,
+    sorted: bool,
+}
+
+impl QueryRules {
+    pub(crate) fn only(&mut self, names: impl IntoIterator<Item = impl Into<String>>) {
+        self.only = Some(names.into_iter().map(Into::into).collect());
+    }
+
+    pub(crate) fn without(&mut self, names: impl IntoIterator<Item = impl Into<String>>) {
+        self.without.extend(names.into_iter().map(Into::into));
+    }
+
+    pub(crate) fn without_tracking(&mut self) {
+        self.without_tracking = true;
+    }
+
+    pub(crate) fn sorted(&mut self) {
+        self.sorted = true;
+    }
+
+    /// The path and what is left of the query. Without rules, the target exactly as it was sent.
+    pub(crate) fn apply<'a>(&self, path_and_query: &'a str) -> Cow<'a, str> {
+        let Some((path, query)) = path_and_query.split_once('?') else {
+            return path_and_query.into();
+        };
+        if *self == Self::default() {
+            return path_and_query.into();
+        }
+        let pairs = query.split('&').filter(|pair| !pair.is_empty());
+        let mut kept: Vec<_> =
+            pairs.map(|pair| (name_of(pair), pair)).filter(|(name, _)| self.keeps(name)).collect();
+        if self.sorted {
+            // stable: several values of one name keep their order, which handlers may see
+            kept.sort_by(|(a, _), (b, _)| a.cmp(b));
+        }
+        if kept.is_empty() {
+            return path.into();
+        }
+        let pairs: Vec<_> = kept.into_iter().map(|(_, pair)| pair).collect();
+        format!("{path}?{}", pairs.join("&")).into()
+    }
+
+    fn keeps(&self, name: &str) -> bool {
+        let listed = |names: &[String]| names.iter().any(|listed| listed == name);
+        self.only.as_deref().is_none_or(listed)
+            && !listed(&self.without)
+            && !(self.without_tracking && TRACKING.iter().any(|listed| matches(listed, name)))
+    }
+}
+
+/// A parameter's name as a handler would see it: `p%61ge` is `page`. Comparing anything else would
+/// let a request smuggle a parameter past the list and store its response under the plain target.
+fn name_of(pair: &str) -> Cow<'_, str> {
+    let name = pair.split_once('=').map_or(pair, |(name, _)| name);
+    if name.contains('+') {
+        let spaced = name.replace('+', " ");
+        return percent_decode_str(&spaced).decode_utf8_lossy().into_owned().into();
+    }
+    percent_decode_str(name).decode_utf8_lossy()
+}
+
+/// Whether `name` is the listed one, or begins with it where that ends in `*`.
+pub(crate) fn matches(listed: &str, name: &str) -> bool {
+    match listed.strip_suffix('*') {
+        Some(start) => name.starts_with(start),
+        None => listed == name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(set: impl Fn(&mut QueryRules)) -> QueryRules {
+        let mut rules = QueryRules::default();
+        set(&mut rules);
+        rules
+    }
+
+    #[test]
+    fn keeps_the_query_to_the_letter_without_rules() {
+        for target in ["/", "/?", "/?&&", "/?b=1&a=2&b=0", "/a%20b?x=%00", "/?utm_source=x"] {
+            assert_eq!(QueryRules::default().apply(target), target);
+        }
+    }
+
+    #[test]
+    fn keeps_only_the_listed_names_however_they_are_spelt() {
+        let rules = rules(|r| r.only(["page", "q r"]));
+        assert_eq!(rules.apply("/l?x=1&page=2&utm_source=y"), "/l?page=2");
+        assert_eq!(rules.apply("/l?p%61ge=2"), "/l?p%61ge=2");
+        assert_eq!(rules.apply("/l?q+r=1&q%20r=2&pages=3&Page=4"), "/l?q+r=1&q%20r=2");
+        assert_eq!(rules.apply("/l?x=1"), "/l");
+    }
+
+    #[test]
+    fn drops_tracking_and_named_parameters() {
+        let rules = rules(|r| {
+            r.without_tracking();
+            r.without(["session"]);
+        });
+        assert_eq!(rules.apply("/?utm_source=a&gclid=b&a=1&fbclid&session=s&gclids=2"), "/?a=1&gclids=2");
+        assert_eq!(rules.apply("/?utm%5Fsource=a"), "/");
+    }
+
+    #[test]
+    fn sorts_by_name_and_keeps_the_order_of_values() {
+        let rules = rules(QueryRules::sorted);
+        assert_eq!(rules.apply("/?b=2&a=9&b=1&%61=0"), "/?a=9&%61=0&b=2&b=1");
+    }
+
+    #[test]
+    fn survives_broken_escapes() {
+        let rules = rules(|r| r.only(["a"]));
+        assert_eq!(rules.apply("/?%=1&%zz=2&a%=3&a=%ff&=5&&&a"), "/?a=%ff&a");
+    }
+}

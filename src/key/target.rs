@@ -1,0 +1,341 @@
+//! From a request to its key.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::HOST;
+use http::request::Parts;
+use http::uri::Authority;
+use http::{HeaderMap, Uri};
+
+use super::query::QueryRules;
+use super::{CacheKey, KeyRange, SEPARATOR, hash128, hex, shorten};
+use crate::error::ConfigError;
+
+/// Bytes of path and query kept as they are. With the other parts' limits below, a key stays under
+/// 1,024 bytes, and all keys of one target lie in one range even when the target is longer.
+const MAX_TARGET_BYTES: usize = 480;
+const MAX_AUTHORITY_BYTES: usize = 200;
+const MAX_PARTITION_BYTES: usize = 120;
+const MAX_PREFIX_BYTES: usize = 64;
+
+/// What a request asks for, as the cache tells requests apart: the target URI, or a key of the
+/// application's own, and any partitions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetKey {
+    target: Target,
+    partition: Vec<u8>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Target {
+    Uri { path_and_query: Bytes, origin: Bytes },
+    Custom(Bytes),
+}
+
+impl TargetKey {
+    /// A key of the application's own in place of the URI. Any bytes; it can never be confused with
+    /// a URI's key.
+    #[must_use]
+    pub fn custom(key: impl AsRef<[u8]>) -> Self {
+        let key = shorten(escape(key.as_ref()).into(), MAX_TARGET_BYTES);
+        Self { target: Target::Custom(key), partition: Vec::new() }
+    }
+
+    /// Adds something that sets requests for one target apart: a tenant, a role, a locale. Any bytes.
+    /// May be called several times; the order counts.
+    #[must_use]
+    pub fn partition(mut self, value: impl AsRef<[u8]>) -> Self {
+        if !self.partition.is_empty() {
+            self.partition.push(b',');
+        }
+        // the mark in front keeps an empty value apart from none
+        self.partition.push(b'=');
+        self.partition.extend_from_slice(&escape(value.as_ref()));
+        self
+    }
+
+    /// Scheme and authority, where the key is a URI's.
+    pub(crate) fn origin(&self) -> Option<(&str, &str)> {
+        let Target::Uri { origin, .. } = &self.target else { return None };
+        std::str::from_utf8(origin).ok()?.split_once("://")
+    }
+
+    fn uri(path_and_query: &str, origin: String) -> Self {
+        let path_and_query = Bytes::copy_from_slice(path_and_query.as_bytes());
+        let path_and_query = shorten(path_and_query, MAX_TARGET_BYTES);
+        Self { target: Target::Uri { path_and_query, origin: origin.into() }, partition: Vec::new() }
+    }
+}
+
+/// Builds the key of a request: a hook for keys of the application's own.
+///
+/// Closures of the same shape are key builders too. For unsafe methods the builder is asked as well,
+/// to find out what the request invalidates.
+pub trait KeyBuilder: Send + Sync + 'static {
+    /// The key of `request`, given the one that the layer would use, or `None` to bypass the cache.
+    fn build(&self, request: &Parts, default: TargetKey) -> Option<TargetKey>;
+}
+
+impl<F> KeyBuilder for F
+where
+    F: Fn(&Parts, TargetKey) -> Option<TargetKey> + Send + Sync + 'static,
+{
+    fn build(&self, request: &Parts, default: TargetKey) -> Option<TargetKey> {
+        self(request, default)
+    }
+}
+
+/// How a layer makes keys.
+#[derive(Clone)]
+pub(crate) struct KeyRules {
+    prefix: String,
+    version: u32,
+    scheme: Option<String>,
+    hosts: Option<Vec<String>>,
+    pub(crate) query: QueryRules,
+    builders: Vec<Arc<dyn KeyBuilder>>,
+}
+
+/// Why a request has no key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoKey {
+    /// The Host field is missing its meaning: repeated, not an authority.
+    BadHost,
+    /// The authority is not on the list.
+    UnknownHost,
+    /// The key builder said so.
+    Builder,
+}
+
+impl KeyRules {
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    pub(crate) fn set_prefix(&mut self, prefix: &str) -> Result<(), ConfigError> {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        if prefix.is_empty() || prefix.len() > MAX_PREFIX_BYTES || !prefix.bytes().all(allowed) {
+            let rule = "a prefix has 1 to 64 of the characters A-Z a-z 0-9 . _ -";
+            return Err(ConfigError::new("prefix", prefix, rule));
+        }
+        self.prefix = prefix.to_owned();
+        Ok(())
+    }
+
+    pub(crate) fn set_version(&mut self, version: u32) {
+        self.version = version;
+    }
+
+    pub(crate) fn set_scheme(&mut self, scheme: &str) -> Result<(), ConfigError> {
+        let scheme = scheme.to_ascii_lowercase();
+        if scheme != "http" && scheme != "https" {
+            return Err(ConfigError::new("scheme", scheme, "it is http or https"));
+        }
+        self.scheme = Some(scheme);
+        Ok(())
+    }
+
+    pub(crate) fn set_hosts<I>(&mut self, hosts: I) -> Result<(), ConfigError>
+    where
+        I: IntoIterator<Item: AsRef<str>>,
+    {
+        let check = |host: I::Item| match host.as_ref().parse::<Authority>() {
+            Ok(authority) => Ok(authority.as_str().to_ascii_lowercase()),
+            Err(_) => Err(ConfigError::new("host", host.as_ref(), "it is host or host:port")),
+        };
+        self.hosts = Some(hosts.into_iter().map(check).collect::<Result<_, _>>()?);
+        Ok(())
+    }
+
+    pub(crate) fn push_builder(&mut self, builder: Arc<dyn KeyBuilder>) {
+        self.builders.push(builder);
+    }
+
+    /// The key of a request whose target URI is `uri`.
+    pub(crate) fn target(&self, uri: &Uri, request: &Parts) -> Result<TargetKey, NoKey> {
+        let origin = self.origin(uri, &request.headers)?;
+        let path_and_query = uri.path_and_query().map_or("/", |target| target.as_str());
+        let mut target = TargetKey::uri(&self.query.apply(path_and_query), origin);
+        for builder in &self.builders {
+            target = builder.build(request, target).ok_or(NoKey::Builder)?;
+        }
+        Ok(target)
+    }
+
+    /// Scheme and authority in their normal form: lower case, without user and default port.
+    fn origin(&self, uri: &Uri, headers: &HeaderMap) -> Result<String, NoKey> {
+        let authority = match uri.authority() {
+            Some(authority) => Some(authority.clone()),
+            None => host(headers)?,
+        };
+        let authority = authority.as_ref().map_or("", Authority::as_str);
+        let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+        let host = host.to_ascii_lowercase();
+        if self.hosts.as_ref().is_some_and(|known| !known.contains(&host)) {
+            return Err(NoKey::UnknownHost);
+        }
+        let scheme = self.scheme.as_deref().or(uri.scheme_str()).unwrap_or("http");
+        let default_port = if scheme.eq_ignore_ascii_case("https") { ":443" } else { ":80" };
+        let host = Bytes::from(host.strip_suffix(default_port).map(str::to_owned).unwrap_or(host));
+        let host = shorten(host, MAX_AUTHORITY_BYTES);
+        let scheme = scheme.to_ascii_lowercase();
+        Ok(format!("{scheme}://{}", String::from_utf8_lossy(&host)))
+    }
+
+    /// The key of a target, before anything that its response turns out to vary on.
+    pub(crate) fn base_key(&self, target: &TargetKey, credentials: &[(u8, [u8; 16])]) -> CacheKey {
+        let mut key = self.start(&target.target, true);
+        if !target.partition.is_empty() {
+            key.extend_from_slice(b" p");
+            let partition = Bytes::copy_from_slice(&target.partition);
+            key.extend_from_slice(&shorten(partition, MAX_PARTITION_BYTES));
+        }
+        for (kind, hash) in credentials {
+            push_hashed(&mut key, *kind, hash);
+        }
+        CacheKey::new(key)
+    }
+
+    /// Every key of a target on its own origin: all partitions, credentials and variants.
+    pub(crate) fn range_of(&self, target: &TargetKey) -> KeyRange {
+        KeyRange::continuing(self.start(&target.target, true))
+    }
+
+    /// Every key of another target on the same origin.
+    pub(crate) fn range_beside(&self, target: &TargetKey, path_and_query: &str) -> Option<KeyRange> {
+        let Target::Uri { origin, .. } = &target.target else { return None };
+        let origin = String::from_utf8_lossy(origin).into_owned();
+        Some(self.range_of(&TargetKey::uri(&self.query.apply(path_and_query), origin)))
+    }
+
+    /// Every key of the targets that `uri` names: on one origin if it has an authority, else on all.
+    pub(crate) fn range_of_uri(&self, uri: &str) -> Result<KeyRange, ConfigError> {
+        let rule = "it is an absolute URI, or a path that begins with a slash";
+        let parsed: Uri = uri.parse().map_err(|_| ConfigError::new("uri", uri, rule))?;
+        if !parsed.path().starts_with('/') || uri.starts_with("//") {
+            return Err(ConfigError::new("uri", uri, rule));
+        }
+        let path_and_query = parsed.path_and_query().map_or("/", |target| target.as_str());
+        let path_and_query = self.query.apply(path_and_query);
+        let with_origin = parsed.authority().is_some();
+        let origin = match with_origin {
+            true => self.origin(&parsed, &HeaderMap::new()).map_err(|_| {
+                ConfigError::new("uri", uri, "its authority is not one of the layer's hosts")
+            })?,
+            false => String::new(),
+        };
+        let target = TargetKey::uri(&path_and_query, origin).target;
+        Ok(KeyRange::continuing(self.start(&target, with_origin)))
+    }
+
+    /// Every key with this prefix, whatever its version.
+    pub(crate) fn range_of_prefix(&self) -> KeyRange {
+        KeyRange::starting_with(format!("{}:", self.prefix))
+    }
+
+    fn start(&self, target: &Target, with_origin: bool) -> Vec<u8> {
+        let mut key = format!("{}:{}:", self.prefix, self.version).into_bytes();
+        match target {
+            Target::Uri { path_and_query, origin } => {
+                key.extend_from_slice(path_and_query);
+                if with_origin {
+                    key.push(SEPARATOR);
+                    key.extend_from_slice(origin);
+                }
+            }
+            Target::Custom(custom) => {
+                key.push(b'=');
+                key.extend_from_slice(custom);
+            }
+        }
+        key
+    }
+}
+
+impl Default for KeyRules {
+    fn default() -> Self {
+        Self {
+            prefix: String::new(),
+            version: 1,
+            scheme: None,
+            hosts: None,
+            query: QueryRules::default(),
+            builders: Vec::new(),
+        }
+    }
+}
+
+impl fmt::Debug for KeyRules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyRules")
+            .field("prefix", &self.prefix)
+            .field("version", &self.version)
+            .field("scheme", &self.scheme)
+            .field("hosts", &self.hosts)
+            .field("query", &self.query)
+            .field("builders", &self.builders.len())
+            .finish()
+    }
+}
+
+/// The key of the variant whose selecting header fields hash to `variant`.
+pub(crate) fn variant_key(base: &CacheKey, variant: &[u8; 16]) -> CacheKey {
+    let mut key = base.as_bytes().to_vec();
+    push_hashed(&mut key, b'v', variant);
+    CacheKey::new(key)
+}
+
+fn push_hashed(key: &mut Vec<u8>, kind: u8, hash: &[u8; 16]) {
+    key.extend_from_slice(&[SEPARATOR, kind, b'=']);
+    key.extend_from_slice(hex(hash).as_bytes());
+}
+
+/// The Host field, if it is there; it must be there once and be an authority (RFC 9110 7.2).
+fn host(headers: &HeaderMap) -> Result<Option<Authority>, NoKey> {
+    let mut lines = headers.get_all(HOST).iter();
+    match (lines.next(), lines.next()) {
+        (None, _) => Ok(None),
+        (Some(line), None) if line.is_empty() => Ok(None),
+        (Some(line), None) => {
+            let authority = Authority::try_from(line.as_bytes()).map_err(|_| NoKey::BadHost)?;
+            Ok(Some(authority))
+        }
+        (Some(_), Some(_)) => Err(NoKey::BadHost),
+    }
+}
+
+/// Percent-encodes what could be taken for the framing of a key: control characters, the space, the
+/// comma between partitions, `%` itself and everything outside ASCII.
+fn escape(bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len());
+    for &byte in bytes {
+        if byte.is_ascii_graphic() && byte != b'%' && byte != b',' {
+            out.push(byte);
+        } else {
+            out.push(b'%');
+            out.extend_from_slice(hex(&[byte]).as_bytes());
+        }
+    }
+    out
+}
+
+/// 128 bits of hash over a list of values that may be absent, framed so that no two lists agree.
+pub(crate) fn hash_values<'a>(values: impl IntoIterator<Item = Option<&'a [u8]>>) -> [u8; 16] {
+    let mut framed = Vec::new();
+    for value in values {
+        match value {
+            None => framed.push(0),
+            Some(value) => {
+                framed.push(1);
+                framed.extend_from_slice(&(value.len() as u64).to_be_bytes());
+                framed.extend_from_slice(value);
+            }
+        }
+    }
+    hash128(&framed)
+}
+
+#[cfg(test)]
+mod tests;

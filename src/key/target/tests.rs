@@ -1,0 +1,183 @@
+use http::Request;
+
+use super::*;
+
+fn rules() -> KeyRules {
+    let mut rules = KeyRules::default();
+    rules.set_prefix("shop").unwrap();
+    rules
+}
+
+fn parts(uri: &str, host: Option<&str>) -> Parts {
+    let mut request = Request::builder().uri(uri);
+    if let Some(host) = host {
+        request = request.header(HOST, host);
+    }
+    request.body(()).unwrap().into_parts().0
+}
+
+fn key_with(rules: &KeyRules, uri: &str, host: Option<&str>) -> String {
+    let parts = parts(uri, host);
+    let target = rules.target(&parts.uri, &parts).unwrap();
+    String::from_utf8(rules.base_key(&target, &[]).as_bytes().to_vec()).unwrap()
+}
+
+fn key(uri: &str, host: &str) -> String {
+    key_with(&rules(), uri, Some(host))
+}
+
+#[test]
+fn holds_prefix_version_target_and_origin() {
+    assert_eq!(key("/products?page=2", "Shop.Example"), "shop:1:/products?page=2 http://shop.example");
+    assert_eq!(key_with(&rules(), "/", None), "shop:1:/ http://");
+}
+
+#[test]
+fn takes_the_authority_of_an_absolute_target_over_the_host_field() {
+    assert_eq!(key("https://a.example/x", "b.example"), "shop:1:/x https://a.example");
+    assert_eq!(key("http://a.example", "b.example"), "shop:1:/ http://a.example");
+}
+
+#[test]
+fn drops_user_and_default_port_of_the_authority() {
+    assert_eq!(key("http://u:secret@a.example:80/", "x"), "shop:1:/ http://a.example");
+    assert_eq!(key("https://a.example:443/", "x"), "shop:1:/ https://a.example");
+    assert_eq!(key("/", "a.example:8080"), "shop:1:/ http://a.example:8080");
+}
+
+#[test]
+fn a_fixed_scheme_wins_over_the_requests() {
+    let mut rules = rules();
+    rules.set_scheme("HTTPS").unwrap();
+    assert_eq!(key_with(&rules, "http://a.example/", None), "shop:1:/ https://a.example");
+    assert!(rules.set_scheme("ftp").unwrap_err().to_string().contains("ftp"));
+}
+
+#[test]
+fn keeps_the_case_of_the_path_and_every_byte_of_the_query() {
+    assert_ne!(key("/A", "h"), key("/a", "h"));
+    assert_ne!(key("/a?", "h"), key("/a", "h"));
+    assert_ne!(key("/a?x=1&y=2", "h"), key("/a?y=2&x=1", "h"));
+    assert_ne!(key("/a%2Fb", "h"), key("/a/b", "h"));
+}
+
+#[test]
+fn hostile_targets_have_keys_of_their_own() {
+    let long = format!("/{}", "a".repeat(8 * 1024));
+    let longer = format!("/{}b", "a".repeat(8 * 1024));
+    let emoji = "/\u{1f980}?q=\u{1f980}";
+    let targets =
+        ["/%00", "/%20", "/a%0ab", "/a", "/a%00", "/a;b", "/..", "/a//b", "/'\"--", emoji, &long, &longer];
+    let keys: Vec<_> = targets.iter().map(|target| key(target, "h")).collect();
+    for (i, a) in keys.iter().enumerate() {
+        assert!(a.len() <= super::super::MAX_KEY_BYTES);
+        assert!(keys.iter().skip(i + 1).all(|b| a != b), "{}", targets[i]);
+    }
+}
+
+#[test]
+fn a_bad_or_repeated_host_has_no_key() {
+    for host in ["a b", "a/b", "a\u{e9}b", "a,b c"] {
+        let parts = parts("/", Some(host));
+        assert_eq!(rules().target(&parts.uri, &parts).unwrap_err(), NoKey::BadHost, "{host}");
+    }
+    let mut twice = parts("/", Some("a.example"));
+    twice.headers.append(HOST, "b.example".parse().unwrap());
+    assert_eq!(rules().target(&twice.uri, &twice).unwrap_err(), NoKey::BadHost);
+}
+
+#[test]
+fn a_host_off_the_list_has_no_key() {
+    let mut rules = rules();
+    rules.set_hosts(["Shop.example", "shop.example:8443"]).unwrap();
+    assert_eq!(key_with(&rules, "/", Some("SHOP.example")), "shop:1:/ http://shop.example");
+    let parts = parts("/", Some("evil.example"));
+    assert_eq!(rules.target(&parts.uri, &parts).unwrap_err(), NoKey::UnknownHost);
+    assert!(rules.set_hosts(["a b"]).is_err());
+}
+
+#[test]
+fn partitions_cannot_be_confused_with_each_other_or_with_targets() {
+    let rules = rules();
+    let parts = parts("/a", Some("h"));
+    let target = || rules.target(&parts.uri, &parts).unwrap();
+    let key = |target: TargetKey| rules.base_key(&target, &[]);
+    let keys = [
+        key(target()),
+        key(target().partition("")),
+        key(target().partition("").partition("")),
+        key(target().partition("ab").partition("c")),
+        key(target().partition("a").partition("bc")),
+        key(target().partition("a,=bc")),
+        key(target().partition("a v=1")),
+        key(target().partition([0xff, 0x00])),
+        key(target().partition("x".repeat(5_000))),
+        key(TargetKey::custom("/a http://h")),
+        key(TargetKey::custom("")),
+    ];
+    for (i, a) in keys.iter().enumerate() {
+        assert!(keys.iter().skip(i + 1).all(|b| a != b), "{a:?}");
+    }
+    assert!(rules.range_of(&target()).contains(keys[8].as_bytes()));
+    assert!(!rules.range_of(&target()).contains(keys[9].as_bytes()));
+}
+
+#[test]
+fn a_builder_changes_the_key_or_bypasses() {
+    let mut rules = rules();
+    rules.push_builder(Arc::new(|parts: &Parts, default: TargetKey| {
+        let tenant = parts.headers.get("x-tenant")?;
+        Some(default.partition(tenant))
+    }));
+    let mut parts = parts("/a", Some("h"));
+    assert_eq!(rules.target(&parts.uri, &parts).unwrap_err(), NoKey::Builder);
+    parts.headers.insert("x-tenant", "blue".parse().unwrap());
+    let target = rules.target(&parts.uri, &parts).unwrap();
+    assert_eq!(rules.base_key(&target, &[]).as_bytes(), b"shop:1:/a http://h p=blue");
+}
+
+#[test]
+fn a_uri_names_all_origins_or_one() {
+    let rules = rules();
+    let everywhere = rules.range_of_uri("/a?x=1").unwrap();
+    let one = rules.range_of_uri("HTTP://H/a?x=1").unwrap();
+    let (h, i) = (key("/a?x=1", "h"), key("/a?x=1", "i"));
+    let other = key("/a?x=10", "h");
+    assert!(everywhere.contains(h.as_bytes()) && everywhere.contains(i.as_bytes()));
+    assert!(one.contains(h.as_bytes()) && !one.contains(i.as_bytes()));
+    assert!(!everywhere.contains(other.as_bytes()) && !one.contains(other.as_bytes()));
+    for bad in ["", "a", "a b", "//x", "*", "mailto:x", "/a b"] {
+        assert!(rules.range_of_uri(bad).unwrap_err().to_string().contains(bad), "{bad}");
+    }
+}
+
+#[test]
+fn a_range_covers_long_targets_and_their_variants() {
+    let rules = rules();
+    let uri = format!("/{}", "x".repeat(9_000));
+    let parts = parts(&uri, Some("h"));
+    let target = rules.target(&parts.uri, &parts).unwrap();
+    let base = rules.base_key(&target, &[(b'c', [1; 16]), (b'a', [2; 16])]);
+    let variant = variant_key(&base, &[7; 16]);
+    for range in [rules.range_of(&target), rules.range_of_uri(&uri).unwrap()] {
+        assert!(range.contains(base.as_bytes()) && range.contains(variant.as_bytes()));
+    }
+    assert!(variant.as_bytes().len() <= super::super::MAX_KEY_BYTES);
+}
+
+#[test]
+fn a_bad_prefix_is_named_with_its_rule() {
+    for bad in ["", "a:b", "a b", "é", &"x".repeat(65)] {
+        let error = KeyRules::default().set_prefix(bad).unwrap_err();
+        assert_eq!(error.setting(), "prefix");
+        assert!(error.to_string().contains(bad) && error.to_string().contains("1 to 64"), "{error}");
+    }
+}
+
+#[test]
+fn hashed_lists_of_values_are_framed() {
+    let hash = |values: &[Option<&[u8]>]| hash_values(values.iter().copied());
+    assert_ne!(hash(&[Some(b"ab"), Some(b"c")]), hash(&[Some(b"a"), Some(b"bc")]));
+    assert_ne!(hash(&[None]), hash(&[Some(b"")]));
+    assert_ne!(hash(&[None, Some(b"")]), hash(&[Some(b""), None]));
+}

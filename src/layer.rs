@@ -1,0 +1,243 @@
+//! The layer: one cache, and how this part of the application uses it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::request::Parts;
+use tower::Layer;
+
+use crate::engine::{Engine, Route};
+use crate::error::ConfigError;
+use crate::handle::CacheHandle;
+use crate::key::{KeyBuilder, TargetKey};
+use crate::policy::CachePolicy;
+use crate::service::CacheService;
+use crate::status::StatusField;
+use crate::store::Store;
+
+/// Caches the responses of the services it wraps.
+///
+/// A layer is cheap to clone. Clones share the store, the counters and what is on its way to the
+/// store; the settings belong to each clone, so that a setting changed on one changes that one only:
+///
+/// ```
+/// use axum::{Router, routing::get};
+/// use std::time::Duration;
+/// use tower_mysql_cache::{CacheLayer, CachePolicy, MemoryStore};
+///
+/// const NEWS: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(30));
+///
+/// let cache = CacheLayer::new(MemoryStore::new()).prefix("shop");
+/// let app: Router = Router::new()
+///     .route("/news", get(|| async { "news" }).layer(cache.with_policy(NEWS)))
+///     .route("/search", get(|| async { "found" }).layer(cache.clone().only_query(["q", "page"])));
+/// ```
+pub struct CacheLayer<St> {
+    engine: Arc<Engine<St>>,
+    route: Arc<Route>,
+}
+
+impl<St: Store> CacheLayer<St> {
+    /// A layer over a store, with the safe defaults: it stores what says of itself how long it stays
+    /// fresh, and nothing that could belong to one user alone.
+    #[must_use]
+    pub fn new(store: St) -> Self {
+        Self { engine: Arc::new(Engine::new(store)), route: Arc::default() }
+    }
+
+    /// A handle to invalidate, cull, look at and flush this cache.
+    #[must_use]
+    pub fn handle(&self) -> CacheHandle<St> {
+        CacheHandle::new(Arc::clone(&self.engine), Arc::clone(&self.route))
+    }
+
+    /// The first part of every key: what tells applications apart that share a table, and the name
+    /// of this cache in `Cache-Status`. 1 to 64 of the characters `A-Z a-z 0-9 . _ -`. Default: none.
+    ///
+    /// # Panics
+    /// If the prefix breaks that rule; [`CacheLayer::try_prefix`] returns an error instead.
+    #[must_use]
+    pub fn prefix(self, prefix: &str) -> Self {
+        at_start_up(self.try_prefix(prefix))
+    }
+
+    /// [`CacheLayer::prefix`] for prefixes that come from outside.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming the prefix and the rule.
+    pub fn try_prefix(mut self, prefix: &str) -> Result<Self, ConfigError> {
+        self.edit().keys.set_prefix(prefix)?;
+        Ok(self)
+    }
+
+    /// The second part of every key: a new version starts with an empty cache. Default: 1.
+    #[must_use]
+    pub fn version(mut self, version: u32) -> Self {
+        self.edit().keys.set_version(version);
+        self
+    }
+
+    /// This cache with a route's policy. Default: [`CachePolicy::new`].
+    ///
+    /// # Panics
+    /// If the policy cannot work ([`CachePolicy::validate`]); [`CacheLayer::try_with_policy`] returns
+    /// an error instead.
+    #[must_use]
+    pub fn with_policy(&self, policy: CachePolicy) -> Self {
+        at_start_up(self.try_with_policy(policy))
+    }
+
+    /// [`CacheLayer::with_policy`] for policies that come from outside.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming the setting, its value and the rule.
+    pub fn try_with_policy(&self, policy: CachePolicy) -> Result<Self, ConfigError> {
+        policy.validate()?;
+        let mut layer = self.clone();
+        layer.edit().policy = policy;
+        Ok(layer)
+    }
+
+    /// The longest that a request waits for the store before it goes inside; zero means not at all,
+    /// which only a store in memory can meet. Default: 250 ms.
+    #[must_use]
+    pub fn store_timeout(mut self, store_timeout: Duration) -> Self {
+        self.edit().store_timeout = store_timeout;
+        self
+    }
+
+    /// The most bytes of responses that may wait to be written; what goes over it is not stored.
+    /// Default: 64 MiB.
+    #[must_use]
+    pub fn queue_bytes(mut self, queue_bytes: usize) -> Self {
+        self.edit().queue_bytes = queue_bytes;
+        self
+    }
+
+    /// What the layer says in `Cache-Status` (RFC 9211). Default: [`StatusField::On`].
+    #[must_use]
+    pub fn status_field(mut self, status_field: StatusField) -> Self {
+        self.edit().status_field = status_field;
+        self
+    }
+
+    /// Whether hits carry `Age` (RFC 9111 5.1, which requires it). Default: `true`.
+    #[must_use]
+    pub fn age_field(mut self, age_field: bool) -> Self {
+        self.edit().age_field = age_field;
+        self
+    }
+
+    /// The scheme of every key, for applications behind something that ends TLS for them: `http` or
+    /// `https`. Default: that of the request target, `http` where it has none.
+    ///
+    /// # Panics
+    /// If it is neither.
+    #[must_use]
+    pub fn scheme(mut self, scheme: &str) -> Self {
+        at_start_up(self.edit().keys.set_scheme(scheme));
+        self
+    }
+
+    /// The authorities (`host` or `host:port`) that are cached; requests with others bypass the
+    /// cache. Default: all, each with entries of its own.
+    ///
+    /// # Panics
+    /// If one is not an authority.
+    #[must_use]
+    pub fn hosts(mut self, hosts: impl IntoIterator<Item: AsRef<str>>) -> Self {
+        at_start_up(self.edit().keys.set_hosts(hosts));
+        self
+    }
+
+    /// Only these query parameters tell responses apart; the others are left out of the key. They
+    /// still reach the handler, so a handler that reads one of them must have it listed. Default: the
+    /// whole query counts.
+    #[must_use]
+    pub fn only_query(mut self, names: impl IntoIterator<Item: Into<String>>) -> Self {
+        self.edit().keys.query.only(names);
+        self
+    }
+
+    /// These query parameters are left out of the key. Default: none.
+    #[must_use]
+    pub fn without_query(mut self, names: impl IntoIterator<Item: Into<String>>) -> Self {
+        self.edit().keys.query.without(names);
+        self
+    }
+
+    /// Parameters that advertisers and mailers append (`utm_*`, `gclid`, `fbclid`, `msclkid`, ...)
+    /// are left out of the key. Default: they count.
+    #[must_use]
+    pub fn without_tracking_query(mut self) -> Self {
+        self.edit().keys.query.without_tracking();
+        self
+    }
+
+    /// The order of parameters with different names does not count; the order of several values of
+    /// one name still does. Default: the order counts.
+    #[must_use]
+    pub fn sort_query(mut self) -> Self {
+        self.edit().keys.query.sorted();
+        self
+    }
+
+    /// Keeps entries apart by something about the request beside its target: tenant, role, locale.
+    /// `None` bypasses the cache. An unsafe request invalidates its target in all partitions.
+    /// Default: none.
+    ///
+    /// ```
+    /// # use tower_mysql_cache::{CacheLayer, MemoryStore};
+    /// let cache = CacheLayer::new(MemoryStore::new())
+    ///     .partition_by(|request| Some(request.headers.get("x-tenant")?.as_bytes().to_vec()));
+    /// ```
+    #[must_use]
+    pub fn partition_by<F, K>(self, partition: F) -> Self
+    where
+        F: Fn(&Parts) -> Option<K> + Send + Sync + 'static,
+        K: AsRef<[u8]>,
+    {
+        self.key_builder(move |request: &Parts, default: TargetKey| {
+            Some(default.partition(partition(request)?))
+        })
+    }
+
+    /// Changes the key of each request, or bypasses the cache. Builders run in the order in which
+    /// they were added. Default: none.
+    #[must_use]
+    pub fn key_builder(mut self, builder: impl KeyBuilder) -> Self {
+        self.edit().keys.push_builder(Arc::new(builder));
+        self
+    }
+
+    fn edit(&mut self) -> &mut Route {
+        Arc::make_mut(&mut self.route)
+    }
+}
+
+/// Bad configuration ends the start of the application, with a message that says what is wrong.
+#[expect(clippy::panic, reason = "documented, and only while the application is put together")]
+fn at_start_up<T>(result: Result<T, ConfigError>) -> T {
+    result.unwrap_or_else(|error| panic!("{error}"))
+}
+
+impl<S, St> Layer<S> for CacheLayer<St> {
+    type Service = CacheService<S, St>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        CacheService::new(inner, Arc::clone(&self.engine), Arc::clone(&self.route))
+    }
+}
+
+impl<St> Clone for CacheLayer<St> {
+    fn clone(&self) -> Self {
+        Self { engine: Arc::clone(&self.engine), route: Arc::clone(&self.route) }
+    }
+}
+
+impl<St> fmt::Debug for CacheLayer<St> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CacheLayer").field("engine", &self.engine).field("route", &self.route).finish()
+    }
+}

@@ -1,0 +1,98 @@
+//! Which header fields are stored (RFC 9111 3.1), and how a 304 updates them (3.2).
+
+use http::header::{
+    AGE, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, HeaderMap, HeaderName,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+
+use super::date::{self, DateField};
+use super::directives::ResponseDirectives;
+use super::syntax::members;
+
+/// The fields to store: all that were received, unknown ones too, in order, repeats as lines of their
+/// own; without
+///
+/// - `Connection` and what it names (RFC 9110 7.6.1), and the other fields that concern a single
+///   connection or hop (RFC 9111 3.1);
+/// - what `no-cache="..."` and `private="..."` name (RFC 9111 3.1, 5.2.2.4, 5.2.2.7);
+/// - `Age`, which is calculated anew for each answer (RFC 9111 5.1);
+/// - `Content-Length`, because a stored body is complete and its length known;
+/// - `Trailer`, because a body with trailers is not stored.
+///
+/// A missing or invalid `Date` becomes the time of receipt (RFC 9110 6.6.1).
+pub(crate) fn stored_fields(
+    headers: &HeaderMap,
+    directives: &ResponseDirectives,
+    received_ms: u64,
+) -> HeaderMap {
+    let dropped = connection_options(headers);
+    let mut stored = HeaderMap::with_capacity(headers.keys_len() + 1);
+    for (name, value) in headers {
+        if !is_never_stored(name)
+            && !dropped.contains(name)
+            && !directives.no_cache.fields().contains(name)
+            && !directives.private.fields().contains(name)
+        {
+            stored.append(name, value.clone());
+        }
+    }
+    if !matches!(date::single(&stored, DATE, received_ms), DateField::At(_)) {
+        stored.insert(DATE, date::format(received_ms));
+    }
+    stored
+}
+
+/// The stored fields after a 304 (RFC 9111 3.2): each field that it carries replaces all lines of that
+/// name, the others stay.
+///
+/// Besides what is never stored, `Content-Encoding` and `Content-Range` are left alone: they say how
+/// the stored bytes are to be read, and those do not change (3.2 permits to omit them).
+pub(crate) fn update_fields(
+    stored: &HeaderMap,
+    from_304: &HeaderMap,
+    directives: &ResponseDirectives,
+    received_ms: u64,
+) -> HeaderMap {
+    let mut new = stored_fields(from_304, directives, received_ms);
+    new.remove(CONTENT_ENCODING);
+    new.remove(CONTENT_RANGE);
+    let mut updated = HeaderMap::with_capacity(stored.keys_len() + new.keys_len());
+    for (name, value) in stored.iter().filter(|(name, _)| !new.contains_key(*name)) {
+        updated.append(name, value.clone());
+    }
+    for (name, value) in &new {
+        updated.append(name, value.clone());
+    }
+    updated
+}
+
+/// The fields that `Connection` names (RFC 9110 7.6.1).
+fn connection_options(headers: &HeaderMap) -> Vec<HeaderName> {
+    members(headers, CONNECTION).filter_map(|option| HeaderName::from_bytes(option).ok()).collect()
+}
+
+/// RFC 9111 3.1, RFC 9110 7.6.1.
+fn is_never_stored(name: &HeaderName) -> bool {
+    const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+    const PROXY_AUTHENTICATION_INFO: HeaderName =
+        HeaderName::from_static("proxy-authentication-info");
+    const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+    [
+        AGE,
+        CONNECTION,
+        CONTENT_LENGTH,
+        KEEP_ALIVE,
+        PROXY_AUTHENTICATE,
+        PROXY_AUTHENTICATION_INFO,
+        PROXY_AUTHORIZATION,
+        PROXY_CONNECTION,
+        TE,
+        TRAILER,
+        TRANSFER_ENCODING,
+        UPGRADE,
+    ]
+    .contains(name)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+//! How long a response is fresh, and how old it is (RFC 9111 4.2).
+
+use std::time::Duration;
+
+use http::header::{AGE, DATE, EXPIRES, HeaderMap, LAST_MODIFIED};
+use http::{HeaderValue, StatusCode};
+
+use super::date::{self, DateField};
+use super::directives::ResponseDirectives;
+use super::syntax::{DELTA_MAX_MS, DELTA_MAX_SECS, delta_seconds};
+use crate::stored::StoredHead;
+
+/// The freshness lifetime that the response itself gives (RFC 9111 4.2.1): `s-maxage`, else `max-age`,
+/// else `Expires` minus `Date`. At most 2^31 seconds.
+pub(crate) fn explicit_lifetime(
+    directives: &ResponseDirectives,
+    headers: &HeaderMap,
+    received_ms: u64,
+) -> Option<Duration> {
+    if let Some(seconds) = directives.s_maxage.or(directives.max_age) {
+        return Some(Duration::from_secs(seconds));
+    }
+    if directives.targeted {
+        return None; // RFC 9213 2.2: Expires is ignored as well
+    }
+    let expires_ms = match date::single(headers, EXPIRES, received_ms) {
+        DateField::Absent => return None,
+        // RFC 9111 5.3: an invalid date, "0" above all, is a time in the past
+        DateField::Invalid => return Some(Duration::ZERO),
+        DateField::At(ms) => ms,
+    };
+    // RFC 9111 5.3: compared with the response's own date, not with our clock
+    let lifetime_ms = expires_ms.saturating_sub(date_ms(headers, received_ms));
+    Some(Duration::from_millis(lifetime_ms.min(DELTA_MAX_MS)))
+}
+
+/// The lifetime that may be assumed where nothing explicit is said (RFC 9111 4.2.2): a tenth of the
+/// time since the response was last modified, for those status codes that allow it, or any that says
+/// `public`.
+pub(crate) fn heuristic_lifetime(
+    status: StatusCode,
+    directives: &ResponseDirectives,
+    headers: &HeaderMap,
+    received_ms: u64,
+) -> Option<Duration> {
+    if explicit_lifetime(directives, headers, received_ms).is_some() {
+        return None; // RFC 9111 4.2.2: not where an explicit expiration time is present
+    }
+    if !directives.public && !is_heuristically_cacheable(status) {
+        return None;
+    }
+    let modified_ms = date::single(headers, LAST_MODIFIED, received_ms).at()?;
+    let unchanged_ms = date_ms(headers, received_ms).checked_sub(modified_ms)?;
+    Some(Duration::from_millis((unchanged_ms / 10).min(DELTA_MAX_MS)))
+}
+
+/// RFC 9110 15.1, without 206, which is not stored.
+pub(crate) fn is_heuristically_cacheable(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501)
+}
+
+/// When the response was generated: its `Date`, or the time it was received where that is missing or
+/// invalid (RFC 9110 6.6.1).
+pub(crate) fn date_ms(headers: &HeaderMap, received_ms: u64) -> u64 {
+    date::single(headers, DATE, received_ms).at().unwrap_or(received_ms)
+}
+
+/// How old the response was when it came back (`corrected_initial_age` of RFC 9111 4.2.3), in
+/// milliseconds.
+pub(crate) fn initial_age_ms(headers: &HeaderMap, requested_ms: u64, received_ms: u64) -> u64 {
+    let apparent_age = received_ms.saturating_sub(date_ms(headers, received_ms));
+    let response_delay = received_ms.saturating_sub(requested_ms);
+    let corrected_age = age_secs(headers).saturating_mul(1000).saturating_add(response_delay);
+    apparent_age.max(corrected_age)
+}
+
+/// The received `Age`. RFC 9111 5.1: of a list the first member counts, an invalid one is ignored.
+fn age_secs(headers: &HeaderMap) -> u64 {
+    let first =
+        headers.get(AGE).and_then(|line| line.as_bytes().split(|&byte| byte == b',').next());
+    first.and_then(|member| delta_seconds(member.trim_ascii())).unwrap_or(0)
+}
+
+/// How old the response is now (`current_age` of RFC 9111 4.2.3), in milliseconds.
+pub(crate) fn current_age_ms(head: &StoredHead, now_ms: u64) -> u64 {
+    let resident_time = now_ms.saturating_sub(head.received_ms);
+    head.initial_age_ms.saturating_add(resident_time)
+}
+
+/// The `Age` of a response from the store, in whole seconds (RFC 9111 5.1).
+pub(crate) fn age_field(head: &StoredHead, now_ms: u64) -> HeaderValue {
+    HeaderValue::from((current_age_ms(head, now_ms) / 1000).min(DELTA_MAX_SECS))
+}
+
+/// Whether the freshness lifetime is greater than the current age; equal is stale (RFC 9111 4.2).
+pub(crate) fn is_fresh(head: &StoredHead, now_ms: u64) -> bool {
+    // A clock that went back does not make the response younger than it was on arrival.
+    now_ms.max(head.received_ms) < head.fresh_until_ms
+}
+
+/// How long the response is still fresh, in seconds, negative once it is stale: the `ttl` parameter
+/// of `Cache-Status` (RFC 9211 2.4).
+pub(crate) fn remaining_secs(head: &StoredHead, now_ms: u64) -> i64 {
+    let until = i128::from(head.fresh_until_ms);
+    let remaining = (until - i128::from(now_ms.max(head.received_ms))).div_euclid(1000);
+    i64::try_from(remaining).unwrap_or(i64::MIN) // 2^64 ms are less than 2^63 s
+}
+
+/// How long the response has been stale, in milliseconds; `None` while it is fresh. A window of
+/// `stale-while-revalidate` or `stale-if-error` is over when this exceeds it (RFC 5861).
+pub(crate) fn staleness_ms(head: &StoredHead, now_ms: u64) -> Option<u64> {
+    now_ms.max(head.received_ms).checked_sub(head.fresh_until_ms)
+}
+
+#[cfg(test)]
+mod tests;

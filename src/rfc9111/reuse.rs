@@ -1,0 +1,104 @@
+//! Whether a stored response answers a request without validation (RFC 9111 4).
+
+use http::header::{HeaderMap, VARY};
+
+use super::directives::{MaxStale, RequestDirectives};
+use super::freshness::{current_age_ms, is_fresh, staleness_ms};
+use super::vary;
+use crate::cookies::Credentials;
+use crate::stored::StoredHead;
+
+/// What becomes of a stored response for one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reuse {
+    /// It is the answer.
+    Fresh,
+    /// It would be, but for its age.
+    Stale,
+    /// It was selected by other request fields.
+    VaryMiss,
+    /// The request carries credentials, and the response is not for everyone.
+    NotShared,
+    /// The request asks for something newer.
+    RequestWants,
+}
+
+impl Reuse {
+    /// The answer's name, with the words of RFC 9211 2.2 where it has one.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fresh => "hit",
+            Self::Stale => "stale",
+            Self::VaryMiss => "vary-miss",
+            Self::NotShared => "bypass",
+            Self::RequestWants => "request",
+        }
+    }
+}
+
+/// Whether `head` answers `request` now. Directives of the request count only where given: in safe
+/// mode they are not, so that clients cannot drive load (RFC 9111 5.2.1 leaves the choice).
+pub(crate) fn reuse(
+    head: &StoredHead,
+    request: &HeaderMap,
+    credentials: Credentials,
+    directives: Option<&RequestDirectives>,
+    now_ms: u64,
+) -> Reuse {
+    // RFC 9111 3.5
+    if credentials != Credentials::None && !head.shared {
+        return Reuse::NotShared;
+    }
+    // RFC 9111 4.1; "*" gets into a stored response only by an update
+    let star = head.headers.get_all(VARY).into_iter().any(|line| line.as_bytes().contains(&b'*'));
+    if star || !vary::matches(&head.vary, request) {
+        return Reuse::VaryMiss;
+    }
+    if !is_fresh(head, now_ms) {
+        return Reuse::Stale;
+    }
+    match directives {
+        Some(directives) if !satisfies(head, directives, now_ms) => Reuse::RequestWants,
+        _ => Reuse::Fresh,
+    }
+}
+
+/// Whether a fresh response is new enough for the request.
+fn satisfies(head: &StoredHead, directives: &RequestDirectives, now_ms: u64) -> bool {
+    // RFC 9111 5.2.1.4
+    if directives.no_cache {
+        return false;
+    }
+    // RFC 9111 5.2.1.1; with 0 a client asks for validation, however young the response is
+    let young = directives.max_age.is_none_or(|seconds| {
+        seconds > 0 && current_age_ms(head, now_ms) <= seconds.saturating_mul(1000)
+    });
+    // RFC 9111 5.2.1.3
+    let lasting = directives.min_fresh.is_none_or(|seconds| {
+        let remaining_ms = head.fresh_until_ms.saturating_sub(now_ms.max(head.received_ms));
+        remaining_ms >= seconds.saturating_mul(1000)
+    });
+    young && lasting
+}
+
+/// Whether the request's `max-stale` takes the response as stale as it is (RFC 9111 5.2.1.2). What
+/// the response forbids, a request cannot permit: see
+/// [`forbids_stale`](super::directives::ResponseDirectives::forbids_stale).
+pub(crate) fn request_takes_stale(
+    head: &StoredHead,
+    directives: &RequestDirectives,
+    now_ms: u64,
+) -> bool {
+    let Some(staleness_ms) = staleness_ms(head, now_ms) else { return false };
+    let taken = match directives.max_stale {
+        None => false,
+        Some(MaxStale::Any) => true,
+        Some(MaxStale::Secs(seconds)) => staleness_ms <= seconds.saturating_mul(1000),
+    };
+    let as_fresh = directives.min_fresh.is_none_or(|seconds| seconds == 0);
+    let young = RequestDirectives { min_fresh: None, ..*directives };
+    taken && as_fresh && satisfies(head, &young, now_ms)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,286 @@
+//! Whether a response may be stored, and for how long it is fresh (RFC 9111 3).
+
+use std::fmt;
+use std::time::Duration;
+
+use http::header::HeaderMap;
+use http::{Method, StatusCode};
+
+use super::directives::{Qualified, RequestDirectives, ResponseDirectives};
+use super::freshness::{
+    explicit_lifetime, heuristic_lifetime, initial_age_ms, is_heuristically_cacheable,
+};
+use super::syntax::DELTA_MAX_MS;
+use super::vary::{self, Nominated};
+use crate::cookies::Credentials;
+use crate::overrides::CacheOverride;
+
+/// How far the cache goes by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// For application routes: nothing is stored that does not say so or that a policy does not allow;
+    /// cookies and `Set-Cookie` are signs of a person.
+    #[default]
+    Safe,
+    /// RFC 9111 to the letter.
+    Strict,
+}
+
+/// A response that might be stored.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Candidate<'a> {
+    pub(crate) method: &'a Method,
+    pub(crate) request: &'a RequestDirectives,
+    pub(crate) credentials: Credentials,
+    pub(crate) status: StatusCode,
+    /// The response's fields as received.
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) directives: &'a ResponseDirectives,
+    pub(crate) mode: Mode,
+    /// The policy's lifetime for this status, if it has one.
+    pub(crate) policy_ttl: Option<Duration>,
+    pub(crate) overrides: Option<CacheOverride>,
+    /// There is a `Set-Cookie` that the policy does not strip.
+    pub(crate) set_cookie_left: bool,
+    /// The response can be validated, so that it is worth storing even when it is stale at once.
+    pub(crate) validatable: bool,
+    pub(crate) requested_ms: u64,
+    pub(crate) received_ms: u64,
+    pub(crate) max_lifetime: Duration,
+}
+
+/// That a response may be stored, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Storable {
+    /// The freshness lifetime, counted from the response's generation.
+    pub(crate) lifetime: Duration,
+    /// The response's age when it came back.
+    pub(crate) initial_age_ms: u64,
+    /// It may answer requests that carry credentials.
+    pub(crate) shared: bool,
+    /// The first moment at which it is stale; not after `received_ms` when it is stale at once.
+    pub(crate) fresh_until_ms: u64,
+}
+
+impl Candidate<'_> {
+    /// Whether the response may be stored. `no-store`, `private`, `Set-Cookie` and credentials win
+    /// over a policy's lifetime; only an override lifts them.
+    pub(crate) fn decide(&self) -> Result<Storable, NotStored> {
+        let overrides = self.overrides.unwrap_or_default();
+        self.check_message()?;
+        if overrides.no_store {
+            return Err(NotStored::Override);
+        }
+        self.check_directives(overrides)?;
+        if self.mode == Mode::Safe && self.set_cookie_left && !overrides.with_set_cookie {
+            return Err(NotStored::SetCookie); // RFC 9111 7.3
+        }
+        let shared = self.is_shared(overrides);
+        match (self.credentials, self.mode) {
+            // RFC 9111 3.5
+            (Credentials::Authorization, _) if !shared => return Err(NotStored::Authorization),
+            (Credentials::Cookie, Mode::Safe) if !shared => return Err(NotStored::Cookie),
+            _ => {}
+        }
+        // RFC 9111 4.1: it would never be selected
+        if vary::nominated(self.headers) == Nominated::Any {
+            return Err(NotStored::VaryAny);
+        }
+        let lifetime = self.lifetime(overrides)?;
+        let lifetime_ms = u64::try_from(lifetime.as_millis()).unwrap_or(DELTA_MAX_MS);
+        let initial_age_ms = initial_age_ms(self.headers, self.requested_ms, self.received_ms);
+        // RFC 9111 4.2: fresh while the lifetime is greater than the age
+        if lifetime_ms <= initial_age_ms && !self.validatable {
+            return Err(NotStored::StaleOnArrival);
+        }
+        let fresh_until_ms =
+            self.received_ms.saturating_add(lifetime_ms).saturating_sub(initial_age_ms);
+        Ok(Storable { lifetime, initial_age_ms, shared, fresh_until_ms })
+    }
+
+    /// Method and status.
+    fn check_message(&self) -> Result<(), NotStored> {
+        // RFC 9111 3: the method must be understood. A response to HEAD has no body to store.
+        if self.method != Method::GET {
+            return Err(NotStored::Method);
+        }
+        match self.status.as_u16() {
+            101 => Err(NotStored::Upgrade),
+            // RFC 9111 3: only final responses
+            100..=199 => Err(NotStored::Status),
+            // RFC 9111 3: 206 and 304 need an understanding of their own
+            206 => Err(NotStored::Partial),
+            304 => Err(NotStored::Status),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_directives(&self, overrides: CacheOverride) -> Result<(), NotStored> {
+        if self.request.no_store {
+            return Err(NotStored::RequestNoStore); // RFC 9111 5.2.1.5
+        }
+        // RFC 9111 5.2.2.3: an understood status makes a cache ignore no-store, another forbids storing
+        if self.directives.must_understand && !is_understood(self.status) {
+            return Err(NotStored::MustUnderstand);
+        }
+        let no_store = self.directives.no_store && !self.directives.must_understand;
+        if no_store && !overrides.shared {
+            return Err(NotStored::NoStore); // RFC 9111 5.2.2.5
+        }
+        // RFC 9111 5.2.2.7; a qualified "private" takes out fields, not the response
+        if self.directives.private == Qualified::All && !overrides.shared {
+            return Err(NotStored::Private);
+        }
+        Ok(())
+    }
+
+    /// Whether the response may be used for requests with credentials. RFC 9111 3.5 names `public`,
+    /// `s-maxage` and `must-revalidate`; in safe mode the last of them is not enough.
+    fn is_shared(&self, overrides: CacheOverride) -> bool {
+        overrides.shared
+            || self.directives.public
+            || self.directives.s_maxage.is_some()
+            || (self.mode == Mode::Strict && self.directives.must_revalidate)
+    }
+
+    /// Override, then what the response says, then policy, then heuristics. Zero for a response that
+    /// is to be validated before every use.
+    fn lifetime(&self, overrides: CacheOverride) -> Result<Duration, NotStored> {
+        let cap = self.max_lifetime.min(Duration::from_millis(DELTA_MAX_MS));
+        if let Some(ttl) = overrides.ttl {
+            return Ok(ttl.min(cap));
+        }
+        if self.directives.no_cache == Qualified::All {
+            // RFC 9111 5.2.2.4
+            return if self.validatable { Ok(Duration::ZERO) } else { Err(NotStored::NoCache) };
+        }
+        explicit_lifetime(self.directives, self.headers, self.received_ms)
+            .or(self.policy_ttl)
+            .or_else(|| self.heuristic())
+            .map(|lifetime| lifetime.min(cap))
+            .ok_or(NotStored::NoFreshness)
+    }
+
+    /// Heuristics are for the strict mode only. There a response that may be stored for its status, but
+    /// has nothing to calculate a lifetime from, is kept for validation.
+    fn heuristic(&self) -> Option<Duration> {
+        if self.mode != Mode::Strict {
+            return None;
+        }
+        let Self { status, directives, headers, .. } = *self;
+        heuristic_lifetime(status, directives, headers, self.received_ms).or_else(|| {
+            let storable = directives.public || is_heuristically_cacheable(status);
+            (storable && self.validatable).then_some(Duration::ZERO)
+        })
+    }
+}
+
+/// The status codes whose caching rules are known and obeyed: those of RFC 9110 15 but for 206 and
+/// 304 (RFC 9111 5.2.2.3).
+fn is_understood(status: StatusCode) -> bool {
+    matches!(
+        status.as_u16(),
+        200..=205 | 300..=303 | 305 | 307 | 308 | 400..=417 | 421 | 422 | 426 | 500..=505
+    )
+}
+
+/// Why a response is not stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum NotStored {
+    /// Responses to this method are not stored.
+    Method,
+    /// The status is not a final one, or one with rules of its own (304).
+    Status,
+    /// The response is a part of one (206).
+    Partial,
+    /// The connection turns into something else (101, or CONNECT).
+    Upgrade,
+    /// The response says `no-store`.
+    NoStore,
+    /// The request says `no-store`.
+    RequestNoStore,
+    /// The response says `private`.
+    Private,
+    /// The response says `no-cache` and cannot be validated.
+    NoCache,
+    /// The response says `must-understand`, and its status is not understood.
+    MustUnderstand,
+    /// The response sets a cookie.
+    SetCookie,
+    /// The request carries `Authorization`, and the response does not say that it is for everyone.
+    Authorization,
+    /// The request carries a cookie, and the response does not say that it is for everyone.
+    Cookie,
+    /// `Vary` is `*`, or not to be understood.
+    VaryAny,
+    /// Neither response nor policy give a freshness lifetime.
+    NoFreshness,
+    /// The freshness lifetime was over before the response came back.
+    StaleOnArrival,
+    /// The application's override says so.
+    Override,
+    /// The request bypassed the cache.
+    Bypass,
+    /// The body is larger than the limit.
+    TooLarge,
+    /// The body is not as long as `Content-Length` says, or has trailers.
+    Incomplete,
+    /// The client, or the handler, went away before the end of the body.
+    Aborted,
+    /// The body failed.
+    BodyError,
+    /// The response is a stream without an end.
+    Streaming,
+    /// The store has no room left for it, or its queue has not.
+    StoreFull,
+    /// The store failed.
+    StoreError,
+}
+
+impl NotStored {
+    /// The reason's name in logs, metrics and `Cache-Status`.
+    ///
+    /// ```
+    /// use tower_mysql_cache::NotStored;
+    /// assert_eq!(NotStored::SetCookie.as_str(), "set-cookie");
+    /// ```
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Method => "method",
+            Self::Status => "status",
+            Self::Partial => "partial",
+            Self::Upgrade => "upgrade",
+            Self::NoStore => "no-store",
+            Self::RequestNoStore => "request-no-store",
+            Self::Private => "private",
+            Self::NoCache => "no-cache",
+            Self::MustUnderstand => "must-understand",
+            Self::SetCookie => "set-cookie",
+            Self::Authorization => "authorization",
+            Self::Cookie => "cookie",
+            Self::VaryAny => "vary-any",
+            Self::NoFreshness => "no-freshness",
+            Self::StaleOnArrival => "stale-on-arrival",
+            Self::Override => "override",
+            Self::Bypass => "bypass",
+            Self::TooLarge => "too-large",
+            Self::Incomplete => "incomplete",
+            Self::Aborted => "aborted",
+            Self::BodyError => "body-error",
+            Self::Streaming => "streaming",
+            Self::StoreFull => "store-full",
+            Self::StoreError => "store-error",
+        }
+    }
+}
+
+impl fmt::Display for NotStored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,156 @@
+//! Conditional requests, answered from the store (RFC 9111 4.3.2, RFC 9110 13).
+
+use http::header::{
+    CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
+    HeaderMap, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE,
+    LAST_MODIFIED, TRAILER, TRANSFER_ENCODING,
+};
+
+use super::date::{self, DateField};
+use super::freshness::date_ms;
+use crate::stored::StoredHead;
+
+/// What the preconditions of a request ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Precondition {
+    /// The response, in full or in part.
+    None,
+    /// A 304: the client has the response already.
+    NotModified,
+    /// The inner service: they are not for caches.
+    Forward,
+}
+
+/// Evaluates the preconditions of a GET or HEAD request against the stored response that answers it,
+/// in the order of RFC 9110 13.2.2. `If-Range` is evaluated with the range.
+pub(crate) fn evaluate(request: &HeaderMap, head: &StoredHead, now_ms: u64) -> Precondition {
+    // RFC 9111 4.3.2: a cache must not evaluate these
+    if request.contains_key(IF_MATCH) || request.contains_key(IF_UNMODIFIED_SINCE) {
+        return Precondition::Forward;
+    }
+    // RFC 9110 13.2.1: ignored unless the answer without them is a success
+    if !head.status.is_success() {
+        return Precondition::None;
+    }
+    let not_modified = if request.contains_key(IF_NONE_MATCH) {
+        // RFC 9110 13.1.3: If-Modified-Since is ignored then
+        if_none_match(request, &head.headers)
+    } else {
+        if_modified_since(request, head, now_ms)
+    };
+    if not_modified { Precondition::NotModified } else { Precondition::None }
+}
+
+/// Whether one of the request's entity tags is the stored one, by weak comparison, or any is meant
+/// (RFC 9110 13.1.2).
+fn if_none_match(request: &HeaderMap, stored: &HeaderMap) -> bool {
+    let etag = stored_etag(stored);
+    request.get_all(IF_NONE_MATCH).into_iter().any(|line| {
+        let line = line.as_bytes().trim_ascii();
+        line == b"*"
+            || etag.is_some_and(|etag| EntityTags(line).any(|tag| tag.opaque == etag.opaque))
+    })
+}
+
+/// RFC 9110 13.1.3: ignored when it is not one valid date. Without `Last-Modified` the response's
+/// `Date` is compared (RFC 9111 4.3.2).
+fn if_modified_since(request: &HeaderMap, head: &StoredHead, now_ms: u64) -> bool {
+    let DateField::At(since_ms) = date::single(request, IF_MODIFIED_SINCE, now_ms) else {
+        return false;
+    };
+    let modified_ms = date::single(&head.headers, LAST_MODIFIED, head.received_ms)
+        .at()
+        .unwrap_or_else(|| date_ms(&head.headers, head.received_ms));
+    // Dates have whole seconds, and the time of receipt does not.
+    modified_ms / 1000 <= since_ms / 1000
+}
+
+/// An entity tag: what stands between the quotes, and whether it is a weak one (RFC 9110 8.8.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct EntityTag<'a> {
+    pub(crate) weak: bool,
+    pub(crate) opaque: &'a [u8],
+}
+
+impl EntityTag<'_> {
+    /// Strong comparison (RFC 9110 8.8.3.2).
+    pub(crate) fn is_strongly(self, other: EntityTag<'_>) -> bool {
+        !self.weak && !other.weak && self.opaque == other.opaque
+    }
+}
+
+/// The entity tag of a response, if it has a valid one.
+pub(crate) fn stored_etag(headers: &HeaderMap) -> Option<EntityTag<'_>> {
+    single_etag(headers.get(ETAG)?.as_bytes())
+}
+
+/// A field value that is one entity tag and nothing else.
+pub(crate) fn single_etag(value: &[u8]) -> Option<EntityTag<'_>> {
+    let (tag, rest) = split_etag(value.trim_ascii())?;
+    rest.is_empty().then_some(tag)
+}
+
+/// The entity tags of a list. They may hold commas, so that quotes alone tell where one ends; what is
+/// not an entity tag is passed over.
+struct EntityTags<'a>(&'a [u8]);
+
+impl<'a> Iterator for EntityTags<'a> {
+    type Item = EntityTag<'a>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let start = self.0.iter().position(|byte| !matches!(byte, b',' | b' ' | b'\t'))?;
+            self.0 = self.0.get(start..)?;
+            let tag = split_etag(self.0);
+            let rest = tag.map_or(self.0, |(_, rest)| rest);
+            let end = rest.iter().position(|&byte| byte == b',').unwrap_or(rest.len());
+            let (tail, next) = rest.split_at_checked(end)?;
+            self.0 = next;
+            match tag {
+                Some((tag, _)) if tail.trim_ascii().is_empty() => return Some(tag),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The entity tag at the start of `text`, and the rest.
+fn split_etag(text: &[u8]) -> Option<(EntityTag<'_>, &[u8])> {
+    // RFC 9110 8.8.3: the mark of a weak one is case-sensitive
+    let (weak, text) = text.strip_prefix(b"W/").map_or((false, text), |rest| (true, rest));
+    let text = text.strip_prefix(b"\"")?;
+    let end = text.iter().position(|&byte| byte == b'"')?;
+    let (opaque, rest) = text.split_at_checked(end)?;
+    let valid = opaque.iter().all(|&byte| byte > b' ' && byte != 0x7f);
+    valid.then_some((EntityTag { weak, opaque }, rest.get(1..)?))
+}
+
+/// The fields of a 304 for a stored response: those that RFC 9110 15.4.5 asks for (`Cache-Control`,
+/// `Content-Location`, `Date`, `ETag`, `Expires`, `Vary`) and all others that do not describe the
+/// content, which is not sent. `Last-Modified` stays only where there is no `ETag`.
+pub(crate) fn not_modified_fields(stored: &HeaderMap) -> HeaderMap {
+    const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
+    const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
+    const CONTENT: [HeaderName; 9] = [
+        CONTENT_DIGEST,
+        CONTENT_ENCODING,
+        CONTENT_LANGUAGE,
+        CONTENT_LENGTH,
+        CONTENT_MD5,
+        CONTENT_RANGE,
+        CONTENT_TYPE,
+        TRAILER,
+        TRANSFER_ENCODING,
+    ];
+    let mut fields = HeaderMap::with_capacity(stored.keys_len());
+    for (name, value) in stored {
+        let implied = *name == LAST_MODIFIED && stored.contains_key(ETAG);
+        if !CONTENT.contains(name) && !implied {
+            fields.append(name, value.clone());
+        }
+    }
+    fields
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,171 @@
+//! Which requests a stored response answers: the secondary key (RFC 9111 4.1).
+
+use std::borrow::Cow;
+
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, COOKIE, FROM, HeaderMap, HeaderName,
+    PROXY_AUTHORIZATION, REFERER, USER_AGENT, VARY,
+};
+
+use super::syntax::{members, split_unquoted};
+use crate::key::hash128;
+use crate::stored::SelectingField;
+
+/// What `Vary` nominates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Nominated {
+    /// Nothing: any request for the target is answered alike.
+    None,
+    /// More than the request's fields, or something that cannot be read: never reused without
+    /// validation.
+    Any,
+    /// These request fields, sorted, each once.
+    Names(Vec<HeaderName>),
+}
+
+/// Reads all lines of `Vary` as one list. `*` anywhere in it, or a member that is not a field name,
+/// means [`Nominated::Any`].
+pub(crate) fn nominated(headers: &HeaderMap) -> Nominated {
+    let mut names = Vec::new();
+    for member in members(headers, VARY) {
+        // RFC 9111 4.1: a stored response with a "*" member always fails to match
+        match HeaderName::from_bytes(member) {
+            Ok(name) if member != b"*" => names.push(name),
+            _ => return Nominated::Any,
+        }
+    }
+    if names.is_empty() {
+        return Nominated::None;
+    }
+    // The order of names means nothing.
+    names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+    names.dedup();
+    Nominated::Names(names)
+}
+
+/// The selecting header fields of a request: each of `names` with a hash of its normalised value.
+pub(crate) fn select(names: &[HeaderName], request: &HeaderMap) -> Vec<SelectingField> {
+    let field =
+        |name: &HeaderName| SelectingField { name: name.clone(), value: hash(name, request) };
+    names.iter().map(field).collect()
+}
+
+/// Whether `request` has the selecting fields that a response was stored with. Absent matches only
+/// absent (RFC 9111 4.1).
+pub(crate) fn matches(selecting: &[SelectingField], request: &HeaderMap) -> bool {
+    selecting.iter().all(|field| hash(&field.name, request) == field.value)
+}
+
+/// One value for a combination of selecting fields, whatever their order.
+pub(crate) fn secondary_key(selecting: &[SelectingField]) -> [u8; 16] {
+    let mut sorted: Vec<_> = selecting.iter().collect();
+    sorted.sort_unstable_by_key(|field| (field.name.as_str(), field.value));
+    let mut framed = Vec::with_capacity(sorted.len() * 48);
+    for field in sorted {
+        frame(&mut framed, field.name.as_str().as_bytes());
+        match &field.value {
+            None => frame(&mut framed, &[]),
+            Some(hash) => frame(&mut framed, hash),
+        }
+    }
+    hash128(&framed)
+}
+
+/// Appends `part` so that the parts can be told apart again: its length, then itself.
+fn frame(framed: &mut Vec<u8>, part: &[u8]) {
+    framed.extend_from_slice(&(part.len() as u64).to_be_bytes());
+    framed.extend_from_slice(part);
+}
+
+fn hash(name: &HeaderName, request: &HeaderMap) -> Option<[u8; 16]> {
+    let value = combined(name, request)?;
+    let mut framed = Vec::new();
+    frame(&mut framed, name.as_str().as_bytes());
+    frame(&mut framed, &normalised(name, &value));
+    Some(hash128(&framed))
+}
+
+/// All lines of a field as one (RFC 9110 5.3), `None` when there are none.
+fn combined<'a>(name: &HeaderName, request: &'a HeaderMap) -> Option<Cow<'a, [u8]>> {
+    let mut lines = request.get_all(name).into_iter().map(|line| line.as_bytes().trim_ascii());
+    let mut combined = Cow::Borrowed(lines.next()?);
+    // RFC 9113 8.2.3: the crumbs of a cookie are joined in its own way
+    let separator: &[u8] = if *name == COOKIE { b"; " } else { b", " };
+    for line in lines {
+        let combined = combined.to_mut();
+        combined.extend_from_slice(separator);
+        combined.extend_from_slice(line);
+    }
+    Some(combined)
+}
+
+/// A field's value in a form that is the same for values that mean the same, as far as the syntax of
+/// the field is known (RFC 9111 4.1).
+fn normalised<'a>(name: &HeaderName, value: &'a [u8]) -> Cow<'a, [u8]> {
+    // Single values, in which a comma separates nothing.
+    const OPAQUE: [HeaderName; 6] =
+        [AUTHORIZATION, COOKIE, FROM, PROXY_AUTHORIZATION, REFERER, USER_AGENT];
+    if OPAQUE.contains(name) {
+        return Cow::Borrowed(value);
+    }
+    // RFC 9110 5.6.1: white space around the commas of a list means nothing
+    let mut list: Vec<Cow<'_, [u8]>> =
+        split_unquoted(value, b',').map(|member| Cow::Borrowed(member.trim_ascii())).collect();
+    // RFC 9110 12.5: in these the weights alone make an order, and letter case means nothing
+    if [ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE].contains(name) {
+        list.retain(|member| !member.is_empty());
+        for member in &mut list {
+            *member = Cow::Owned(preference(member));
+        }
+        list.sort_unstable();
+        list.dedup();
+    }
+    Cow::Owned(list.join(&b','))
+}
+
+/// One member of an `Accept` field: in lower case up to the parameters' values, without white space
+/// around the semicolons, the weight last, in thousandths, and left out when it is 1.
+fn preference(member: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(member.len());
+    let mut weight = None;
+    for (index, part) in split_unquoted(member, b';').map(<[u8]>::trim_ascii).enumerate() {
+        let equals = part.iter().position(|&byte| byte == b'=').unwrap_or(part.len());
+        let (name, value) = part.split_at_checked(equals).unwrap_or((part, &[]));
+        if index > 0 {
+            // A second weight is no weight.
+            if weight.is_none() && name.eq_ignore_ascii_case(b"q") {
+                weight = thousandths(value);
+                if weight.is_some() {
+                    continue;
+                }
+            }
+            plain.push(b';');
+        }
+        plain.extend(name.iter().map(u8::to_ascii_lowercase));
+        plain.extend_from_slice(value);
+    }
+    if let Some(weight) = weight.filter(|&weight| weight < 1000) {
+        plain.extend_from_slice(format!(";q={weight}").as_bytes());
+    }
+    plain
+}
+
+/// A weight, "=" included, in thousandths (RFC 9110 12.4.2).
+fn thousandths(value: &[u8]) -> Option<u32> {
+    let (whole, fraction) = match value {
+        [b'=', whole @ b'0'..=b'1'] => (whole, &[][..]),
+        [b'=', whole @ b'0'..=b'1', b'.', fraction @ ..] if fraction.len() <= 3 => {
+            (whole, fraction)
+        }
+        _ => return None,
+    };
+    let mut sum = u32::from(whole - b'0');
+    for index in 0..3 {
+        let digit = fraction.get(index).copied().unwrap_or(b'0');
+        sum = sum * 10 + digit.is_ascii_digit().then(|| u32::from(digit - b'0'))?;
+    }
+    (sum <= 1000).then_some(sum)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,128 @@
+//! The service: decides what a request is, and hands it to the engine or inside.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::request::Parts;
+use http::{Request, Response, Uri};
+use http_body::Body;
+use tower::util::Oneshot;
+use tower::{Service, ServiceExt};
+
+use crate::body::CacheBody;
+use crate::engine::{self, Admission, Engine, Finish, Route};
+use crate::future::ResponseFuture;
+use crate::status::{CacheStatus, Forward};
+use crate::store::Store;
+use crate::telemetry::count;
+
+/// A service whose responses are cached: what [`CacheLayer`](crate::CacheLayer) makes.
+///
+/// Always ready: whether the inner service is matters only to requests that go inside, and those
+/// wait for it on a clone of their own, so that a saturated inner service does not hold up hits.
+pub struct CacheService<S, St> {
+    inner: S,
+    engine: Arc<Engine<St>>,
+    route: Arc<Route>,
+}
+
+impl<S, St> CacheService<S, St> {
+    pub(crate) fn new(inner: S, engine: Arc<Engine<St>>, route: Arc<Route>) -> Self {
+        Self { inner, engine, route }
+    }
+}
+
+impl<S, St, B, RB> Service<Request<B>> for CacheService<S, St>
+where
+    S: Service<Request<B>, Response = Response<RB>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+    B: Send + 'static,
+    RB: Body<Error: Send> + Send + 'static,
+    St: Store,
+{
+    type Response = Response<CacheBody<RB>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<Oneshot<S, Request<B>>, Result<Self::Response, S::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let (parts, body) = request.into_parts();
+        let admission = engine::admit(&self.route, target_uri(&parts), &parts);
+        let request = Request::from_parts(parts, body);
+        let counters = &self.engine.counters;
+        let finish = match admission {
+            Admission::Exchange(plan) => {
+                let (engine, route) = (Arc::clone(&self.engine), Arc::clone(&self.route));
+                let exchange = engine::exchange(engine, route, plan, request, self.inner.clone());
+                return ResponseFuture::engine(exchange);
+            }
+            Admission::WriteThrough(target) => {
+                count(&counters.other_methods);
+                let (engine, route) = (Arc::clone(&self.engine), Arc::clone(&self.route));
+                let inner = self.inner.clone();
+                let write = engine::write_through(engine, route, target, request, inner);
+                return ResponseFuture::engine(write);
+            }
+            Admission::Untouched => None,
+            Admission::Bypass(reason) => {
+                count(&counters.bypassed);
+                let status = CacheStatus::forwarded(Forward::Bypass, Some(reason));
+                Some(Finish::new(&self.route, status))
+            }
+            Admission::Forward => {
+                count(&counters.other_methods);
+                let status = CacheStatus::forwarded(Forward::Method, None);
+                Some(Finish::new(&self.route, status))
+            }
+        };
+        ResponseFuture::inside(self.inner.clone().oneshot(request), finish)
+    }
+}
+
+/// The target URI as the client sent it: axum takes the prefix off inside `nest`.
+fn target_uri(request: &Parts) -> &Uri {
+    #[cfg(feature = "axum")]
+    if let Some(uri) = crate::axum::original_uri(request) {
+        return uri;
+    }
+    &request.uri
+}
+
+impl<S: Clone, St> Clone for CacheService<S, St> {
+    fn clone(&self) -> Self {
+        let (engine, route) = (Arc::clone(&self.engine), Arc::clone(&self.route));
+        Self { inner: self.inner.clone(), engine, route }
+    }
+}
+
+impl<S: fmt::Debug, St> fmt::Debug for CacheService<S, St> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("CacheService");
+        debug.field("inner", &self.inner).field("engine", &self.engine).finish_non_exhaustive()
+    }
+}
+
+/// Promises that users build on, checked when the crate is compiled.
+#[expect(dead_code, reason = "only compiled")]
+fn promises<S, St, B>(mut service: CacheService<S, St>, request: Request<B>)
+where
+    S: Service<Request<B>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send,
+    B: Body<Error: Send> + Send + 'static,
+    St: Store,
+{
+    fn is_send<T: Send>(_: &T) {}
+    fn is_shareable<T: Clone + Send + Sync>(_: &T) {}
+    fn is_future<F: Future + Send>(_: &F) {}
+    is_shareable(&service);
+    let future = service.call(request);
+    is_send(&future);
+    is_future(&future);
+}

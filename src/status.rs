@@ -1,0 +1,205 @@
+//! What the cache did with a request: the `Cache-Status` field (RFC 9211) and its extension.
+
+use std::fmt::Write;
+
+use http::{HeaderName, HeaderValue};
+
+/// `Cache-Status` (RFC 9211).
+pub(crate) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// How much the layer says about itself in the `Cache-Status` field.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StatusField {
+    /// No field. The [`CacheStatus`] extension is there all the same.
+    Off,
+    /// `hit` or `fwd`, `ttl`, `stored`, `collapsed`. The default.
+    #[default]
+    On,
+    /// Also `key` and `detail`, for debugging: they show how the cache works inside.
+    Debug,
+}
+
+/// Why a request went inside (`fwd` of RFC 9211 2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Forward {
+    /// The cache was not to handle this request.
+    Bypass,
+    /// The method requires it.
+    Method,
+    /// Nothing is stored for the target.
+    UriMiss,
+    /// Something is stored for the target, but no variant for these request fields.
+    VaryMiss,
+    /// The store could not be asked.
+    Miss,
+    /// The request's own directives require it.
+    Request,
+    /// The stored response is stale.
+    Stale,
+}
+
+impl Forward {
+    /// The token of RFC 9211 2.2.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Bypass => "bypass",
+            Self::Method => "method",
+            Self::UriMiss => "uri-miss",
+            Self::VaryMiss => "vary-miss",
+            Self::Miss => "miss",
+            Self::Request => "request",
+            Self::Stale => "stale",
+        }
+    }
+}
+
+/// What the cache did with one request. An extension of every response that the layer handled, for
+/// logs and tests.
+///
+/// ```
+/// use tower_mysql_cache::CacheStatus;
+/// fn log<B>(response: &http::Response<B>) {
+///     if let Some(status) = response.extensions().get::<CacheStatus>() {
+///         println!("hit={} detail={:?}", status.is_hit(), status.detail());
+///     }
+/// }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheStatus {
+    pub(crate) outcome: Outcome,
+    pub(crate) detail: Option<&'static str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Hit { ttl_s: i64 },
+    Forwarded { reason: Forward, stored: bool },
+}
+
+impl CacheStatus {
+    pub(crate) fn hit(ttl_s: i64) -> Self {
+        Self { outcome: Outcome::Hit { ttl_s }, detail: None }
+    }
+
+    pub(crate) fn forwarded(reason: Forward, detail: Option<&'static str>) -> Self {
+        Self { outcome: Outcome::Forwarded { reason, stored: false }, detail }
+    }
+
+    /// Whether the response came out of the store.
+    #[must_use]
+    pub fn is_hit(&self) -> bool {
+        matches!(self.outcome, Outcome::Hit { .. })
+    }
+
+    /// Why the request went inside, `None` for a hit.
+    #[must_use]
+    pub fn forward(&self) -> Option<Forward> {
+        match self.outcome {
+            Outcome::Hit { .. } => None,
+            Outcome::Forwarded { reason, .. } => Some(reason),
+        }
+    }
+
+    /// Whether the response has been stored. A body that is streamed is stored only after its head
+    /// has been sent, so that this is `false` for it; `detail` is then `streamed`.
+    #[must_use]
+    pub fn is_stored(&self) -> bool {
+        matches!(self.outcome, Outcome::Forwarded { stored: true, .. })
+    }
+
+    /// For how many more seconds a hit is fresh; negative when it is stale.
+    #[must_use]
+    pub fn ttl_secs(&self) -> Option<i64> {
+        match self.outcome {
+            Outcome::Hit { ttl_s } => Some(ttl_s),
+            Outcome::Forwarded { .. } => None,
+        }
+    }
+
+    pub(crate) fn set_stored(&mut self) {
+        if let Outcome::Forwarded { stored, .. } = &mut self.outcome {
+            *stored = true;
+        }
+    }
+
+    /// The named reason why the cache was bypassed, or why the response was not stored.
+    #[must_use]
+    pub fn detail(&self) -> Option<&'static str> {
+        self.detail
+    }
+
+    /// This cache's member of the `Cache-Status` list (RFC 9211 2).
+    pub(crate) fn field(&self, cache: &str, key: Option<&[u8]>, debug: bool) -> Option<HeaderValue> {
+        let mut value = member_name(cache);
+        match self.outcome {
+            Outcome::Hit { ttl_s } => {
+                let _ = write!(value, "; hit; ttl={ttl_s}");
+            }
+            Outcome::Forwarded { reason, stored } => {
+                let _ = write!(value, "; fwd={}", reason.as_str());
+                value.push_str(if stored { "; stored" } else { "" });
+            }
+        }
+        if debug {
+            if let Some(key) = key {
+                let _ = write!(value, "; key={}", quoted(&key.escape_ascii().to_string()));
+            }
+            if let Some(detail) = self.detail {
+                let _ = write!(value, "; detail={detail}");
+            }
+        }
+        HeaderValue::try_from(value).ok()
+    }
+}
+
+/// A name as a Token, or as a String where it cannot be one (RFC 8941 3.3.3, 3.3.4).
+fn member_name(name: &str) -> String {
+    let is_token = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '*')
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~:/".contains(&b));
+    if is_token { name.to_owned() } else { quoted(name) }
+}
+
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(status: &CacheStatus, debug: bool) -> String {
+        let field = status.field("shop", Some(b"shop:1:/\"\\ http://h"), debug).unwrap();
+        field.to_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn says_hit_with_the_time_left() {
+        assert_eq!(text(&CacheStatus::hit(30), false), "shop; hit; ttl=30");
+        assert_eq!(text(&CacheStatus::hit(-2), false), "shop; hit; ttl=-2");
+    }
+
+    #[test]
+    fn says_why_it_went_inside_and_whether_the_answer_is_stored() {
+        let mut status = CacheStatus::forwarded(Forward::UriMiss, None);
+        assert_eq!(text(&status, false), "shop; fwd=uri-miss");
+        status.outcome = Outcome::Forwarded { reason: Forward::Stale, stored: true };
+        assert_eq!(text(&status, false), "shop; fwd=stale; stored");
+    }
+
+    #[test]
+    fn shows_key_and_detail_in_debug_mode_only() {
+        let status = CacheStatus::forwarded(Forward::Bypass, Some("cookie"));
+        assert_eq!(text(&status, false), "shop; fwd=bypass");
+        let shown = r#"shop; fwd=bypass; key="shop:1:/\\\"\\\\ http://h"; detail=cookie"#;
+        assert_eq!(text(&status, true), shown);
+    }
+
+    #[test]
+    fn a_name_that_is_no_token_becomes_a_string() {
+        assert_eq!(member_name("tower-mysql-cache"), "tower-mysql-cache");
+        assert_eq!(member_name("1shop"), "\"1shop\"");
+    }
+}

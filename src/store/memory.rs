@@ -1,0 +1,257 @@
+//! The in-process store: bounded by bytes, least recently used goes first.
+
+use std::fmt;
+use std::future::{Future, ready};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use moka::ops::compute::{CompResult, Op};
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
+
+use crate::clock::{Clock, SystemClock};
+use crate::error::ConfigError;
+use crate::key::{CacheKey, KeyRange};
+use crate::store::{CullReport, Store, StoreError, StoreStats};
+use crate::stored::{Entry, Stored, StoredHead};
+
+/// Default bound of a [`MemoryStore`]: 64 MiB.
+const DEFAULT_MAX_BYTES: u64 = 64 << 20;
+
+/// A store in the process's own memory: for tests, examples and applications of a single process.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// use tower_mysql_cache::{CacheKey, MemoryStore, Store};
+/// let store = MemoryStore::new();
+/// assert!(store.get(CacheKey::new("shop:1:/")).await.unwrap().is_none());
+/// # });
+/// ```
+#[derive(Clone)]
+pub struct MemoryStore {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    cache: Cache<CacheKey, Held, BuildHasherDefault<KeyHasher>>,
+    clock: Arc<dyn Clock>,
+    max_bytes: u64,
+    too_large: AtomicU64,
+    culls: AtomicU64,
+}
+
+#[derive(Clone)]
+struct Held {
+    stored: Stored,
+    expires_ms: u64,
+}
+
+/// The keys' own hash is uniform already: its first eight bytes are the table's hash.
+#[derive(Default)]
+struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes.iter().take(8) {
+            self.0 = (self.0 << 8) | u64::from(byte);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+impl MemoryStore {
+    /// A store of at most 64 MiB.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_parts(DEFAULT_MAX_BYTES, Arc::new(SystemClock))
+    }
+
+    /// Other settings than the defaults.
+    #[must_use]
+    pub fn builder() -> MemoryStoreBuilder {
+        MemoryStoreBuilder { max_bytes: DEFAULT_MAX_BYTES, clock: Arc::new(SystemClock) }
+    }
+
+    fn with_parts(max_bytes: u64, clock: Arc<dyn Clock>) -> Self {
+        let cache = Cache::builder()
+            .max_capacity(max_bytes)
+            // Least recently used, not TinyLFU: an entry just stored must be found by the next
+            // request, also when the store is full.
+            .eviction_policy(EvictionPolicy::lru())
+            .weigher(|key: &CacheKey, held: &Held| weight(key, &held.stored))
+            .build_with_hasher(BuildHasherDefault::default());
+        let (too_large, culls) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { shared: Arc::new(Shared { cache, clock, max_bytes, too_large, culls }) }
+    }
+
+    fn find(&self, key: &CacheKey) -> Option<Stored> {
+        let held = self.shared.cache.get(key)?;
+        (held.expires_ms > self.now_ms()).then_some(held.stored)
+    }
+
+    fn insert(&self, entry: Entry) -> Result<(), StoreError> {
+        let size = weight(&entry.key, &entry.stored);
+        if u64::from(size) > self.shared.max_bytes {
+            self.shared.too_large.fetch_add(1, Ordering::Relaxed);
+            let limit = usize::try_from(self.shared.max_bytes).unwrap_or(usize::MAX);
+            return Err(StoreError::TooLarge { size: size as usize, limit });
+        }
+        let Entry { key, stored, expires_ms } = entry;
+        self.shared.cache.insert(key, Held { stored, expires_ms });
+        Ok(())
+    }
+
+    fn replace_head(&self, key: CacheKey, head: &Arc<StoredHead>, expires_ms: u64) -> bool {
+        let now_ms = self.now_ms();
+        let result = self.shared.cache.entry(key).and_compute_with(|current| {
+            match current.map(moka::Entry::into_value) {
+                Some(Held { stored: Stored::Response(mut response), expires_ms: until })
+                    if until > now_ms =>
+                {
+                    response.head = Arc::clone(head);
+                    Op::Put(Held { stored: Stored::Response(response), expires_ms })
+                }
+                _ => Op::Nop,
+            }
+        });
+        matches!(result, CompResult::ReplacedWith(_))
+    }
+
+    fn remove_where(&self, gone: impl Fn(&CacheKey, &Held) -> bool) -> (u64, u64) {
+        let (mut seen, mut removed) = (0, 0);
+        for (key, held) in &self.shared.cache {
+            seen += 1;
+            if gone(&key, &held) && self.shared.cache.remove(&*key).is_some() {
+                removed += 1;
+            }
+        }
+        (seen, removed)
+    }
+}
+
+/// The bytes that an entry is charged with: key, head and body, and what the map adds.
+fn weight(key: &CacheKey, stored: &Stored) -> u32 {
+    const MAP_OVERHEAD: usize = 128;
+    let bytes = key.as_bytes().len() + stored.size_bytes() + MAP_OVERHEAD;
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+impl Store for MemoryStore {
+    fn now_ms(&self) -> u64 {
+        self.shared.clock.now_ms()
+    }
+
+    fn get_many(
+        &self,
+        keys: Vec<CacheKey>,
+    ) -> impl Future<Output = Result<Vec<Option<Stored>>, StoreError>> + Send {
+        ready(Ok(keys.iter().map(|key| self.find(key)).collect()))
+    }
+
+    fn get(&self, key: CacheKey) -> impl Future<Output = Result<Option<Stored>, StoreError>> + Send {
+        ready(Ok(self.find(&key)))
+    }
+
+    fn put_many(
+        &self,
+        entries: Vec<Entry>,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send {
+        // one that does not fit does not keep the others out
+        let results: Vec<_> = entries.into_iter().map(|entry| self.insert(entry)).collect();
+        ready(results.into_iter().collect())
+    }
+
+    fn freshen(
+        &self,
+        key: CacheKey,
+        head: Arc<StoredHead>,
+        expires_ms: u64,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send {
+        ready(Ok(self.replace_head(key, &head, expires_ms)))
+    }
+
+    fn remove(&self, range: KeyRange) -> impl Future<Output = Result<u64, StoreError>> + Send {
+        let (_, removed) = self.remove_where(|key, _| range.contains(key.as_bytes()));
+        ready(Ok(removed))
+    }
+
+    fn cull(&self) -> impl Future<Output = Result<CullReport, StoreError>> + Send {
+        self.shared.culls.fetch_add(1, Ordering::Relaxed);
+        let now_ms = self.now_ms();
+        let (examined, expired) = self.remove_where(|_, held| held.expires_ms <= now_ms);
+        let before = self.shared.cache.entry_count();
+        self.shared.cache.run_pending_tasks();
+        let evicted = before.saturating_sub(self.shared.cache.entry_count());
+        ready(Ok(CullReport { examined, expired, evicted: evicted.saturating_sub(expired) }))
+    }
+
+    fn stats(&self) -> impl Future<Output = Result<StoreStats, StoreError>> + Send {
+        self.shared.cache.run_pending_tasks();
+        ready(Ok(StoreStats {
+            entries: self.shared.cache.entry_count(),
+            bytes: self.shared.cache.weighted_size(),
+            too_large: self.shared.too_large.load(Ordering::Relaxed),
+            culls: self.shared.culls.load(Ordering::Relaxed),
+            ..StoreStats::default()
+        }))
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore")
+            .field("entries", &self.shared.cache.entry_count())
+            .field("max_bytes", &self.shared.max_bytes)
+            .finish()
+    }
+}
+
+/// Settings of a [`MemoryStore`].
+pub struct MemoryStoreBuilder {
+    max_bytes: u64,
+    clock: Arc<dyn Clock>,
+}
+
+impl MemoryStoreBuilder {
+    /// The most bytes that keys, heads and bodies may take up together. Default: 64 MiB.
+    #[must_use]
+    pub fn max_bytes(mut self, max_bytes: u64) -> Self {
+        self.max_bytes = max_bytes;
+        self
+    }
+
+    /// The clock that ages and expires entries. Default: [`SystemClock`].
+    #[must_use]
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Makes the store.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when `max_bytes` is under 4 KiB: no response would fit.
+    pub fn build(self) -> Result<MemoryStore, ConfigError> {
+        if self.max_bytes < 4096 {
+            let rule = "a store needs at least 4096 bytes";
+            return Err(ConfigError::new("max_bytes", self.max_bytes, rule));
+        }
+        Ok(MemoryStore::with_parts(self.max_bytes, self.clock))
+    }
+}
+
+impl fmt::Debug for MemoryStoreBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStoreBuilder").field("max_bytes", &self.max_bytes).finish()
+    }
+}

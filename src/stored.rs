@@ -1,0 +1,119 @@
+//! What a store holds: a response, or the index of a target's variants.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, StatusCode};
+
+use crate::tag::{LogPosition, Tag};
+
+/// Everything of a stored response but its body. Times are in milliseconds since the Unix epoch, on
+/// the store's own clock.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredHead {
+    /// The status code.
+    pub status: StatusCode,
+    /// The header fields as received, without those that concern a single connection
+    /// (RFC 9111 3.1).
+    pub headers: HeaderMap,
+    /// When the request was sent inside (`request_time` of RFC 9111 4.2.3).
+    pub requested_ms: u64,
+    /// When the response's head came back (`response_time` of RFC 9111 4.2.3).
+    pub received_ms: u64,
+    /// The response's age when it came back, in milliseconds (`corrected_initial_age` of
+    /// RFC 9111 4.2.3).
+    pub initial_age_ms: u64,
+    /// The first moment at which the response is stale.
+    pub fresh_until_ms: u64,
+    /// How long the handler took, in milliseconds.
+    pub gen_ms: u32,
+    /// The response itself, or the application's override, says that it may be shared even where the
+    /// request carries credentials.
+    pub shared: bool,
+    /// The request's header fields that `Vary` nominates, each as a hash of its value: the secondary
+    /// key (RFC 9111 4.1). Empty without `Vary`.
+    pub vary: Vec<SelectingField>,
+    /// The tags of the response.
+    pub tags: Vec<Tag>,
+    /// Where the invalidation log stood before the handler ran.
+    pub position: LogPosition,
+}
+
+/// A request header field that selects a variant: a name, and 128 bits of hash over its normalised
+/// value, or `None` where the request did not have it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SelectingField {
+    /// The field's name.
+    pub name: HeaderName,
+    /// The hash of its value, `None` when absent (absent matches only absent).
+    pub value: Option<[u8; 16]>,
+}
+
+/// A stored response. Cheap to clone: a shared head and a handle on the body.
+#[derive(Clone, PartialEq)]
+pub struct StoredResponse {
+    /// Everything but the body.
+    pub head: Arc<StoredHead>,
+    /// The complete body.
+    pub body: Bytes,
+}
+
+impl fmt::Debug for StoredResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoredResponse")
+            .field("head", &self.head)
+            .field("body_bytes", &self.body.len())
+            .finish()
+    }
+}
+
+/// The names that have been seen in `Vary` for one target: responses to it are stored one for each
+/// combination of these request header fields.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VariantIndex {
+    /// The names, sorted, without repeats.
+    pub names: Vec<HeaderName>,
+}
+
+/// What one key leads to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Stored {
+    /// A response.
+    Response(StoredResponse),
+    /// The target has variants; each is stored under a key of its own.
+    Variants(Arc<VariantIndex>),
+}
+
+impl Stored {
+    /// The memory or column bytes that this takes up, roughly: names, values and the body.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        const FIXED: usize = 128; // times, status, lengths
+        match self {
+            Self::Response(response) => {
+                let head = &response.head;
+                let fields = head.headers.iter().map(|(n, v)| n.as_str().len() + v.len() + 32);
+                let tags = head.tags.iter().map(|tag| tag.as_bytes().len() + 32);
+                let vary = head.vary.iter().map(|field| field.name.as_str().len() + 32);
+                let parts: usize = fields.chain(tags).chain(vary).sum();
+                FIXED + parts + head.position.gaps.len() * 8 + response.body.len()
+            }
+            Self::Variants(index) => {
+                FIXED + index.names.iter().map(|name| name.as_str().len() + 32).sum::<usize>()
+            }
+        }
+    }
+}
+
+/// A row to be: what to store, where, and until when.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// The key.
+    pub key: crate::key::CacheKey,
+    /// What it leads to.
+    pub stored: Stored,
+    /// When the entry may be removed, in milliseconds since the Unix epoch on the store's clock. From
+    /// this moment on no store returns it.
+    pub expires_ms: u64,
+}

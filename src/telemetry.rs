@@ -1,0 +1,102 @@
+//! Counting, and warning without flooding the log.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// What a cache has done since it was made, in this process.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct Counts {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        /// The live counters behind [`Counts`].
+        #[derive(Debug, Default)]
+        pub(crate) struct Counters {
+            $(pub(crate) $name: AtomicU64,)*
+        }
+
+        impl Counters {
+            pub(crate) fn snapshot(&self) -> Counts {
+                Counts { $($name: self.$name.load(Ordering::Relaxed),)* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Requests answered out of the store.
+    hits,
+    /// Requests that went inside because nothing usable was stored.
+    misses,
+    /// Requests that the cache was told to leave alone.
+    bypassed,
+    /// Requests with other methods than GET and HEAD.
+    other_methods,
+    /// Responses handed to the store.
+    stored,
+    /// Responses that were not to be stored, for any named reason.
+    not_stored,
+    /// Bodies that ended early, failed or grew over the limit while being recorded.
+    abandoned,
+    /// Responses not stored because too many were waiting to be written.
+    shed,
+    /// Lookups that failed or took too long.
+    lookup_errors,
+    /// Writes that failed or took too long.
+    write_errors,
+    /// Invalidations by unsafe methods and by the handle.
+    invalidations,
+    /// Invalidations that failed.
+    invalidation_errors,
+}
+
+pub(crate) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Lets one warning through every ten seconds and counts the rest.
+#[derive(Debug)]
+pub(crate) struct Throttle {
+    start: Instant,
+    /// Milliseconds after `start` from which the next warning passes.
+    next_ms: AtomicU64,
+    suppressed: AtomicU64,
+}
+
+impl Throttle {
+    const EVERY: Duration = Duration::from_secs(10);
+
+    pub(crate) fn new() -> Self {
+        Self { start: Instant::now(), next_ms: AtomicU64::new(0), suppressed: AtomicU64::new(0) }
+    }
+
+    /// `Some(n)` when this warning may pass, after `n` that did not.
+    pub(crate) fn pass(&self) -> Option<u64> {
+        let elapsed = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+        let now_ms = elapsed(self.start.elapsed());
+        let next_ms = self.next_ms.load(Ordering::Relaxed);
+        let after_ms = now_ms.saturating_add(elapsed(Self::EVERY));
+        let first = Ordering::Relaxed;
+        if now_ms >= next_ms && self.next_ms.compare_exchange(next_ms, after_ms, first, first).is_ok() {
+            return Some(self.suppressed.swap(0, Ordering::Relaxed));
+        }
+        count(&self.suppressed);
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_warning_passes_and_the_rest_are_counted() {
+        let throttle = Throttle::new();
+        assert_eq!(throttle.pass(), Some(0));
+        assert_eq!(throttle.pass(), None);
+        assert_eq!(throttle.suppressed.load(Ordering::Relaxed), 1);
+    }
+}
