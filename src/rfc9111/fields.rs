@@ -1,13 +1,14 @@
 //! Which header fields are stored (RFC 9111 3.1), and how a 304 updates them (3.2).
 
+use http::HeaderValue;
 use http::header::{
-    AGE, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, HeaderMap, HeaderName,
-    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    AGE, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE,
+    HeaderMap, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING,
+    UPGRADE,
 };
 
 use super::date::{self, DateField};
 use super::directives::ResponseDirectives;
-use super::syntax::members;
 
 /// The fields to store: all that were received, unknown ones too, in order, repeats as lines of their
 /// own; without
@@ -28,11 +29,7 @@ pub(crate) fn stored_fields(
     let dropped = connection_options(headers);
     let mut stored = HeaderMap::with_capacity(headers.keys_len() + 1);
     for (name, value) in headers {
-        if !is_never_stored(name)
-            && !dropped.contains(name)
-            && !directives.no_cache.fields().contains(name)
-            && !directives.private.fields().contains(name)
-        {
+        if !is_never_stored(name) && !dropped.contains(name) && !is_withheld(name, directives) {
             stored.append(name, value.clone());
         }
     }
@@ -43,22 +40,26 @@ pub(crate) fn stored_fields(
 }
 
 /// The stored fields after a 304 (RFC 9111 3.2): each field that it carries replaces all lines of that
-/// name, the others stay.
+/// name, the others stay. What the policy strips from responses is to be stripped from the 304 before.
 ///
 /// Besides what is never stored, `Content-Encoding` and `Content-Range` are left alone: they say how
 /// the stored bytes are to be read, and those do not change (3.2 permits to omit them).
 pub(crate) fn update_fields(
     stored: &HeaderMap,
     from_304: &HeaderMap,
-    directives: &ResponseDirectives,
     received_ms: u64,
 ) -> HeaderMap {
-    let mut new = stored_fields(from_304, directives, received_ms);
+    // Where the 304 says nothing, the directives of the stored response go on.
+    let says = if from_304.contains_key(CACHE_CONTROL) { from_304 } else { stored };
+    let directives = ResponseDirectives::parse(says);
+    let mut new = stored_fields(from_304, &directives, received_ms);
     new.remove(CONTENT_ENCODING);
     new.remove(CONTENT_RANGE);
     let mut updated = HeaderMap::with_capacity(stored.keys_len() + new.keys_len());
-    for (name, value) in stored.iter().filter(|(name, _)| !new.contains_key(*name)) {
-        updated.append(name, value.clone());
+    for (name, value) in stored {
+        if !new.contains_key(name) && !is_withheld(name, &directives) {
+            updated.append(name, value.clone());
+        }
     }
     for (name, value) in &new {
         updated.append(name, value.clone());
@@ -66,9 +67,19 @@ pub(crate) fn update_fields(
     updated
 }
 
-/// The fields that `Connection` names (RFC 9110 7.6.1).
+/// Whether `no-cache` or `private` names the field (RFC 9111 5.2.2.4, 5.2.2.7).
+fn is_withheld(name: &HeaderName, directives: &ResponseDirectives) -> bool {
+    directives.no_cache.fields().contains(name) || directives.private.fields().contains(name)
+}
+
+/// The fields that `Connection` names (RFC 9110 7.6.1). No quoted strings here: its members are
+/// tokens.
 fn connection_options(headers: &HeaderMap) -> Vec<HeaderName> {
-    members(headers, CONNECTION).filter_map(|option| HeaderName::from_bytes(option).ok()).collect()
+    let lines = headers.get_all(CONNECTION).into_iter().map(HeaderValue::as_bytes);
+    lines
+        .flat_map(|line| line.split(|&byte| byte == b','))
+        .filter_map(|option| HeaderName::from_bytes(option.trim_ascii()).ok())
+        .collect()
 }
 
 /// RFC 9111 3.1, RFC 9110 7.6.1.

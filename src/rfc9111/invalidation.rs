@@ -60,7 +60,7 @@ fn resolve(target: Target<'_>, reference: &str) -> Option<String> {
         let same = origin(scheme, authority)? == origin(scheme, target.authority)?;
         return same.then(|| absolute(path));
     }
-    if scheme.len() != target.scheme.len() || rest.len() != reference.len() {
+    if rest.len() != reference.len() {
         return None; // a scheme without an authority, such as "http:path"
     }
     match reference.as_bytes().first()? {

@@ -14,7 +14,7 @@
 //! | [`storage`] | may this response be stored? | 3, 3.5 |
 //! | [`fields`] | which of its header fields? | 3.1, 3.2 |
 //! | [`vary`] | which requests does it answer? | 4.1 |
-//! | [`reuse`] | does it answer this one, without validation? | 4, 4.2.4 |
+//! | [`mod@reuse`] | does it answer this one, without validation? | 4, 4.2.4 |
 //! | [`validation`] | does the client have it already? | 4.3.2 |
 //! | [`range`] | which part of it is wanted? | RFC 9110 14 |
 //! | [`invalidation`] | what else does a request make untrue? | 4.4 |
@@ -28,16 +28,16 @@ pub(crate) mod range;
 pub(crate) mod reuse;
 pub(crate) mod storage;
 mod syntax;
+#[cfg(test)]
+mod testing;
 pub(crate) mod validation;
 pub(crate) mod vary;
 
 pub(crate) use directives::{RequestDirectives, ResponseDirectives};
 pub(crate) use fields::stored_fields;
-pub(crate) use freshness::{age_field, is_fresh, remaining_secs};
+pub(crate) use freshness::{age_field, remaining_secs};
 pub(crate) use invalidation::{Target, invalidates, is_safe, same_origin_targets};
-pub(crate) use range::RangeOutcome;
 pub(crate) use reuse::{Reuse, reuse};
 pub use storage::NotStored;
 pub(crate) use storage::{Candidate, Mode, Storable};
-pub(crate) use validation::{Precondition, not_modified_fields};
 pub(crate) use vary::{Nominated, matches, nominated, secondary_key, select};

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use http::header::HeaderMap;
+use http::header::{CONTENT_TYPE, HeaderMap};
 use http::{Method, StatusCode};
 
 use super::directives::{Qualified, RequestDirectives, ResponseDirectives};
@@ -111,6 +111,7 @@ impl Candidate<'_> {
             // RFC 9111 3: 206 and 304 need an understanding of their own
             206 => Err(NotStored::Partial),
             304 => Err(NotStored::Status),
+            _ if is_endless(self.headers) => Err(NotStored::Streaming),
             _ => Ok(()),
         }
     }
@@ -135,11 +136,12 @@ impl Candidate<'_> {
     }
 
     /// Whether the response may be used for requests with credentials. RFC 9111 3.5 names `public`,
-    /// `s-maxage` and `must-revalidate`; in safe mode the last of them is not enough.
+    /// `s-maxage` and `must-revalidate`; in safe mode the last of them is not enough. An `s-maxage` of
+    /// zero, or one that cannot be read, keeps a response out of shared caches and never lets it in.
     fn is_shared(&self, overrides: CacheOverride) -> bool {
         overrides.shared
             || self.directives.public
-            || self.directives.s_maxage.is_some()
+            || self.directives.s_maxage.is_some_and(|seconds| seconds > 0)
             || (self.mode == Mode::Strict && self.directives.must_revalidate)
     }
 
@@ -148,7 +150,8 @@ impl Candidate<'_> {
     fn lifetime(&self, overrides: CacheOverride) -> Result<Duration, NotStored> {
         let cap = self.max_lifetime.min(Duration::from_millis(DELTA_MAX_MS));
         if let Some(ttl) = overrides.ttl {
-            return Ok(ttl.min(cap));
+            // A lifetime of zero is a wish not to be stored.
+            return if ttl.is_zero() { Err(NotStored::Override) } else { Ok(ttl.min(cap)) };
         }
         if self.directives.no_cache == Qualified::All {
             // RFC 9111 5.2.2.4
@@ -173,6 +176,19 @@ impl Candidate<'_> {
             (storable && self.validatable).then_some(Duration::ZERO)
         })
     }
+}
+
+/// Media types of streams that go on for as long as someone listens: server-sent events, replaced
+/// images, gRPC with its subtypes.
+fn is_endless(headers: &HeaderMap) -> bool {
+    let Some(media_type) = headers.get(CONTENT_TYPE) else { return false };
+    let starts = |with: &[u8]| {
+        let start = media_type.as_bytes().get(..with.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(with))
+    };
+    starts(b"text/event-stream")
+        || starts(b"multipart/x-mixed-replace")
+        || starts(b"application/grpc")
 }
 
 /// The status codes whose caching rules are known and obeyed: those of RFC 9110 15 but for 206 and

@@ -124,7 +124,7 @@ fn normalised<'a>(name: &HeaderName, value: &'a [u8]) -> Cow<'a, [u8]> {
 }
 
 /// One member of an `Accept` field: in lower case up to the parameters' values, without white space
-/// around the semicolons, the weight last, in thousandths, and left out when it is 1.
+/// around the semicolons, the weight last, with three digits, and left out when it is 1.
 fn preference(member: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(member.len());
     let mut weight = None;
@@ -145,7 +145,7 @@ fn preference(member: &[u8]) -> Vec<u8> {
         plain.extend_from_slice(value);
     }
     if let Some(weight) = weight.filter(|&weight| weight < 1000) {
-        plain.extend_from_slice(format!(";q={weight}").as_bytes());
+        plain.extend_from_slice(format!(";q=0.{weight:03}").as_bytes());
     }
     plain
 }

@@ -1,0 +1,128 @@
+//! A store of one's own: a sorted map behind a lock, in forty lines of `impl Store`. It sends itself
+//! requests, says what the cache did with each, and ends:
+//!
+//! ```sh
+//! cargo run --example custom_store
+//! ```
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::error::Error;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt, Full};
+use tower::{ServiceBuilder, ServiceExt};
+use tower_mysql_cache::{
+    CacheKey, CacheLayer, CachePolicy, CullReport, Entry, KeyRange, Store, StoreError, StoreStats,
+    Stored, StoredHead,
+};
+
+/// Clones share one map: a store is a handle.
+#[derive(Clone, Default)]
+struct MapStore(Arc<Mutex<BTreeMap<Bytes, Entry>>>);
+
+impl MapStore {
+    fn map(&self) -> MutexGuard<'_, BTreeMap<Bytes, Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store for MapStore {
+    // One answer for each key, in their order; what has expired is not found. (Keys are compared
+    // whole here, as they must be.)
+    async fn get_many(&self, keys: Vec<CacheKey>) -> Result<Vec<Option<Stored>>, StoreError> {
+        let (map, now_ms) = (self.map(), self.now_ms());
+        let found = |key: &CacheKey| {
+            let entry = map.get(key.as_bytes()).filter(|entry| entry.expires_ms > now_ms)?;
+            Some(entry.stored.clone())
+        };
+        Ok(keys.iter().map(found).collect())
+    }
+
+    async fn put_many(&self, entries: Vec<Entry>) -> Result<(), StoreError> {
+        self.map().extend(entries.into_iter().map(|entry| (entry.key.to_bytes(), entry)));
+        Ok(())
+    }
+
+    async fn freshen(
+        &self,
+        key: CacheKey,
+        head: Arc<StoredHead>,
+        expires_ms: u64,
+    ) -> Result<bool, StoreError> {
+        let (mut map, now_ms) = (self.map(), self.now_ms());
+        let Some(entry) = map.get_mut(key.as_bytes()).filter(|entry| entry.expires_ms > now_ms)
+        else {
+            return Ok(false);
+        };
+        let Stored::Response(response) = &mut entry.stored else { return Ok(false) };
+        (response.head, entry.expires_ms) = (head, expires_ms);
+        Ok(true)
+    }
+
+    // An invalidation is a half-open range of keys.
+    async fn remove(&self, range: KeyRange) -> Result<u64, StoreError> {
+        Ok(self.map().extract_if(range.from..range.to, |_, _| true).count() as u64)
+    }
+
+    async fn cull(&self) -> Result<CullReport, StoreError> {
+        let (mut map, now_ms) = (self.map(), self.now_ms());
+        let mut report = CullReport::default();
+        report.examined = map.len() as u64;
+        map.retain(|_, entry| entry.expires_ms > now_ms);
+        report.expired = report.examined - map.len() as u64;
+        Ok(report)
+    }
+
+    async fn stats(&self) -> Result<StoreStats, StoreError> {
+        let map = self.map();
+        let mut stats = StoreStats::default();
+        stats.entries = map.len() as u64;
+        stats.bytes =
+            map.iter().map(|(key, entry)| key.len() + entry.stored.size_bytes()).sum::<usize>()
+                as u64;
+        Ok(stats)
+    }
+}
+
+const TEXTS: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(60));
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let store = MapStore::default();
+    let cache = CacheLayer::new(store.clone()).prefix("texts").with_policy(TEXTS);
+    let handle = cache.handle();
+    let service = ServiceBuilder::new().layer(cache).service_fn(text);
+
+    let requests = [
+        (Method::GET, "/texts/1"),
+        (Method::GET, "/texts/1"),
+        (Method::HEAD, "/texts/1"),
+        (Method::GET, "/texts/2"),
+        (Method::PUT, "/texts/1"), // invalidates
+        (Method::GET, "/texts/1"),
+    ];
+    for (method, uri) in requests {
+        let line = format!("{method} {uri}");
+        let request = Request::builder().method(method).uri(uri).body(Full::<Bytes>::default())?;
+        let response = service.clone().oneshot(request).await?;
+        let status = response.headers().get("cache-status").cloned();
+        let body = response.into_body().collect().await?.to_bytes();
+        println!("{line:<16} {:<36} {body:?}", status.as_ref().map_or(Ok(""), |s| s.to_str())?);
+    }
+
+    println!("\nkeys in the map:");
+    for key in store.map().keys() {
+        println!("  {}", key.escape_ascii());
+    }
+    println!("\n{:?}", handle.stats().await?);
+    println!("purged {} entries, {} left", handle.purge().await?, store.map().len());
+    Ok(())
+}
+
+async fn text<B>(request: Request<B>) -> Result<Response<Full<Bytes>>, Infallible> {
+    Ok(Response::new(Full::from(format!("text of {}", request.uri().path()))))
+}

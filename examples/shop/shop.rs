@@ -1,0 +1,246 @@
+//! The shop: its routes, each with a policy of its own.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, Query, State};
+use axum::http::header::{
+    ACCEPT_LANGUAGE, CACHE_CONTROL, CONTENT_LANGUAGE, CONTENT_TYPE, COOKIE, LOCATION, SET_COOKIE, VARY,
+};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use http_body::Frame;
+use tokio::sync::Mutex;
+use tokio::time::Interval;
+use tower_mysql_cache::{
+    BoxStore, CacheHandle, CacheLayer, CacheOverride, CachePolicy, Cookies, StatusField,
+};
+
+/// The prefix of the shop's keys in the table.
+pub(crate) const PREFIX: &str = "demo";
+
+const fn fresh_for(seconds: u64) -> CachePolicy {
+    CachePolicy::new().ttl(Duration::from_secs(seconds))
+}
+
+/// The home page looks at no cookie, so it is for everybody.
+const HOME: CachePolicy = fresh_for(300).cookies(Cookies::Ignore);
+/// The greeting is drawn in the visitor's theme, and looks at no other cookie.
+const GREETING: CachePolicy = fresh_for(300).cookies(Cookies::Key(&["theme"]));
+/// The defaults: whoever has a session cookie goes inside.
+const CATALOGUE: CachePolicy = fresh_for(300);
+const SEARCH: CachePolicy = fresh_for(60);
+const NEWS: CachePolicy = fresh_for(2);
+const REPORT: CachePolicy = fresh_for(600);
+const IMAGES: CachePolicy = fresh_for(3600).max_body_bytes(2 << 20);
+
+/// What the handlers share.
+#[derive(Clone)]
+pub(crate) struct Shop {
+    products: Arc<Mutex<BTreeMap<u32, Product>>>,
+    /// How many times a handler has run: each page says which call made it.
+    calls: Arc<AtomicU64>,
+    cache: CacheHandle<BoxStore>,
+}
+
+struct Product {
+    name: String,
+    price: String,
+}
+
+impl Shop {
+    /// The shop, with what it caches in `store`.
+    pub(crate) fn open(store: BoxStore) -> (Self, Router) {
+        // in debug mode Cache-Status also has the key and the named reason
+        let cache = CacheLayer::new(store).prefix(PREFIX).status_field(StatusField::Debug);
+        let products = [("tea", "3.99"), ("coffee", "12.50"), ("cocoa", "7.20")];
+        let product = |(name, price): (&str, &str)| Product { name: name.into(), price: price.into() };
+        let shop = Self {
+            products: Arc::new(Mutex::new((1..).zip(products.map(product)).collect())),
+            calls: Arc::default(),
+            cache: cache.handle(),
+        };
+
+        let catalogue = cache.with_policy(CATALOGUE);
+        let router = Router::new()
+            .route("/", get(home).layer(cache.with_policy(HOME)))
+            .route("/greeting", get(greeting).layer(cache.with_policy(GREETING)))
+            .route("/products", get(list).post(add).layer(catalogue.clone()))
+            .route("/products/{id}", get(show).put(reprice).layer(catalogue.clone()))
+            .route("/search", get(search).layer(cache.with_policy(SEARCH).without_tracking_query()))
+            .route("/news", get(news).layer(cache.with_policy(NEWS)))
+            .route("/report", get(report).layer(cache.with_policy(REPORT)))
+            .route("/image", get(image).layer(cache.with_policy(IMAGES)))
+            .route("/account", get(account).layer(catalogue.clone()))
+            .route("/cart", get(cart).layer(catalogue.clone()))
+            .route("/broken", get(broken).layer(catalogue.clone()))
+            .route("/events", get(events).layer(catalogue))
+            .with_state(shop.clone());
+        (shop, router)
+    }
+
+    /// How many times a handler has run.
+    pub(crate) fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn cache(&self) -> &CacheHandle<BoxStore> {
+        &self.cache
+    }
+
+    /// A text that says which call of a handler made it.
+    fn page(&self, text: impl std::fmt::Display) -> String {
+        let call = self.calls.fetch_add(1, Ordering::Relaxed) + 1;
+        format!("{text} (call {call})\n")
+    }
+}
+
+async fn home(State(shop): State<Shop>) -> String {
+    shop.page("Welcome")
+}
+
+async fn greeting(State(shop): State<Shop>, headers: HeaderMap) -> String {
+    let dark = cookies(&headers).contains("theme=dark");
+    shop.page(if dark { "Good night" } else { "Good day" })
+}
+
+/// The list in the reader's language: a representation for each `Accept-Language`.
+async fn list(State(shop): State<Shop>, headers: HeaderMap) -> impl IntoResponse {
+    let language = headers.get(ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok());
+    let (language, title) = match language.and_then(|value| value.get(..2)) {
+        Some("de") => ("de", "Unser Tee und mehr"),
+        Some("fr") => ("fr", "Nos produits"),
+        _ => ("en", "Our products"),
+    };
+    let products = shop.products.lock().await;
+    let rows = products.iter().map(|(id, p)| format!("\n  {id} {} {}", p.name, p.price));
+    let text = rows.collect::<String>();
+    let fields = [(VARY, "accept-language"), (CONTENT_LANGUAGE, language)];
+    (fields, shop.page(format!("{title}: {}{text}", products.len())))
+}
+
+/// POST to the list: the layer invalidates the list in all languages.
+async fn add(State(shop): State<Shop>, name: String) -> impl IntoResponse {
+    let mut products = shop.products.lock().await;
+    let id = products.keys().last().map_or(1, |last| last + 1);
+    products.insert(id, Product { name, price: "1.00".into() });
+    (StatusCode::CREATED, [(LOCATION, format!("/products/{id}"))], shop.page("Added"))
+}
+
+/// One product: fresh for 60 seconds, where its route's policy says 300.
+async fn show(State(shop): State<Shop>, Path(id): Path<u32>) -> impl IntoResponse {
+    match shop.products.lock().await.get(&id) {
+        Some(Product { name, price }) => {
+            let lifetime = CacheOverride::ttl(Duration::from_secs(60));
+            Ok((lifetime, shop.page(format!("{name} {price}"))))
+        }
+        None => Err((StatusCode::NOT_FOUND, shop.page("No such product"))),
+    }
+}
+
+/// PUT: the layer invalidates this product. That the list shows its price too only the shop knows.
+async fn reprice(State(shop): State<Shop>, Path(id): Path<u32>, price: String) -> impl IntoResponse {
+    match shop.products.lock().await.get_mut(&id) {
+        Some(product) => product.price = price,
+        None => return (StatusCode::NOT_FOUND, shop.page("No such product")),
+    }
+    if let Err(error) = shop.cache.invalidate_uri("/products").await {
+        tracing::error!(%error, "the list of products may be out of date for a while");
+    }
+    (StatusCode::OK, shop.page("Repriced"))
+}
+
+async fn search(State(shop): State<Shop>, Query(query): Query<BTreeMap<String, String>>) -> String {
+    let q = query.get("q").map_or("", String::as_str);
+    let products = shop.products.lock().await;
+    let found = products.values().filter(|product| product.name.contains(q)).count();
+    shop.page(format!("{found} found for {q}"))
+}
+
+async fn news(State(shop): State<Shop>) -> String {
+    shop.page("News")
+}
+
+/// Something that takes its time.
+async fn report(State(shop): State<Shop>) -> String {
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    shop.page("Report")
+}
+
+/// A picture of a megabyte (a BMP: browsers show it).
+async fn image(State(shop): State<Shop>) -> impl IntoResponse {
+    const SIDE: u32 = 592; // rows are multiples of four bytes, as the format wants them
+    const HEADER: u32 = 54;
+    shop.page("");
+    let size = HEADER + SIDE * SIDE * 3;
+    let mut bmp = Vec::with_capacity(size as usize);
+    bmp.extend_from_slice(b"BM");
+    for word in [size, 0, HEADER, 40, SIDE, SIDE, 1 | 24 << 16, 0, size - HEADER, 2835, 2835, 0, 0] {
+        bmp.extend_from_slice(&word.to_le_bytes());
+    }
+    for (y, x) in (0..SIDE).flat_map(|y| (0..SIDE).map(move |x| (y, x))) {
+        bmp.extend_from_slice(&[(x / 3) as u8, (y / 3) as u8, (x * y / 997) as u8]);
+    }
+    ([(CONTENT_TYPE, "image/bmp")], bmp)
+}
+
+/// Somebody's own page. It says so, and even if it forgot to, nobody is served it out of the cache:
+/// the request has a cookie.
+async fn account(State(shop): State<Shop>, headers: HeaderMap) -> impl IntoResponse {
+    let private = [(CACHE_CONTROL, "private")];
+    match cookies(&headers).split_once("sid=") {
+        Some((_, session)) => (StatusCode::OK, private, shop.page(format!("Account of {session}"))),
+        None => (StatusCode::UNAUTHORIZED, private, shop.page("Who are you?")),
+    }
+}
+
+/// The first visit starts a session. The page must not be stored: its cookie is one visitor's.
+async fn cart(State(shop): State<Shop>) -> impl IntoResponse {
+    let page = shop.page("Empty cart");
+    ([(SET_COOKIE, format!("sid={}; HttpOnly", shop.calls()))], page)
+}
+
+async fn broken(State(shop): State<Shop>) -> impl IntoResponse {
+    (StatusCode::INTERNAL_SERVER_ERROR, shop.page("Out of order"))
+}
+
+/// Server-sent events: one at once, then one every half second, without an end.
+async fn events(State(shop): State<Shop>) -> impl IntoResponse {
+    let ticks = tokio::time::interval(Duration::from_millis(500));
+    ([(CONTENT_TYPE, "text/event-stream")], Body::new(Events { shop, ticks, sent: 0 }))
+}
+
+struct Events {
+    shop: Shop,
+    ticks: Interval,
+    sent: u64,
+}
+
+impl http_body::Body for Events {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        ready!(self.ticks.poll_tick(cx));
+        if self.sent == 0 {
+            self.shop.page("");
+        }
+        self.sent += 1;
+        let event = format!("data: event {}\n\n", self.sent);
+        Poll::Ready(Some(Ok(Frame::data(event.into()))))
+    }
+}
+
+fn cookies(headers: &HeaderMap) -> &str {
+    headers.get(COOKIE).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}

@@ -1,0 +1,113 @@
+//! The house keeps its order: four storeys, one direction, short files.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Each top-level module and its storey; a module uses its own and lower ones. Neighbours on a storey
+/// that must not know each other are told apart by `MIDDLE`.
+const STOREYS: &[(&str, u8)] = &[
+    ("layer", 4),
+    ("service", 4),
+    ("future", 4),
+    ("handle", 4),
+    ("axum", 4),
+    ("engine", 3),
+    ("rfc9111", 2),
+    ("body", 2),
+    ("store", 2),
+    ("stored", 1),
+    ("policy", 1),
+    ("overrides", 1),
+    ("cookies", 1),
+    ("key", 1),
+    ("tag", 1),
+    ("status", 1),
+    ("clock", 1),
+    ("telemetry", 1),
+    ("error", 1),
+];
+const MIDDLE: u8 = 2;
+const MAX_LINES: usize = 400;
+
+fn source_files(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("src can be read") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            source_files(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+/// Each file below `src`: its top-level module, its path, its lines without comments and tests.
+fn code() -> Vec<(String, PathBuf, Vec<String>)> {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    source_files(&src, &mut files);
+    let files =
+        files.into_iter().filter(|path| path.file_name().is_some_and(|name| name != "tests.rs"));
+    let files = files.filter(|path| !path.components().any(|part| part.as_os_str() == "tests"));
+    files
+        .map(|path| {
+            let inside = path.strip_prefix(&src).expect("below src");
+            let first = inside.components().next().expect("a name");
+            let module = Path::new(first.as_os_str()).with_extension("").display().to_string();
+            let text = fs::read_to_string(&path).expect("text");
+            let own = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(&text);
+            (module, path.clone(), own.lines().map(str::to_owned).collect())
+        })
+        .collect()
+}
+
+fn storey(module: &str) -> Option<u8> {
+    STOREYS.iter().find(|(name, _)| *name == module).map(|(_, storey)| *storey)
+}
+
+#[test]
+fn modules_use_their_own_and_lower_storeys_only() {
+    for (module, path, lines) in code() {
+        if module == "lib" || module == "bin" {
+            continue;
+        }
+        let own = storey(&module).unwrap_or_else(|| panic!("{module} has no storey"));
+        for line in lines.iter().filter(|line| !line.trim_start().starts_with("//")) {
+            for used in line.split("crate::").skip(1) {
+                let name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+                let used: String = used.chars().take_while(|c| name(*c)).collect();
+                let Some(other) = storey(&used) else { continue };
+                let neighbours = own == MIDDLE && other == MIDDLE && used != module;
+                assert!(other <= own && !neighbours, "{}: {line}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn every_storey_is_lived_in() {
+    let modules: Vec<_> = code().into_iter().map(|(module, ..)| module).collect();
+    for (name, _) in STOREYS {
+        assert!(modules.iter().any(|module| module == name), "{name} is gone");
+    }
+}
+
+#[test]
+fn no_file_is_longer_than_400_lines_without_its_tests() {
+    for (_, path, lines) in code() {
+        assert!(lines.len() <= MAX_LINES, "{} has {} lines", path.display(), lines.len());
+    }
+}
+
+#[test]
+fn rules_do_not_wait_and_read_no_clock() {
+    for (module, path, lines) in code() {
+        if module != "rfc9111" {
+            continue;
+        }
+        for line in lines {
+            for word in ["async ", ".await", "SystemTime::now", "Instant::now", "Clock"] {
+                assert!(!line.contains(word), "{}: {line}", path.display());
+            }
+        }
+    }
+}

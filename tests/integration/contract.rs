@@ -1,0 +1,300 @@
+//! What every store promises.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use tower_mysql_cache::{
+    CacheKey, Entry, KeyRange, LogPosition, SelectingField, Store, Stored, StoredHead,
+    StoredResponse, Tag, VariantIndex,
+};
+
+use crate::kit::{Kit, on_every_store};
+
+fn head(now_ms: u64) -> StoredHead {
+    let mut headers = HeaderMap::new();
+    headers.insert("content-type", HeaderValue::from_static("text/html; charset=utf-8"));
+    headers.append("link", HeaderValue::from_static("<a>"));
+    headers.append("link", HeaderValue::from_static("<b>"));
+    headers.insert("x-bytes", HeaderValue::from_bytes(&[0xff, 0x80, b' ', b'x']).unwrap());
+    StoredHead {
+        status: StatusCode::OK,
+        headers,
+        requested_ms: now_ms - 7,
+        received_ms: now_ms,
+        initial_age_ms: 1_234,
+        fresh_until_ms: now_ms + 60_000,
+        gen_ms: 7,
+        shared: true,
+        vary: vec![
+            SelectingField {
+                name: HeaderName::from_static("accept-language"),
+                value: Some([3; 16]),
+            },
+            SelectingField { name: HeaderName::from_static("x-absent"), value: None },
+        ],
+        tags: vec![Tag::new("product:7"), Tag::new(vec![0, 0xff])],
+        position: LogPosition { largest: u64::MAX, gaps: vec![1, 5, 9] },
+    }
+}
+
+fn entry(kit: &Kit, key: &str, body: impl Into<Bytes>) -> Entry {
+    let now_ms = kit.store.now_ms();
+    let response = StoredResponse { head: Arc::new(head(now_ms)), body: body.into() };
+    let key = CacheKey::new(key.to_owned());
+    Entry { key, stored: Stored::Response(response), expires_ms: now_ms + 60_000 }
+}
+
+fn body_of(found: Option<Stored>) -> Option<Bytes> {
+    match found {
+        Some(Stored::Response(response)) => Some(response.body),
+        _ => None,
+    }
+}
+
+fn key(text: &str) -> CacheKey {
+    CacheKey::new(text.to_owned())
+}
+
+on_every_store! {
+    async fn what_was_put_comes_back_to_the_last_bit(kit: Kit) {
+        let bodies: [Bytes; 5] = [
+            Bytes::new(),
+            Bytes::from_static(&[0]),
+            Bytes::from_static("emoji \u{1f980} \u{0}".as_bytes()),
+            Bytes::from("compressible ".repeat(20_000)),
+            (0..100_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect(),
+        ];
+        for (i, body) in bodies.into_iter().enumerate() {
+            let entry = entry(&kit, &format!("t:1:/{i}"), body);
+            kit.store.put(entry.clone()).await.unwrap();
+            let found = kit.store.get(entry.key.clone()).await.unwrap();
+            assert_eq!(found, Some(entry.stored), "body {i}");
+        }
+    }
+
+    async fn an_index_of_variants_comes_back(kit: Kit) {
+        let names = vec![HeaderName::from_static("accept"), HeaderName::from_static("x-a")];
+        let stored = Stored::Variants(Arc::new(VariantIndex { names }));
+        let expires_ms = kit.store.now_ms() + 60_000;
+        let entry = Entry { key: key("t:1:/"), stored: stored.clone(), expires_ms };
+        kit.store.put(entry).await.unwrap();
+        assert_eq!(kit.store.get(key("t:1:/")).await.unwrap(), Some(stored));
+    }
+
+    async fn what_was_never_put_is_not_found(kit: Kit) {
+        assert_eq!(kit.store.get(key("t:1:/")).await.unwrap(), None);
+        assert!(!kit.store.freshen(key("t:1:/"), Arc::new(head(9)), u64::MAX).await.unwrap());
+    }
+
+    async fn answers_come_in_the_order_of_the_keys_with_repeats(kit: Kit) {
+        let many: Vec<_> = (0..100).map(|n| entry(&kit, &format!("t:1:/{n}"), format!("{n}"))).collect();
+        kit.store.put_many(many).await.unwrap();
+        let order = [99, 0, 42, 1000, 42, 7];
+        let keys = order.iter().map(|n| key(&format!("t:1:/{n}"))).collect();
+        let found = kit.store.get_many(keys).await.unwrap();
+        let bodies: Vec<_> = found.into_iter().map(body_of).collect();
+        let expected = [Some("99"), Some("0"), Some("42"), None, Some("42"), Some("7")];
+        assert_eq!(bodies, expected.map(|body| body.map(Bytes::from_static_str)));
+        let all = (0..100).map(|n| key(&format!("t:1:/{n}"))).collect();
+        assert!(kit.store.get_many(all).await.unwrap().iter().all(Option::is_some));
+    }
+
+    async fn empty_batches_are_no_errors(kit: Kit) {
+        assert_eq!(kit.store.get_many(Vec::new()).await.unwrap(), Vec::new());
+        kit.store.put_many(Vec::new()).await.unwrap();
+    }
+
+    async fn a_later_put_replaces_an_earlier_one(kit: Kit) {
+        kit.store.put(entry(&kit, "t:1:/", "old")).await.unwrap();
+        kit.store.put(entry(&kit, "t:1:/", "new")).await.unwrap();
+        assert_eq!(body_of(kit.store.get(key("t:1:/")).await.unwrap()).unwrap(), "new");
+        let twice = vec![entry(&kit, "t:1:/", "first"), entry(&kit, "t:1:/", "second")];
+        kit.store.put_many(twice).await.unwrap();
+        assert_eq!(body_of(kit.store.get(key("t:1:/")).await.unwrap()).unwrap(), "second");
+    }
+
+    async fn an_expired_entry_is_not_found_and_can_be_replaced(kit: Kit) {
+        let now_ms = kit.store.now_ms();
+        for expires_ms in [0, 1, now_ms - 1, now_ms] {
+            let past = Entry { expires_ms, ..entry(&kit, "t:1:/", "old") };
+            kit.store.put(past).await.unwrap();
+            assert_eq!(kit.store.get(key("t:1:/")).await.unwrap(), None);
+            let revived = kit.store.freshen(key("t:1:/"), Arc::new(head(now_ms)), u64::MAX >> 1);
+            assert!(!revived.await.unwrap());
+        }
+        kit.store.put(entry(&kit, "t:1:/", "new")).await.unwrap();
+        assert_eq!(body_of(kit.store.get(key("t:1:/")).await.unwrap()).unwrap(), "new");
+    }
+
+    async fn an_entry_expires_by_the_stores_clock(kit: Kit) {
+        let short = Entry { expires_ms: kit.store.now_ms() + 300, ..entry(&kit, "t:1:/", "x") };
+        let expires_ms = short.expires_ms;
+        kit.store.put(short).await.unwrap();
+        loop {
+            let found = kit.store.get(key("t:1:/")).await.unwrap();
+            let now_ms = kit.store.now_ms();
+            if found.is_none() {
+                assert!(now_ms >= expires_ms);
+                break;
+            }
+            assert!(now_ms < expires_ms + 2_000, "still there");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn keys_that_hash_alike_are_never_confused(kit: Kit) {
+        let (a, b) = (CacheKey::with_forced_hash("t:1:/a", [7; 16]), CacheKey::with_forced_hash("t:1:/b", [7; 16]));
+        kit.store.put(Entry { key: a.clone(), ..entry(&kit, "x", "page of a") }).await.unwrap();
+        assert_eq!(kit.store.get(b.clone()).await.unwrap(), None);
+        kit.store.put(Entry { key: b.clone(), ..entry(&kit, "x", "page of b") }).await.unwrap();
+        assert_eq!(body_of(kit.store.get(b).await.unwrap()).unwrap(), "page of b");
+        let at_a = body_of(kit.store.get(a).await.unwrap());
+        assert!(at_a.is_none_or(|body| body == "page of a"));
+    }
+
+    async fn keys_are_bytes_without_folding_or_padding(kit: Kit) {
+        let keys: [&[u8]; 12] = [
+            b"t:1:/k", b"t:1:/k ", b"t:1:/k  ", b"t:1:/K", b"t:1:/k\0", b"t:1:/k\n", b"t:1:/k%", b"t:1:/k_",
+            b"t:1:/\xff", "t:1:/\u{1f980}".as_bytes(), "t:1:/\u{e9}".as_bytes(), b"t:1:/e\xcc\x81",
+        ];
+        for (i, bytes) in keys.iter().enumerate() {
+            let entry = Entry { key: CacheKey::new(bytes.to_vec()), ..entry(&kit, "x", format!("{i}")) };
+            kit.store.put(entry).await.unwrap();
+        }
+        for (i, bytes) in keys.iter().enumerate() {
+            let found = kit.store.get(CacheKey::new(bytes.to_vec())).await.unwrap();
+            assert_eq!(body_of(found).unwrap(), format!("{i}"));
+        }
+    }
+
+    async fn freshening_replaces_the_head_and_keeps_the_body(kit: Kit) {
+        for body in ["short".to_owned(), "compressible ".repeat(10_000)] {
+            let entry = entry(&kit, "t:1:/", body.clone());
+            kit.store.put(entry.clone()).await.unwrap();
+            let mut newer = head(kit.store.now_ms());
+            newer.headers.insert("etag", HeaderValue::from_static("\"2\""));
+            newer.fresh_until_ms += 5_000;
+            let newer = Arc::new(newer);
+            let expires_ms = entry.expires_ms + 5_000;
+            assert!(kit.store.freshen(entry.key.clone(), newer.clone(), expires_ms).await.unwrap());
+            let expected = StoredResponse { head: newer, body: body.into() };
+            let found = kit.store.get(entry.key.clone()).await.unwrap();
+            assert_eq!(found, Some(Stored::Response(expected)));
+        }
+    }
+
+    async fn removing_a_range_takes_just_that_range(kit: Kit) {
+        let inside = ["t:1:/a", "t:1:/a http://h", "t:1:/a http://h v=1", "t:1:/a http://i"];
+        let outside = ["t:1:/", "t:1:/a!", "t:1:/a/b http://h", "t:1:/aa", "t:1:/A", "t:2:/a", "u:1:/a"];
+        let entries = inside.iter().chain(&outside).map(|key| entry(&kit, key, *key));
+        kit.store.put_many(entries.collect()).await.unwrap();
+        assert_eq!(kit.store.remove(KeyRange::continuing("t:1:/a")).await.unwrap(), 4);
+        for gone in inside {
+            assert_eq!(kit.store.get(key(gone)).await.unwrap(), None, "{gone}");
+        }
+        for kept in outside {
+            assert!(kit.store.get(key(kept)).await.unwrap().is_some(), "{kept}");
+        }
+        assert_eq!(kit.store.remove(KeyRange::continuing("t:1:/a")).await.unwrap(), 0);
+    }
+
+    async fn removing_a_prefix_leaves_its_neighbours(kit: Kit) {
+        for prefix in ["a_", "a%", "ab", "a", "a-"] {
+            kit.store.put(entry(&kit, &format!("{prefix}:1:/x"), "x")).await.unwrap();
+        }
+        assert_eq!(kit.store.remove(KeyRange::starting_with("a_:")).await.unwrap(), 1);
+        assert_eq!(kit.store.remove(KeyRange::starting_with("a:")).await.unwrap(), 1);
+        for kept in ["a%", "ab", "a-"] {
+            assert!(kit.store.get(key(&format!("{kept}:1:/x"))).await.unwrap().is_some());
+        }
+    }
+
+    async fn removing_takes_thousands_of_entries(kit: Kit) {
+        let many = (0..3_000).map(|n| entry(&kit, &format!("t:1:/{n}"), "x")).collect();
+        kit.store.put_many(many).await.unwrap();
+        kit.store.put(entry(&kit, "u:1:/", "x")).await.unwrap();
+        assert_eq!(kit.store.remove(KeyRange::starting_with("t:")).await.unwrap(), 3_000);
+        assert!(kit.store.get(key("u:1:/")).await.unwrap().is_some());
+    }
+
+    async fn a_cull_removes_the_expired_and_nothing_else(kit: Kit) {
+        let past = |n| Entry { expires_ms: 1, ..entry(&kit, &format!("t:1:/old/{n}"), "x") };
+        kit.store.put_many((0..40).map(past).collect()).await.unwrap();
+        let live = (0..40).map(|n| entry(&kit, &format!("t:1:/new/{n}"), "x")).collect();
+        kit.store.put_many(live).await.unwrap();
+        let report = kit.store.cull().await.unwrap();
+        assert_eq!((report.expired, report.evicted), (40, 0), "{report:?}");
+        for n in 0..40 {
+            assert!(kit.store.get(key(&format!("t:1:/new/{n}"))).await.unwrap().is_some());
+        }
+        assert_eq!(kit.store.stats().await.unwrap().entries, 40);
+    }
+
+    async fn counts_entries_and_bytes(kit: Kit) {
+        let body: Bytes = (0..5_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 9) as u8).collect();
+        let entries = (0..10).map(|n| entry(&kit, &format!("t:1:/{n}"), body.clone())).collect();
+        kit.store.put_many(entries).await.unwrap();
+        let stats = kit.store.stats().await.unwrap();
+        assert_eq!(stats.entries, 10);
+        assert!((50_000..70_000).contains(&stats.bytes), "{stats:?}");
+    }
+
+    async fn an_entry_over_the_limit_is_refused_and_the_store_goes_on(kit: Kit) {
+        let mut big = entry(&kit, "t:1:/big", vec![7; 65 << 20]);
+        let mut incompressible = head(kit.store.now_ms());
+        incompressible.headers.insert("content-type", HeaderValue::from_static("image/png"));
+        if let Stored::Response(response) = &mut big.stored {
+            response.head = Arc::new(incompressible);
+        }
+        let error = kit.store.put(big).await.unwrap_err();
+        assert_eq!(error.as_str(), "too-large", "{error}");
+        kit.store.put(entry(&kit, "t:1:/small", "x")).await.unwrap();
+        assert!(kit.store.get(key("t:1:/small")).await.unwrap().is_some());
+        assert_eq!(kit.store.stats().await.unwrap().too_large, 1);
+    }
+
+    async fn processes_find_each_others_entries(kit: Kit) {
+        let other = kit.neighbour().await;
+        kit.store.put(entry(&kit, "t:1:/a", "from one")).await.unwrap();
+        other.put(entry(&kit, "t:1:/b", "from the other")).await.unwrap();
+        assert_eq!(body_of(other.get(key("t:1:/a")).await.unwrap()).unwrap(), "from one");
+        assert_eq!(body_of(kit.store.get(key("t:1:/b")).await.unwrap()).unwrap(), "from the other");
+        other.remove(KeyRange::starting_with("t:")).await.unwrap();
+        assert_eq!(kit.store.get(key("t:1:/a")).await.unwrap(), None);
+    }
+
+    async fn many_tasks_on_the_same_keys_lose_nothing(kit: Kit) {
+        let tasks = (0..8).map(|task| {
+            let store = kit.store.clone();
+            let order: Vec<_> = (0..50).map(|n| (n * 7 + task * 13) % 50).collect();
+            let entries: Vec<_> =
+                order.iter().map(|n| entry(&kit, &format!("t:1:/{n}"), format!("{n}"))).collect();
+            tokio::spawn(async move {
+                for entries in entries.chunks(10) {
+                    store.put_many(entries.to_vec()).await.unwrap();
+                }
+            })
+        });
+        for task in tasks.collect::<Vec<_>>() {
+            task.await.unwrap();
+        }
+        let keys = (0..50).map(|n| key(&format!("t:1:/{n}"))).collect();
+        let found = kit.store.get_many(keys).await.unwrap();
+        for (n, found) in found.into_iter().enumerate() {
+            assert_eq!(body_of(found).unwrap(), format!("{n}"));
+        }
+    }
+}
+
+/// `Bytes::from_static` for text.
+trait FromStaticStr {
+    fn from_static_str(text: &'static str) -> Self;
+}
+
+impl FromStaticStr for Bytes {
+    fn from_static_str(text: &'static str) -> Self {
+        Self::from_static(text.as_bytes())
+    }
+}

@@ -1,0 +1,276 @@
+//! Over real sockets: axum's routers and plain hyper.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::routing::get as on_get;
+use axum::{Json, Router};
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Empty, Full};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tower::ServiceBuilder;
+use tower_mysql_cache::{BoxStore, CacheHandle, CacheOverride, CachePolicy};
+
+use crate::kit::{Calls, Kit, on_every_store};
+
+const MINUTE: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(60));
+
+struct Site {
+    address: SocketAddr,
+    client: Client<HttpConnector, Empty<Bytes>>,
+    server: tokio::task::JoinHandle<()>,
+}
+
+struct Reply {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Reply {
+    fn cache(&self) -> String {
+        let lines = self.headers.get_all("cache-status").iter();
+        lines.map(|line| line.to_str().unwrap()).collect::<Vec<_>>().join(" | ")
+    }
+
+    fn is_hit(&self) -> bool {
+        self.cache().contains("; hit")
+    }
+}
+
+impl Site {
+    async fn axum(app: Router) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        Self { address, client: Client::builder(TokioExecutor::new()).build_http(), server }
+    }
+
+    async fn request(&self, method: &str, path: &str, fields: &[(&str, &str)]) -> Reply {
+        let uri = format!("http://{}{path}", self.address);
+        let mut request = Request::builder().method(method).uri(uri);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let response = self.client.request(request.body(Empty::new()).unwrap()).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        Reply { status: parts.status, headers: parts.headers, body }
+    }
+
+    async fn get(&self, path: &str) -> Reply {
+        self.request("GET", path, &[]).await
+    }
+
+    /// The bytes of one HTTP/1.1 exchange, as they are on the wire.
+    async fn raw(&self, request: &str) -> String {
+        let mut socket = TcpStream::connect(self.address).await.unwrap();
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        socket.read_to_end(&mut answer).await.unwrap();
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+async fn counted(State(calls): State<Calls>) -> String {
+    format!("call {}", calls.add())
+}
+
+on_every_store! {
+    async fn wraps_an_axum_router_one_route_and_a_route_layer(kit: Kit) {
+        let cache = kit.layer().with_policy(MINUTE);
+        let whole = Router::new().route("/a", on_get(counted)).layer(cache.clone());
+        let one = Router::new().route("/b", on_get(counted).layer(cache.clone()));
+        let matched = Router::new().route("/c", on_get(counted)).route_layer(cache);
+        let app = Router::new().merge(whole).merge(one).merge(matched);
+        let calls = Calls::default();
+        let site = Site::axum(app.with_state(calls.clone())).await;
+        for path in ["/a", "/b", "/c"] {
+            let first = site.get(path).await;
+            let second = site.get(path).await;
+            assert!(!first.is_hit() && second.is_hit(), "{path}");
+            assert_eq!(first.body, second.body);
+        }
+        assert_eq!(calls.count(), 3);
+        assert_eq!(site.get("/missing").await.status, StatusCode::NOT_FOUND);
+    }
+
+    async fn keys_hold_the_whole_path_inside_nest(kit: Kit) {
+        let cache = kit.layer().with_policy(MINUTE);
+        let handle = cache.handle();
+        let inner = || Router::new().route("/x", on_get(counted)).layer(cache.clone());
+        let app = Router::new().nest("/one", inner()).nest("/two", inner());
+        let calls = Calls::default();
+        let site = Site::axum(app.with_state(calls.clone())).await;
+        let (one, two) = (site.get("/one/x").await, site.get("/two/x").await);
+        assert!(!one.is_hit() && !two.is_hit());
+        assert_ne!(one.body, two.body);
+        assert_eq!(site.get("/one/x").await.body, one.body);
+        assert_eq!(handle.invalidate_uri("/two/x").await.unwrap(), 1);
+        assert!(site.get("/one/x").await.is_hit() && !site.get("/two/x").await.is_hit());
+    }
+
+    async fn a_put_on_a_route_invalidates_its_get_and_an_override_is_part_of_a_response(kit: Kit) {
+        async fn show(State(calls): State<Calls>) -> (CacheOverride, Json<usize>) {
+            (CacheOverride::ttl(Duration::from_secs(30)), Json(calls.add()))
+        }
+        let cache = kit.layer();
+        let route = on_get(show).put(|| async { StatusCode::NO_CONTENT }).layer(cache);
+        let calls = Calls::default();
+        let site = Site::axum(Router::new().route("/p/{id}", route).with_state(calls.clone())).await;
+        site.get("/p/7").await;
+        site.get("/p/8").await;
+        assert!(site.get("/p/7").await.is_hit());
+        let put = site.request("PUT", "/p/7", &[]).await;
+        assert_eq!((put.status, put.cache().as_str()), (StatusCode::NO_CONTENT, "test; fwd=method"));
+        let after = site.get("/p/7").await;
+        assert_eq!((after.is_hit(), &after.body[..]), (false, &b"3"[..]));
+        assert!(site.get("/p/8").await.is_hit());
+        assert_eq!(calls.count(), 3);
+    }
+
+    async fn a_handler_invalidates_through_the_handle_in_its_state(kit: Kit) {
+        async fn update(State(cache): State<CacheHandle<BoxStore>>) -> String {
+            cache.invalidate_uri("/list").await.unwrap().to_string()
+        }
+        let cache = kit.layer().with_policy(MINUTE);
+        let app = Router::new()
+            .route("/list", on_get(|| async { "list" }).layer(cache.clone()))
+            .route("/update", axum::routing::post(update))
+            .with_state(cache.handle());
+        let site = Site::axum(app).await;
+        site.get("/list").await;
+        assert!(site.get("/list").await.is_hit());
+        assert_eq!(site.request("POST", "/update", &[]).await.body, "1");
+        assert!(!site.get("/list").await.is_hit());
+    }
+
+    async fn a_hit_has_a_length_and_is_not_chunked(kit: Kit) {
+        let stream = || async {
+            let parts = ["hel", "lo"].map(|part| Ok::<_, Infallible>(Bytes::from(part)));
+            axum::body::Body::from_stream(futures_util::stream::iter(parts))
+        };
+        let app = Router::new().route("/", on_get(stream)).layer(kit.layer().with_policy(MINUTE));
+        let site = Site::axum(app).await;
+        let request = "GET / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n";
+        let miss = site.raw(request).await.to_ascii_lowercase();
+        assert!(miss.contains("transfer-encoding: chunked"), "{miss}");
+        let hit = site.raw(request).await.to_ascii_lowercase();
+        assert!(hit.contains("content-length: 5\r\n") && !hit.contains("chunked"), "{hit}");
+        assert!(hit.contains("; hit;") && hit.ends_with("\r\n\r\nhello"), "{hit}");
+        assert_eq!(hit.matches("content-length").count(), 1);
+        assert_eq!(hit.matches("\r\ndate:").count(), 1);
+        let head = site.raw(&request.replace("GET", "HEAD")).await.to_ascii_lowercase();
+        assert!(head.contains("content-length: 5\r\n") && head.ends_with("\r\n\r\n"), "{head}");
+    }
+
+    async fn a_megabyte_comes_back_to_the_last_bit(kit: Kit) {
+        let body: Bytes = (0..1_u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 15) as u8).collect();
+        let sent = body.clone();
+        let app = Router::new()
+            .route("/", on_get(move || async move { sent }))
+            .layer(kit.layer().with_policy(MINUTE));
+        let site = Site::axum(app).await;
+        for hit in [false, true, true] {
+            let reply = site.get("/").await;
+            assert_eq!((reply.is_hit(), &reply.body), (hit, &body));
+        }
+    }
+
+    async fn a_client_that_leaves_half_way_leaves_nothing_behind(kit: Kit) {
+        let cache = kit.layer().with_policy(MINUTE);
+        let handle = cache.handle();
+        let endless = || async {
+            let parts = futures_util::stream::repeat_with(|| Ok::<_, Infallible>(Bytes::from(vec![7; 4096])));
+            axum::body::Body::from_stream(parts)
+        };
+        let app = Router::new().route("/", on_get(endless)).layer(cache.with_policy(MINUTE.max_body_bytes(1 << 30)));
+        let site = Site::axum(app).await;
+        let mut socket = TcpStream::connect(site.address).await.unwrap();
+        socket.write_all(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n").await.unwrap();
+        let mut start = [0; 8192];
+        socket.read_exact(&mut start).await.unwrap();
+        drop(socket);
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        while handle.counts().abandoned == 0 {
+            assert!(tokio::time::Instant::now() < deadline, "the recording goes on");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(handle.counts().stored, 0);
+    }
+
+    async fn the_first_event_of_a_stream_arrives_at_once(kit: Kit) {
+        let events = || async {
+            let first = futures_util::stream::iter([Ok::<_, Infallible>(Bytes::from("data: 1\n\n"))]);
+            let rest = futures_util::StreamExt::chain(first, futures_util::stream::pending());
+            ([("content-type", "text/event-stream")], axum::body::Body::from_stream(rest))
+        };
+        let app = Router::new().route("/", on_get(events)).layer(kit.layer().with_policy(MINUTE));
+        let site = Site::axum(app).await;
+        let mut socket = TcpStream::connect(site.address).await.unwrap();
+        socket.write_all(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n").await.unwrap();
+        let mut seen = Vec::new();
+        while !seen.windows(9).any(|window| window == b"data: 1\n\n") {
+            let mut part = [0; 1024];
+            let read = tokio::time::timeout(Duration::from_secs(5), socket.read(&mut part));
+            let read = read.await.expect("the first event in time").unwrap();
+            seen.extend_from_slice(&part[..read]);
+        }
+    }
+
+    async fn serves_plain_hyper_with_incoming_bodies(kit: Kit) {
+        let calls = Calls::default();
+        let counted = calls.clone();
+        let cache = kit.layer().with_policy(MINUTE);
+        let service = ServiceBuilder::new().layer(cache).concurrency_limit(8).service_fn(
+            move |request: Request<Incoming>| {
+                counted.add();
+                async move {
+                    let body = request.into_body().collect().await?.to_bytes();
+                    Ok::<_, hyper::Error>(Response::new(Full::new(if body.is_empty() { "none".into() } else { body })))
+                }
+            },
+        );
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            loop {
+                let (socket, _) = listener.accept().await.unwrap();
+                let service = TowerToHyperService::new(service.clone());
+                tokio::spawn(async move {
+                    let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                    let _ = builder.serve_connection(TokioIo::new(socket), service).await;
+                });
+            }
+        });
+        let site = Site { address, client: Client::builder(TokioExecutor::new()).build_http(), server };
+        assert!(!site.get("/%00/%F0%9F%A6%80?q=%20").await.is_hit());
+        let hit = site.get("/%00/%F0%9F%A6%80?q=%20").await;
+        assert_eq!((hit.is_hit(), &hit.body[..]), (true, &b"none"[..]));
+        let http2 = Client::builder(TokioExecutor::new()).http2_only(true).build_http::<Empty<Bytes>>();
+        let uri: http::Uri = format!("http://{address}/%00/%F0%9F%A6%80?q=%20").parse().unwrap();
+        let over_http2 = http2.get(uri).await.unwrap();
+        assert!(over_http2.headers()["cache-status"].to_str().unwrap().contains("; hit"));
+        assert_eq!(over_http2.into_body().collect().await.unwrap().to_bytes(), "none");
+        let with_body = "GET / HTTP/1.1\r\nhost: h\r\ncontent-length: 3\r\nconnection: close\r\n\r\nabc";
+        for _ in 0..2 {
+            assert!(site.raw(with_body).await.contains("fwd=bypass"));
+        }
+        assert_eq!(calls.count(), 3);
+    }
+}

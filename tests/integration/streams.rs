@@ -1,0 +1,246 @@
+//! Bodies on their way: streamed, cut, failing, endless, with trailers; and inner services that are
+//! busy, full or failing.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body::Frame;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use tokio::sync::mpsc;
+use tower::{Layer, Service, ServiceBuilder, ServiceExt};
+use tower_mysql_cache::{BoxStore, CacheBody, CacheLayer, CachePolicy, Forward};
+
+use crate::kit::{Answer, Calls, Kit, get, on_every_store, response, send};
+
+type Item = Result<Frame<Bytes>, &'static str>;
+type Streamed = UnsyncBoxBody<Bytes, &'static str>;
+
+const MINUTE: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(60));
+
+/// A handler whose body is sent through a channel by the test; the sender of each call.
+fn streaming(
+    layer: &CacheLayer<BoxStore>,
+    fields: &'static [(&'static str, &'static str)],
+) -> (
+    impl Service<Request<()>, Response = Response<CacheBody<Streamed>>, Error = Infallible>
+    + Clone
+    + use<>,
+    mpsc::UnboundedReceiver<mpsc::Sender<Item>>,
+) {
+    let (calls, senders) = mpsc::unbounded_channel();
+    let service = layer.layer(tower::service_fn(move |_: Request<()>| {
+        let (sender, mut receiver) = mpsc::channel::<Item>(16);
+        calls.send(sender).unwrap();
+        let stream = futures_util::stream::poll_fn(move |cx| receiver.poll_recv(cx));
+        let mut response = Response::new(StreamBody::new(stream).boxed_unsync());
+        for (name, value) in fields {
+            response.headers_mut().append(*name, value.parse().unwrap());
+        }
+        async move { Ok(response) }
+    }));
+    (service, senders)
+}
+
+fn data(text: &'static str) -> Item {
+    Ok(Frame::data(Bytes::from_static(text.as_bytes())))
+}
+
+async fn next(body: &mut CacheBody<Streamed>) -> Option<Result<Bytes, &'static str>> {
+    let frame = tokio::time::timeout(Duration::from_secs(5), Box::pin(body.frame())).await;
+    let frame = frame.expect("a frame in time")?;
+    Some(frame.map(|frame| frame.into_data().unwrap_or_default()))
+}
+
+on_every_store! {
+    async fn a_miss_streams_and_is_stored_at_its_end(kit: Kit) {
+        let layer = kit.layer().with_policy(MINUTE);
+        let (app, mut senders) = streaming(&layer, &[]);
+        let mut first = app.clone().oneshot(get("/", &[])).await.unwrap();
+        assert_eq!(first.headers()["cache-status"], "test; fwd=uri-miss");
+        let sender = senders.recv().await.unwrap();
+        sender.send(data("he")).await.unwrap();
+        assert_eq!(next(first.body_mut()).await.unwrap().unwrap(), "he");
+        sender.send(data("llo")).await.unwrap();
+        assert_eq!(next(first.body_mut()).await.unwrap().unwrap(), "llo");
+        drop(sender);
+        assert!(next(first.body_mut()).await.is_none());
+        let hit = send(&app, get("/", &[])).await;
+        assert_eq!((hit.is_hit(), hit.text()), (true, "hello"));
+        assert_eq!(hit.field("content-length"), "5");
+    }
+
+    async fn a_response_that_the_client_leaves_is_not_stored(kit: Kit) {
+        let layer = kit.layer().with_policy(MINUTE);
+        let (app, mut senders) = streaming(&layer, &[]);
+        for _ in 0..2 {
+            let mut response = app.clone().oneshot(get("/", &[])).await.unwrap();
+            let sender = senders.recv().await.expect("the handler runs again");
+            sender.send(data("half")).await.unwrap();
+            next(response.body_mut()).await;
+        }
+        assert_eq!(layer.handle().counts().abandoned, 2);
+    }
+
+    async fn a_failing_body_is_passed_on_and_not_stored(kit: Kit) {
+        let (app, mut senders) = streaming(&kit.layer().with_policy(MINUTE), &[]);
+        for _ in 0..2 {
+            let mut response = app.clone().oneshot(get("/", &[])).await.unwrap();
+            let sender = senders.recv().await.expect("the handler runs again");
+            sender.send(data("half")).await.unwrap();
+            sender.send(Err("cut")).await.unwrap();
+            assert_eq!(next(response.body_mut()).await.unwrap().unwrap(), "half");
+            assert_eq!(next(response.body_mut()).await.unwrap().unwrap_err(), "cut");
+        }
+    }
+
+    async fn a_body_shorter_than_declared_is_not_stored(kit: Kit) {
+        let (app, mut senders) = streaming(&kit.layer().with_policy(MINUTE), &[("content-length", "10")]);
+        for _ in 0..2 {
+            let mut response = app.clone().oneshot(get("/", &[])).await.unwrap();
+            let sender = senders.recv().await.expect("the handler runs again");
+            sender.send(data("short")).await.unwrap();
+            drop(sender);
+            while next(response.body_mut()).await.is_some() {}
+        }
+    }
+
+    async fn the_declared_length_ends_a_body_that_is_not_read_further(kit: Kit) {
+        let (app, mut senders) = streaming(&kit.layer().with_policy(MINUTE), &[("content-length", "5")]);
+        let mut response = app.clone().oneshot(get("/", &[])).await.unwrap();
+        let sender = senders.recv().await.unwrap();
+        sender.send(data("hello")).await.unwrap();
+        next(response.body_mut()).await;
+        drop(response); // as hyper does: the length is reached, nobody polls for the end
+        assert!(send(&app, get("/", &[])).await.is_hit());
+    }
+
+    async fn a_body_over_the_limit_reaches_the_client_whole(kit: Kit) {
+        let policy = MINUTE.max_body_bytes(8);
+        let (app, mut senders) = streaming(&kit.layer().with_policy(policy), &[]);
+        for _ in 0..2 {
+            let response = app.clone().oneshot(get("/", &[])).await.unwrap();
+            let sender = senders.recv().await.expect("the handler runs again");
+            for part in ["1234", "5678", "9"] {
+                sender.send(data(part)).await.unwrap();
+            }
+            drop(sender);
+            assert_eq!(Answer::of(response).await.text(), "123456789");
+        }
+    }
+
+    async fn server_sent_events_start_at_once_and_are_left_alone(kit: Kit) {
+        let fields = &[("content-type", "text/event-stream"), ("cache-control", "max-age=60")];
+        let (app, mut senders) = streaming(&kit.layer(), fields);
+        let mut response = app.clone().oneshot(get("/", &[])).await.unwrap();
+        let sender = senders.recv().await.unwrap();
+        for _ in 0..3 {
+            sender.send(data("data: x\n\n")).await.unwrap();
+            assert_eq!(next(response.body_mut()).await.unwrap().unwrap(), "data: x\n\n");
+        }
+        let status = response.extensions().get::<tower_mysql_cache::CacheStatus>().unwrap();
+        assert_eq!(status.detail(), Some("streaming"));
+    }
+
+    async fn trailers_arrive(kit: Kit) {
+        let (app, mut senders) = streaming(&kit.layer().with_policy(MINUTE), &[]);
+        for _ in 0..2 {
+            let response = app.clone().oneshot(get("/", &[])).await.unwrap();
+            let sender = senders.recv().await.expect("the handler runs again");
+            sender.send(data("hello")).await.unwrap();
+            let trailers = HeaderMap::from_iter([(http::header::ETAG, "\"1\"".parse().unwrap())]);
+            sender.send(Ok(Frame::trailers(trailers))).await.unwrap();
+            drop(sender);
+            let body = response.into_body().collect().await.unwrap();
+            assert_eq!(body.trailers().unwrap()["etag"], "\"1\"");
+            assert_eq!(body.to_bytes(), "hello");
+        }
+    }
+
+    async fn tunnels_and_upgrades_are_untouched(kit: Kit) {
+        let layer = kit.layer().with_policy(MINUTE);
+        let app = layer.layer(tower::service_fn(|_: Request<()>| async {
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("x")))
+        }));
+        let connect = Request::builder().method("CONNECT").uri("h.example:443").body(()).unwrap();
+        for request in [get("/", &[("connection", "upgrade"), ("upgrade", "websocket")]), connect] {
+            let response = app.clone().oneshot(request).await.unwrap();
+            assert!(response.headers().is_empty() && response.extensions().is_empty());
+        }
+        let counts = layer.handle().counts();
+        assert_eq!((counts.misses, counts.bypassed), (0, 0));
+    }
+
+    async fn the_inner_services_error_passes_through(kit: Kit) {
+        let calls = Calls::default();
+        let counted = calls.clone();
+        let app = kit.layer().with_policy(MINUTE).layer(tower::service_fn(move |_: Request<()>| {
+            let first = counted.add() == 1;
+            async move { if first { Err("broken") } else { Ok(response(200, &[], "mended")) } }
+        }));
+        assert_eq!(app.clone().oneshot(get("/", &[])).await.unwrap_err(), "broken");
+        assert!(!send(&app, get("/", &[])).await.is_hit());
+        assert!(send(&app, get("/", &[])).await.is_hit());
+        assert_eq!(calls.count(), 2);
+    }
+
+    async fn a_saturated_inner_service_does_not_hold_up_hits(kit: Kit) {
+        let layer = kit.layer().with_policy(MINUTE);
+        let (busy, mut started) = mpsc::unbounded_channel();
+        let mut app = ServiceBuilder::new().layer(layer).concurrency_limit(1).service_fn(
+            move |request: Request<()>| {
+                let busy = busy.clone();
+                async move {
+                    if request.uri().path() == "/slow" {
+                        busy.send(()).unwrap();
+                        std::future::pending::<()>().await;
+                    }
+                    Ok::<_, Infallible>(response(200, &[], "x"))
+                }
+            },
+        );
+        send(&app, get("/", &[])).await;
+        let slow = tokio::spawn(app.clone().oneshot(get("/slow", &[])));
+        started.recv().await.unwrap();
+        // the limit is reached, and the service is ready all the same
+        assert!(app.ready().await.is_ok());
+        assert!(send(&app, get("/", &[])).await.is_hit());
+        let waiting = tokio::spawn(app.clone().oneshot(get("/other", &[])));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(!waiting.is_finished(), "a miss waits for its turn");
+        slow.abort();
+        assert_eq!(waiting.await.unwrap().unwrap().status(), 200);
+    }
+
+    async fn works_over_buffer_and_load_shed(kit: Kit) {
+        let layer = kit.layer().with_policy(MINUTE);
+        let app = ServiceBuilder::new().layer(layer).load_shed().buffer(4).service_fn(
+            |_: Request<()>| async { Ok::<_, Infallible>(response(200, &[], "x")) },
+        );
+        assert!(!send(&app, get("/", &[])).await.is_hit());
+        assert!(send(&app, get("/", &[])).await.is_hit());
+    }
+
+    async fn a_thousand_requests_that_are_dropped_half_way_do_no_harm(kit: Kit) {
+        let layer = kit.layer().with_policy(MINUTE);
+        let app = layer.layer(tower::service_fn(|request: Request<()>| async move {
+            Ok::<_, Infallible>(response(200, &[], request.uri().path()))
+        }));
+        for n in 0..20 {
+            send(&app, get(&format!("/{n}"), &[])).await;
+        }
+        layer.handle().flush().await.unwrap();
+        for n in 0..1_000_u64 {
+            let request = get(&format!("/{}", n % 20), &[]);
+            let dropped = app.clone().oneshot(request);
+            let _ = tokio::time::timeout(Duration::from_micros(n % 500), dropped).await;
+        }
+        for n in 0..20 {
+            let answer = send(&app, get(&format!("/{n}"), &[])).await;
+            assert_eq!((answer.is_hit(), answer.text()), (true, format!("/{n}").as_str()));
+            assert_eq!(answer.cache.forward(), None::<Forward>);
+        }
+    }
+}
