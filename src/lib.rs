@@ -1,4 +1,38 @@
-//! A response cache for tower services that lives in a MySQL or MariaDB table.
+//! A response cache for tower services (axum, hyper) that lives in a MySQL or MariaDB table.
+//!
+//! Put a [`CacheLayer`] on a router, a route or any tower service. It keeps the responses that may be
+//! kept in a table of the database that you already run, serves them from there to every process, and
+//! never fails a request because of the cache.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use axum::{Router, routing::get};
+//! use tower_mysql_cache::{CacheLayer, CachePolicy, MemoryStore};
+//!
+//! const CATALOGUE: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(300));
+//!
+//! // or MySqlStore::connect("mysql://...").await?
+//! let cache = CacheLayer::new(MemoryStore::new()).prefix("shop");
+//! let app: Router = Router::new()
+//!     .route("/products", get(|| async { "a dear page" }).layer(cache.with_policy(CATALOGUE)));
+//! ```
+//!
+//! Four things to learn: [`CacheLayer::new`], [`CacheLayer::with_policy`] for a route,
+//! [`CacheOverride`] in a response, and [`CacheHandle`] to invalidate. Everything else has a default
+//! that is safe: only what says how long it stays fresh is stored, and nothing that could belong to one
+//! user alone. The [`guide`] has a chapter for each question.
+//!
+//! # Features
+//!
+//! | feature | default | what it adds |
+//! |---|---|---|
+//! | `mysql` | yes | `MySqlStore`, on sqlx |
+//! | `axum` | yes | [`CacheOverride`] as part of a response; whole paths inside `nest` |
+//! | `tls-rustls` | no | TLS to the database with rustls; for native-tls, enable sqlx's own feature |
+//! | `mysql-rsa` | no | passwords over connections without TLS on MySQL 8 and later |
+//!
+//! A [`MySqlStore`](crate) needs a tokio runtime with its timers enabled; a [`MemoryStore`] needs none.
 
 #[cfg(feature = "axum")]
 mod axum;
@@ -43,3 +77,15 @@ pub use store::{
 pub use stored::{Entry, SelectingField, Stored, StoredHead, StoredResponse, VariantIndex};
 pub use tag::{LogPosition, Tag};
 pub use telemetry::Counts;
+
+/// The guide: a chapter for each question.
+pub mod guide {
+    #[doc = include_str!("docs/storing.md")]
+    pub mod storing {}
+    #[doc = include_str!("docs/keys.md")]
+    pub mod keys {}
+    #[doc = include_str!("docs/table.md")]
+    pub mod table {}
+    #[doc = include_str!("docs/failures.md")]
+    pub mod failures {}
+}

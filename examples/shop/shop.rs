@@ -41,13 +41,10 @@ const NEWS: CachePolicy = fresh_for(2);
 const REPORT: CachePolicy = fresh_for(600);
 const IMAGES: CachePolicy = fresh_for(3600).max_body_bytes(2 << 20);
 
-/// What the handlers share.
-#[derive(Clone)]
-pub(crate) struct Shop {
-    products: Arc<Mutex<BTreeMap<u32, Product>>>,
-    /// How many times a handler has run: each page says which call made it.
-    calls: Arc<AtomicU64>,
-    cache: CacheHandle<BoxStore>,
+/// What the shop sells, and how many times a handler has run: each page says which call made it.
+pub(crate) struct Goods {
+    products: Mutex<BTreeMap<u32, Product>>,
+    calls: AtomicU64,
 }
 
 struct Product {
@@ -55,18 +52,33 @@ struct Product {
     price: String,
 }
 
-impl Shop {
-    /// The shop, with what it caches in `store`.
-    pub(crate) fn open(store: BoxStore) -> (Self, Router) {
-        // in debug mode Cache-Status also has the key and the named reason
-        let cache = CacheLayer::new(store).prefix(PREFIX).status_field(StatusField::Debug);
+impl Goods {
+    pub(crate) fn new() -> Arc<Self> {
         let products = [("tea", "3.99"), ("coffee", "12.50"), ("cocoa", "7.20")];
         let product = |(name, price): (&str, &str)| Product { name: name.into(), price: price.into() };
-        let shop = Self {
-            products: Arc::new(Mutex::new((1..).zip(products.map(product)).collect())),
-            calls: Arc::default(),
-            cache: cache.handle(),
-        };
+        let products = Mutex::new((1..).zip(products.map(product)).collect());
+        Arc::new(Self { products, calls: AtomicU64::new(0) })
+    }
+
+    /// How many times a handler has run.
+    pub(crate) fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+}
+
+/// What the handlers share.
+#[derive(Clone)]
+pub(crate) struct Shop {
+    goods: Arc<Goods>,
+    cache: CacheHandle<BoxStore>,
+}
+
+impl Shop {
+    /// A shop that keeps its responses in `store`.
+    pub(crate) fn open(store: BoxStore, goods: Arc<Goods>) -> (Router, CacheHandle<BoxStore>) {
+        // in debug mode Cache-Status also has the key and the named reason
+        let cache = CacheLayer::new(store).prefix(PREFIX).status_field(StatusField::Debug);
+        let shop = Self { goods, cache: cache.handle() };
 
         let catalogue = cache.with_policy(CATALOGUE);
         let router = Router::new()
@@ -82,22 +94,13 @@ impl Shop {
             .route("/cart", get(cart).layer(catalogue.clone()))
             .route("/broken", get(broken).layer(catalogue.clone()))
             .route("/events", get(events).layer(catalogue))
-            .with_state(shop.clone());
-        (shop, router)
-    }
-
-    /// How many times a handler has run.
-    pub(crate) fn calls(&self) -> u64 {
-        self.calls.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn cache(&self) -> &CacheHandle<BoxStore> {
-        &self.cache
+            .with_state(shop);
+        (router, cache.handle())
     }
 
     /// A text that says which call of a handler made it.
     fn page(&self, text: impl std::fmt::Display) -> String {
-        let call = self.calls.fetch_add(1, Ordering::Relaxed) + 1;
+        let call = self.goods.calls.fetch_add(1, Ordering::Relaxed) + 1;
         format!("{text} (call {call})\n")
     }
 }
@@ -119,7 +122,7 @@ async fn list(State(shop): State<Shop>, headers: HeaderMap) -> impl IntoResponse
         Some("fr") => ("fr", "Nos produits"),
         _ => ("en", "Our products"),
     };
-    let products = shop.products.lock().await;
+    let products = shop.goods.products.lock().await;
     let rows = products.iter().map(|(id, p)| format!("\n  {id} {} {}", p.name, p.price));
     let text = rows.collect::<String>();
     let fields = [(VARY, "accept-language"), (CONTENT_LANGUAGE, language)];
@@ -128,7 +131,7 @@ async fn list(State(shop): State<Shop>, headers: HeaderMap) -> impl IntoResponse
 
 /// POST to the list: the layer invalidates the list in all languages.
 async fn add(State(shop): State<Shop>, name: String) -> impl IntoResponse {
-    let mut products = shop.products.lock().await;
+    let mut products = shop.goods.products.lock().await;
     let id = products.keys().last().map_or(1, |last| last + 1);
     products.insert(id, Product { name, price: "1.00".into() });
     (StatusCode::CREATED, [(LOCATION, format!("/products/{id}"))], shop.page("Added"))
@@ -136,7 +139,7 @@ async fn add(State(shop): State<Shop>, name: String) -> impl IntoResponse {
 
 /// One product: fresh for 60 seconds, where its route's policy says 300.
 async fn show(State(shop): State<Shop>, Path(id): Path<u32>) -> impl IntoResponse {
-    match shop.products.lock().await.get(&id) {
+    match shop.goods.products.lock().await.get(&id) {
         Some(Product { name, price }) => {
             let lifetime = CacheOverride::ttl(Duration::from_secs(60));
             Ok((lifetime, shop.page(format!("{name} {price}"))))
@@ -147,7 +150,7 @@ async fn show(State(shop): State<Shop>, Path(id): Path<u32>) -> impl IntoRespons
 
 /// PUT: the layer invalidates this product. That the list shows its price too only the shop knows.
 async fn reprice(State(shop): State<Shop>, Path(id): Path<u32>, price: String) -> impl IntoResponse {
-    match shop.products.lock().await.get_mut(&id) {
+    match shop.goods.products.lock().await.get_mut(&id) {
         Some(product) => product.price = price,
         None => return (StatusCode::NOT_FOUND, shop.page("No such product")),
     }
@@ -159,7 +162,7 @@ async fn reprice(State(shop): State<Shop>, Path(id): Path<u32>, price: String) -
 
 async fn search(State(shop): State<Shop>, Query(query): Query<BTreeMap<String, String>>) -> String {
     let q = query.get("q").map_or("", String::as_str);
-    let products = shop.products.lock().await;
+    let products = shop.goods.products.lock().await;
     let found = products.values().filter(|product| product.name.contains(q)).count();
     shop.page(format!("{found} found for {q}"))
 }
@@ -204,7 +207,7 @@ async fn account(State(shop): State<Shop>, headers: HeaderMap) -> impl IntoRespo
 /// The first visit starts a session. The page must not be stored: its cookie is one visitor's.
 async fn cart(State(shop): State<Shop>) -> impl IntoResponse {
     let page = shop.page("Empty cart");
-    ([(SET_COOKIE, format!("sid={}; HttpOnly", shop.calls()))], page)
+    ([(SET_COOKIE, format!("sid={}; HttpOnly", shop.goods.calls()))], page)
 }
 
 async fn broken(State(shop): State<Shop>) -> impl IntoResponse {

@@ -73,15 +73,15 @@ fn resolve(target: Target<'_>, reference: &str) -> Option<String> {
     }
 }
 
-/// Host in lower case and port of an authority, the scheme's own port where it has none. `None` with
-/// user information, which no origin has.
+/// Host in lower case and port of an authority, the scheme's own port where it has none.
+/// User information, which no origin has, makes another host of it.
 fn origin(scheme: &str, authority: &str) -> Option<(String, u16)> {
     let (host, port) = match authority.rsplit_once(':') {
         // the last colon inside of brackets belongs to an IPv6 address
         Some((host, port)) if !port.contains(']') => (host, port),
         _ => (authority, ""),
     };
-    if host.is_empty() || host.contains('@') {
+    if host.is_empty() {
         return None;
     }
     let port = match (port, scheme.eq_ignore_ascii_case("https")) {

@@ -92,6 +92,7 @@ fn a_range_beyond_the_end_is_unsatisfiable() {
         assert_eq!(ask(range), RangeOutcome::Unsatisfiable, "{range}");
     }
     assert_eq!(ask_with(&[], &[("range", "bytes=0-")], 0), RangeOutcome::Unsatisfiable);
+    assert_eq!(ask_with(&[], &[("range", "bytes=-0")], 0), RangeOutcome::Unsatisfiable);
     assert_eq!(ask_with(&[], &[("range", "bytes=-1")], 0), RangeOutcome::Whole);
     assert_eq!(content_range(None, LEN), "bytes */1000");
 }

@@ -154,6 +154,7 @@ fn encodings_match_in_any_case_space_and_order() {
         ("identity", "", false),
         ("gzip;q=500", "gzip;q=0.5", false), // no weight is repaired
         ("gzip;q=2", "gzip", false),
+        ("gzip;q=1.5", "gzip", false),
         ("gzip;q=0.5000", "gzip;q=0.5", false),
         ("gzip;q=", "gzip", false),
         ("gzip;q=.5", "gzip;q=0.5", false),

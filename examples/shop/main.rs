@@ -1,0 +1,161 @@
+//! A small shop whose responses are cached: run it and look at it with curl, or let it drive itself.
+//!
+//! ```sh
+//! cargo run --example shop -- --drive                 # sends itself requests, shows what happened
+//! cargo run --example shop -- --database mysql://...  # serves until Ctrl-C
+//! ```
+//!
+//! `scripts/demo` runs it with a private database. `shop --help` lists the options.
+
+mod browser;
+mod drive;
+
+mod rows;
+mod scenes;
+mod shop;
+mod table;
+
+use std::error::Error;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+use tower_mysql_cache::{BoxStore, CacheHandle, MemoryStore, MySqlStore};
+
+use crate::shop::{Goods, Shop};
+
+const HELP: &str = "\
+Usage: shop [--drive | --serve] [--listen ADDRESS] [--database URL]
+
+  --serve             serve until Ctrl-C (the default)
+  --drive             start on a free port, send a few dozen requests, show what the cache did with
+                      each, and end; 1 if anything was not as announced
+  --listen ADDRESS    where to listen (default: 127.0.0.1:3000, for --drive a free port of 127.0.0.1)
+  --database URL      mysql://user:password@host:port/database (default: DATABASE_URL, else the
+                      responses are stored in this process). The shop makes the table
+                      cache_entries there if it is missing, and touches only rows whose key begins
+                      with `demo:`; --drive begins and ends by removing those.";
+
+#[derive(Default)]
+struct Options {
+    drive: bool,
+    listen: Option<String>,
+    database: Option<String>,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    // where the layer's warnings go, when the database is in trouble
+    tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_writer(std::io::stderr)
+        .init();
+    match run().await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("shop: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<bool, Box<dyn Error>> {
+    let Some(options) = options()? else {
+        println!("{HELP}");
+        return Ok(true);
+    };
+    let goods = Goods::new();
+    let first = Node::start(&options, Arc::clone(&goods)).await?;
+    if !options.drive {
+        serve(first).await?;
+        return Ok(true);
+    }
+    // a second process would do the same: it shares nothing with the first but the table
+    let second = match options.database {
+        Some(_) => Some(Node::start(&options, Arc::clone(&goods)).await?),
+        None => None,
+    };
+    scenes::play(goods, first, second, options.database.as_deref()).await
+}
+
+fn options() -> Result<Option<Options>, Box<dyn Error>> {
+    let database = std::env::var("DATABASE_URL").ok().filter(|url| !url.is_empty());
+    let mut options = Options { database, ..Options::default() };
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let mut value = || words.next().ok_or(format!("{word} needs a value (--help tells more)"));
+        match word.as_str() {
+            "--drive" => options.drive = true,
+            "--serve" => options.drive = false,
+            "--listen" => options.listen = Some(value()?),
+            "--database" => options.database = Some(value()?),
+            "--help" | "-h" => return Ok(None),
+            _ => return Err(format!("unknown argument {word} (--help tells more)").into()),
+        }
+    }
+    Ok(Some(options))
+}
+
+/// One running shop.
+pub(crate) struct Node {
+    address: std::net::SocketAddr,
+    cache: CacheHandle<BoxStore>,
+    server: tokio::task::JoinHandle<std::io::Result<()>>,
+}
+
+impl Node {
+    async fn start(options: &Options, goods: Arc<Goods>) -> Result<Self, Box<dyn Error>> {
+        let (router, cache): (Router, _) = Shop::open(store(options).await?, goods);
+        let default = if options.drive { "127.0.0.1:0" } else { "127.0.0.1:3000" };
+        let listen = options.listen.as_deref().unwrap_or(default);
+        let listener = TcpListener::bind(listen).await;
+        let listener = listener.map_err(|error| format!("cannot listen on {listen}: {error}"))?;
+        let address = listener.local_addr()?;
+        let server = tokio::spawn(async move { axum::serve(listener, router).await });
+        Ok(Self { address, cache, server })
+    }
+}
+
+/// The table of the database if there is one, else the memory of this process.
+async fn store(options: &Options) -> Result<BoxStore, Box<dyn Error>> {
+    let Some(url) = &options.database else {
+        eprintln!("shop: no --database and no DATABASE_URL: responses are stored in this process only");
+        return Ok(BoxStore::new(MemoryStore::new()));
+    };
+    let store = MySqlStore::connect(url).await?;
+    store.migrate().await?;
+    Ok(BoxStore::new(store))
+}
+
+async fn serve(node: Node) -> Result<(), Box<dyn Error>> {
+    let at = format!("http://{}", node.address);
+    println!("the shop listens on {at}; look at Cache-Status in what these show, each twice:\n");
+    for try_this in [
+        "{at}/report                                    # takes 300 ms, the second time none",
+        "{at}/products -H 'Accept-Language: de'         # a variant for each language",
+        "{at}/products/1",
+        "{at}/products/1 -X PUT -d 4.50                 # invalidates the product and the list",
+        "'{at}/search?q=tea&utm_source=mail'            # tracking parameters do not count",
+        "{at}/news                                      # fresh for two seconds",
+        "{at}/account -H 'Cookie: sid=ann'              # never cached",
+        "{at}/image -o /dev/null                        # a megabyte",
+        "{at}/events -N                                 # a stream, event by event",
+    ] {
+        println!("  curl -i {}", try_this.replace("{at}", &at));
+    }
+    println!("\nCtrl-C ends it.");
+    tokio::signal::ctrl_c().await?;
+    // Requests that are being answered end with the runtime. What is complete is written first.
+    node.server.abort();
+    match timeout(Duration::from_secs(5), node.cache.flush()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => eprintln!("shop: not everything could be written: {error}"),
+        Err(_) => eprintln!("shop: not everything could be written within 5 seconds"),
+    }
+    println!("\n{}", table::summary(&node.cache.counts()));
+    Ok(())
+}

@@ -1,0 +1,225 @@
+//! What the demonstration shows, scene by scene.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::{Method, StatusCode};
+
+use crate::Node;
+use crate::drive::Driver;
+use crate::browser::{ask, get};
+use crate::shop::Goods;
+use crate::table::{self, heading};
+
+type Outcome = Result<(), Box<dyn Error>>;
+
+const MISS: &[&str] = &["fwd=uri-miss", "; stored"];
+const NEW_VARIANT: &[&str] = &["fwd=vary-miss", "; stored"];
+const HIT: &[&str] = &["; hit"];
+const WRITE: &[&str] = &["fwd=method"];
+
+/// Plays everything. `false` if something was not as announced.
+pub(crate) async fn play(
+    goods: Arc<Goods>,
+    node: Node,
+    second: Option<Node>,
+    database: Option<&str>,
+) -> Result<bool, Box<dyn Error>> {
+    node.cache.purge().await?;
+    println!("The shop runs on http://{}. What was asked, and what came back:\n", node.address);
+    table::head();
+    let mut driver = Driver::new(Arc::clone(&goods));
+    let d = &mut driver;
+    hits(d, &node).await?;
+    variants(d, &node).await?;
+    queries(d, &node).await?;
+    invalidation(d, &node).await?;
+    expiry(d, &node).await?;
+    private(d, &node).await?;
+    bodies(d, &node).await?;
+    errors(d, &node).await?;
+    if let Some(second) = &second {
+        two_nodes(d, &node, second).await?;
+    }
+    if let Some(url) = database {
+        rows(d, &node, url).await?;
+    }
+
+    let stats = node.cache.stats().await?;
+    println!("\nThe layer on the first node: {}.", table::summary(&stats.layer));
+    let (hit, miss) = driver.medians();
+    let (requests, calls) = (driver.requests, goods.calls());
+    println!("{requests} requests, and handlers ran {calls} times. Half the hits took less than {hit:.1} ms,");
+    println!("half the misses more than {miss:.1} ms.");
+    println!("purge() removed {} entries.", node.cache.purge().await?);
+    for node in [Some(node), second].into_iter().flatten() {
+        node.server.abort();
+    }
+    Ok(driver.end())
+}
+
+async fn hits(d: &mut Driver, node: &Node) -> Outcome {
+    heading(
+        "Misses turn into hits",
+        "The first request runs the handler, the next ones do not: the body still says `call 1`.\n\
+         The report takes 300 ms to make. A client that says no-cache gets a new one.",
+    );
+    d.send(node, get("/", MISS)).await?;
+    d.send(node, get("/", HIT)).await?;
+    d.send(node, get("/", HIT)).await?;
+    d.send(node, get("/report", MISS)).await?;
+    d.send(node, get("/report", HIT)).await?;
+    d.send(node, get("/report", &["fwd=request", "; stored"]).field("cache-control", "no-cache")).await?;
+    Ok(())
+}
+
+async fn variants(d: &mut Driver, node: &Node) -> Outcome {
+    heading(
+        "A variant for each Accept-Language",
+        "The list says `Vary: accept-language`, so there is one stored response for each language.",
+    );
+    let languages = [("en", "Our"), ("de", "Unser"), ("fr", "Nos")];
+    for (n, (language, shows)) in languages.into_iter().enumerate() {
+        let expects = if n == 0 { MISS } else { NEW_VARIANT };
+        d.send(node, get("/products", expects).field("accept-language", language).shows(shows)).await?;
+    }
+    for (language, shows) in languages {
+        d.send(node, get("/products", HIT).field("accept-language", language).shows(shows)).await?;
+    }
+    Ok(())
+}
+
+async fn queries(d: &mut Driver, node: &Node) -> Outcome {
+    heading(
+        "The query is part of the key, tracking parameters are not",
+        "The search route is set to `.without_tracking_query()`.",
+    );
+    d.send(node, get("/search?q=tea", MISS)).await?;
+    d.send(node, get("/search?utm_source=mail&q=tea&gclid=X1", HIT)).await?;
+    d.send(node, get("/search?q=coffee", MISS)).await?;
+    Ok(())
+}
+
+async fn invalidation(d: &mut Driver, node: &Node) -> Outcome {
+    heading(
+        "A write invalidates",
+        "PUT goes inside, and the stored response is gone before PUT is answered. The shop knows that\n\
+         the list has changed as well, in all languages, and says so with one call. POST to the list\n\
+         needs no call. (One product is fresh for 60 s by its own CacheOverride, its route says 300.)",
+    );
+    d.send(node, get("/products/1", &["fwd=uri-miss", "; stored"]).shows("tea 3.99")).await?;
+    d.send(node, get("/products/1", &["; hit", "ttl=60"]).shows("tea 3.99")).await?;
+    d.send(node, ask(Method::PUT, "/products/1", WRITE).body("4.50")).await?;
+    d.send(node, get("/products/1", MISS).shows("tea 4.50")).await?;
+    d.send(node, get("/products/1", HIT).shows("tea 4.50")).await?;
+    for language in ["en", "de"] {
+        let list = d.send(node, get("/products", &["-miss", "; stored"]).field("accept-language", language));
+        let list = list.await?;
+        let text = String::from_utf8_lossy(&list.body);
+        d.check(text.contains("tea 4.50"), || "the list does not show the new price".to_owned());
+    }
+    let post = ask(Method::POST, "/products", WRITE).body("mate").status(StatusCode::CREATED);
+    d.send(node, post).await?;
+    let list = get("/products", &["-miss", "; stored"]).field("accept-language", "en");
+    d.send(node, list.shows("Our products: 4")).await?;
+    Ok(())
+}
+
+async fn expiry(d: &mut Driver, node: &Node) -> Outcome {
+    heading("Expiry", "News are fresh for two seconds. After the third request, a pause of 2.1 s.");
+    d.send(node, get("/news", MISS)).await?;
+    d.send(node, get("/news", HIT)).await?;
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let old = d.send(node, get("/news", HIT)).await?;
+    let age = old.headers.get("age").is_some_and(|age| age == "1");
+    d.check(age, || "news that are more than a second old do not have Age 1".to_owned());
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    let new = d.send(node, get("/news", &["-miss", "; stored"])).await?;
+    d.check(new.body != old.body, || "expired news were served".to_owned());
+    Ok(())
+}
+
+async fn private(d: &mut Driver, node: &Node) -> Outcome {
+    heading(
+        "Cookies, and what is somebody's own",
+        "The account is never stored: the request has a cookie, the response says private. A page with\n\
+         Set-Cookie is not stored either. A visitor with a session cookie is not served a stored page\n\
+         unless its route says that it ignores cookies (the home page) or which ones count (the\n\
+         greeting: theme). Cookies of well-known analytics scripts do not count anywhere.",
+    );
+    const COOKIE: &[&str] = &["fwd=bypass", "detail=cookie"];
+    d.send(node, get("/account", COOKIE).field("cookie", "sid=ann").shows("Account of ann")).await?;
+    d.send(node, get("/account", COOKIE).field("cookie", "sid=bob").shows("Account of bob")).await?;
+    let stranger = get("/account", &["detail=private"]).status(StatusCode::UNAUTHORIZED);
+    d.send(node, stranger).await?;
+    let first = d.send(node, get("/cart", &["detail=set-cookie"])).await?;
+    let second = d.send(node, get("/cart", &["detail=set-cookie"])).await?;
+    let cookie = |answer: &crate::browser::Answer| answer.headers.get("set-cookie").cloned();
+    d.check(cookie(&first).is_some() && cookie(&first) != cookie(&second), || {
+        "two visitors were not given a session each".to_owned()
+    });
+    d.send(node, get("/products/1", COOKIE).field("cookie", "sid=ann")).await?;
+    d.send(node, get("/products/1", HIT).field("cookie", "_ga=GA1.2; _gid=3")).await?;
+    d.send(node, get("/", HIT).field("cookie", "sid=ann")).await?;
+    d.send(node, get("/greeting", MISS).field("cookie", "theme=dark; sid=1").shows("Good night")).await?;
+    d.send(node, get("/greeting", HIT).field("cookie", "theme=dark; sid=2").shows("Good night")).await?;
+    d.send(node, get("/greeting", MISS).field("cookie", "theme=light").shows("Good day")).await?;
+    Ok(())
+}
+
+async fn bodies(d: &mut Driver, node: &Node) -> Outcome {
+    heading(
+        "Bodies",
+        "HEAD is answered from the stored GET. A megabyte is the same out of the cache. A stream of\n\
+         events without an end begins at once, and is passed through as it is made.",
+    );
+    let head = d.send(node, ask(Method::HEAD, "/report", HIT)).await?;
+    let length = head.headers.get("content-length").cloned();
+    let get_report = d.send(node, get("/report", HIT)).await?;
+    let same = get_report.headers.get("content-length") == length.as_ref() && length.is_some();
+    d.check(same && head.body.is_empty(), || "HEAD does not have the length of GET".to_owned());
+    let made = d.send(node, get("/image", MISS)).await?;
+    let stored = d.send(node, get("/image", HIT)).await?;
+    let large = made.body.len() > 1_000_000;
+    d.check(large && made.body == stored.body, || "the picture is not the same".to_owned());
+    d.send(node, get("/events", &["detail=streaming"]).shows("data: event 1\n")).await?;
+    Ok(())
+}
+
+async fn errors(d: &mut Driver, node: &Node) -> Outcome {
+    heading("Errors are not stored", "Neither a page that fails nor one that is not there.");
+    for _ in 0..2 {
+        let broken = get("/broken", &["detail=no-freshness"]);
+        d.send(node, broken.status(StatusCode::INTERNAL_SERVER_ERROR)).await?;
+    }
+    let missing = get("/products/99", &["detail=no-freshness"]);
+    d.send(node, missing.status(StatusCode::NOT_FOUND)).await?;
+    Ok(())
+}
+
+async fn two_nodes(d: &mut Driver, first: &Node, second: &Node) -> Outcome {
+    heading(
+        "Two nodes, one table",
+        "A second shop with a cache of its own on the same database. Its first request for a page that\n\
+         the first has stored is a hit; a write on one is seen by the other. The nodes in turn: 2 1 2 1.",
+    );
+    first.cache.flush().await?;
+    d.send(second, get("/report", HIT)).await?;
+    d.send(first, get("/products/1", HIT).shows("tea 4.50")).await?;
+    d.send(second, ask(Method::PUT, "/products/1", WRITE).body("5.00")).await?;
+    d.send(first, get("/products/1", &["-miss", "; stored"]).shows("tea 5.00")).await?;
+    Ok(())
+}
+
+async fn rows(d: &mut Driver, node: &Node, url: &str) -> Outcome {
+    heading(
+        "The table `cache_entries`",
+        "A key is prefix, version, target and origin; then c= a hash of the cookies that count, v= a hash\n\
+         of the fields that the response varies on. Types: r response, R compressed, v what varies.",
+    );
+    node.cache.flush().await?;
+    let rows = crate::rows::show(url).await?;
+    d.check(rows >= 12, || format!("only {rows} rows are stored"));
+    Ok(())
+}
