@@ -1,5 +1,7 @@
 //! The house keeps its order: four storeys, one direction, short files.
 
+#![allow(clippy::expect_used, clippy::panic)] // helpers of tests
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

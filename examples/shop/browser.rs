@@ -88,9 +88,11 @@ impl Browser {
         let began = Instant::now();
         let answer = async {
             let (head, mut body) = self.0.request(request).await?.into_parts();
-            let is_stream = head.headers.get("content-type").is_some_and(|t| t == "text/event-stream");
+            let is_stream =
+                head.headers.get("content-type").is_some_and(|t| t == "text/event-stream");
             let body = if is_stream {
-                let first = body.frame().await.ok_or("the stream ended before its first event")??;
+                let first =
+                    body.frame().await.ok_or("the stream ended before its first event")??;
                 first.into_data().unwrap_or_default()
             } else {
                 body.collect().await?.to_bytes()

@@ -123,7 +123,9 @@ impl Node {
 /// The table of the database if there is one, else the memory of this process.
 async fn store(options: &Options) -> Result<BoxStore, Box<dyn Error>> {
     let Some(url) = &options.database else {
-        eprintln!("shop: no --database and no DATABASE_URL: responses are stored in this process only");
+        eprintln!(
+            "shop: no --database and no DATABASE_URL: responses are stored in this process only"
+        );
         return Ok(BoxStore::new(MemoryStore::new()));
     };
     let store = MySqlStore::connect(url).await?;

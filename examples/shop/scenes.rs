@@ -7,8 +7,8 @@ use std::time::Duration;
 use axum::http::{Method, StatusCode};
 
 use crate::Node;
-use crate::drive::Driver;
 use crate::browser::{ask, get};
+use crate::drive::Driver;
 use crate::shop::Goods;
 use crate::table::{self, heading};
 
@@ -50,7 +50,9 @@ pub(crate) async fn play(
     println!("\nThe layer on the first node: {}.", table::summary(&stats.layer));
     let (hit, miss) = driver.medians();
     let (requests, calls) = (driver.requests, goods.calls());
-    println!("{requests} requests, and handlers ran {calls} times. Half the hits took less than {hit:.1} ms,");
+    println!(
+        "{requests} requests, and handlers ran {calls} times. Half the hits took less than {hit:.1} ms,"
+    );
     println!("half the misses more than {miss:.1} ms.");
     println!("purge() removed {} entries.", node.cache.purge().await?);
     for node in [Some(node), second].into_iter().flatten() {
@@ -70,7 +72,8 @@ async fn hits(d: &mut Driver, node: &Node) -> Outcome {
     d.send(node, get("/", HIT)).await?;
     d.send(node, get("/report", MISS)).await?;
     d.send(node, get("/report", HIT)).await?;
-    d.send(node, get("/report", &["fwd=request", "; stored"]).field("cache-control", "no-cache")).await?;
+    d.send(node, get("/report", &["fwd=request", "; stored"]).field("cache-control", "no-cache"))
+        .await?;
     Ok(())
 }
 
@@ -82,7 +85,8 @@ async fn variants(d: &mut Driver, node: &Node) -> Outcome {
     let languages = [("en", "Our"), ("de", "Unser"), ("fr", "Nos")];
     for (n, (language, shows)) in languages.into_iter().enumerate() {
         let expects = if n == 0 { MISS } else { NEW_VARIANT };
-        d.send(node, get("/products", expects).field("accept-language", language).shows(shows)).await?;
+        d.send(node, get("/products", expects).field("accept-language", language).shows(shows))
+            .await?;
     }
     for (language, shows) in languages {
         d.send(node, get("/products", HIT).field("accept-language", language).shows(shows)).await?;
@@ -114,7 +118,10 @@ async fn invalidation(d: &mut Driver, node: &Node) -> Outcome {
     d.send(node, get("/products/1", MISS).shows("tea 4.50")).await?;
     d.send(node, get("/products/1", HIT).shows("tea 4.50")).await?;
     for language in ["en", "de"] {
-        let list = d.send(node, get("/products", &["-miss", "; stored"]).field("accept-language", language));
+        let list = d.send(
+            node,
+            get("/products", &["-miss", "; stored"]).field("accept-language", language),
+        );
         let list = list.await?;
         let text = String::from_utf8_lossy(&list.body);
         d.check(text.contains("tea 4.50"), || "the list does not show the new price".to_owned());
@@ -149,8 +156,10 @@ async fn private(d: &mut Driver, node: &Node) -> Outcome {
          greeting: theme). Cookies of well-known analytics scripts do not count anywhere.",
     );
     const COOKIE: &[&str] = &["fwd=bypass", "detail=cookie"];
-    d.send(node, get("/account", COOKIE).field("cookie", "sid=ann").shows("Account of ann")).await?;
-    d.send(node, get("/account", COOKIE).field("cookie", "sid=bob").shows("Account of bob")).await?;
+    d.send(node, get("/account", COOKIE).field("cookie", "sid=ann").shows("Account of ann"))
+        .await?;
+    d.send(node, get("/account", COOKIE).field("cookie", "sid=bob").shows("Account of bob"))
+        .await?;
     let stranger = get("/account", &["detail=private"]).status(StatusCode::UNAUTHORIZED);
     d.send(node, stranger).await?;
     let first = d.send(node, get("/cart", &["detail=set-cookie"])).await?;
@@ -162,8 +171,10 @@ async fn private(d: &mut Driver, node: &Node) -> Outcome {
     d.send(node, get("/products/1", COOKIE).field("cookie", "sid=ann")).await?;
     d.send(node, get("/products/1", HIT).field("cookie", "_ga=GA1.2; _gid=3")).await?;
     d.send(node, get("/", HIT).field("cookie", "sid=ann")).await?;
-    d.send(node, get("/greeting", MISS).field("cookie", "theme=dark; sid=1").shows("Good night")).await?;
-    d.send(node, get("/greeting", HIT).field("cookie", "theme=dark; sid=2").shows("Good night")).await?;
+    d.send(node, get("/greeting", MISS).field("cookie", "theme=dark; sid=1").shows("Good night"))
+        .await?;
+    d.send(node, get("/greeting", HIT).field("cookie", "theme=dark; sid=2").shows("Good night"))
+        .await?;
     d.send(node, get("/greeting", MISS).field("cookie", "theme=light").shows("Good day")).await?;
     Ok(())
 }

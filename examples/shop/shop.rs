@@ -11,7 +11,8 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, State};
 use axum::http::header::{
-    ACCEPT_LANGUAGE, CACHE_CONTROL, CONTENT_LANGUAGE, CONTENT_TYPE, COOKIE, LOCATION, SET_COOKIE, VARY,
+    ACCEPT_LANGUAGE, CACHE_CONTROL, CONTENT_LANGUAGE, CONTENT_TYPE, COOKIE, LOCATION, SET_COOKIE,
+    VARY,
 };
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
@@ -55,7 +56,8 @@ struct Product {
 impl Goods {
     pub(crate) fn new() -> Arc<Self> {
         let products = [("tea", "3.99"), ("coffee", "12.50"), ("cocoa", "7.20")];
-        let product = |(name, price): (&str, &str)| Product { name: name.into(), price: price.into() };
+        let product =
+            |(name, price): (&str, &str)| Product { name: name.into(), price: price.into() };
         let products = Mutex::new((1..).zip(products.map(product)).collect());
         Arc::new(Self { products, calls: AtomicU64::new(0) })
     }
@@ -149,7 +151,11 @@ async fn show(State(shop): State<Shop>, Path(id): Path<u32>) -> impl IntoRespons
 }
 
 /// PUT: the layer invalidates this product. That the list shows its price too only the shop knows.
-async fn reprice(State(shop): State<Shop>, Path(id): Path<u32>, price: String) -> impl IntoResponse {
+async fn reprice(
+    State(shop): State<Shop>,
+    Path(id): Path<u32>,
+    price: String,
+) -> impl IntoResponse {
     match shop.goods.products.lock().await.get_mut(&id) {
         Some(product) => product.price = price,
         None => return (StatusCode::NOT_FOUND, shop.page("No such product")),
@@ -185,7 +191,8 @@ async fn image(State(shop): State<Shop>) -> impl IntoResponse {
     let size = HEADER + SIDE * SIDE * 3;
     let mut bmp = Vec::with_capacity(size as usize);
     bmp.extend_from_slice(b"BM");
-    for word in [size, 0, HEADER, 40, SIDE, SIDE, 1 | 24 << 16, 0, size - HEADER, 2835, 2835, 0, 0] {
+    for word in [size, 0, HEADER, 40, SIDE, SIDE, 1 | 24 << 16, 0, size - HEADER, 2835, 2835, 0, 0]
+    {
         bmp.extend_from_slice(&word.to_le_bytes());
     }
     for (y, x) in (0..SIDE).flat_map(|y| (0..SIDE).map(move |x| (y, x))) {

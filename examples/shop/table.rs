@@ -35,8 +35,17 @@ pub(crate) fn row(ask: &Ask, answer: &Answer) {
     println!("{}", line(&request, answer.status.as_str(), &without_key(&status), age, &ms, &body));
 }
 
-fn line(request: &str, status: &str, cache_status: &str, age: &str, ms: &str, body: &str) -> String {
-    format!("  {request:<46} {status:<3} {cache_status:<35} {age:>3} {ms:>6}  {body}").trim_end().to_owned()
+fn line(
+    request: &str,
+    status: &str,
+    cache_status: &str,
+    age: &str,
+    ms: &str,
+    body: &str,
+) -> String {
+    format!("  {request:<46} {status:<3} {cache_status:<35} {age:>3} {ms:>6}  {body}")
+        .trim_end()
+        .to_owned()
 }
 
 /// The shop's member of `Cache-Status`, or `-`.

@@ -41,8 +41,9 @@ pub(crate) struct Write {
 
 /// Decides about a request whose target URI is `uri`.
 pub(crate) fn admit(route: &Route, uri: &Uri, request: &Parts) -> Admission {
-    if request.method == Method::CONNECT || request.headers.contains_key(UPGRADE) {
-        return Admission::Untouched; // RFC 9110 9.3.6, 7.8
+    // RFC 9110 9.3.6, 7.8
+    if request.method == Method::CONNECT || asks_for_upgrade(&request.headers) {
+        return Admission::Untouched;
     }
     let is_get = request.method == Method::GET;
     if !is_get && request.method != Method::HEAD {
@@ -70,6 +71,12 @@ pub(crate) fn admit(route: &Route, uri: &Uri, request: &Parts) -> Admission {
     let (credentials, keyed) = examine(policy.cookies, policy.authorization, &request.headers);
     let base = route.keys.base_key(&target, &keyed);
     Admission::Exchange(Plan { base, credentials, head_only: !is_get })
+}
+
+/// Whether the connection is to become something else. An offer of HTTP/2 without TLS, which some
+/// clients make with every first request, is not that: the request is answered as usual.
+fn asks_for_upgrade(headers: &HeaderMap) -> bool {
+    headers.get_all(UPGRADE).iter().any(|offer| !offer.as_bytes().eq_ignore_ascii_case(b"h2c"))
 }
 
 fn has_body(headers: &HeaderMap) -> bool {

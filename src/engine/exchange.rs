@@ -3,10 +3,10 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, SET_COOKIE};
-use http::{HeaderMap, Method, Request, Response};
+use http::header::{CONTENT_LENGTH, SET_COOKIE};
+use http::{HeaderMap, HeaderName, Method, Request, Response};
 use http_body::Body;
 use tower::{Service, ServiceExt};
 
@@ -31,6 +31,9 @@ use crate::telemetry::count;
 
 /// More names than this in the `Vary` fields of one target are a mistake: nothing is stored.
 const MAX_VARY_NAMES: usize = 32;
+
+/// Longer lifetimes than a year are cut: nobody gains by them, and clocks change.
+const MAX_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// GET and HEAD: out of the store, or through it.
 pub(crate) async fn exchange<St, S, B, RB>(
@@ -147,10 +150,7 @@ impl Miss {
         overrides: Option<CacheOverride>,
         response: &http::response::Parts,
         received_ms: u64,
-    ) -> Result<(StoredHead, Vec<http::HeaderName>), &'static str> {
-        if is_stream(&response.headers) {
-            return Err(NotStored::Streaming.as_str());
-        }
+    ) -> Result<(StoredHead, Vec<HeaderName>), &'static str> {
         let policy = &route.policy;
         let directives = ResponseDirectives::parse(&response.headers);
         let cookies: Vec<_> = response.headers.get_all(SET_COOKIE).iter().cloned().collect();
@@ -214,7 +214,7 @@ impl Miss {
         route: &Route,
         plan: &Plan,
         head: StoredHead,
-        names: Vec<http::HeaderName>,
+        names: Vec<HeaderName>,
     ) -> Fill<St> {
         let base = plan.base.clone();
         let expires_ms = head.fresh_until_ms;
@@ -227,16 +227,6 @@ impl Miss {
         let (moment, queue_bytes) = (self.moment, route.queue_bytes);
         Fill { engine, key, head, index, expires_ms, moment, queue_bytes }
     }
-}
-
-/// Longer lifetimes than a year are cut: nobody gains by them, and clocks change.
-const MAX_LIFETIME: std::time::Duration = std::time::Duration::from_secs(365 * 24 * 3600);
-
-/// Media types that are made as they are read, without an end.
-fn is_stream(headers: &HeaderMap) -> bool {
-    let Some(media) = headers.get(CONTENT_TYPE).map(|value| value.as_bytes()) else { return false };
-    let starts = |with: &[u8]| media.get(..with.len()).is_some_and(|s| s.eq_ignore_ascii_case(with));
-    starts(b"text/event-stream") || starts(b"multipart/x-mixed-replace") || starts(b"application/grpc")
 }
 
 /// Other methods: inside first, then invalidation, then the answer.

@@ -255,3 +255,66 @@ impl fmt::Debug for MemoryStoreBuilder {
         f.debug_struct("MemoryStoreBuilder").field("max_bytes", &self.max_bytes).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use http::{HeaderMap, StatusCode};
+
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::stored::StoredResponse;
+    use crate::tag::LogPosition;
+
+    fn entry(key: String, bytes: usize, expires_ms: u64) -> Entry {
+        let head = StoredHead {
+            status: StatusCode::OK,
+            headers: HeaderMap::new(),
+            requested_ms: 0,
+            received_ms: 0,
+            initial_age_ms: 0,
+            fresh_until_ms: expires_ms,
+            gen_ms: 0,
+            shared: false,
+            vary: Vec::new(),
+            tags: Vec::new(),
+            position: LogPosition::default(),
+        };
+        let body = Bytes::from(vec![7; bytes]);
+        let stored = Stored::Response(StoredResponse { head: Arc::new(head), body });
+        Entry { key: CacheKey::new(key), stored, expires_ms }
+    }
+
+    #[tokio::test]
+    async fn stays_within_its_bytes_and_keeps_the_newest() {
+        let store = MemoryStore::builder().max_bytes(1 << 20).build().unwrap();
+        for n in 0..2_000 {
+            store.put(entry(format!("t:1:/{n}"), 10_000, u64::MAX)).await.unwrap();
+            let newest = store.get(CacheKey::new(format!("t:1:/{n}"))).await.unwrap();
+            assert!(newest.is_some(), "{n} was not admitted");
+        }
+        let stats = store.stats().await.unwrap();
+        assert!(stats.bytes <= 1 << 20 && stats.entries > 50, "{stats:?}");
+        assert!(store.get(CacheKey::new("t:1:/0")).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn expires_by_its_clock() {
+        let clock = ManualClock::at(1_000);
+        let store = MemoryStore::builder().clock(clock.clone()).build().unwrap();
+        store.put(entry("t:1:/".to_owned(), 1, 3_000)).await.unwrap();
+        clock.advance(Duration::from_millis(1_999));
+        assert!(store.get(CacheKey::new("t:1:/")).await.unwrap().is_some());
+        clock.advance(Duration::from_millis(1));
+        assert!(store.get(CacheKey::new("t:1:/")).await.unwrap().is_none());
+        assert_eq!(store.cull().await.unwrap().expired, 1);
+    }
+
+    #[test]
+    fn a_bound_that_fits_nothing_is_refused() {
+        let error = MemoryStore::builder().max_bytes(100).build().unwrap_err();
+        assert!(error.to_string().contains("\"100\"") && error.to_string().contains("4096"), "{error}");
+    }
+}

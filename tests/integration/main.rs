@@ -1,4 +1,5 @@
 //! The suites that need a database, and those that run on every store.
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // helpers of tests
 
 mod contract;
 mod kit;

@@ -171,6 +171,9 @@ on_every_store! {
         }
         let counts = layer.handle().counts();
         assert_eq!((counts.misses, counts.bypassed), (0, 0));
+        let offer = get("/", &[("connection", "upgrade, http2-settings"), ("upgrade", "h2c")]);
+        app.clone().oneshot(offer).await.unwrap().into_body().collect().await.unwrap();
+        assert!(send(&app, get("/", &[])).await.is_hit());
     }
 
     async fn the_inner_services_error_passes_through(kit: Kit) {
