@@ -10,7 +10,10 @@ use crate::overrides::CacheOverride;
 impl IntoResponseParts for CacheOverride {
     type Error = std::convert::Infallible;
 
-    fn into_response_parts(self, mut response: ResponseParts) -> Result<ResponseParts, Self::Error> {
+    fn into_response_parts(
+        self,
+        mut response: ResponseParts,
+    ) -> Result<ResponseParts, Self::Error> {
         response.extensions_mut().insert(self);
         Ok(response)
     }

@@ -7,9 +7,33 @@ use crate::key::{hash_values, matches_listed};
 
 /// Cookies that analytics scripts set in the browser and no handler reads.
 const ANALYTICS: &[&str] = &[
-    "_ga*", "_gid", "_gat*", "_gac_*", "_gcl*", "__utm*", "_fbp", "_fbc", "_hj*", "_pk_*", "_clck",
-    "_clsk", "_uetsid", "_uetvid", "_ttp", "_tt_*", "_pin_unauth", "_scid", "_rdt_uuid", "ajs_*",
-    "amplitude_id*", "mp_*_mixpanel", "_mkto_trk", "__hstc", "__hssc", "__hssrc", "hubspotutk",
+    "_ga*",
+    "_gid",
+    "_gat*",
+    "_gac_*",
+    "_gcl*",
+    "__utm*",
+    "_fbp",
+    "_fbc",
+    "_hj*",
+    "_pk_*",
+    "_clck",
+    "_clsk",
+    "_uetsid",
+    "_uetvid",
+    "_ttp",
+    "_tt_*",
+    "_pin_unauth",
+    "_scid",
+    "_rdt_uuid",
+    "ajs_*",
+    "amplitude_id*",
+    "mp_*_mixpanel",
+    "_mkto_trk",
+    "__hstc",
+    "__hssc",
+    "__hssrc",
+    "hubspotutk",
 ];
 
 /// What a route does with cookies in a request.
@@ -73,7 +97,8 @@ pub(crate) fn examine(
         Cookies::Key(names) => {
             let named = names.iter().map(|name| {
                 // several cookies of one name: all values, in the order sent
-                let values = pairs(headers).filter(|(n, _)| *n == name.as_bytes()).map(|(_, v)| Some(v));
+                let values =
+                    pairs(headers).filter(|(n, _)| *n == name.as_bytes()).map(|(_, v)| Some(v));
                 hash_values(values)
             });
             let hashes: Vec<_> = named.collect();

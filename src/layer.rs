@@ -238,6 +238,9 @@ impl<St> Clone for CacheLayer<St> {
 
 impl<St> fmt::Debug for CacheLayer<St> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CacheLayer").field("engine", &self.engine).field("route", &self.route).finish()
+        f.debug_struct("CacheLayer")
+            .field("engine", &self.engine)
+            .field("route", &self.route)
+            .finish()
     }
 }

@@ -69,7 +69,7 @@ pub use policy::CachePolicy;
 pub use rfc9111::NotStored;
 pub use service::CacheService;
 pub use status::{CacheStatus, Forward, StatusField};
-#[cfg(any())]
+#[cfg(feature = "mysql")]
 pub use store::mysql::{MySqlStore, MySqlStoreBuilder};
 pub use store::{
     BoxStore, CullReport, MemoryStore, MemoryStoreBuilder, Source, Store, StoreError, StoreStats,

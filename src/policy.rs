@@ -176,7 +176,8 @@ mod tests {
     fn the_ttl_applies_to_complete_answers_only() {
         let policy = CachePolicy::new().ttl(Duration::from_secs(9));
         assert!(policy.ttl_for(StatusCode::OK).is_some());
-        for status in [StatusCode::NOT_FOUND, StatusCode::INTERNAL_SERVER_ERROR, StatusCode::FOUND] {
+        for status in [StatusCode::NOT_FOUND, StatusCode::INTERNAL_SERVER_ERROR, StatusCode::FOUND]
+        {
             assert!(policy.ttl_for(status).is_none());
         }
         assert!(policy.statuses(&[404]).ttl_for(StatusCode::NOT_FOUND).is_some());

@@ -113,7 +113,11 @@ impl<S: fmt::Debug, St> fmt::Debug for CacheService<S, St> {
 #[expect(dead_code, reason = "only compiled")]
 fn promises<S, St, B>(mut service: CacheService<S, St>, request: Request<B>)
 where
-    S: Service<Request<B>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S: Service<Request<B>, Response = Response<B>, Error = Infallible>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
     S::Future: Send,
     B: Body<Error: Send> + Send + 'static,
     St: Store,

@@ -132,7 +132,12 @@ impl CacheStatus {
     }
 
     /// This cache's member of the `Cache-Status` list (RFC 9211 2).
-    pub(crate) fn field(&self, cache: &str, key: Option<&[u8]>, debug: bool) -> Option<HeaderValue> {
+    pub(crate) fn field(
+        &self,
+        cache: &str,
+        key: Option<&[u8]>,
+        debug: bool,
+    ) -> Option<HeaderValue> {
         let mut value = member_name(cache);
         match self.outcome {
             Outcome::Hit { ttl_s } => {

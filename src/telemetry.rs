@@ -80,7 +80,9 @@ impl Throttle {
         let next_ms = self.next_ms.load(Ordering::Relaxed);
         let after_ms = now_ms.saturating_add(elapsed(Self::EVERY));
         let first = Ordering::Relaxed;
-        if now_ms >= next_ms && self.next_ms.compare_exchange(next_ms, after_ms, first, first).is_ok() {
+        if now_ms >= next_ms
+            && self.next_ms.compare_exchange(next_ms, after_ms, first, first).is_ok()
+        {
             return Some(self.suppressed.swap(0, Ordering::Relaxed));
         }
         count(&self.suppressed);

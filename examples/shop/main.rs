@@ -9,7 +9,6 @@
 
 mod browser;
 mod drive;
-
 mod rows;
 mod scenes;
 mod shop;

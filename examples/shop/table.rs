@@ -43,7 +43,7 @@ fn line(
     ms: &str,
     body: &str,
 ) -> String {
-    format!("  {request:<46} {status:<3} {cache_status:<35} {age:>3} {ms:>6}  {body}")
+    format!("  {request:<46} {status:<3} {cache_status:<39} {age:>3} {ms:>6}  {body}")
         .trim_end()
         .to_owned()
 }

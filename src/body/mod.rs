@@ -149,7 +149,9 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         match self.project().kind.project() {
-            KindProjection::Stored(body) => Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
+            KindProjection::Stored(body) => {
+                Poll::Ready(body.take().map(|body| Ok(Frame::data(body))))
+            }
             KindProjection::Passthrough(body) => {
                 let frame = ready!(body.poll_frame(cx));
                 let owned = |mut data: B::Data| data.copy_to_bytes(data.remaining());

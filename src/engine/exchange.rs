@@ -71,7 +71,11 @@ where
         Credentials::None => (forward, detail),
         credentials => (Forward::Bypass, Some(credentials.as_str())),
     };
-    count(if forward == Forward::Bypass { &engine.counters.bypassed } else { &engine.counters.misses });
+    count(if forward == Forward::Bypass {
+        &engine.counters.bypassed
+    } else {
+        &engine.counters.misses
+    });
 
     let miss = Miss {
         moment: engine.fence.moment(),

@@ -29,7 +29,12 @@ pub(super) enum Found {
 }
 
 impl<St: Store> Engine<St> {
-    pub(super) async fn lookup(&self, route: &Route, base: &CacheKey, request: &HeaderMap) -> Lookup {
+    pub(super) async fn lookup(
+        &self,
+        route: &Route,
+        base: &CacheKey,
+        request: &HeaderMap,
+    ) -> Lookup {
         let known = self.indexes.get(&base.hash());
         match self.look(route, base, request, known.as_ref()).await {
             Ok(lookup) => lookup,
@@ -85,7 +90,11 @@ impl<St: Store> Engine<St> {
 
     /// Asks what is on its way to the store first, then the store, for no longer than the route
     /// allows.
-    async fn fetch(&self, route: &Route, keys: Vec<CacheKey>) -> Result<Vec<Option<Stored>>, StoreError> {
+    async fn fetch(
+        &self,
+        route: &Route,
+        keys: Vec<CacheKey>,
+    ) -> Result<Vec<Option<Stored>>, StoreError> {
         let now_ms = self.store.now_ms();
         let mut found: Vec<_> = keys.iter().map(|key| self.pending.find(key, now_ms)).collect();
         if found.iter().all(Option::is_some) {

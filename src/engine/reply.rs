@@ -40,7 +40,11 @@ impl Finish {
 }
 
 /// This cache's member of the `Cache-Status` list, if the route shows one.
-pub(super) fn field(route: &Route, status: &CacheStatus, key: Option<&CacheKey>) -> Option<HeaderValue> {
+pub(super) fn field(
+    route: &Route,
+    status: &CacheStatus,
+    key: Option<&CacheKey>,
+) -> Option<HeaderValue> {
     match route.status_field {
         StatusField::Off => None,
         StatusField::On => status.field(route.name(), None, false),

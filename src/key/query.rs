@@ -6,9 +6,32 @@ use percent_encoding::percent_decode_str;
 
 /// Parameters that advertisers and mailers append and no handler reads.
 const TRACKING: &[&str] = &[
-    "utm_*", "gclid", "gclsrc", "dclid", "gbraid", "wbraid", "fbclid", "msclkid", "mc_cid", "mc_eid",
-    "yclid", "ttclid", "twclid", "li_fat_id", "igshid", "igsh", "_ga", "_gl", "_hsenc", "_hsmi",
-    "vero_id", "wickedid", "oly_anon_id", "oly_enc_id", "s_cid", "epik",
+    "utm_*",
+    "gclid",
+    "gclsrc",
+    "dclid",
+    "gbraid",
+    "wbraid",
+    "fbclid",
+    "msclkid",
+    "mc_cid",
+    "mc_eid",
+    "yclid",
+    "ttclid",
+    "twclid",
+    "li_fat_id",
+    "igshid",
+    "igsh",
+    "_ga",
+    "_gl",
+    "_hsenc",
+    "_hsmi",
+    "vero_id",
+    "wickedid",
+    "oly_anon_id",
+    "oly_enc_id",
+    "s_cid",
+    "epik",
 ];
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -117,7 +140,10 @@ mod tests {
             r.without_tracking();
             r.without(["session"]);
         });
-        assert_eq!(rules.apply("/?utm_source=a&gclid=b&a=1&fbclid&session=s&gclids=2"), "/?a=1&gclids=2");
+        assert_eq!(
+            rules.apply("/?utm_source=a&gclid=b&a=1&fbclid&session=s&gclids=2"),
+            "/?a=1&gclids=2"
+        );
         assert_eq!(rules.apply("/?utm%5Fsource=a"), "/");
     }
 

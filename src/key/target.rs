@@ -65,7 +65,10 @@ impl TargetKey {
     fn uri(path_and_query: &str, origin: String) -> Self {
         let path_and_query = Bytes::copy_from_slice(path_and_query.as_bytes());
         let path_and_query = shorten(path_and_query, MAX_TARGET_BYTES);
-        Self { target: Target::Uri { path_and_query, origin: origin.into() }, partition: Vec::new() }
+        Self {
+            target: Target::Uri { path_and_query, origin: origin.into() },
+            partition: Vec::new(),
+        }
     }
 }
 
@@ -204,7 +207,11 @@ impl KeyRules {
     }
 
     /// Every key of another target on the same origin.
-    pub(crate) fn range_beside(&self, target: &TargetKey, path_and_query: &str) -> Option<KeyRange> {
+    pub(crate) fn range_beside(
+        &self,
+        target: &TargetKey,
+        path_and_query: &str,
+    ) -> Option<KeyRange> {
         let Target::Uri { origin, .. } = &target.target else { return None };
         let origin = String::from_utf8_lossy(origin).into_owned();
         Some(self.range_of(&TargetKey::uri(&self.query.apply(path_and_query), origin)))

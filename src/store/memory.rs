@@ -152,14 +152,14 @@ impl Store for MemoryStore {
         ready(Ok(keys.iter().map(|key| self.find(key)).collect()))
     }
 
-    fn get(&self, key: CacheKey) -> impl Future<Output = Result<Option<Stored>, StoreError>> + Send {
+    fn get(
+        &self,
+        key: CacheKey,
+    ) -> impl Future<Output = Result<Option<Stored>, StoreError>> + Send {
         ready(Ok(self.find(&key)))
     }
 
-    fn put_many(
-        &self,
-        entries: Vec<Entry>,
-    ) -> impl Future<Output = Result<(), StoreError>> + Send {
+    fn put_many(&self, entries: Vec<Entry>) -> impl Future<Output = Result<(), StoreError>> + Send {
         // one that does not fit does not keep the others out
         let results: Vec<_> = entries.into_iter().map(|entry| self.insert(entry)).collect();
         ready(results.into_iter().collect())
@@ -315,6 +315,9 @@ mod tests {
     #[test]
     fn a_bound_that_fits_nothing_is_refused() {
         let error = MemoryStore::builder().max_bytes(100).build().unwrap_err();
-        assert!(error.to_string().contains("\"100\"") && error.to_string().contains("4096"), "{error}");
+        assert!(
+            error.to_string().contains("\"100\"") && error.to_string().contains("4096"),
+            "{error}"
+        );
     }
 }

@@ -3,7 +3,7 @@
 mod boxed;
 mod error;
 mod memory;
-#[cfg(any())]
+#[cfg(feature = "mysql")]
 pub(crate) mod mysql;
 
 use std::future::Future;
@@ -49,7 +49,10 @@ pub trait Store: Clone + Send + Sync + 'static {
     ///
     /// # Errors
     /// As [`Store::get_many`].
-    fn get(&self, key: CacheKey) -> impl Future<Output = Result<Option<Stored>, StoreError>> + Send {
+    fn get(
+        &self,
+        key: CacheKey,
+    ) -> impl Future<Output = Result<Option<Stored>, StoreError>> + Send {
         async move { Ok(self.get_many(vec![key]).await?.pop().flatten()) }
     }
 
@@ -58,10 +61,7 @@ pub trait Store: Clone + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError`] when an entry could not be stored, [`StoreError::TooLarge`] when it never can.
-    fn put_many(
-        &self,
-        entries: Vec<Entry>,
-    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+    fn put_many(&self, entries: Vec<Entry>) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Stores one entry.
     ///

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use tower::{Layer, Service, ServiceExt};
-use tower_mysql_cache::{BoxStore, CacheBody, CacheHandle, CacheLayer, CacheStatus, MemoryStore};
+use tower_mysql_cache::{
+    BoxStore, CacheBody, CacheHandle, CacheLayer, CacheStatus, MemoryStore, MySqlStore,
+};
 
 use crate::support::{self, TestDatabase};
 
@@ -23,13 +25,20 @@ impl Kit {
     }
 
     pub(crate) async fn mysql() -> Self {
-        Self::memory()
+        let database = support::database().await;
+        // the suites count rows: culling at random would disturb them
+        let store = MySqlStore::builder(database.url()).expect("a URL").background_cull(false);
+        let store = store.connect().await.expect("connects");
+        store.migrate().await.expect("migrates");
+        Self { store: BoxStore::new(store), database: Some(database) }
     }
 
     /// Another process's view: a store of its own on the same database, the same store in memory.
     pub(crate) async fn neighbour(&self) -> BoxStore {
         match &self.database {
-            Some(_) => self.store.clone(),
+            Some(database) => {
+                BoxStore::new(MySqlStore::connect(database.url()).await.expect("connects"))
+            }
             None => self.store.clone(),
         }
     }

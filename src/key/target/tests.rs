@@ -28,7 +28,10 @@ fn key(uri: &str, host: &str) -> String {
 
 #[test]
 fn holds_prefix_version_target_and_origin() {
-    assert_eq!(key("/products?page=2", "Shop.Example"), "shop:1:/products?page=2 http://shop.example");
+    assert_eq!(
+        key("/products?page=2", "Shop.Example"),
+        "shop:1:/products?page=2 http://shop.example"
+    );
     assert_eq!(key_with(&rules(), "/", None), "shop:1:/ http://");
 }
 
@@ -66,8 +69,10 @@ fn hostile_targets_have_keys_of_their_own() {
     let long = format!("/{}", "a".repeat(8 * 1024));
     let longer = format!("/{}b", "a".repeat(8 * 1024));
     let emoji = "/\u{1f980}?q=\u{1f980}";
-    let targets =
-        ["/%00", "/%20", "/a%0ab", "/a", "/a%00", "/a;b", "/..", "/a//b", "/'\"--", emoji, &long, &longer];
+    let targets = [
+        "/%00", "/%20", "/a%0ab", "/a", "/a%00", "/a;b", "/..", "/a//b", "/'\"--", emoji, &long,
+        &longer,
+    ];
     let keys: Vec<_> = targets.iter().map(|target| key(target, "h")).collect();
     for (i, a) in keys.iter().enumerate() {
         assert!(a.len() <= super::super::MAX_KEY_BYTES);
@@ -170,7 +175,10 @@ fn a_bad_prefix_is_named_with_its_rule() {
     for bad in ["", "a:b", "a b", "é", &"x".repeat(65)] {
         let error = KeyRules::default().set_prefix(bad).unwrap_err();
         assert_eq!(error.setting(), "prefix");
-        assert!(error.to_string().contains(bad) && error.to_string().contains("1 to 64"), "{error}");
+        assert!(
+            error.to_string().contains(bad) && error.to_string().contains("1 to 64"),
+            "{error}"
+        );
     }
 }
 

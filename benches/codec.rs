@@ -1,0 +1,86 @@
+//! What encoding and decoding cost, as far as a store shows it: responses with few and many fields
+//! and with bodies that compress or do not, put into the table and got out of it again. The round trip
+//! to the database is in all of them: compare them with the first.
+//!
+//! ```sh
+//! cargo bench --bench codec
+//! ```
+
+mod common;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use common::{PREFIX, ok};
+use criterion::Criterion;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use tokio::runtime::Runtime;
+use tower_mysql_cache::{
+    CacheKey, Entry, KeyRange, LogPosition, MemoryStore, Store, Stored, StoredHead, StoredResponse,
+};
+
+fn main() {
+    let runtime = common::runtime();
+    common::run(|criterion| {
+        in_store(criterion, &runtime, "memory", &MemoryStore::new());
+        if let Some(store) = common::mysql(&runtime) {
+            in_store(criterion, &runtime, "mysql", &store);
+        }
+    });
+}
+
+fn in_store<St: Store>(criterion: &mut Criterion, runtime: &Runtime, name: &str, store: &St) {
+    let text = Bytes::from("<li class=\"product\">green tea, 100 g</li>\n".repeat(1_600));
+    let shapes = [
+        ("5 fields, 1 KiB", 5, common::body(1 << 10)),
+        ("30 fields, 1 KiB", 30, common::body(1 << 10)),
+        ("100 fields, 1 KiB", 100, common::body(1 << 10)),
+        ("5 fields, 64 KiB noise", 5, common::body(text.len())),
+        ("5 fields, 64 KiB text", 5, text),
+    ];
+    let mut group = criterion.benchmark_group(format!("put, {name}"));
+    for (shape, fields, body) in &shapes {
+        let entry = entry(store, shape, *fields, body);
+        group.bench_function(*shape, |b| {
+            b.to_async(runtime).iter(|| async { ok(store.put(entry.clone()).await) });
+        });
+    }
+    group.finish();
+    let mut group = criterion.benchmark_group(format!("get, {name}"));
+    for (shape, fields, body) in &shapes {
+        let entry = entry(store, shape, *fields, body);
+        let key = entry.key.clone();
+        ok(runtime.block_on(store.put(entry)));
+        group.bench_function(*shape, |b| {
+            b.to_async(runtime).iter(|| async { ok(store.get(key.clone()).await) });
+        });
+    }
+    group.finish();
+    ok(runtime.block_on(store.remove(KeyRange::starting_with(format!("{PREFIX}:")))));
+}
+
+fn entry<St: Store>(store: &St, shape: &str, fields: usize, body: &Bytes) -> Entry {
+    let now_ms = store.now_ms();
+    let mut headers = HeaderMap::new();
+    headers.insert("content-type", HeaderValue::from_static("text/html; charset=utf-8"));
+    for n in 1..fields {
+        let name = ok(HeaderName::try_from(format!("x-field-{n}")));
+        headers.insert(name, ok(HeaderValue::try_from(format!("value {n} of a field"))));
+    }
+    let head = StoredHead {
+        status: StatusCode::OK,
+        headers,
+        requested_ms: now_ms,
+        received_ms: now_ms,
+        initial_age_ms: 0,
+        fresh_until_ms: now_ms + 3_600_000,
+        gen_ms: 12,
+        shared: false,
+        vary: Vec::new(),
+        tags: Vec::new(),
+        position: LogPosition::default(),
+    };
+    let stored = StoredResponse { head: Arc::new(head), body: body.clone() };
+    let key = CacheKey::new(format!("{PREFIX}:1:/{} http://shop.example", shape.replace(' ', "-")));
+    Entry { key, stored: Stored::Response(stored), expires_ms: now_ms + 3_600_000 }
+}

@@ -1,0 +1,180 @@
+//! What the benchmarks share: services, stores, a database, and a table of ratios at the end.
+#![allow(dead_code, reason = "each benchmark uses a part")]
+
+mod report;
+
+use std::convert::Infallible;
+use std::env;
+use std::fmt::Display;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use tokio::runtime::Runtime;
+use tower::util::BoxCloneSyncService;
+use tower::{Layer, Service, ServiceExt};
+use tower_mysql_cache::{
+    CacheKey, CacheLayer, CullReport, Entry, KeyRange, MySqlStore, Store, StoreError, StoreStats,
+    Stored, StoredHead,
+};
+
+pub(crate) use report::run;
+
+/// The prefix of every key that a benchmark makes; its rows are removed at the end.
+pub(crate) const PREFIX: &str = "bench";
+
+pub(crate) type Body = Full<Bytes>;
+/// Boxed, so that the bare service and the cached ones are called in the same way.
+pub(crate) type Boxed = BoxCloneSyncService<Request<Body>, Response<Bytes>, Infallible>;
+
+/// A value, or the end of the run with the reason.
+pub(crate) fn ok<T, E: Display>(result: Result<T, E>) -> T {
+    result.unwrap_or_else(|error| {
+        eprintln!("benchmark: {error}");
+        std::process::exit(1)
+    })
+}
+
+pub(crate) fn runtime() -> Runtime {
+    ok(Runtime::new())
+}
+
+/// `bytes` of something that does not compress: a stored body is not to be smaller than it looks.
+pub(crate) fn body(bytes: usize) -> Bytes {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_be_bytes().first().copied().unwrap_or_default()
+    };
+    std::iter::repeat_with(next).take(bytes).collect()
+}
+
+/// A handler that costs nothing: its body is a handle on bytes that are there.
+pub(crate) fn bare(body: Bytes) -> Boxed {
+    boxed(handler(body))
+}
+
+/// The handler behind a layer.
+pub(crate) fn cached<St: Store>(layer: &CacheLayer<St>, body: Bytes) -> Boxed {
+    boxed(layer.layer(handler(body)))
+}
+
+fn handler(
+    body: Bytes,
+) -> impl Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
++ Clone
++ Send
++ Sync
++ 'static {
+    tower::service_fn(move |_: Request<Body>| {
+        let mut response = Response::new(Full::new(body.clone()));
+        let headers = response.headers_mut();
+        headers.insert("content-type", http::HeaderValue::from_static("application/octet-stream"));
+        headers.insert("x-request-id", http::HeaderValue::from_static("0191d9f4"));
+        async { Ok(response) }
+    })
+}
+
+/// Reads the body as a server would, and drops nothing of the response before it.
+fn boxed<S, RB>(service: S) -> Boxed
+where
+    S: Service<Request<Body>, Response = Response<RB>, Error = Infallible, Future: Send>,
+    S: Clone + Send + Sync + 'static,
+    RB: http_body::Body<Data = Bytes> + Send + 'static,
+{
+    let read = |response: Response<RB>| async move {
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        Ok(Response::from_parts(parts, body))
+    };
+    BoxCloneSyncService::new(service.and_then(read))
+}
+
+pub(crate) fn get(uri: &str) -> Request<Body> {
+    ok(Request::get(uri).body(Body::default()))
+}
+
+/// Sends one request; the answer's body is read.
+pub(crate) async fn send(service: &Boxed, request: Request<Body>) -> Response<Bytes> {
+    ok(service.clone().oneshot(request).await)
+}
+
+/// Stops the run when `uri` is not answered out of the store: a benchmark of hits must be one.
+pub(crate) async fn assert_hit(service: &Boxed, uri: &str) {
+    let response = send(service, get(uri)).await;
+    let status = response.headers().get("cache-status").cloned();
+    let is_hit = status.as_ref().is_some_and(|s| s.as_bytes().windows(5).any(|w| w == b"; hit"));
+    if !is_hit {
+        eprintln!("benchmark: {uri} should be a hit, but says {status:?}");
+        std::process::exit(1)
+    }
+}
+
+/// A store that answers at once and holds nothing: what the layer costs without one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NoStore;
+
+impl Store for NoStore {
+    async fn get_many(&self, keys: Vec<CacheKey>) -> Result<Vec<Option<Stored>>, StoreError> {
+        Ok(vec![None; keys.len()])
+    }
+    async fn put_many(&self, _: Vec<Entry>) -> Result<(), StoreError> {
+        Ok(())
+    }
+    async fn freshen(&self, _: CacheKey, _: Arc<StoredHead>, _: u64) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+    async fn remove(&self, _: KeyRange) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+    async fn cull(&self) -> Result<CullReport, StoreError> {
+        Ok(CullReport::default())
+    }
+    async fn stats(&self) -> Result<StoreStats, StoreError> {
+        Ok(StoreStats::default())
+    }
+}
+
+/// The database of `TEST_DATABASE_URL` or `DATABASE_URL`, else a private server that ends with this
+/// process; `None`, and a line on standard error, when there is none to be had.
+pub(crate) fn database() -> Option<&'static str> {
+    static URL: OnceLock<Option<(String, Option<Child>)>> = OnceLock::new();
+    let found = URL.get_or_init(|| {
+        let named =
+            ["TEST_DATABASE_URL", "DATABASE_URL"].iter().find_map(|name| env::var(name).ok());
+        let found = named.map(|url| (url, None)).or_else(private_server);
+        if found.is_none() {
+            eprintln!("benchmark: no database (scripts/db install mariadb): figures without MySQL");
+        }
+        found
+    });
+    found.as_ref().map(|(url, _)| url.as_str())
+}
+
+/// `scripts/db run` ends the server when its standard input closes, which it does with us.
+fn private_server() -> Option<(String, Option<Child>)> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/db");
+    let mut run = Command::new(script);
+    run.args(["run", "mariadb"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = run.spawn().ok()?;
+    let mut url = String::new();
+    BufReader::new(child.stdout.as_mut()?).read_line(&mut url).ok()?;
+    let url = url.trim_end().to_owned();
+    (!url.is_empty()).then_some((url, Some(child)))
+}
+
+/// A store on [`database`], with its table.
+pub(crate) fn mysql(runtime: &Runtime) -> Option<MySqlStore> {
+    let url = database()?;
+    let store = async {
+        let store = MySqlStore::connect(url).await?;
+        store.migrate().await?;
+        Ok::<_, StoreError>(store)
+    };
+    Some(ok(runtime.block_on(store)))
+}

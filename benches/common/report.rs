@@ -1,0 +1,82 @@
+//! How what was measured relates: the first of each group is 1.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use criterion::Criterion;
+use serde_json::Value;
+
+struct Measured {
+    at: SystemTime,
+    group: String,
+    function: String,
+    nanos: f64,
+}
+
+/// Runs a benchmark, then shows its ratios.
+pub(crate) fn run(benchmark: impl FnOnce(&mut Criterion)) {
+    let results = results();
+    let began = SystemTime::now();
+    let mut criterion = Criterion::default().output_directory(&results).configure_from_args();
+    benchmark(&mut criterion);
+    criterion.final_summary();
+
+    let mut measured = Vec::new();
+    collect(&results, began, &mut measured);
+    measured.sort_by_key(|measured| measured.at);
+    let mut first: Option<&Measured> = None;
+    for this in &measured {
+        let base = first.filter(|first| first.group == this.group).unwrap_or(this);
+        if std::ptr::eq(base, this) {
+            println!("\n{}", this.group);
+            first = Some(this);
+        }
+        println!(
+            "  {:<36} {:>10} {:>9.2}x",
+            this.function,
+            time(this.nanos),
+            this.nanos / base.nanos
+        );
+    }
+}
+
+/// `criterion` in the target directory that this benchmark was built in.
+fn results() -> PathBuf {
+    let program = std::env::current_exe().unwrap_or_default(); // target/release/deps/NAME
+    program.ancestors().nth(3).unwrap_or(Path::new("target")).join("criterion")
+}
+
+/// What has been written below `directory` since `began`.
+fn collect(directory: &Path, began: SystemTime, measured: &mut Vec<Measured>) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() && entry.file_name() == "new" {
+            measured.extend(read(&path).filter(|measured| measured.at >= began));
+        } else if path.is_dir() {
+            collect(&path, began, measured);
+        }
+    }
+}
+
+fn read(directory: &Path) -> Option<Measured> {
+    let json = |file: &str| -> Option<Value> {
+        serde_json::from_slice(&fs::read(directory.join(file)).ok()?).ok()
+    };
+    let (names, estimates) = (json("benchmark.json")?, json("estimates.json")?);
+    let name = |field: &str| names.get(field).and_then(Value::as_str).map(str::to_owned);
+    Some(Measured {
+        at: fs::metadata(directory.join("estimates.json")).ok()?.modified().ok()?,
+        group: name("group_id")?,
+        function: name("function_id")?,
+        nanos: estimates.pointer("/median/point_estimate")?.as_f64()?,
+    })
+}
+
+fn time(nanos: f64) -> String {
+    match nanos {
+        n if n < 1e3 => format!("{n:.0} ns"),
+        n if n < 1e6 => format!("{:.2} us", n / 1e3),
+        n => format!("{:.2} ms", n / 1e6),
+    }
+}

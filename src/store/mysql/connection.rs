@@ -1,0 +1,302 @@
+//! One connection: how it is opened, set up, used within deadlines and replaced.
+//!
+//! Only the store's own tasks hold connections. sqlx's queries do not survive being dropped half way
+//! (the answer stays on the wire), so no query is ever cancelled by a request, and a connection whose
+//! query ran out of time is dropped, never used again.
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use rand::RngExt;
+use sqlx::mysql::{MySqlArguments, MySqlConnection, MySqlRow};
+use sqlx::query::Query;
+use sqlx::{Connection as _, MySql, Row as _};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::failure::Failure;
+use super::options::Settings;
+use super::shared::{DbClock, Shared};
+use super::sql::{Text, safe};
+use crate::store::StoreError;
+
+/// What a connection is for: it decides how long its statements may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Lookups: `query_timeout`.
+    Lookups,
+    /// Writes and maintenance: `write_timeout`.
+    Writes,
+    /// Creating and describing tables: ten times `write_timeout`.
+    Schema,
+}
+
+impl Role {
+    pub(super) fn deadline(self, settings: &Settings) -> Duration {
+        match self {
+            Self::Lookups => settings.query_timeout,
+            Self::Writes => settings.write_timeout,
+            Self::Schema => settings.write_timeout.saturating_mul(10),
+        }
+    }
+}
+
+/// A statement with what it binds.
+pub(super) type Statement = Query<'static, MySql, MySqlArguments>;
+
+/// The statement for a text of the store.
+pub(super) fn statement(text: &Text) -> Statement {
+    sqlx::query(safe(text))
+}
+
+/// An open connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    inner: MySqlConnection,
+    deadline: Duration,
+    pub(super) used: Instant,
+}
+
+/// What was learnt about the server when connecting.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) version: String,
+    pub(super) max_packet: usize,
+}
+
+/// Times the clock is read at the start; the best answer counts.
+const CLOCK_SAMPLES: usize = 3;
+
+impl Connection {
+    /// Opens a connection within `connect_timeout`.
+    ///
+    /// # Errors
+    /// [`StoreError::Connect`].
+    pub(super) async fn open(settings: &Settings, role: Role) -> Result<Self, StoreError> {
+        within(settings.connect_timeout, async {
+            let mut inner = MySqlConnection::connect_with(&settings.options).await?;
+            set_up(&mut inner, role.deadline(settings)).await?;
+            Ok(Self { inner, deadline: role.deadline(settings), used: Instant::now() })
+        })
+        .await
+    }
+
+    /// Opens the first connection, within `connect_timeout`, and learns what the store needs to know.
+    ///
+    /// # Errors
+    /// [`StoreError::Connect`].
+    pub(super) async fn first(
+        settings: &Settings,
+        clock: &DbClock,
+    ) -> Result<(Self, Server), StoreError> {
+        within(settings.connect_timeout, async {
+            let mut inner = MySqlConnection::connect_with(&settings.options).await?;
+            let deadline = Role::Lookups.deadline(settings);
+            set_up(&mut inner, deadline).await?;
+            let row = sqlx::query(
+                "SELECT CAST(VERSION() AS CHAR) AS version, \
+                 CAST(@@max_allowed_packet AS UNSIGNED) AS max_packet",
+            )
+            .fetch_one(&mut inner)
+            .await?;
+            let max_packet: u64 = row.try_get("max_packet")?;
+            let server = Server {
+                version: row.try_get("version")?,
+                max_packet: usize::try_from(max_packet).unwrap_or(usize::MAX),
+            };
+            for _ in 0..CLOCK_SAMPLES {
+                read_clock(&mut inner, clock).await?;
+            }
+            Ok((Self { inner, deadline, used: Instant::now() }, server))
+        })
+        .await
+    }
+
+    /// Runs a statement that answers with rows.
+    ///
+    /// # Errors
+    /// [`Failure`]; the caller drops the connection if it says so.
+    pub(super) async fn rows(
+        &mut self,
+        statement: Statement,
+        shared: &Shared,
+    ) -> Result<Vec<MySqlRow>, Failure> {
+        let answer = timeout(self.deadline, statement.fetch_all(&mut self.inner)).await;
+        self.judge(answer, shared)
+    }
+
+    /// Runs a statement that answers with a number of rows affected (matched, for updates).
+    ///
+    /// # Errors
+    /// As [`Connection::rows`].
+    pub(super) async fn run(
+        &mut self,
+        statement: Statement,
+        shared: &Shared,
+    ) -> Result<u64, Failure> {
+        let answer = timeout(self.deadline, statement.execute(&mut self.inner)).await;
+        self.judge(answer, shared).map(|done| done.rows_affected())
+    }
+
+    /// Runs one statement of a text that binds nothing and is not prepared.
+    ///
+    /// # Errors
+    /// As [`Connection::rows`].
+    pub(super) async fn run_text(&mut self, text: &Text, shared: &Shared) -> Result<(), Failure> {
+        let raw = sqlx::raw_sql(safe(text));
+        let answer = timeout(self.deadline, raw.execute(&mut self.inner)).await;
+        self.judge(answer, shared).map(|_| ())
+    }
+
+    /// Reads the database's clock.
+    ///
+    /// # Errors
+    /// As [`Connection::rows`].
+    pub(super) async fn read_clock(&mut self, shared: &Shared) -> Result<(), Failure> {
+        let answer = timeout(self.deadline, read_clock(&mut self.inner, &shared.clock)).await;
+        self.judge(answer, shared)
+    }
+
+    /// Sees whether the server is still there.
+    ///
+    /// # Errors
+    /// As [`Connection::rows`].
+    pub(super) async fn ping(&mut self, shared: &Shared) -> Result<(), Failure> {
+        let answer = timeout(self.deadline, self.inner.ping()).await;
+        self.judge(answer, shared)
+    }
+
+    /// Gives back what a large statement made the connection allocate.
+    pub(super) fn shrink(&mut self) {
+        self.inner.shrink_buffers();
+    }
+
+    /// Tells the server good-bye, if it listens.
+    pub(super) async fn close(self) {
+        const PATIENCE: Duration = Duration::from_millis(200);
+        let _ = timeout(PATIENCE, self.inner.close()).await;
+    }
+
+    fn judge<T>(
+        &mut self,
+        answer: Result<Result<T, sqlx::Error>, tokio::time::error::Elapsed>,
+        shared: &Shared,
+    ) -> Result<T, Failure> {
+        self.used = Instant::now();
+        match answer {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(Failure::of(error, &shared.settings.table)),
+            Err(_) => Err(Failure::timeout()),
+        }
+    }
+}
+
+async fn within<T>(
+    limit: Duration,
+    connecting: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, StoreError> {
+    let outcome = timeout(limit, connecting).await.unwrap_or_else(|_| {
+        let message = format!("no answer within {limit:?}");
+        Err(std::io::Error::new(std::io::ErrorKind::TimedOut, message).into())
+    });
+    outcome.map_err(|error| StoreError::Connect(std::sync::Arc::new(error)))
+}
+
+/// Sets a session up: autocommit in READ COMMITTED (range deletes then lock no gaps), strict (nothing
+/// is cut off silently), UTC, and with the server giving up when we do.
+async fn set_up(connection: &mut MySqlConnection, deadline: Duration) -> Result<(), sqlx::Error> {
+    for text in [
+        "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+        "SET SESSION autocommit = 1, time_zone = '+00:00', innodb_lock_wait_timeout = 1, \
+         sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
+    ] {
+        sqlx::raw_sql(text).execute(&mut *connection).await?;
+    }
+    // MySQL and TiDB have the first (in ms, for SELECT), MariaDB the second (in s, for everything).
+    // Without either the client's deadline is all there is.
+    let ms = deadline.as_millis().max(1);
+    let seconds = deadline.as_secs_f64();
+    for text in [
+        format!("SET SESSION max_execution_time = {ms}"),
+        format!("SET SESSION max_statement_time = {seconds:.3}"),
+    ] {
+        match sqlx::raw_sql(sqlx::AssertSqlSafe(text)).execute(&mut *connection).await {
+            Ok(_) => return Ok(()),
+            Err(sqlx::Error::Database(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+async fn read_clock(connection: &mut MySqlConnection, clock: &DbClock) -> Result<(), sqlx::Error> {
+    let asked = Instant::now();
+    let row = sqlx::query("SELECT CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS UNSIGNED) AS now_ms")
+        .fetch_one(connection)
+        .await?;
+    let answered = Instant::now();
+    clock.observe(row.try_get("now_ms")?, asked, answered);
+    Ok(())
+}
+
+/// Waits between attempts to connect: 50 ms, doubling to 5 s, each shortened by up to a half so that
+/// many processes do not come back at once.
+#[derive(Debug, Default)]
+pub(super) struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    const FIRST: Duration = Duration::from_millis(50);
+    const LONGEST: Duration = Duration::from_secs(5);
+
+    /// The next wait.
+    pub(super) fn next(&mut self) -> Duration {
+        let whole = Self::FIRST.saturating_mul(1 << self.failures.min(16)).min(Self::LONGEST);
+        self.failures += 1;
+        whole.mul_f64(rand::rng().random_range(0.5..=1.0))
+    }
+}
+
+/// Opens a connection, however long it takes. `None` when the store is closed first.
+pub(super) async fn reopen(
+    shared: &Shared,
+    role: Role,
+    stop: &mut watch::Receiver<bool>,
+) -> Option<Connection> {
+    let mut backoff = Backoff::default();
+    loop {
+        let attempt = tokio::select! {
+            attempt = Connection::open(&shared.settings, role) => attempt,
+            () = stopped(stop) => return None,
+        };
+        match attempt {
+            Ok(connection) => return Some(connection),
+            Err(error) => shared.failed("connecting", &error),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(backoff.next()) => {}
+            () = stopped(stop) => return None,
+        }
+    }
+}
+
+/// Resolves when the store is closed or its last handle is gone.
+pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_five_seconds() {
+        let mut backoff = Backoff::default();
+        for whole in [50, 100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000] {
+            let wait = backoff.next();
+            assert!(wait >= Duration::from_millis(whole / 2), "{wait:?}");
+            assert!(wait <= Duration::from_millis(whole), "{wait:?}");
+        }
+    }
+}

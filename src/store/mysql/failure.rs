@@ -1,0 +1,160 @@
+//! What a failed statement means: for those who wait, for the connection, and for trying again.
+
+use std::sync::Arc;
+
+use sqlx::mysql::MySqlDatabaseError;
+
+use super::sql::TableName;
+use crate::store::StoreError;
+
+/// A failed statement.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) error: StoreError,
+    pub(super) then: Then,
+}
+
+/// What to do about a failed statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Then {
+    /// The connection is sound.
+    GoOn,
+    /// The connection is sound, and the statement may succeed in a moment.
+    TryAgain,
+    /// The connection is of no use any more.
+    Reconnect,
+    /// The connection was gone before the statement: a new one may well serve it.
+    ReconnectAndTryAgain,
+}
+
+impl Then {
+    /// Whether the connection has to be dropped.
+    pub(super) fn drops(self) -> bool {
+        matches!(self, Self::Reconnect | Self::ReconnectAndTryAgain)
+    }
+}
+
+impl Failure {
+    /// A statement over its deadline: what the connection is in the middle of is unknown.
+    pub(super) fn timeout() -> Self {
+        Self { error: StoreError::Timeout, then: Then::Reconnect }
+    }
+
+    /// The server's number for the error.
+    pub(super) fn number(&self) -> Option<u16> {
+        let StoreError::Database(source) = &self.error else { return None };
+        let sqlx::Error::Database(error) = source.downcast_ref::<sqlx::Error>()? else {
+            return None;
+        };
+        error.try_downcast_ref::<MySqlDatabaseError>().map(MySqlDatabaseError::number)
+    }
+
+    /// Judges an error of sqlx.
+    pub(super) fn of(error: sqlx::Error, table: &TableName) -> Self {
+        let then = match &error {
+            sqlx::Error::Database(database) => {
+                let number = database
+                    .try_downcast_ref::<MySqlDatabaseError>()
+                    .map_or(0, MySqlDatabaseError::number);
+                if matches!(number, INTERRUPTED | STATEMENT_TIMEOUT | QUERY_TIMEOUT) {
+                    return Self { error: StoreError::Timeout, then: Then::GoOn };
+                }
+                if let Some(problem) = schema_problem(number, database.message()) {
+                    let error = StoreError::Schema { table: table.plain(), problem };
+                    return Self { error, then: Then::GoOn };
+                }
+                after(number)
+            }
+            sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed => Then::ReconnectAndTryAgain,
+            sqlx::Error::ColumnNotFound(_)
+            | sqlx::Error::ColumnDecode { .. }
+            | sqlx::Error::ColumnIndexOutOfBounds { .. }
+            | sqlx::Error::Decode(_) => {
+                let problem = format!("has another shape ({error}): {OTHER_SHAPE}");
+                let error = StoreError::Schema { table: table.plain(), problem };
+                return Self { error, then: Then::GoOn };
+            }
+            _ => Then::Reconnect,
+        };
+        Self { error: StoreError::Database(Arc::new(error)), then }
+    }
+}
+
+/// What to do about a table of another shape.
+pub(super) const OTHER_SHAPE: &str = "`migrate()` creates missing tables and never alters one: \
+                                      choose another table name, or drop it and call `migrate()`";
+
+/// What to do about a missing table.
+pub(super) const MISSING: &str = "does not exist: call `migrate()`, or create it from `ddl()`";
+
+/// ER_QUERY_INTERRUPTED
+const INTERRUPTED: u16 = 1317;
+/// ER_STATEMENT_TIMEOUT of MariaDB (`max_statement_time`)
+const STATEMENT_TIMEOUT: u16 = 1969;
+/// ER_QUERY_TIMEOUT of MySQL (`max_execution_time`)
+const QUERY_TIMEOUT: u16 = 3024;
+
+fn schema_problem(number: u16, message: &str) -> Option<String> {
+    match number {
+        // ER_NO_SUCH_TABLE, ER_BAD_DB_ERROR
+        1146 | 1049 => Some(MISSING.to_owned()),
+        // ER_BAD_FIELD_ERROR, ER_WRONG_VALUE_COUNT_ON_ROW, ER_NO_DEFAULT_FOR_FIELD,
+        // ER_TRUNCATED_WRONG_VALUE_FOR_FIELD, ER_DATA_TOO_LONG, ER_WARN_DATA_OUT_OF_RANGE,
+        // WARN_DATA_TRUNCATED
+        1054 | 1136 | 1364 | 1366 | 1406 | 1264 | 1265 => {
+            Some(format!("has another shape ({message}): {OTHER_SHAPE}"))
+        }
+        _ => None,
+    }
+}
+
+fn after(number: u16) -> Then {
+    match number {
+        // ER_LOCK_DEADLOCK, ER_LOCK_WAIT_TIMEOUT, ER_CHECKREAD, ER_NEED_REPREPARE,
+        // ER_TABLE_DEF_CHANGED
+        1213 | 1205 | 1020 | 1615 | 1412 => Then::TryAgain,
+        // ER_SERVER_SHUTDOWN, ER_UNKNOWN_STMT_HANDLER, ER_CONNECTION_KILLED of MariaDB,
+        // ER_CLIENT_INTERACTION_TIMEOUT
+        1053 | 1243 | 1927 | 4031 => Then::ReconnectAndTryAgain,
+        // ER_NET_PACKET_TOO_LARGE: the server hangs up
+        1153 => Then::Reconnect,
+        // not a primary (any more): ER_UNKNOWN_COM_ERROR (Galera), ER_OPTION_PREVENTS_STATEMENT,
+        // ER_READ_ONLY_MODE, ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION; the name may lead to another
+        // server by now
+        1047 | 1290 | 1836 | 1792 => Then::Reconnect,
+        _ => Then::GoOn,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_may_pass_is_tried_again() {
+        assert_eq!(after(1213), Then::TryAgain);
+        assert_eq!(after(1205), Then::TryAgain);
+        assert_eq!(after(1153), Then::Reconnect);
+        assert_eq!(after(1836), Then::Reconnect);
+        assert_eq!(after(1062), Then::GoOn);
+        assert!(Then::ReconnectAndTryAgain.drops() && !Then::TryAgain.drops());
+    }
+
+    #[test]
+    fn a_missing_table_or_column_says_what_to_do() {
+        let missing = schema_problem(1146, "").unwrap();
+        assert!(missing.contains("call `migrate()`"), "{missing}");
+        let shape = schema_problem(1054, "Unknown column 'head' in 'SELECT'").unwrap();
+        assert!(shape.contains("'head'") && shape.contains("never alters"), "{shape}");
+        assert_eq!(schema_problem(1213, ""), None);
+    }
+
+    #[test]
+    fn a_lost_connection_is_replaced() {
+        let table = TableName::parse("t").unwrap();
+        let lost = sqlx::Error::Io(std::io::ErrorKind::BrokenPipe.into());
+        assert_eq!(Failure::of(lost, &table).then, Then::ReconnectAndTryAgain);
+        assert_eq!(Failure::of(sqlx::Error::Protocol("?".into()), &table).then, Then::Reconnect);
+        assert!(Failure::timeout().then.drops());
+    }
+}

@@ -1,0 +1,227 @@
+//! The queue between requests and the lanes that read.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, oneshot};
+
+use super::codec::RawRow;
+use super::shared::lock;
+use super::sql::MAX_KEYS;
+use crate::store::StoreError;
+
+/// The hash of a key, as in the table.
+pub(super) type Hash = [u8; 16];
+
+/// One row or none for each hash, in their order.
+pub(super) type Answer = Result<Vec<Option<RawRow>>, StoreError>;
+
+/// Keys that somebody waits for.
+#[derive(Debug)]
+pub(super) struct Lookup {
+    /// At most [`MAX_KEYS`].
+    pub(super) hashes: Vec<Hash>,
+    since: Instant,
+    pub(super) answer: oneshot::Sender<Answer>,
+}
+
+/// The queue. Nobody waits in it while no lane is connected, or longer than `patience`.
+#[derive(Debug)]
+pub(super) struct Lookups {
+    state: Mutex<State>,
+    /// Something waits, for connected lanes.
+    pub(super) work: Notify,
+    /// More waits than the connected lanes take at once, for lanes that were never opened.
+    pub(super) more: Notify,
+    max_keys: usize,
+    patience: Duration,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: VecDeque<Lookup>,
+    keys: usize,
+    lanes: usize,
+    closed: bool,
+}
+
+impl Lookups {
+    pub(super) fn new(max_keys: usize, patience: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::default(),
+            work: Notify::new(),
+            more: Notify::new(),
+            max_keys,
+            patience,
+        })
+    }
+
+    /// Queues a lookup of at most [`MAX_KEYS`] keys.
+    ///
+    /// # Errors
+    /// At once: [`StoreError::Unavailable`] without a connected lane, [`StoreError::Overloaded`] when
+    /// too many keys wait, [`StoreError::Closed`].
+    pub(super) fn push(&self, hashes: Vec<Hash>) -> Result<oneshot::Receiver<Answer>, StoreError> {
+        let (answer, receiver) = oneshot::channel();
+        let mut state = lock(&self.state);
+        if state.closed {
+            return Err(StoreError::Closed);
+        }
+        if state.lanes == 0 {
+            return Err(StoreError::Unavailable);
+        }
+        if state.keys > 0 && state.keys + hashes.len() > self.max_keys {
+            return Err(StoreError::Overloaded);
+        }
+        state.keys += hashes.len();
+        state.waiting.push_back(Lookup { hashes, since: Instant::now(), answer });
+        let behind = state.waiting.len() > 1;
+        drop(state);
+        self.work.notify_one();
+        if behind {
+            self.more.notify_one();
+        }
+        Ok(receiver)
+    }
+
+    /// Takes what waits, [`MAX_KEYS`] keys at most. Those that nobody waits for any more are left out,
+    /// those that have waited too long are told so.
+    pub(super) fn take(&self) -> Vec<Lookup> {
+        let now = Instant::now();
+        let (mut batch, mut keys, mut late) = (Vec::new(), 0, Vec::new());
+        let mut state = lock(&self.state);
+        while let Some(next) = state.waiting.front() {
+            if keys + next.hashes.len() > MAX_KEYS {
+                break;
+            }
+            let Some(next) = state.waiting.pop_front() else { break };
+            state.keys -= next.hashes.len();
+            if next.answer.is_closed() {
+                continue;
+            }
+            if now.duration_since(next.since) > self.patience {
+                late.push(next);
+                continue;
+            }
+            keys += next.hashes.len();
+            batch.push(next);
+        }
+        let left = !state.waiting.is_empty();
+        drop(state);
+        if left {
+            self.work.notify_one();
+        }
+        for lookup in late {
+            let _ = lookup.answer.send(Err(StoreError::Timeout));
+        }
+        batch
+    }
+
+    /// Counts a lane as connected until the guard goes.
+    pub(super) fn lane_up(self: &Arc<Self>) -> LaneUp {
+        lock(&self.state).lanes += 1;
+        LaneUp(Arc::clone(self))
+    }
+
+    /// Refuses everything from now on.
+    pub(super) fn close(&self) {
+        let mut state = lock(&self.state);
+        state.closed = true;
+        let waiting = state.clear();
+        drop(state);
+        fail(waiting, &StoreError::Closed);
+    }
+}
+
+impl State {
+    fn clear(&mut self) -> VecDeque<Lookup> {
+        self.keys = 0;
+        std::mem::take(&mut self.waiting)
+    }
+}
+
+fn fail(waiting: impl IntoIterator<Item = Lookup>, error: &StoreError) {
+    for lookup in waiting {
+        let _ = lookup.answer.send(Err(error.clone()));
+    }
+}
+
+/// A lane is connected. When the last of these goes, everything that waits fails.
+#[derive(Debug)]
+pub(super) struct LaneUp(Arc<Lookups>);
+
+impl Drop for LaneUp {
+    fn drop(&mut self) {
+        let mut state = lock(&self.0.state);
+        state.lanes = state.lanes.saturating_sub(1);
+        let waiting = if state.lanes == 0 { state.clear() } else { VecDeque::new() };
+        drop(state);
+        fail(waiting, &StoreError::Unavailable);
+        self.0.work.notify_one(); // this lane may have been woken for work that it did not take
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    fn hashes(n: u8) -> Vec<Hash> {
+        (0..n).map(|i| [i; 16]).collect()
+    }
+
+    #[test]
+    fn nobody_waits_without_a_lane() {
+        let queue = Lookups::new(100, PATIENCE);
+        assert!(matches!(queue.push(hashes(1)), Err(StoreError::Unavailable)));
+        let (one, two) = (queue.lane_up(), queue.lane_up());
+        let mut waiting = queue.push(hashes(1)).unwrap();
+        drop(one);
+        assert!(waiting.try_recv().is_err());
+        drop(two);
+        assert!(matches!(waiting.try_recv(), Ok(Err(StoreError::Unavailable))));
+    }
+
+    #[test]
+    fn a_batch_takes_what_waits_up_to_64_keys() {
+        let queue = Lookups::new(1000, PATIENCE);
+        let _lane = queue.lane_up();
+        let _waiting = [40, 20, 10].map(|n| queue.push(hashes(n)).unwrap());
+        let sizes = |batch: Vec<Lookup>| batch.iter().map(|l| l.hashes.len()).collect::<Vec<_>>();
+        assert_eq!(sizes(queue.take()), [40, 20]);
+        assert_eq!(sizes(queue.take()), [10]);
+        assert!(queue.take().is_empty());
+    }
+
+    #[test]
+    fn the_queue_is_bounded_in_keys() {
+        let queue = Lookups::new(64, PATIENCE);
+        let _lane = queue.lane_up();
+        let _waiting = queue.push(hashes(60)).unwrap();
+        assert!(matches!(queue.push(hashes(5)), Err(StoreError::Overloaded)));
+        assert!(queue.push(hashes(4)).is_ok());
+    }
+
+    #[test]
+    fn the_gone_are_left_out_and_the_late_are_told() {
+        let queue = Lookups::new(64, Duration::ZERO);
+        let _lane = queue.lane_up();
+        drop(queue.push(hashes(1)).unwrap());
+        let mut late = queue.push(hashes(1)).unwrap();
+        std::thread::sleep(Duration::from_millis(2));
+        assert!(queue.take().is_empty());
+        assert!(matches!(late.try_recv(), Ok(Err(StoreError::Timeout))));
+    }
+
+    #[test]
+    fn a_closed_queue_says_so() {
+        let queue = Lookups::new(64, PATIENCE);
+        let _lane = queue.lane_up();
+        let mut waiting = queue.push(hashes(1)).unwrap();
+        queue.close();
+        assert!(matches!(waiting.try_recv(), Ok(Err(StoreError::Closed))));
+        assert!(matches!(queue.push(hashes(1)), Err(StoreError::Closed)));
+    }
+}

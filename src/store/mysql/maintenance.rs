@@ -1,0 +1,458 @@
+//! The task that keeps the table in order: culls windows, estimates sizes, keeps the clock.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use rand::RngExt;
+use rand::rngs::StdRng;
+use sqlx::Row as _;
+use sqlx::mysql::MySqlRow;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use super::connection::{Backoff, Connection, Role, statement, stopped};
+use super::cull::{Census, EXAMINED, Estimates, Grip, Limits, STEP, Seen, Tally, choose};
+use super::failure::{Failure, Then};
+use super::lookups::Hash;
+use super::owned::{Owned, owner};
+use super::reader::{hash_of, padded};
+use super::shared::Shared;
+use super::sql::MAX_KEYS;
+use crate::store::{CullReport, StoreError};
+
+/// How often the database's clock is read.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Rows that the figures of `stats` are drawn from: within 2 to 3 % of the truth.
+const STATS_ROWS: u64 = 1024;
+
+/// Times that a deletion is tried over deadlocks and lock waits.
+const ATTEMPTS: u32 = 3;
+
+/// Passes of a whole cull over the table to evict what one pass has left.
+const EVICTION_PASSES: usize = 3;
+
+/// What callers ask for.
+#[derive(Debug)]
+pub(super) enum Command {
+    Cull(oneshot::Sender<Result<CullReport, StoreError>>),
+    Stats(oneshot::Sender<Result<Figures, StoreError>>),
+}
+
+/// How much is stored.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Figures {
+    pub(super) entries: u64,
+    pub(super) bytes: u64,
+    pub(super) exact: bool,
+}
+
+/// How hard a cull takes hold of each prefix, and in how many windows.
+struct Plan {
+    grips: HashMap<Vec<u8>, Grip>,
+    windows: f64,
+}
+
+/// The maintaining task and what it owns.
+pub(super) struct Maintenance {
+    pub(super) shared: Arc<Shared>,
+    pub(super) owned: Arc<Owned>,
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) random: StdRng,
+    pub(super) stop: watch::Receiver<bool>,
+    pub(super) estimates: Estimates,
+    pub(super) link: Link,
+}
+
+/// The task's connection, if there is one, and when to try for another.
+#[derive(Debug, Default)]
+pub(super) struct Link {
+    connection: Option<Connection>,
+    backoff: Backoff,
+    not_before: Option<Instant>,
+}
+
+impl Link {
+    /// The connection, opened if need be.
+    async fn get(&mut self, shared: &Shared) -> Result<&mut Connection, StoreError> {
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => {
+                if self.not_before.is_some_and(|at| Instant::now() < at) {
+                    return Err(StoreError::Unavailable);
+                }
+                match Connection::open(&shared.settings, Role::Writes).await {
+                    Ok(connection) => {
+                        self.backoff = Backoff::default();
+                        connection
+                    }
+                    Err(error) => {
+                        self.not_before = Some(Instant::now() + self.backoff.next());
+                        shared.failed("connecting", &error);
+                        return Err(error);
+                    }
+                }
+            }
+        };
+        Ok(self.connection.insert(connection))
+    }
+
+    /// Counts a failure and drops the connection if it is of no use any more.
+    fn failed(&mut self, shared: &Shared, doing: &'static str, failure: Failure) -> StoreError {
+        if failure.then.drops() {
+            self.connection = None;
+        }
+        shared.failed(doing, &failure.error);
+        failure.error
+    }
+}
+
+impl Maintenance {
+    /// Works until the store is closed.
+    pub(super) async fn run(mut self) {
+        let mut clock = interval(CLOCK_INTERVAL);
+        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        clock.tick().await; // the first is due at once, and the clock was read when connecting
+        let background = self.shared.settings.background_cull;
+        let mut idle = self.next_idle();
+        let mut stop = self.stop.clone();
+        loop {
+            tokio::select! {
+                () = stopped(&mut stop) => break,
+                command = self.commands.recv() => match command {
+                    Some(Command::Cull(answer)) => self.cull_all(answer).await,
+                    Some(Command::Stats(answer)) => {
+                        let figures = self.stats().await;
+                        let _ = answer.send(figures);
+                    }
+                    None => break,
+                },
+                () = self.owned.cull.notified(), if background => {
+                    self.cull_windows().await;
+                    idle = self.next_idle();
+                }
+                () = sleep_until(idle), if background => {
+                    self.cull_windows().await;
+                    idle = self.next_idle();
+                }
+                _ = clock.tick() => self.read_clock().await,
+            }
+        }
+        if let Some(connection) = self.link.connection.take() {
+            connection.close().await;
+        }
+    }
+
+    /// When to cull if nothing happens: give or take a tenth, so that many processes spread.
+    fn next_idle(&mut self) -> Instant {
+        let factor = self.random.random_range(0.9..=1.1);
+        Instant::now() + self.shared.settings.idle_cull_interval.mul_f64(factor)
+    }
+
+    async fn read_clock(&mut self) {
+        let Ok(connection) = self.link.get(&self.shared).await else { return };
+        if let Err(failure) = connection.read_clock(&self.shared).await {
+            self.link.failed(&self.shared, "reading the clock", failure);
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        let settings = &self.shared.settings;
+        Limits { rows: settings.max_entries, bytes: settings.max_bytes }
+    }
+
+    /// A cull in the background.
+    async fn cull_windows(&mut self) {
+        let window = (EXAMINED / self.shared.settings.cull_probability).ceil() as u64;
+        let plan = self.plan(window);
+        for _ in 0..plan.windows as u64 {
+            match self.window(window, Some(&plan)).await {
+                Ok((tally, _)) => self.estimates.push(tally),
+                Err(_) => return,
+            }
+        }
+        self.shared.counters.culls.fetch_add(1, Relaxed);
+    }
+
+    fn plan(&mut self, window: u64) -> Plan {
+        let written = self.owned.take();
+        let mut plan = Plan { grips: HashMap::with_capacity(written.len()), windows: 1.0 };
+        let all = self.estimates.all();
+        for (prefix, rows) in written {
+            let size = self.estimates.of(&prefix);
+            let grip = match (size, all) {
+                (Some(size), Some(all)) => Grip::new(size, all, &self.limits(), rows, window),
+                _ => Grip::default(),
+            };
+            plan.windows = plan.windows.max(grip.windows());
+            plan.grips.insert(prefix, grip);
+        }
+        plan
+    }
+
+    /// Looks at `want` rows from a random point on, round the end of the key space once; with a plan it
+    /// removes what has expired among them and evicts.
+    async fn window(
+        &mut self,
+        want: u64,
+        plan: Option<&Plan>,
+    ) -> Result<(Tally, CullReport), StoreError> {
+        let outcome = self.walk_window(want, plan).await;
+        outcome.map_err(|failure| match failure {
+            Ok(failure) => self.link.failed(&self.shared, "a cull", failure),
+            Err(error) => error,
+        })
+    }
+
+    async fn walk_window(
+        &mut self,
+        want: u64,
+        plan: Option<&Plan>,
+    ) -> Result<(Tally, CullReport), Result<Failure, StoreError>> {
+        let owned = self.owned.prefixes();
+        let start: u128 = self.random.random();
+        let mut tally = Tally::new(start, owned.iter());
+        let mut report = CullReport::default();
+        let (mut from, mut wrapped) = (start, false);
+        while report.examined < want {
+            let limit = (want - report.examined).min(STEP as u64);
+            let mut rows = self.step(from, limit).await?;
+            let at_the_end = (rows.len() as u64) < limit;
+            let next = rows.last().and_then(|row| row.hash.checked_add(1));
+            let around = wrapped && rows.last().is_some_and(|row| row.hash >= start);
+            if around {
+                rows.retain(|row| row.hash < start);
+            }
+            report.examined += rows.len() as u64;
+            tally.add(&rows);
+            if let Some(plan) = plan {
+                self.clean(&rows, plan, &mut report).await.map_err(Ok)?;
+            }
+            match next {
+                _ if around => {
+                    tally.close();
+                    break;
+                }
+                Some(next) if !at_the_end => from = next,
+                _ if wrapped || start == 0 => {
+                    tally.close();
+                    break;
+                }
+                _ => (from, wrapped) = (0, true),
+            }
+        }
+        Ok((tally, report))
+    }
+
+    /// The next rows of the primary key.
+    async fn step(
+        &mut self,
+        from: u128,
+        limit: u64,
+    ) -> Result<Vec<Seen>, Result<Failure, StoreError>> {
+        let query = statement(&self.shared.sql.window).bind(&from.to_be_bytes()[..]).bind(limit);
+        let connection = self.link.get(&self.shared).await.map_err(Err)?;
+        let rows = connection.rows(query, &self.shared).await.map_err(Ok)?;
+        rows.iter()
+            .map(seen)
+            .collect::<Result<_, _>>()
+            .map_err(|error| Ok(Failure::of(error, &self.shared.settings.table)))
+    }
+
+    /// Removes what has expired among the rows of a step and evicts the share of the plan.
+    async fn clean(
+        &mut self,
+        rows: &[Seen],
+        plan: &Plan,
+        report: &mut CullReport,
+    ) -> Result<(), Failure> {
+        let now_ms = self.shared.clock.now_ms();
+        report.expired += self.delete_expired(rows, now_ms).await?;
+        let random = &mut self.random;
+        let chosen = choose(rows, &plan.grips, plan.windows, now_ms, || random.random());
+        report.evicted += self.evict(chosen).await?;
+        Ok(())
+    }
+
+    async fn delete_expired(&mut self, rows: &[Seen], now_ms: u64) -> Result<u64, Failure> {
+        let mut dead = rows.iter().filter(|row| row.expires_ms <= now_ms).map(|row| row.hash);
+        let Some(first) = dead.next() else { return Ok(0) };
+        let last = dead.next_back().unwrap_or(first);
+        let text = Arc::clone(&self.shared.sql.delete_expired);
+        self.delete(|| {
+            statement(&text)
+                .bind(&first.to_be_bytes()[..])
+                .bind(&last.to_be_bytes()[..])
+                .bind(now_ms)
+        })
+        .await
+    }
+
+    async fn evict(&mut self, chosen: Vec<u128>) -> Result<u64, Failure> {
+        let mut hashes: Vec<Hash> = chosen.into_iter().map(u128::to_be_bytes).collect();
+        hashes.sort_unstable();
+        let shared = Arc::clone(&self.shared);
+        let mut evicted = 0;
+        for chunk in hashes.chunks(MAX_KEYS) {
+            let (text, binds) = shared.sql.delete(chunk.len());
+            evicted += self
+                .delete(|| {
+                    padded(chunk, binds).fold(statement(text), |query, hash| query.bind(&hash[..]))
+                })
+                .await?;
+        }
+        Ok(evicted)
+    }
+
+    /// Runs a deletion, again when it loses to another transaction.
+    async fn delete(
+        &mut self,
+        query: impl Fn() -> super::connection::Statement,
+    ) -> Result<u64, Failure> {
+        let mut attempts = 1;
+        loop {
+            let Some(connection) = self.link.connection.as_mut() else {
+                return Err(Failure { error: StoreError::Unavailable, then: Then::Reconnect });
+            };
+            match connection.run(query(), &self.shared).await {
+                Err(failure) if failure.then == Then::TryAgain && attempts < ATTEMPTS => {
+                    attempts += 1;
+                    let wait = self.random.random_range(1..=20);
+                    tokio::time::sleep(Duration::from_millis(wait)).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn stats(&mut self) -> Result<Figures, StoreError> {
+        let (tally, _) = self.window(STATS_ROWS, None).await?;
+        self.estimates.push(tally);
+        let size = self.estimates.all().unwrap_or_default();
+        Ok(Figures {
+            entries: size.rows.round() as u64,
+            bytes: size.bytes.round() as u64,
+            exact: self.estimates.is_exact(),
+        })
+    }
+
+    /// A cull of the whole table, as long as somebody waits for it.
+    async fn cull_all(&mut self, answer: oneshot::Sender<Result<CullReport, StoreError>>) {
+        let outcome = self.walk_all(&answer).await.map_err(|failure| match failure {
+            Ok(failure) => self.link.failed(&self.shared, "a cull", failure),
+            Err(error) => error,
+        });
+        if outcome.is_ok() {
+            self.shared.counters.culls.fetch_add(1, Relaxed);
+        }
+        let _ = answer.send(outcome);
+    }
+
+    async fn walk_all(
+        &mut self,
+        answer: &oneshot::Sender<Result<CullReport, StoreError>>,
+    ) -> Result<CullReport, Result<Failure, StoreError>> {
+        let mut report = CullReport::default();
+        let mut census: HashMap<Vec<u8>, Census> =
+            self.owned.prefixes().into_iter().map(|prefix| (prefix, Census::default())).collect();
+        let mut from = Some(0);
+        while let Some(at) = from.filter(|_| !answer.is_closed()) {
+            let rows = self.step(at, STEP as u64).await?;
+            report.examined += rows.len() as u64;
+            let now_ms = self.shared.clock.now_ms();
+            report.expired += self.delete_expired(&rows, now_ms).await.map_err(Ok)?;
+            for row in rows.iter().filter(|row| row.expires_ms > now_ms) {
+                if let Some(census) = census.get_mut(&row.prefix) {
+                    census.add(row.born_ms, row.bytes, self.random.random());
+                }
+            }
+            from = following(&rows);
+        }
+        let limits = self.limits();
+        let mut excess: HashMap<Vec<u8>, Excess> = census
+            .into_iter()
+            .filter_map(|(prefix, mut census)| {
+                let (rows, bytes) = census.excess(&limits);
+                let until = census.threshold((rows, bytes))?;
+                Some((prefix, Excess { rows, bytes, until }))
+            })
+            .collect();
+        for _ in 0..EVICTION_PASSES {
+            report.evicted += self.evict_all(&mut excess, answer).await?;
+            excess.retain(|_, excess| excess.is_left());
+            // the threshold came from a sample and was a little low
+            excess.values_mut().for_each(|excess| excess.until = u64::MAX);
+        }
+        Ok(report)
+    }
+
+    /// One pass over the table that evicts what is in excess.
+    async fn evict_all(
+        &mut self,
+        excess: &mut HashMap<Vec<u8>, Excess>,
+        answer: &oneshot::Sender<Result<CullReport, StoreError>>,
+    ) -> Result<u64, Result<Failure, StoreError>> {
+        let mut evicted = 0;
+        let mut from = Some(0);
+        while let Some(at) = from.filter(|_| !answer.is_closed()) {
+            if !excess.values().any(Excess::is_left) {
+                break;
+            }
+            let rows = self.step(at, STEP as u64).await?;
+            let chosen = rows
+                .iter()
+                .filter(|row| excess.get_mut(&row.prefix).is_some_and(|excess| excess.take(row)))
+                .map(|row| row.hash)
+                .collect();
+            evicted += self.evict(chosen).await.map_err(Ok)?;
+            from = following(&rows);
+        }
+        Ok(evicted)
+    }
+}
+
+/// What a prefix has too much of, and how old a row must be to go.
+struct Excess {
+    rows: u64,
+    bytes: u64,
+    until: u64,
+}
+
+impl Excess {
+    fn is_left(&self) -> bool {
+        self.rows > 0 || self.bytes > 0
+    }
+
+    /// Whether this row goes; if so it counts.
+    fn take(&mut self, row: &Seen) -> bool {
+        let goes = self.is_left() && row.born_ms <= self.until;
+        if goes {
+            self.rows = self.rows.saturating_sub(1);
+            self.bytes = self.bytes.saturating_sub(row.bytes);
+        }
+        goes
+    }
+}
+
+/// Where the step after these rows begins; `None` at the end of the table.
+fn following(rows: &[Seen]) -> Option<u128> {
+    if rows.len() < STEP {
+        return None;
+    }
+    rows.last()?.hash.checked_add(1)
+}
+
+fn seen(row: &MySqlRow) -> Result<Seen, sqlx::Error> {
+    let hash = u128::from_be_bytes(hash_of(row.try_get(0)?)?);
+    let size: Option<u32> = row.try_get(2)?;
+    let born_ms: Option<u64> = row.try_get(3)?;
+    Ok(Seen {
+        hash,
+        expires_ms: row.try_get(1)?,
+        bytes: size.unwrap_or(0).into(),
+        born_ms: born_ms.unwrap_or(0),
+        prefix: owner(row.try_get::<&[u8], _>(4)?).to_vec(),
+    })
+}

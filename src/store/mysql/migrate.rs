@@ -1,0 +1,337 @@
+//! The table: how it is made, and whether the one that is there is of the right shape.
+//!
+//! A cache is disposable, so a table is created when it is missing and never altered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::RngExt;
+use sqlx::Row as _;
+use sqlx::mysql::MySqlRow;
+
+use super::connection::{Connection, Role, Statement};
+use super::failure::{Failure, MISSING, OTHER_SHAPE, Then};
+use super::shared::Shared;
+use super::sql::{TableName, Text};
+use crate::store::StoreError;
+
+/// Times that creating the table is tried while others do the same.
+const ATTEMPTS: u32 = 10;
+
+/// The statement that creates the table.
+pub(super) fn ddl(table: &TableName) -> String {
+    format!(
+        "CREATE TABLE IF NOT EXISTS {} (
+  key_hash       BINARY(16)        NOT NULL, -- first 16 bytes of SHA-256 over cache_key
+  cache_key      VARBINARY(1024)   NOT NULL, -- prefix:version:target ...
+  value          LONGBLOB          NOT NULL, -- body, perhaps compressed, then 9 bytes
+  value_type     CHAR(1) CHARACTER SET ascii COLLATE ascii_bin NOT NULL, -- r response, R compressed, v variants
+  expires        BIGINT UNSIGNED   NOT NULL, -- may be removed from then on, ms since 1970
+  head           MEDIUMBLOB        NULL,     -- status, fields, times, tags
+  size           INT UNSIGNED      NULL,     -- bytes of cache_key, head and value
+  status         SMALLINT UNSIGNED NULL,
+  born_ms        BIGINT UNSIGNED   NULL,     -- ms since 1970
+  fresh_until_ms BIGINT UNSIGNED   NULL,     -- ms since 1970
+  gen_ms         INT UNSIGNED      NULL,     -- how long it took to make
+  PRIMARY KEY (key_hash),
+  KEY cache_key (cache_key(255))
+) ENGINE=InnoDB ROW_FORMAT=DYNAMIC",
+        table.quoted()
+    )
+}
+
+/// Creates the table if it is missing, then checks it.
+///
+/// # Errors
+/// As [`check`], and those of creating it.
+pub(super) async fn migrate(shared: &Shared) -> Result<(), StoreError> {
+    let mut connection = Connection::open(&shared.settings, Role::Schema).await?;
+    // looked at first, so that an account that may not create tables can call this
+    if !columns(&mut connection, shared).await?.is_empty() {
+        return check_with(&mut connection, shared).await;
+    }
+    let text: Text = ddl(&shared.settings.table).into();
+    let mut attempts = 1;
+    while let Err(failure) = connection.run_text(&text, shared).await {
+        if attempts == ATTEMPTS || !may_pass(&failure) {
+            return Err(failed(shared, failure));
+        }
+        attempts += 1;
+        let wait = rand::rng().random_range(10..=100);
+        tokio::time::sleep(Duration::from_millis(wait)).await;
+    }
+    let checked = check_with(&mut connection, shared).await;
+    connection.close().await;
+    checked
+}
+
+/// Compares the table with what the store needs.
+///
+/// # Errors
+/// [`StoreError::Schema`] with the first difference.
+pub(super) async fn check(shared: &Shared) -> Result<(), StoreError> {
+    let mut connection = Connection::open(&shared.settings, Role::Schema).await?;
+    let checked = check_with(&mut connection, shared).await;
+    connection.close().await;
+    checked
+}
+
+/// Whether creating the table failed only because somebody else is at it.
+fn may_pass(failure: &Failure) -> bool {
+    const CONCURRENT: [u16; 3] = [
+        1050, // ER_TABLE_EXISTS_ERROR
+        1684, // ER_WARN_I_S_SKIPPED_TABLE: being changed
+        1412, // ER_TABLE_DEF_CHANGED
+    ];
+    failure.then == Then::TryAgain
+        || failure.number().is_some_and(|number| CONCURRENT.contains(&number))
+}
+
+fn failed(shared: &Shared, failure: Failure) -> StoreError {
+    shared.failed("checking the table", &failure.error);
+    failure.error
+}
+
+/// A column as the server describes it.
+#[derive(Debug, PartialEq)]
+struct Column {
+    name: String,
+    /// `bigint`
+    data_type: String,
+    /// `bigint(20) unsigned`
+    column_type: String,
+    nullable: bool,
+    /// It gets a value when none is given.
+    fills_itself: bool,
+}
+
+/// A column that is the `seq`-th of an index.
+#[derive(Debug, PartialEq)]
+struct Indexed {
+    index: String,
+    seq: u64,
+    column: String,
+}
+
+async fn check_with(connection: &mut Connection, shared: &Shared) -> Result<(), StoreError> {
+    let columns = columns(connection, shared).await?;
+    let indexed = indexed(connection, shared).await?;
+    match problem(&columns, &indexed) {
+        None => Ok(()),
+        Some(problem) => Err(StoreError::Schema { table: shared.settings.table.plain(), problem }),
+    }
+}
+
+async fn columns(connection: &mut Connection, shared: &Shared) -> Result<Vec<Column>, StoreError> {
+    // aliased, because MySQL 8 answers with upper-case labels
+    let query = sqlx::query(
+        "SELECT CAST(column_name AS CHAR) AS name, CAST(data_type AS CHAR) AS data_type, \
+         CAST(column_type AS CHAR) AS column_type, CAST(is_nullable AS CHAR) AS nullable, \
+         CAST(column_default IS NOT NULL OR extra <> '' AS UNSIGNED) AS fills_itself \
+         FROM information_schema.columns \
+         WHERE table_schema = COALESCE(?, DATABASE()) AND table_name = ? \
+         ORDER BY ordinal_position",
+    );
+    describe(connection, shared, query, |row| {
+        Ok(Column {
+            name: row.try_get::<String, _>("name")?.to_ascii_lowercase(),
+            data_type: row.try_get::<String, _>("data_type")?.to_ascii_lowercase(),
+            column_type: row.try_get::<String, _>("column_type")?.to_ascii_lowercase(),
+            nullable: row.try_get::<String, _>("nullable")?.eq_ignore_ascii_case("yes"),
+            fills_itself: row.try_get::<u64, _>("fills_itself")? != 0,
+        })
+    })
+    .await
+}
+
+async fn indexed(connection: &mut Connection, shared: &Shared) -> Result<Vec<Indexed>, StoreError> {
+    let query = sqlx::query(
+        "SELECT CAST(index_name AS CHAR) AS name, CAST(seq_in_index AS UNSIGNED) AS seq, \
+         CAST(column_name AS CHAR) AS column_name \
+         FROM information_schema.statistics \
+         WHERE table_schema = COALESCE(?, DATABASE()) AND table_name = ?",
+    );
+    describe(connection, shared, query, |row| {
+        Ok(Indexed {
+            index: row.try_get::<String, _>("name")?.to_ascii_lowercase(),
+            seq: row.try_get("seq")?,
+            // none for an index over an expression
+            column: row
+                .try_get::<Option<String>, _>("column_name")?
+                .unwrap_or_default()
+                .to_ascii_lowercase(),
+        })
+    })
+    .await
+}
+
+async fn describe<T>(
+    connection: &mut Connection,
+    shared: &Shared,
+    query: Statement,
+    read: impl Fn(&MySqlRow) -> Result<T, sqlx::Error>,
+) -> Result<Vec<T>, StoreError> {
+    let table = &shared.settings.table;
+    let query = query.bind(table.schema().map(str::to_owned)).bind(table.table().to_owned());
+    let rows = connection.rows(query, shared).await.map_err(|failure| failed(shared, failure))?;
+    rows.iter()
+        .map(read)
+        .collect::<Result<_, _>>()
+        .map_err(|error| StoreError::Database(Arc::new(error)))
+}
+
+/// Name, types that will do, and whether it may be null.
+const NEEDED: [(&str, &[&str], bool); 11] = [
+    ("key_hash", &["binary(16)"], false),
+    ("cache_key", &["varbinary(1024)"], false),
+    ("value", &["longblob"], false),
+    ("value_type", &["char(1)"], false),
+    ("expires", &["bigint unsigned"], false),
+    ("head", &["mediumblob", "longblob"], true),
+    ("size", &["int unsigned"], true),
+    ("status", &["smallint unsigned"], true),
+    ("born_ms", &["bigint unsigned"], true),
+    ("fresh_until_ms", &["bigint unsigned"], true),
+    ("gen_ms", &["int unsigned"], true),
+];
+
+/// The first difference from what the store needs.
+fn problem(columns: &[Column], indexed: &[Indexed]) -> Option<String> {
+    if columns.is_empty() {
+        return Some(MISSING.to_owned());
+    }
+    let difference = NEEDED
+        .iter()
+        .find_map(|(name, types, nullable)| {
+            let column = columns.iter().find(|column| column.name == *name);
+            column_difference(column, name, types, *nullable)
+        })
+        .or_else(|| extra_difference(columns))
+        .or_else(|| index_difference(indexed))?;
+    Some(format!("{difference}; {OTHER_SHAPE}"))
+}
+
+fn column_difference(
+    column: Option<&Column>,
+    name: &str,
+    types: &[&str],
+    nullable: bool,
+) -> Option<String> {
+    let Some(column) = column else {
+        return Some(format!("has no column `{name}`"));
+    };
+    if !types.contains(&&*column.kind()) {
+        let (is, wanted) = (&column.column_type, types.first().copied().unwrap_or_default());
+        return Some(format!("has a column `{name}` of type {is} instead of {wanted}"));
+    }
+    match (column.nullable, nullable) {
+        (true, false) => Some(format!("has a column `{name}` that may be null")),
+        (false, true) => Some(format!("has a column `{name}` that may not be null")),
+        _ => None,
+    }
+}
+
+fn extra_difference(columns: &[Column]) -> Option<String> {
+    let known = |column: &Column| NEEDED.iter().any(|(name, _, _)| column.name == *name);
+    let extra =
+        columns.iter().find(|column| !known(column) && !column.nullable && !column.fills_itself)?;
+    Some(format!("has a column `{}` more, which has no default", extra.name))
+}
+
+fn index_difference(indexed: &[Indexed]) -> Option<String> {
+    let primary: Vec<&str> = indexed
+        .iter()
+        .filter(|indexed| indexed.index == "primary")
+        .map(|indexed| &*indexed.column)
+        .collect();
+    if primary != ["key_hash"] {
+        return Some("has another primary key than `key_hash`".to_owned());
+    }
+    let by_key = indexed.iter().any(|indexed| indexed.seq == 1 && indexed.column == "cache_key");
+    (!by_key).then(|| "has no index on `cache_key`".to_owned())
+}
+
+impl Column {
+    /// The type without the display width that older servers show: `bigint(20) unsigned` is `bigint
+    /// unsigned`, `binary(16)` stays.
+    fn kind(&self) -> String {
+        if !self.data_type.ends_with("int") {
+            return self.column_type.clone();
+        }
+        let unsigned = if self.column_type.contains("unsigned") { " unsigned" } else { "" };
+        format!("{}{unsigned}", self.data_type)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn column(name: &str, column_type: &str, nullable: bool) -> Column {
+        Column {
+            name: name.to_owned(),
+            data_type: column_type.split(['(', ' ']).next().unwrap().to_owned(),
+            column_type: column_type.to_owned(),
+            nullable,
+            fills_itself: false,
+        }
+    }
+
+    fn table() -> (Vec<Column>, Vec<Indexed>) {
+        let columns = NEEDED
+            .iter()
+            .map(|(name, types, nullable)| {
+                // as MariaDB shows it
+                let shown = types[0].replace("int unsigned", "int(11) unsigned");
+                column(name, &shown, *nullable)
+            })
+            .collect();
+        let index = |index: &str, column: &str| Indexed {
+            index: index.to_owned(),
+            seq: 1,
+            column: column.to_owned(),
+        };
+        (columns, vec![index("primary", "key_hash"), index("by_key", "cache_key")])
+    }
+
+    #[test]
+    fn the_right_table_is_right() {
+        let (mut columns, indexed) = table();
+        assert_eq!(problem(&columns, &indexed), None);
+        columns.push(column("note", "text", true));
+        assert_eq!(problem(&columns, &indexed), None, "one more column that may be null");
+    }
+
+    #[test]
+    fn differences_are_named() {
+        let with = |change: &dyn Fn(&mut Vec<Column>, &mut Vec<Indexed>)| {
+            let (mut columns, mut indexed) = table();
+            change(&mut columns, &mut indexed);
+            problem(&columns, &indexed).unwrap()
+        };
+        let missing = with(&|columns, _| columns.clear());
+        assert!(missing.contains("does not exist") && missing.contains("`migrate()`"));
+        for (problem, part) in [
+            (with(&|columns, _| drop(columns.remove(5))), "has no column `head`;"),
+            (
+                with(&|columns, _| columns[4] = column("expires", "bigint(20)", false)),
+                "`expires` of type bigint(20) instead of bigint unsigned",
+            ),
+            (
+                with(&|columns, _| columns[1] = column("cache_key", "varbinary(255)", false)),
+                "`cache_key` of type varbinary(255) instead of varbinary(1024)",
+            ),
+            (with(&|columns, _| columns[2].nullable = true), "`value` that may be null"),
+            (with(&|columns, _| columns[5].nullable = false), "`head` that may not be null"),
+            (
+                with(&|columns, _| columns.push(column("owner", "int", false))),
+                "a column `owner` more",
+            ),
+            (with(&|_, indexed| drop(indexed.remove(0))), "another primary key"),
+            (with(&|_, indexed| drop(indexed.remove(1))), "no index on `cache_key`"),
+        ] {
+            assert!(problem.contains(part), "{problem}");
+            assert!(problem.contains("drop it and call `migrate()`"), "{problem}");
+        }
+    }
+}

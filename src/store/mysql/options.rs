@@ -1,0 +1,471 @@
+//! Settings of the store and how they are made.
+
+use std::fmt;
+use std::time::Duration;
+
+use sqlx::ConnectOptions;
+use sqlx::mysql::MySqlConnectOptions;
+
+use super::MySqlStore;
+use super::codec::Compressing;
+use super::sql::TableName;
+use crate::error::ConfigError;
+use crate::store::StoreError;
+
+/// Prepared statements that a connection keeps; more than it ever has, because sqlx 0.9.0 stalls
+/// 44 ms on each that it closes.
+const STATEMENT_CACHE: usize = 256;
+
+/// Makes a [`MySqlStore`]; see [`MySqlStore::builder`]. Settings are checked by
+/// [`connect`](MySqlStoreBuilder::connect), before the network is touched.
+///
+/// ```no_run
+/// # async fn connect() -> Result<(), tower_mysql_cache::StoreError> {
+/// use std::time::Duration;
+/// use tower_mysql_cache::MySqlStore;
+///
+/// let store = MySqlStore::builder("mysql://cache:secret@db.internal/shop")?
+///     .table("page_cache")
+///     .query_timeout(Duration::from_millis(500))
+///     .max_entries(100_000)
+///     .connect()
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+#[must_use = "a builder does nothing until `connect`"]
+pub struct MySqlStoreBuilder {
+    options: MySqlConnectOptions,
+    table: String,
+    connect_timeout: Duration,
+    query_timeout: Duration,
+    write_timeout: Duration,
+    read_connections: usize,
+    max_entry_bytes: usize,
+    queue_bytes: usize,
+    queue_lookups: usize,
+    compress_min_bytes: usize,
+    compress_level: u32,
+    background_cull: bool,
+    cull_probability: f64,
+    idle_cull_interval: Duration,
+    max_entries: u64,
+    max_bytes: u64,
+    seed: Option<u64>,
+}
+
+impl fmt::Debug for MySqlStoreBuilder {
+    /// Without the password: of the connection only where it goes.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MySqlStoreBuilder")
+            .field("host", &self.options.get_host())
+            .field("port", &self.options.get_port())
+            .field("database", &self.options.get_database())
+            .field("table", &self.table)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("query_timeout", &self.query_timeout)
+            .field("write_timeout", &self.write_timeout)
+            .field("read_connections", &self.read_connections)
+            .field("max_entry_bytes", &self.max_entry_bytes)
+            .field("queue_bytes", &self.queue_bytes)
+            .field("queue_lookups", &self.queue_lookups)
+            .field("compress_min_bytes", &self.compress_min_bytes)
+            .field("compress_level", &self.compress_level)
+            .field("background_cull", &self.background_cull)
+            .field("cull_probability", &self.cull_probability)
+            .field("idle_cull_interval", &self.idle_cull_interval)
+            .field("max_entries", &self.max_entries)
+            .field("max_bytes", &self.max_bytes)
+            .field("seed", &self.seed)
+            .finish()
+    }
+}
+
+impl MySqlStoreBuilder {
+    /// # Errors
+    /// [`ConfigError`] for a URL of another scheme or form; it never repeats the URL, which may hold a
+    /// password.
+    pub(super) fn from_url(url: &str) -> Result<Self, ConfigError> {
+        const RULE: &str = "it must be of the form mysql://user:password@host:port/database";
+        let Some((scheme, _)) = url.split_once("://") else {
+            return Err(ConfigError::new("url", "no URL", RULE));
+        };
+        if scheme != "mysql" && scheme != "mariadb" {
+            return Err(ConfigError::new("url", format!("{scheme}://..."), RULE));
+        }
+        let masked = || format!("{scheme}://...");
+        let options: MySqlConnectOptions =
+            url.parse().map_err(|_| ConfigError::new("url", masked(), RULE))?;
+        if options.get_database().is_none_or(str::is_empty) {
+            return Err(ConfigError::new(
+                "url",
+                masked(),
+                "it must name a database: mysql://user:password@host:port/database",
+            ));
+        }
+        Ok(Self::new(options.disable_statement_logging()))
+    }
+
+    pub(super) fn new(options: MySqlConnectOptions) -> Self {
+        Self {
+            options,
+            table: "cache_entries".to_owned(),
+            connect_timeout: Duration::from_secs(5),
+            query_timeout: Duration::from_secs(1),
+            write_timeout: Duration::from_secs(5),
+            read_connections: 2,
+            max_entry_bytes: 16 * 1024 * 1024,
+            queue_bytes: 64 * 1024 * 1024,
+            queue_lookups: 4096,
+            compress_min_bytes: 1024,
+            compress_level: 6,
+            background_cull: true,
+            cull_probability: 0.01,
+            idle_cull_interval: Duration::from_secs(30),
+            max_entries: 1_000_000,
+            max_bytes: 1 << 30,
+            seed: None,
+        }
+    }
+
+    /// The table that holds the entries: a name of letters, digits, `_` and `$`, or two of them with a
+    /// dot between for a table in another database. Default: `cache_entries`.
+    pub fn table(mut self, name: impl Into<String>) -> Self {
+        self.table = name.into();
+        self
+    }
+
+    /// How long to wait for a connection to be made. Default: 5 s.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// How long a lookup may take in the database. One that takes longer costs its connection, which
+    /// is replaced. Default: 1 s.
+    pub fn query_timeout(mut self, timeout: Duration) -> Self {
+        self.query_timeout = timeout;
+        self
+    }
+
+    /// How long one statement that writes, culls or counts may take in the database. Default: 5 s.
+    pub fn write_timeout(mut self, timeout: Duration) -> Self {
+        self.write_timeout = timeout;
+        self
+    }
+
+    /// Connections for lookups, 1 to 16, opened when there is work for them; the store has two more,
+    /// one for writes and one for maintenance. Default: 2 (measured: 4 are better from about 256
+    /// concurrent requests on, more never).
+    pub fn read_connections(mut self, connections: usize) -> Self {
+        self.read_connections = connections;
+        self
+    }
+
+    /// The largest entry in bytes: key, head and body before compression. Entries that do not fit into
+    /// the server's `max_allowed_packet` (less 64 KiB) are refused too. Default: 16 MiB.
+    pub fn max_entry_bytes(mut self, bytes: usize) -> Self {
+        self.max_entry_bytes = bytes;
+        self
+    }
+
+    /// Bytes of entries that may wait to be written; more are refused and counted. Default: 64 MiB.
+    pub fn queue_bytes(mut self, bytes: usize) -> Self {
+        self.queue_bytes = bytes;
+        self
+    }
+
+    /// Keys that may wait to be looked up; more are refused. Default: 4096.
+    pub fn queue_lookups(mut self, lookups: usize) -> Self {
+        self.queue_lookups = lookups;
+        self
+    }
+
+    /// Bodies smaller than this many bytes are stored as they are. Default: 1024.
+    pub fn compress_min_bytes(mut self, bytes: usize) -> Self {
+        self.compress_min_bytes = bytes;
+        self
+    }
+
+    /// How hard bodies of text are compressed in the table, from 1 to 9; 0 is not at all. Nothing of
+    /// it is ever seen outside. Default: 6.
+    pub fn compress_level(mut self, level: u32) -> Self {
+        self.compress_level = level;
+        self
+    }
+
+    /// Whether expired entries are removed and limits kept in the background. Without it the table
+    /// grows until somebody calls [`Store::cull`](crate::Store::cull). Default: `true`.
+    pub fn background_cull(mut self, on: bool) -> Self {
+        self.background_cull = on;
+        self
+    }
+
+    /// How likely each row that is written starts a cull in the background, over 0 and at most 1. A
+    /// cull looks at `10 / probability` rows, so it is always ten for each row written: smaller means
+    /// rarer and larger. Default: 0.01.
+    pub fn cull_probability(mut self, probability: f64) -> Self {
+        self.cull_probability = probability;
+        self
+    }
+
+    /// How often a cull runs when nothing is written, give or take a tenth. Default: 30 s.
+    pub fn idle_cull_interval(mut self, interval: Duration) -> Self {
+        self.idle_cull_interval = interval;
+        self
+    }
+
+    /// Entries that each prefix this process writes may have in the table, kept within a few percent
+    /// by evicting the oldest. Default: 1,000,000.
+    pub fn max_entries(mut self, entries: u64) -> Self {
+        self.max_entries = entries;
+        self
+    }
+
+    /// Bytes (keys, heads and bodies as stored) that each prefix this process writes may have in the
+    /// table, kept within a few percent by evicting the oldest. Default: 1 GiB.
+    pub fn max_bytes(mut self, bytes: u64) -> Self {
+        self.max_bytes = bytes;
+        self
+    }
+
+    /// Makes the random choices of culling repeatable, for tests. Default: none.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Checks the settings, opens a first connection and starts the store's tasks. The table is not
+    /// looked at: see [`MySqlStore::migrate`] and [`MySqlStore::check`].
+    ///
+    /// # Errors
+    /// - [`StoreError::Config`] for a setting that cannot work, or outside of a tokio runtime.
+    /// - [`StoreError::Connect`] when there is no server, it refuses the login or has no such
+    ///   database, at the latest after `connect_timeout`.
+    pub async fn connect(self) -> Result<MySqlStore, StoreError> {
+        MySqlStore::start(self.settings()?).await
+    }
+
+    /// Checks every setting.
+    pub(super) fn settings(self) -> Result<Settings, ConfigError> {
+        let table = TableName::parse(&self.table)?;
+        let homeless = self.options.get_database().is_none() && table.schema().is_none();
+        check(
+            "table",
+            &self.table,
+            !homeless,
+            "the connection has no database, so it must be of the form database.table",
+        )?;
+        for (setting, value) in [
+            ("connect_timeout", self.connect_timeout),
+            ("query_timeout", self.query_timeout),
+            ("write_timeout", self.write_timeout),
+        ] {
+            check(
+                setting,
+                Shown(value),
+                value >= MIN_TIMEOUT && value <= MAX_TIMEOUT,
+                TIMEOUT_RULE,
+            )?;
+        }
+        check(
+            "idle_cull_interval",
+            Shown(self.idle_cull_interval),
+            self.idle_cull_interval >= MIN_TIMEOUT && self.idle_cull_interval <= MAX_INTERVAL,
+            "it must be at least 1 ms and at most a day; \
+             `background_cull(false)` switches culling off",
+        )?;
+        check(
+            "read_connections",
+            self.read_connections,
+            (1..=16).contains(&self.read_connections),
+            "it must be from 1 to 16",
+        )?;
+        check(
+            "max_entry_bytes",
+            self.max_entry_bytes,
+            (1024..=1 << 30).contains(&self.max_entry_bytes),
+            "it must be from 1 KiB to 1 GiB, the most that a MySQL packet holds",
+        )?;
+        check(
+            "queue_bytes",
+            self.queue_bytes,
+            self.queue_bytes >= self.max_entry_bytes,
+            "it must be at least `max_entry_bytes`, so that each entry fits into the queue",
+        )?;
+        check(
+            "queue_lookups",
+            self.queue_lookups,
+            (1..=1 << 20).contains(&self.queue_lookups),
+            "it must be from 1 to 1048576",
+        )?;
+        check(
+            "compress_level",
+            self.compress_level,
+            self.compress_level <= 9,
+            "it must be from 0 (off) to 9 (smallest)",
+        )?;
+        check(
+            "cull_probability",
+            self.cull_probability,
+            self.cull_probability >= MIN_PROBABILITY && self.cull_probability <= 1.0,
+            "it must be from 0.000001 to 1; `background_cull(false)` switches culling off",
+        )?;
+        check(
+            "max_entries",
+            self.max_entries,
+            self.max_entries >= 1,
+            "it must be at least 1; a route that shall not be cached needs no layer",
+        )?;
+        check(
+            "max_bytes",
+            self.max_bytes,
+            self.max_bytes >= 1024,
+            "it must be at least 1 KiB, or hardly an entry fits",
+        )?;
+        Ok(Settings {
+            options: self.options.statement_cache_capacity(STATEMENT_CACHE),
+            table,
+            connect_timeout: self.connect_timeout,
+            query_timeout: self.query_timeout,
+            write_timeout: self.write_timeout,
+            read_connections: self.read_connections,
+            max_entry_bytes: self.max_entry_bytes,
+            queue_bytes: self.queue_bytes,
+            queue_lookups: self.queue_lookups,
+            compressing: Compressing {
+                min_bytes: self.compress_min_bytes,
+                level: self.compress_level,
+            },
+            background_cull: self.background_cull,
+            cull_probability: self.cull_probability,
+            idle_cull_interval: self.idle_cull_interval,
+            max_entries: self.max_entries,
+            max_bytes: self.max_bytes,
+            seed: self.seed,
+        })
+    }
+}
+
+/// Smaller than any round trip makes no sense, and the server counts in milliseconds.
+const MIN_TIMEOUT: Duration = Duration::from_millis(1);
+const MAX_TIMEOUT: Duration = Duration::from_secs(600);
+const MAX_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
+const TIMEOUT_RULE: &str = "it must be at least 1 ms and at most 10 minutes";
+/// A cull then looks at ten million rows.
+const MIN_PROBABILITY: f64 = 1e-6;
+
+struct Shown(Duration);
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
+
+fn check(
+    setting: &'static str,
+    value: impl fmt::Display,
+    ok: bool,
+    rule: &'static str,
+) -> Result<(), ConfigError> {
+    if ok { Ok(()) } else { Err(ConfigError::new(setting, value, rule)) }
+}
+
+/// Checked settings.
+#[derive(Clone)]
+pub(super) struct Settings {
+    pub(super) options: MySqlConnectOptions,
+    pub(super) table: TableName,
+    pub(super) connect_timeout: Duration,
+    pub(super) query_timeout: Duration,
+    pub(super) write_timeout: Duration,
+    pub(super) read_connections: usize,
+    pub(super) max_entry_bytes: usize,
+    pub(super) queue_bytes: usize,
+    pub(super) queue_lookups: usize,
+    pub(super) compressing: Compressing,
+    pub(super) background_cull: bool,
+    pub(super) cull_probability: f64,
+    pub(super) idle_cull_interval: Duration,
+    pub(super) max_entries: u64,
+    pub(super) max_bytes: u64,
+    pub(super) seed: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const URL: &str = "mysql://me:hunter2@127.0.0.1:3306/cache";
+
+    fn refused(change: impl FnOnce(MySqlStoreBuilder) -> MySqlStoreBuilder) -> String {
+        let builder = change(MySqlStoreBuilder::from_url(URL).unwrap());
+        builder.settings().err().expect("is refused").to_string()
+    }
+
+    #[test]
+    fn defaults_are_valid() {
+        assert!(MySqlStoreBuilder::from_url(URL).unwrap().settings().is_ok());
+    }
+
+    #[test]
+    fn bad_settings_are_named_with_value_and_rule() {
+        for (message, parts) in [
+            (refused(|b| b.table("a b")), ["table", "\"a b\"", "1 to 64"]),
+            (refused(|b| b.read_connections(0)), ["read_connections", "\"0\"", "1 to 16"]),
+            (refused(|b| b.read_connections(17)), ["read_connections", "\"17\"", "1 to 16"]),
+            (
+                refused(|b| b.connect_timeout(Duration::ZERO)),
+                ["connect_timeout", "\"0ns\"", "1 ms"],
+            ),
+            (refused(|b| b.query_timeout(Duration::MAX)), ["query_timeout", "s\"", "10 minutes"]),
+            (refused(|b| b.write_timeout(Duration::ZERO)), ["write_timeout", "\"0ns\"", "1 ms"]),
+            (refused(|b| b.max_entry_bytes(0)), ["max_entry_bytes", "\"0\"", "1 KiB"]),
+            (refused(|b| b.queue_bytes(5)), ["queue_bytes", "\"5\"", "max_entry_bytes"]),
+            (refused(|b| b.queue_lookups(0)), ["queue_lookups", "\"0\"", "from 1"]),
+            (refused(|b| b.compress_level(10)), ["compress_level", "\"10\"", "0 (off)"]),
+            (
+                refused(|b| b.cull_probability(0.0)),
+                ["cull_prob", "\"0\"", "background_cull(false)"],
+            ),
+            (refused(|b| b.cull_probability(f64::NAN)), ["cull_prob", "\"NaN\"", "0.000001"]),
+            (refused(|b| b.cull_probability(1.5)), ["cull_prob", "\"1.5\"", "0.000001"]),
+            (
+                refused(|b| b.idle_cull_interval(Duration::ZERO)),
+                ["idle_cull_interval", "\"0ns\"", "background_cull(false)"],
+            ),
+            (refused(|b| b.max_entries(0)), ["max_entries", "\"0\"", "at least 1"]),
+            (refused(|b| b.max_bytes(0)), ["max_bytes", "\"0\"", "at least 1 KiB"]),
+        ] {
+            for part in parts {
+                assert!(message.contains(part), "{message:?} has no {part:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn bad_urls_are_refused_without_repeating_the_password() {
+        for url in [
+            "",
+            "me:hunter2@host/db",
+            "postgres://me:hunter2@host/db",
+            "mysql://me:hunter2@host",
+            "mysql://me:hunter2@host/",
+            "mysql://me:hunter2@host:port/db",
+            "mysql://me:hunter2@host/db?ssl-mode=hunter2",
+        ] {
+            let error = MySqlStoreBuilder::from_url(url).unwrap_err();
+            assert_eq!(error.setting(), "url", "{url}");
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
+        }
+        assert!(MySqlStoreBuilder::from_url("mariadb://host/db").is_ok());
+    }
+
+    #[test]
+    fn debug_output_has_no_password() {
+        let shown = format!("{:?}", MySqlStoreBuilder::from_url(URL).unwrap());
+        assert!(shown.contains("127.0.0.1") && !shown.contains("hunter2"), "{shown}");
+    }
+}

@@ -1,0 +1,77 @@
+//! Which prefixes this process writes, and how much since the last cull.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use tokio::sync::Notify;
+
+use super::shared::lock;
+use super::sql::PREFIX_BYTES;
+use crate::key::prefix_of;
+
+/// Prefixes whose limits one process looks after.
+const MAX_PREFIXES: usize = 64;
+
+/// Shared by the writing and the maintaining task.
+#[derive(Debug, Default)]
+pub(super) struct Owned {
+    written: Mutex<HashMap<Vec<u8>, u64>>,
+    /// A written row has drawn a cull. One is remembered while another runs.
+    pub(super) cull: Notify,
+}
+
+impl Owned {
+    /// A row with this key was written.
+    pub(super) fn wrote(&self, key: &[u8]) {
+        let prefix = owner(key);
+        let mut written = lock(&self.written);
+        if let Some(rows) = written.get_mut(prefix) {
+            *rows += 1;
+        } else if written.len() < MAX_PREFIXES {
+            written.insert(prefix.to_vec(), 1);
+        }
+    }
+
+    /// The prefixes.
+    pub(super) fn prefixes(&self) -> Vec<Vec<u8>> {
+        lock(&self.written).keys().cloned().collect()
+    }
+
+    /// The prefixes, and how many rows of each were written since the last call.
+    pub(super) fn take(&self) -> HashMap<Vec<u8>, u64> {
+        let mut written = lock(&self.written);
+        written.iter_mut().map(|(prefix, rows)| (prefix.clone(), std::mem::take(rows))).collect()
+    }
+}
+
+/// The prefix of a key as windows see it: they read the first bytes of a key only.
+pub(super) fn owner(key: &[u8]) -> &[u8] {
+    prefix_of(key.get(..PREFIX_BYTES).unwrap_or(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_counted_for_each_prefix_and_prefixes_are_bounded() {
+        let owned = Owned::default();
+        for key in ["a:1:/x", "a:1:/y", "b:1:/x"] {
+            owned.wrote(key.as_bytes());
+        }
+        let taken = owned.take();
+        assert_eq!((taken[&b"a"[..]], taken[&b"b"[..]]), (2, 1));
+        assert_eq!(owned.take()[&b"a"[..]], 0);
+        for i in 0..200 {
+            owned.wrote(format!("p{i}:1:/x").as_bytes());
+        }
+        assert_eq!(owned.take().len(), MAX_PREFIXES);
+    }
+
+    #[test]
+    fn a_long_prefix_is_cut_where_windows_cut_it() {
+        let long = "x".repeat(300);
+        assert_eq!(owner(long.as_bytes()).len(), PREFIX_BYTES);
+        assert_eq!(owner(b"shop:1:/"), b"shop");
+    }
+}

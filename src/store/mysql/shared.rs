@@ -1,0 +1,206 @@
+//! What the handle and the tasks of one store share: settings, statements, clock, counters.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::options::Settings;
+use super::sql::Sql;
+use crate::store::StoreError;
+
+/// Shared by the handle and the tasks.
+pub(super) struct Shared {
+    pub(super) settings: Settings,
+    pub(super) sql: Sql,
+    pub(super) version: String,
+    /// Bytes of the largest statement that the server takes.
+    pub(super) max_packet: usize,
+    pub(super) clock: DbClock,
+    pub(super) counters: Counters,
+    warnings: Warnings,
+}
+
+impl Shared {
+    pub(super) fn new(
+        settings: Settings,
+        sql: Sql,
+        version: String,
+        max_packet: usize,
+        clock: DbClock,
+    ) -> Self {
+        let (counters, warnings) = (Counters::default(), Warnings::default());
+        Self { settings, sql, version, max_packet, clock, counters, warnings }
+    }
+
+    /// Counts and logs a statement or connection that failed.
+    pub(super) fn failed(&self, doing: &'static str, error: &StoreError) {
+        self.counters.failures.fetch_add(1, Relaxed);
+        if let Some(suppressed) = self.warnings.due(error.as_str(), Instant::now()) {
+            tracing::warn!(
+                table = %self.settings.table.plain(),
+                suppressed,
+                "cache store: {doing} failed: {error}"
+            );
+        }
+    }
+
+    /// Counts and logs entries that could not be read.
+    pub(super) fn unreadable(&self, key: &[u8]) {
+        self.counters.unreadable.fetch_add(1, Relaxed);
+        if let Some(suppressed) = self.warnings.due("unreadable", Instant::now()) {
+            tracing::warn!(
+                table = %self.settings.table.plain(),
+                suppressed,
+                key = %key.escape_ascii(),
+                "cache store: an entry is damaged or of an unknown version; it counts as a miss"
+            );
+        }
+    }
+
+    /// Counts and logs entries that were not stored because the queue was full.
+    pub(super) fn shed(&self) {
+        self.counters.shed.fetch_add(1, Relaxed);
+        if let Some(suppressed) = self.warnings.due("shed", Instant::now()) {
+            tracing::warn!(
+                table = %self.settings.table.plain(),
+                suppressed,
+                "cache store: too much waits to be written; an entry was not stored"
+            );
+        }
+    }
+}
+
+/// What went wrong, and what was done, since the store was made.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) unreadable: AtomicU64,
+    pub(super) shed: AtomicU64,
+    pub(super) too_large: AtomicU64,
+    pub(super) failures: AtomicU64,
+    pub(super) culls: AtomicU64,
+}
+
+/// At most one warning of a kind in this time.
+const WARNING_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Keeps a failing database from filling the log.
+#[derive(Debug, Default)]
+struct Warnings(Mutex<HashMap<&'static str, (Instant, u64)>>);
+
+impl Warnings {
+    /// How many of this kind were suppressed since the last one, when it is time for another.
+    fn due(&self, kind: &'static str, now: Instant) -> Option<u64> {
+        let mut kinds = lock(&self.0);
+        match kinds.get_mut(kind) {
+            Some((last, suppressed)) if now.duration_since(*last) < WARNING_INTERVAL => {
+                *suppressed += 1;
+                None
+            }
+            Some(slot) => {
+                let (_, suppressed) = std::mem::replace(slot, (now, 0));
+                Some(suppressed)
+            }
+            None => {
+                kinds.insert(kind, (now, 0));
+                Some(0)
+            }
+        }
+    }
+}
+
+/// Locks a mutex whose data stays whole whatever panics.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The database's clock, carried forward by this machine's monotonic clock: neither the wall clock of
+/// this machine nor changes to it matter.
+pub(super) struct DbClock {
+    epoch: Instant,
+    /// The database's time at `epoch`, in milliseconds since the Unix epoch.
+    at_epoch_ms: AtomicI64,
+}
+
+impl DbClock {
+    /// A clock that has not been set yet.
+    pub(super) fn new() -> Self {
+        Self { epoch: Instant::now(), at_epoch_ms: AtomicI64::new(0) }
+    }
+
+    /// The time now, in milliseconds since the Unix epoch.
+    pub(super) fn now_ms(&self) -> u64 {
+        self.time_at(Instant::now())
+    }
+
+    fn time_at(&self, at: Instant) -> u64 {
+        let time = self.at_epoch_ms.load(Relaxed).saturating_add(self.since_epoch(at));
+        u64::try_from(time).unwrap_or(0)
+    }
+
+    /// Takes notice that the database's clock showed `server_ms` (cut to milliseconds) at some moment
+    /// between `asked` and `answered`. That leaves an interval for the truth. When the clock is inside
+    /// it is left alone, so that slow answers do not move it; else it is set to the middle.
+    pub(super) fn observe(&self, server_ms: u64, asked: Instant, answered: Instant) {
+        let server = i64::try_from(server_ms).unwrap_or(i64::MAX);
+        let earliest = server.saturating_sub(self.since_epoch(answered));
+        let latest = server.saturating_add(1).saturating_sub(self.since_epoch(asked));
+        let held = self.at_epoch_ms.load(Relaxed);
+        if held < earliest || held > latest {
+            self.at_epoch_ms.store(earliest + (latest - earliest) / 2, Relaxed);
+        }
+    }
+
+    fn since_epoch(&self, at: Instant) -> i64 {
+        let since = at.saturating_duration_since(self.epoch);
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    }
+}
+
+impl fmt::Debug for DbClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("DbClock").field(&self.now_ms()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_is_set_to_the_middle_of_a_round_trip_and_runs_on() {
+        let clock = DbClock::new();
+        let at = |ms| clock.epoch + Duration::from_millis(ms);
+        clock.observe(1_000_000, at(10), at(30));
+        assert_eq!(clock.time_at(at(20)), 1_000_000);
+        assert_eq!(clock.time_at(at(120)), 1_000_100);
+    }
+
+    #[test]
+    fn a_slow_answer_does_not_move_it_and_a_contradiction_does() {
+        let clock = DbClock::new();
+        let at = |ms| clock.epoch + Duration::from_millis(ms);
+        clock.observe(1_000_000, at(10), at(12));
+        let before = clock.time_at(at(100));
+        clock.observe(1_000_500, at(100), at(900));
+        assert_eq!(clock.time_at(at(100)), before);
+        clock.observe(9_000_000, at(1_000), at(1_002));
+        assert_eq!(clock.time_at(at(1_001)), 9_000_000);
+        clock.observe(5_000, at(2_000), at(2_002));
+        assert_eq!(clock.time_at(at(2_001)), 5_000, "it may be set back");
+    }
+
+    #[test]
+    fn one_warning_of_a_kind_in_ten_seconds_counts_the_others() {
+        let warnings = Warnings::default();
+        let start = Instant::now();
+        let at = |s| start + Duration::from_secs(s);
+        assert_eq!(warnings.due("timeout", at(0)), Some(0));
+        assert_eq!(warnings.due("timeout", at(1)), None);
+        assert_eq!(warnings.due("database", at(1)), Some(0));
+        assert_eq!(warnings.due("timeout", at(9)), None);
+        assert_eq!(warnings.due("timeout", at(10)), Some(2));
+        assert_eq!(warnings.due("timeout", at(20)), Some(0));
+    }
+}

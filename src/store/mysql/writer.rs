@@ -1,0 +1,382 @@
+//! The task that writes: groups what waits into upserts of sorted rows.
+//!
+//! Rows are sorted by their hash, the primary key, in every statement of every process; so two
+//! statements lock rows in the same order. Measured with 16 writers on 400 keys: 40 % of unsorted
+//! upserts of 16 rows deadlock, none of the sorted ones.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::RngExt;
+use rand::rngs::StdRng;
+use sqlx::Row as _;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::codec::Row;
+use super::connection::{Connection, Role, Statement, reopen, statement, stopped};
+use super::failure::{Failure, Then};
+use super::lookups::Hash;
+use super::owned::Owned;
+use super::reader::{IDLE, hash_of, idle_timer, padded};
+use super::shared::Shared;
+use super::sql::MAX_KEYS;
+use super::writes::{Ack, Freshen, Job, Put, Share, Work, Writes};
+use crate::key::KeyRange;
+use crate::store::StoreError;
+
+/// Times that a statement is sent again after a deadlock or a lock wait.
+const RETRIES: u32 = 3;
+
+/// Keys that one step of a removal reads.
+const REMOVE_STEP: usize = 512;
+
+/// Steps of one removal at the most: 50 million rows. Others may go on writing into its range.
+const MAX_REMOVE_STEPS: usize = 100_000;
+
+/// The writing task and what it owns.
+pub(super) struct Writer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) queue: Arc<Writes>,
+    pub(super) owned: Arc<Owned>,
+    pub(super) random: StdRng,
+    pub(super) stop: watch::Receiver<bool>,
+}
+
+/// Rows of the same key, folded: the last one is written, all are answered.
+struct Folded {
+    row: Row,
+    acks: Vec<Ack<()>>,
+    _shares: Vec<Share>,
+}
+
+impl Writer {
+    /// Works until the store is closed and the queue is empty.
+    pub(super) async fn run(mut self) {
+        let mut connection: Option<Connection> = None;
+        let mut idle = idle_timer();
+        let mut stop = self.stop.clone();
+        loop {
+            let Some(work) = self.queue.take() else {
+                if *stop.borrow() || stop.has_changed().is_err() {
+                    break;
+                }
+                tokio::select! {
+                    biased;
+                    () = self.queue.work.notified() => {}
+                    () = stopped(&mut stop) => {}
+                    _ = idle.tick() => connection = self.keep_alive(connection).await,
+                }
+                continue;
+            };
+            let open = match connection.take() {
+                Some(open) => Ok(open),
+                None => Connection::open(&self.shared.settings, Role::Writes).await,
+            };
+            connection = match open {
+                Ok(open) => self.perform(open, work).await,
+                Err(error) => {
+                    self.shared.failed("connecting", &error);
+                    fail(work, &error);
+                    None
+                }
+            };
+            if connection.is_none() {
+                self.queue.down();
+                connection = reopen(&self.shared, Role::Writes, &mut stop).await;
+                self.queue.up();
+            }
+        }
+        self.queue.close();
+        self.queue.abandon();
+        if let Some(connection) = connection {
+            connection.close().await;
+        }
+    }
+
+    async fn keep_alive(&self, connection: Option<Connection>) -> Option<Connection> {
+        let mut connection = connection?;
+        let alive = connection.used.elapsed() < IDLE || connection.ping(&self.shared).await.is_ok();
+        alive.then_some(connection)
+    }
+
+    /// Does a piece of work; gives the connection back when it may be used again.
+    async fn perform(&mut self, mut connection: Connection, work: Work) -> Option<Connection> {
+        let sound = match work {
+            Work::Rows(puts) => self.write(&mut connection, fold(puts)).await,
+            Work::One(Job::Freshen(freshen)) => self.freshen(&mut connection, freshen).await,
+            Work::One(Job::Remove(range, ack)) => self.remove(&mut connection, &range, ack).await,
+            Work::One(Job::Flush(ack)) => {
+                let _ = ack.send(Ok(()));
+                true
+            }
+            Work::One(Job::Put(put)) => self.write(&mut connection, fold(vec![put])).await,
+        };
+        sound.then_some(connection)
+    }
+
+    /// Writes rows in as few statements as their number allows; `false` when the connection is lost.
+    async fn write(&mut self, connection: &mut Connection, mut rows: Vec<Folded>) -> bool {
+        let large = rows.iter().any(|folded| folded.row.packet_bytes() > 1 << 20);
+        while !rows.is_empty() {
+            let (_, count) = self.shared.sql.upsert(rows.len());
+            let rest = rows.split_off(count.min(rows.len()));
+            let batch = std::mem::replace(&mut rows, rest);
+            let outcome = self.upsert(connection, &batch).await;
+            let sound = match outcome {
+                Ok(_) => {
+                    self.written(batch);
+                    true
+                }
+                // one bad row must not take the others along
+                Err(failure) if failure.then == Then::GoOn && batch.len() > 1 => {
+                    self.write_singly(connection, batch).await
+                }
+                Err(failure) => {
+                    self.shared.failed("a write", &failure.error);
+                    answer(batch, &Err(failure.error));
+                    !failure.then.drops()
+                }
+            };
+            if !sound {
+                answer(rows, &Err(StoreError::Unavailable));
+                return false;
+            }
+        }
+        if large {
+            connection.shrink();
+        }
+        true
+    }
+
+    async fn write_singly(&mut self, connection: &mut Connection, batch: Vec<Folded>) -> bool {
+        let mut rows = batch.into_iter();
+        while let Some(folded) = rows.next() {
+            let batch = vec![folded];
+            match self.upsert(connection, &batch).await {
+                Ok(_) => self.written(batch),
+                Err(failure) => {
+                    self.shared.failed("a write", &failure.error);
+                    answer(batch, &Err(failure.error));
+                    if failure.then.drops() {
+                        answer(rows.collect(), &Err(StoreError::Unavailable));
+                        return false;
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    async fn upsert(
+        &mut self,
+        connection: &mut Connection,
+        batch: &[Folded],
+    ) -> Result<u64, Failure> {
+        let shared = Arc::clone(&self.shared);
+        let query = || {
+            let (text, _) = shared.sql.upsert(batch.len());
+            batch.iter().fold(statement(text), |query, folded| bind_row(query, &folded.row))
+        };
+        self.persist(connection, query).await
+    }
+
+    /// Answers those who wait, and draws whether these rows start a cull.
+    fn written(&mut self, batch: Vec<Folded>) {
+        let probability = self.shared.settings.cull_probability;
+        let mut hit = false;
+        for folded in &batch {
+            self.owned.wrote(&folded.row.key);
+            hit |= self.random.random_bool(probability);
+        }
+        answer(batch, &Ok(()));
+        if hit && self.shared.settings.background_cull {
+            self.owned.cull.notify_one();
+        }
+    }
+
+    /// Runs a statement that may be repeated, up to [`RETRIES`] times over deadlocks and lock waits
+    /// and once over a connection that was gone before.
+    async fn persist(
+        &mut self,
+        connection: &mut Connection,
+        query: impl Fn() -> Statement,
+    ) -> Result<u64, Failure> {
+        let (mut retries, mut reconnected) = (0, false);
+        loop {
+            let failure = match connection.run(query(), &self.shared).await {
+                Ok(affected) => return Ok(affected),
+                Err(failure) => failure,
+            };
+            match failure.then {
+                Then::TryAgain if retries < RETRIES => {
+                    retries += 1;
+                    let wait = self.random.random_range(1..=20);
+                    tokio::time::sleep(Duration::from_millis(wait)).await;
+                }
+                Then::ReconnectAndTryAgain if !reconnected => {
+                    reconnected = true;
+                    let settings = &self.shared.settings;
+                    let opening = Connection::open(settings, Role::Writes);
+                    match timeout(settings.write_timeout, opening).await {
+                        Ok(Ok(new)) => *connection = new,
+                        _ => return Err(failure),
+                    }
+                }
+                _ => return Err(failure),
+            }
+        }
+    }
+
+    async fn freshen(&mut self, connection: &mut Connection, freshen: Freshen) -> bool {
+        let shared = Arc::clone(&self.shared);
+        let size = freshen.key.len() + freshen.head.len();
+        let query = || {
+            statement(&shared.sql.freshen)
+                .bind(&freshen.head[..])
+                .bind(freshen.expires_ms)
+                .bind(u32::try_from(size).unwrap_or(u32::MAX))
+                .bind(freshen.born_ms)
+                .bind(freshen.fresh_until_ms)
+                .bind(freshen.gen_ms)
+                .bind(freshen.status)
+                .bind(&freshen.hash[..])
+                .bind(&freshen.key[..])
+                .bind(shared.clock.now_ms())
+        };
+        let outcome = self.persist(connection, query).await;
+        self.finish("freshening", outcome.map(|matched| matched > 0), freshen.ack)
+    }
+
+    /// Answers; `false` when the connection is lost.
+    fn finish<T>(&self, doing: &'static str, outcome: Result<T, Failure>, ack: Ack<T>) -> bool {
+        match outcome {
+            Ok(value) => {
+                let _ = ack.send(Ok(value));
+                true
+            }
+            Err(failure) => {
+                self.shared.failed(doing, &failure.error);
+                let _ = ack.send(Err(failure.error));
+                !failure.then.drops()
+            }
+        }
+    }
+
+    async fn remove(
+        &mut self,
+        connection: &mut Connection,
+        range: &KeyRange,
+        ack: Ack<u64>,
+    ) -> bool {
+        let outcome = self.remove_range(connection, range).await;
+        self.finish("a removal", outcome, ack)
+    }
+
+    /// Removes a range in steps, until one comes back short. Each step asks for the whole range again:
+    /// the server may read it along either index, so that what a step has seen says nothing about
+    /// where the rest is.
+    async fn remove_range(
+        &mut self,
+        connection: &mut Connection,
+        range: &KeyRange,
+    ) -> Result<u64, Failure> {
+        let mut removed = 0;
+        for _ in 0..MAX_REMOVE_STEPS {
+            let mut hashes = self.step(connection, range).await?;
+            let short = hashes.len() < REMOVE_STEP;
+            hashes.sort_unstable();
+            for chunk in hashes.chunks(MAX_KEYS) {
+                removed += self.delete(connection, chunk, range).await?;
+            }
+            if short {
+                break;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Some keys of a range, all of them if they are few.
+    async fn step(
+        &mut self,
+        connection: &mut Connection,
+        range: &KeyRange,
+    ) -> Result<Vec<Hash>, Failure> {
+        let query = statement(&self.shared.sql.select_range)
+            .bind(&range.from[..])
+            .bind(&range.to[..])
+            .bind(REMOVE_STEP as u64);
+        let rows = connection.rows(query, &self.shared).await?;
+        let hashes = rows.iter().map(|row| row.try_get::<&[u8], _>(0).and_then(hash_of));
+        let hashes: Result<Vec<_>, _> = hashes.collect();
+        hashes.map_err(|error| Failure::of(error, &self.shared.settings.table))
+    }
+
+    async fn delete(
+        &mut self,
+        connection: &mut Connection,
+        hashes: &[Hash],
+        range: &KeyRange,
+    ) -> Result<u64, Failure> {
+        let shared = Arc::clone(&self.shared);
+        let query = || {
+            let (text, binds) = shared.sql.delete_in_range(hashes.len());
+            padded(hashes, binds)
+                .fold(statement(text), |query, hash| query.bind(&hash[..]))
+                .bind(&range.from[..])
+                .bind(&range.to[..])
+        };
+        self.persist(connection, query).await
+    }
+}
+
+/// Binds a row in the order of [`COLUMNS`](super::sql::COLUMNS).
+fn bind_row(query: Statement, row: &Row) -> Statement {
+    query
+        .bind(&row.hash[..])
+        .bind(&row.key[..])
+        .bind(&row.value[..])
+        .bind(row.value_type)
+        .bind(row.expires_ms)
+        .bind(&row.head[..])
+        .bind(row.size)
+        .bind(row.status)
+        .bind(row.born_ms)
+        .bind(row.fresh_until_ms)
+        .bind(row.gen_ms)
+}
+
+/// Sorts rows by their hash; of several with the same hash the last one stays.
+fn fold(puts: Vec<Put>) -> Vec<Folded> {
+    let mut rows: HashMap<Hash, Folded> = HashMap::with_capacity(puts.len());
+    for put in puts {
+        match rows.entry(put.row.hash) {
+            std::collections::hash_map::Entry::Occupied(mut held) => {
+                let held = held.get_mut();
+                held.row = put.row;
+                held.acks.push(put.ack);
+                held._shares.push(put.share);
+            }
+            std::collections::hash_map::Entry::Vacant(free) => {
+                free.insert(Folded { row: put.row, acks: vec![put.ack], _shares: vec![put.share] });
+            }
+        }
+    }
+    let mut rows: Vec<Folded> = rows.into_values().collect();
+    rows.sort_unstable_by_key(|folded| folded.row.hash);
+    rows
+}
+
+fn answer(batch: Vec<Folded>, outcome: &Result<(), StoreError>) {
+    for ack in batch.into_iter().flat_map(|folded| folded.acks) {
+        let _ = ack.send(outcome.clone());
+    }
+}
+
+fn fail(work: Work, error: &StoreError) {
+    match work {
+        Work::Rows(puts) => puts.into_iter().for_each(|put| Job::Put(put).fail(error)),
+        Work::One(job) => job.fail(error),
+    }
+}
