@@ -4,6 +4,7 @@
 mod contract;
 mod kit;
 mod layer;
+mod outage;
 mod servers;
 mod streams;
 #[path = "../support/mod.rs"]

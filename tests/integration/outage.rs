@@ -1,0 +1,115 @@
+//! The database goes away under the layer: the handler answers, and the cache comes back by itself.
+
+use std::time::{Duration, Instant};
+
+use tower_mysql_cache::{BoxStore, CacheLayer, CachePolicy, Forward, MySqlStore};
+
+use crate::kit::{cached, get, request, response, send};
+use crate::support;
+
+const MINUTE: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(60));
+
+async fn layer(url: &str) -> CacheLayer<BoxStore> {
+    let store = MySqlStore::connect(url).await.expect("connects");
+    store.migrate().await.expect("migrates");
+    CacheLayer::new(BoxStore::new(store)).prefix("test").with_policy(MINUTE)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_server_costs_no_request_and_a_restarted_one_is_used_again() {
+    let mut server = support::own_server(None).await;
+    let layer = layer(server.url()).await;
+    let handle = layer.handle();
+    let (app, calls) = cached(&layer, |request| response(200, &[], request.uri().path()));
+    send(&app, get("/before", &[])).await;
+    handle.flush().await.unwrap();
+    assert!(send(&app, get("/before", &[])).await.is_hit());
+
+    server.kill_9();
+    let down = Instant::now();
+    for n in 0..200 {
+        let uri = format!("/{}", n % 10);
+        let answer = send(&app, get(&uri, &[])).await;
+        assert_eq!((answer.status.as_u16(), answer.text()), (200, uri.as_str()));
+        let posted = send(&app, request("POST", &uri, &[])).await;
+        assert_eq!(posted.status.as_u16(), 200);
+    }
+    assert!(send(&app, get("/before", &[])).await.cache.forward() == Some(Forward::Miss));
+    assert!(calls.count() >= 202, "the handler answered");
+    // nobody waited for a server that is not there: 400 waits of 250 ms would be 100 s
+    assert!(down.elapsed() < Duration::from_secs(30), "{:?}", down.elapsed());
+    assert!(handle.counts().invalidation_errors > 0, "a lost invalidation is counted");
+
+    tokio::task::block_in_place(|| server.restart());
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        send(&app, get("/after", &[])).await;
+        handle.flush().await.unwrap_or_default();
+        if send(&app, get("/after", &[])).await.is_hit() {
+            break;
+        }
+        assert!(Instant::now() < deadline, "the cache did not come back");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hanging_server_costs_one_timeout_and_then_nothing() {
+    let server = support::own_server(None).await;
+    let layer = layer(server.url()).await;
+    let handle = layer.handle();
+    let (app, _) = cached(&layer, |request| response(200, &[], request.uri().path()));
+    send(&app, get("/", &[])).await;
+    handle.flush().await.unwrap();
+
+    server.stop();
+    let mut slowest = Duration::ZERO;
+    for n in 0..40 {
+        let uri = format!("/{n}");
+        let start = Instant::now();
+        assert_eq!(send(&app, get(&uri, &[])).await.text(), uri);
+        slowest = slowest.max(start.elapsed());
+    }
+    // one wait is 250 ms; a loaded machine gets room, a second wait for the same request would not
+    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+    assert!(handle.counts().lookup_errors >= 40);
+
+    server.cont();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        send(&app, get("/again", &[])).await;
+        if send(&app, get("/again", &[])).await.is_hit() {
+            break;
+        }
+        assert!(Instant::now() < deadline, "the cache did not come back");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_table_costs_no_request_and_a_new_one_is_used() {
+    let database = support::database().await;
+    let layer = layer(database.url()).await;
+    let (app, _) = cached(&layer, |request| response(200, &[], request.uri().path()));
+    send(&app, get("/", &[])).await;
+    layer.handle().flush().await.unwrap();
+    let mut connection = database.connection().await;
+    sqlx::query("DROP TABLE cache_entries").execute(&mut connection).await.unwrap();
+    for n in 0..5 {
+        let uri = format!("/{n}");
+        assert_eq!(send(&app, get(&uri, &[])).await.text(), uri);
+    }
+    let store = MySqlStore::connect(database.url()).await.unwrap();
+    assert_eq!(store.check().await.unwrap_err().as_str(), "schema");
+    assert!(store.check().await.unwrap_err().to_string().contains("migrate()"));
+    store.migrate().await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        send(&app, get("/again", &[])).await;
+        layer.handle().flush().await.unwrap();
+        if send(&app, get("/again", &[])).await.is_hit() {
+            break;
+        }
+        assert!(Instant::now() < deadline, "the cache did not come back");
+    }
+}
