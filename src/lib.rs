@@ -32,7 +32,7 @@
 //! | `tls-rustls` | no | TLS to the database with rustls; for native-tls, enable sqlx's own feature |
 //! | `mysql-rsa` | no | passwords over connections without TLS on MySQL 8 and later |
 //!
-//! A [`MySqlStore`](crate) needs a tokio runtime with its timers enabled; a [`MemoryStore`] needs none.
+//! A `MySqlStore` needs a tokio runtime with its timers enabled; a [`MemoryStore`] needs none.
 
 #[cfg(feature = "axum")]
 mod axum;
@@ -89,3 +89,7 @@ pub mod guide {
     #[doc = include_str!("docs/failures.md")]
     pub mod failures {}
 }
+
+#[cfg(all(doctest, feature = "mysql", feature = "axum"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

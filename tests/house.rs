@@ -113,3 +113,11 @@ fn rules_do_not_wait_and_read_no_clock() {
         }
     }
 }
+
+#[test]
+fn the_readme_shows_the_example_as_it_is() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let example = fs::read_to_string(root.join("examples/axum.rs")).expect("the example");
+    let code = example.split_once("use std::time").expect("code").1;
+    assert!(fs::read_to_string(root.join("README.md")).expect("the README").contains(code));
+}

@@ -5,6 +5,7 @@ mod contract;
 mod kit;
 mod layer;
 mod outage;
+mod processes;
 mod servers;
 mod streams;
 #[path = "../support/mod.rs"]

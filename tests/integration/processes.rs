@@ -1,0 +1,90 @@
+//! Two processes of one application on one database.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Empty};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+
+use crate::support;
+
+/// The README's example, running.
+struct Process {
+    child: Child,
+    address: String,
+}
+
+impl Process {
+    fn start(database: &str) -> Self {
+        let mut child = Command::new(example("axum"))
+            .env("DATABASE_URL", database)
+            .env("LISTEN", "127.0.0.1:0")
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the example runs");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim().strip_prefix("listening on ").expect(&line).to_owned();
+        Self { child, address }
+    }
+
+    async fn request(&self, method: &str, path: &str) -> (String, String) {
+        let uri = format!("{}{path}", self.address);
+        // what a load balancer does: one name for all processes
+        let request = Request::builder().method(method).uri(uri).header("host", "shop.example");
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        let response = client.request(request.body(Empty::<Bytes>::new()).unwrap()).await.unwrap();
+        let status = response.headers()["cache-status"].to_str().unwrap().to_owned();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8_lossy(&body).into_owned())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The path of a built example: `cargo test` builds them all.
+fn example(name: &str) -> std::path::PathBuf {
+    // target/<profile>/deps/<this test> beside target/<profile>/examples/<name>
+    let this = std::env::current_exe().unwrap();
+    let path = this.parent().unwrap().parent().unwrap().join("examples").join(name);
+    assert!(path.exists(), "the examples are not built: run `cargo build --examples` first");
+    path
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn serve_each_others_entries_and_invalidate_them() {
+    let database = support::database().await;
+    let (one, two) = tokio::task::block_in_place(|| {
+        (Process::start(database.url()), Process::start(database.url()))
+    });
+    let (status, body) = one.request("GET", "/products/7").await;
+    assert_eq!((status.as_str(), body.as_str()), ("shop; fwd=uri-miss; stored", "product 7"));
+    // the write goes on behind the response: the other process sees it once it is in the table
+    let mut connection = database.connection().await;
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    loop {
+        let rows = "SELECT COUNT(*) FROM cache_entries";
+        let rows: i64 = sqlx::query_scalar(rows).fetch_one(&mut connection).await.unwrap();
+        if rows > 0 {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "never written");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let (status, body) = two.request("GET", "/products/7").await;
+    assert!(status.starts_with("shop; hit; ttl="), "{status}");
+    assert_eq!(body, "product 7");
+
+    let (status, _) = two.request("PUT", "/products/7").await;
+    assert_eq!(status, "shop; fwd=method");
+    let (status, _) = one.request("GET", "/products/7").await;
+    assert!(status.starts_with("shop; fwd=uri-miss"), "{status}");
+}
