@@ -258,7 +258,7 @@ fn bypasses(criterion: &mut Criterion, runtime: &Runtime) {
         group.bench_function(name, |b| {
             b.to_async(runtime).iter(|| {
                 let mut request = http::Request::get(URI);
-                for (name, value) in field {
+                if let Some((name, value)) = field {
                     request = request.header(name, value);
                 }
                 send(&service, ok(request.body(common::Body::default())))

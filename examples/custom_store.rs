@@ -16,8 +16,8 @@ use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use tower::{ServiceBuilder, ServiceExt};
 use tower_mysql_cache::{
-    CacheKey, CacheLayer, CachePolicy, CullReport, Entry, KeyRange, Store, StoreError, StoreStats,
-    Stored, StoredHead,
+    CacheKey, CacheLayer, CachePolicy, CullReport, Entry, HeadUpdate, KeyRange, Store, StoreError,
+    StoreStats, Stored,
 };
 
 /// Clones share one map: a store is a handle.
@@ -47,19 +47,19 @@ impl Store for MapStore {
         Ok(())
     }
 
-    async fn freshen(
-        &self,
-        key: CacheKey,
-        head: Arc<StoredHead>,
-        expires_ms: u64,
-    ) -> Result<bool, StoreError> {
+    // A new head for a body that stays, unless the response has been replaced meanwhile.
+    async fn freshen(&self, update: HeadUpdate) -> Result<bool, StoreError> {
         let (mut map, now_ms) = (self.map(), self.now_ms());
-        let Some(entry) = map.get_mut(key.as_bytes()).filter(|entry| entry.expires_ms > now_ms)
+        let Some(entry) =
+            map.get_mut(update.key.as_bytes()).filter(|entry| entry.expires_ms > now_ms)
         else {
             return Ok(false);
         };
         let Stored::Response(response) = &mut entry.stored else { return Ok(false) };
-        (response.head, entry.expires_ms) = (head, expires_ms);
+        if response.head != update.old {
+            return Ok(false);
+        }
+        (response.head, entry.expires_ms) = (update.new, update.expires_ms);
         Ok(true)
     }
 

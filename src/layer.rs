@@ -95,7 +95,7 @@ impl<St: Store> CacheLayer<St> {
     pub fn try_with_policy(&self, policy: CachePolicy) -> Result<Self, ConfigError> {
         policy.validate()?;
         let mut layer = self.clone();
-        layer.edit().policy = policy;
+        layer.edit().set_policy(policy);
         Ok(layer)
     }
 

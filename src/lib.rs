@@ -74,7 +74,9 @@ pub use store::mysql::{MySqlStore, MySqlStoreBuilder};
 pub use store::{
     BoxStore, CullReport, MemoryStore, MemoryStoreBuilder, Source, Store, StoreError, StoreStats,
 };
-pub use stored::{Entry, SelectingField, Stored, StoredHead, StoredResponse, VariantIndex};
+pub use stored::{
+    Entry, HeadUpdate, SelectingField, Stored, StoredHead, StoredResponse, VariantIndex,
+};
 pub use tag::{LogPosition, Tag};
 pub use telemetry::Counts;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderName, StatusCode};
 
 use crate::cookies::{Authorization, Cookies};
 use crate::error::ConfigError;
@@ -16,6 +16,17 @@ const LARGEST_MAX_BODY_BYTES: usize = 1 << 30;
 /// What a policy's `ttl` applies to unless the policy says otherwise: complete answers and permanent
 /// redirects. An error page is stored only when it gives a lifetime itself, or by `statuses`.
 const DEFAULT_STATUSES: &[u16] = &[200, 203, 204, 301, 308];
+
+/// How far the cache goes by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// For application routes: nothing is stored that does not say so or that a policy does not allow;
+    /// cookies and `Set-Cookie` are signs of a person.
+    #[default]
+    Safe,
+    /// RFC 9111 to the letter.
+    Strict,
+}
 
 /// How a route is cached. A plain value, made in a `const`:
 ///
@@ -31,6 +42,7 @@ const DEFAULT_STATUSES: &[u16] = &[200, 203, 204, 301, 308];
 /// whole when the application starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CachePolicy {
+    pub(crate) mode: Mode,
     pub(crate) enabled: bool,
     pub(crate) ttl: Option<Duration>,
     pub(crate) statuses: &'static [u16],
@@ -38,13 +50,19 @@ pub struct CachePolicy {
     pub(crate) cookies: Cookies,
     pub(crate) authorization: Authorization,
     pub(crate) stripped_cookies: &'static [&'static str],
+    pub(crate) targeted: &'static [&'static str],
 }
+
+/// The cache's own targeted field (RFC 9213): what it says holds for this cache alone, and it is taken
+/// off every response.
+pub(crate) const OWN_FIELD: &str = "tower-mysql-cache-control";
 
 impl CachePolicy {
     /// The safe defaults: only responses that give their own lifetime are stored.
     #[must_use]
     pub const fn new() -> Self {
         Self {
+            mode: Mode::Safe,
             enabled: true,
             ttl: None,
             statuses: DEFAULT_STATUSES,
@@ -52,7 +70,23 @@ impl CachePolicy {
             cookies: Cookies::Bypass,
             authorization: Authorization::Bypass,
             stripped_cookies: &[],
+            targeted: &[OWN_FIELD],
         }
+    }
+
+    /// RFC 9111 to the letter, for gateways and for people who want the standard: no default lifetime;
+    /// heuristic freshness (4.2.2); the request's own `Cache-Control` is obeyed (5.2.1); `Set-Cookie` is
+    /// stored as the standard allows (7.3), and cookies in requests mean nothing but what `Vary` makes
+    /// of them.
+    ///
+    /// # Warning
+    /// Behind applications that were not written with a shared cache in mind, this mode replays
+    /// `Set-Cookie` and pages made for one session to others, as any standard HTTP cache would. The
+    /// safe mode of [`CachePolicy::new`] does not.
+    #[must_use]
+    pub const fn rfc9111() -> Self {
+        let targeted = &[OWN_FIELD, "cdn-cache-control"];
+        Self { mode: Mode::Strict, cookies: Cookies::Ignore, targeted, ..Self::new() }
     }
 
     /// Nothing on the route is looked up or stored. Unsafe methods still invalidate.
@@ -108,12 +142,22 @@ impl CachePolicy {
         self
     }
 
+    /// The targeted fields (RFC 9213) that this cache listens to, the first valid one before
+    /// `Cache-Control` and `Expires`. `Tower-Mysql-Cache-Control` is this cache's own and is taken off
+    /// every response; all others are passed on. Default: `Tower-Mysql-Cache-Control`, and in
+    /// [`CachePolicy::rfc9111`] after it `CDN-Cache-Control`.
+    #[must_use]
+    pub const fn targeted(mut self, names: &'static [&'static str]) -> Self {
+        self.targeted = names;
+        self
+    }
+
     /// Checks the policy.
     ///
     /// # Errors
     /// [`ConfigError`] naming the setting, its value and the rule:
     /// `ttl` over zero and at most ten years, `max_body_bytes` from 1 byte to 1 GiB, `statuses`
-    /// final and neither 206 nor 304.
+    /// final and neither 206 nor 304, `targeted` names of fields.
     pub fn validate(&self) -> Result<(), ConfigError> {
         if let Some(ttl) = self.ttl {
             if ttl.is_zero() {
@@ -134,7 +178,18 @@ impl CachePolicy {
                 return Err(ConfigError::new("statuses", status, rule));
             }
         }
+        for name in self.targeted {
+            if HeaderName::from_bytes(name.as_bytes()).is_err() {
+                return Err(ConfigError::new("targeted", name, "it is the name of a header field"));
+            }
+        }
         Ok(())
+    }
+
+    /// The names in `targeted`.
+    pub(crate) fn targeted_names(&self) -> Vec<HeaderName> {
+        let names = self.targeted.iter();
+        names.filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok()).collect()
     }
 
     /// The policy's `ttl` for responses with this status.
@@ -163,6 +218,7 @@ mod tests {
             (NEW.max_body_bytes(usize::MAX), "max_body_bytes", "18446744073709551615"),
             (NEW.statuses(&[200, 206]), "statuses", "206"),
             (NEW.statuses(&[99]), "statuses", "99"),
+            (NEW.targeted(&["a b"]), "targeted", "a b"),
         ];
         for (policy, setting, value) in cases {
             let error = policy.validate().unwrap_err();

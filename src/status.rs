@@ -76,7 +76,7 @@ pub struct CacheStatus {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Hit { ttl_s: i64 },
-    Forwarded { reason: Forward, stored: bool },
+    Forwarded { reason: Forward, status: Option<u16>, stored: bool },
 }
 
 impl CacheStatus {
@@ -85,7 +85,7 @@ impl CacheStatus {
     }
 
     pub(crate) fn forwarded(reason: Forward, detail: Option<&'static str>) -> Self {
-        Self { outcome: Outcome::Forwarded { reason, stored: false }, detail }
+        Self { outcome: Outcome::Forwarded { reason, status: None, stored: false }, detail }
     }
 
     /// Whether the response came out of the store.
@@ -125,6 +125,14 @@ impl CacheStatus {
         }
     }
 
+    /// The handler's status, where the client is sent another (RFC 9211 2.3).
+    pub(crate) fn with_fwd_status(mut self, code: http::StatusCode) -> Self {
+        if let Outcome::Forwarded { status, .. } = &mut self.outcome {
+            *status = Some(code.as_u16());
+        }
+        self
+    }
+
     /// The named reason why the cache was bypassed, or why the response was not stored.
     #[must_use]
     pub fn detail(&self) -> Option<&'static str> {
@@ -143,8 +151,11 @@ impl CacheStatus {
             Outcome::Hit { ttl_s } => {
                 let _ = write!(value, "; hit; ttl={ttl_s}");
             }
-            Outcome::Forwarded { reason, stored } => {
+            Outcome::Forwarded { reason, status, stored } => {
                 let _ = write!(value, "; fwd={}", reason.as_str());
+                if let Some(status) = status {
+                    let _ = write!(value, "; fwd-status={status}");
+                }
                 value.push_str(if stored { "; stored" } else { "" });
             }
         }
@@ -188,10 +199,12 @@ mod tests {
 
     #[test]
     fn says_why_it_went_inside_and_whether_the_answer_is_stored() {
-        let mut status = CacheStatus::forwarded(Forward::UriMiss, None);
+        let status = CacheStatus::forwarded(Forward::UriMiss, None);
         assert_eq!(text(&status, false), "shop; fwd=uri-miss");
-        status.outcome = Outcome::Forwarded { reason: Forward::Stale, stored: true };
-        assert_eq!(text(&status, false), "shop; fwd=stale; stored");
+        let mut status = CacheStatus::forwarded(Forward::Stale, None);
+        status.set_stored();
+        let status = status.with_fwd_status(http::StatusCode::NOT_MODIFIED);
+        assert_eq!(text(&status, false), "shop; fwd=stale; fwd-status=304; stored");
     }
 
     #[test]

@@ -106,6 +106,20 @@ impl Stored {
     }
 }
 
+/// A new head for a stored response whose body stays as it is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HeadUpdate {
+    /// The key.
+    pub key: crate::key::CacheKey,
+    /// The head that the response has now. If it has another by the time of the update, because it was
+    /// replaced meanwhile, nothing changes: the new head would not belong to that body.
+    pub old: Arc<StoredHead>,
+    /// The head that it gets.
+    pub new: Arc<StoredHead>,
+    /// When the entry may be removed, as in [`Entry`].
+    pub expires_ms: u64,
+}
+
 /// A row to be: what to store, where, and until when.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {

@@ -8,7 +8,7 @@ use std::env;
 use std::fmt::Display;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -17,8 +17,8 @@ use tokio::runtime::Runtime;
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service, ServiceExt};
 use tower_mysql_cache::{
-    CacheKey, CacheLayer, CullReport, Entry, KeyRange, MySqlStore, Store, StoreError, StoreStats,
-    Stored, StoredHead,
+    CacheKey, CacheLayer, CullReport, Entry, HeadUpdate, KeyRange, MySqlStore, Store, StoreError,
+    StoreStats, Stored,
 };
 
 pub(crate) use report::run;
@@ -126,7 +126,7 @@ impl Store for NoStore {
     async fn put_many(&self, _: Vec<Entry>) -> Result<(), StoreError> {
         Ok(())
     }
-    async fn freshen(&self, _: CacheKey, _: Arc<StoredHead>, _: u64) -> Result<bool, StoreError> {
+    async fn freshen(&self, _: HeadUpdate) -> Result<bool, StoreError> {
         Ok(false)
     }
     async fn remove(&self, _: KeyRange) -> Result<u64, StoreError> {

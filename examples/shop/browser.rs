@@ -21,7 +21,7 @@ pub(crate) struct Ask {
     pub(crate) method: Method,
     pub(crate) target: &'static str,
     pub(crate) fields: Vec<(&'static str, &'static str)>,
-    body: &'static str,
+    pub(crate) body: &'static str,
     pub(crate) status: StatusCode,
     /// What `Cache-Status` must contain.
     pub(crate) expects: &'static [&'static str],

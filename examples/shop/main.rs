@@ -15,11 +15,13 @@ mod shop;
 mod table;
 
 use std::error::Error;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tower_mysql_cache::{BoxStore, CacheHandle, MemoryStore, MySqlStore};
@@ -51,6 +53,7 @@ async fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_max_level(tracing::Level::WARN)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     match run().await {
         Ok(true) => ExitCode::SUCCESS,
@@ -114,6 +117,10 @@ impl Node {
         let listener = TcpListener::bind(listen).await;
         let listener = listener.map_err(|error| format!("cannot listen on {listen}: {error}"))?;
         let address = listener.local_addr()?;
+        // an event is not to wait until the client has acknowledged the one before
+        let listener = listener.tap_io(|connection| {
+            let _ = connection.set_nodelay(true);
+        });
         let server = tokio::spawn(async move { axum::serve(listener, router).await });
         Ok(Self { address, cache, server })
     }

@@ -3,37 +3,32 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use http::header::{CONTENT_LENGTH, SET_COOKIE};
-use http::{HeaderMap, HeaderName, Method, Request, Response};
+use http::header::CONTENT_LENGTH;
+use http::request::Parts;
+use http::{Request, Response, StatusCode};
 use http_body::Body;
 use tower::{Service, ServiceExt};
 
 use super::admission::{Plan, Write};
 use super::fence::Moment;
-use super::fill::Fill;
-use super::lookup::{Found, Lookup, variant_of};
-use super::reply::{self, Finish};
+use super::fill::{Fill, Filled};
+use super::judge::{Asked, Kept};
+use super::lookup::{At, Found, Lookup, variant_of};
+use super::reply::{self, Finish, Want};
+use super::validate::{self, Stripped};
 use super::{Engine, Route};
 use crate::body::{CacheBody, Recorder};
-use crate::cookies::{Credentials, set_cookies_left};
+use crate::cookies::Credentials;
 use crate::overrides::CacheOverride;
-use crate::rfc9111::{
-    Candidate, Mode, Nominated, NotStored, RequestDirectives, ResponseDirectives, Reuse, Storable,
-    nominated, reuse, select, stored_fields,
-};
+use crate::policy::Mode;
+use crate::rfc9111::reuse::request_takes_stale;
+use crate::rfc9111::{NotStored, RequestDirectives, Reuse, reuse};
 use crate::status::{CacheStatus, Forward};
 use crate::store::Store;
-use crate::stored::{StoredHead, VariantIndex};
-use crate::tag::LogPosition;
+use crate::stored::VariantIndex;
 use crate::telemetry::count;
-
-/// More names than this in the `Vary` fields of one target are a mistake: nothing is stored.
-const MAX_VARY_NAMES: usize = 32;
-
-/// Longer lifetimes than a year are cut: nobody gains by them, and clocks change.
-const MAX_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// GET and HEAD: out of the store, or through it.
 pub(crate) async fn exchange<St, S, B, RB>(
@@ -48,62 +43,109 @@ where
     S: Service<Request<B>, Response = Response<RB>>,
     RB: Body<Error: Send> + Send + 'static,
 {
-    let (parts, body) = request.into_parts();
-    let Lookup { found, index } = engine.lookup(&route, &plan.base, &parts.headers).await;
-    let (forward, detail) = match found {
-        Found::Nothing(forward, detail) => (forward, detail),
-        Found::Response(stored) => {
-            let now_ms = engine.store.now_ms();
-            match reuse(&stored.head, &parts.headers, plan.credentials, None, now_ms) {
-                Reuse::Fresh => {
-                    count(&engine.counters.hits);
-                    return Ok(reply::serve(&route, &plan.base, stored, plan.head_only, now_ms));
-                }
-                Reuse::Stale => (Forward::Stale, None),
-                Reuse::VaryMiss => (Forward::VaryMiss, None),
-                Reuse::RequestWants => (Forward::Request, None),
-                Reuse::NotShared => (Forward::Bypass, None),
-            }
-        }
+    let (mut parts, body) = request.into_parts();
+    let lookup = engine.lookup(&route, &plan.base, &parts.headers).await;
+    let directives = RequestDirectives::parse(&parts.headers);
+    let Lookup { found, index } = lookup;
+    let (status, stale) = match judge_found(&engine, &route, &plan, &parts, &directives, found) {
+        Verdict::Serve(response) => return Ok(response),
+        Verdict::Inside(status, stale) => (status, stale),
     };
-    // whoever carries credentials would have been served only what is for everyone
-    let (forward, detail) = match plan.credentials {
-        Credentials::None => (forward, detail),
-        credentials => (Forward::Bypass, Some(credentials.as_str())),
-    };
-    count(if forward == Forward::Bypass {
-        &engine.counters.bypassed
-    } else {
-        &engine.counters.misses
-    });
+    // RFC 9111 5.2.1.7; RFC 9211 2: nothing is said about responses of the cache's own making
+    if directives.only_if_cached {
+        let mut response = Response::new(CacheBody::stored(Default::default()));
+        *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
+        response.extensions_mut().insert(status);
+        return Ok(response);
+    }
+    let bypassed = status.forward() == Some(Forward::Bypass);
+    count(if bypassed { &engine.counters.bypassed } else { &engine.counters.misses });
 
+    let asked = Asked::of(&plan, &parts, engine.store.now_ms());
+    let client = Stripped::take(&mut parts, stale.as_ref(), engine.is_unstorable(&plan.base));
     let miss = Miss {
         moment: engine.fence.moment(),
-        requested_ms: engine.store.now_ms(),
         started: Instant::now(),
-        method: parts.method.clone(),
-        headers: parts.headers.clone(),
+        asked,
+        client,
         index,
-        status: CacheStatus::forwarded(forward, detail),
+        stale,
+        status,
     };
     let response = inner.oneshot(Request::from_parts(parts, body)).await?;
-    Ok(miss.keep(engine, route, plan, response).await)
+    Ok(miss.answer(engine, route, plan, response).await)
+}
+
+/// What becomes of what a lookup found.
+enum Verdict<RB> {
+    Serve(Response<CacheBody<RB>>),
+    /// With a stored response that may be validated.
+    Inside(CacheStatus, Option<At>),
+}
+
+fn judge_found<St: Store, RB>(
+    engine: &Engine<St>,
+    route: &Route,
+    plan: &Plan,
+    request: &Parts,
+    directives: &RequestDirectives,
+    found: Found,
+) -> Verdict<RB> {
+    let inside = |forward, detail, stale| {
+        // whoever carries credentials would have been served only what is for everyone
+        let status = match plan.credentials {
+            Credentials::None => CacheStatus::forwarded(forward, detail),
+            credentials => CacheStatus::forwarded(Forward::Bypass, Some(credentials.as_str())),
+        };
+        Verdict::Inside(status, stale)
+    };
+    let at = match found {
+        Found::Nothing(forward, detail) => return inside(forward, detail, None),
+        Found::Response(at) => at,
+    };
+    let now_ms = engine.store.now_ms();
+    let head = &at.response.head;
+    // RFC 9111 5.2.1 leaves it to the cache: in safe mode clients cannot drive load
+    let obeyed = (route.policy.mode == Mode::Strict).then_some(directives);
+    let reused = reuse(head, &request.headers, plan.credentials, obeyed, now_ms);
+    let taken_stale = || {
+        let forbidden = route.directives(&head.headers).forbids_stale();
+        !forbidden && obeyed.is_some_and(|wanted| request_takes_stale(head, wanted, now_ms))
+    };
+    match reused {
+        Reuse::Stale if taken_stale() => {}
+        Reuse::Fresh => {}
+        Reuse::Stale => return inside(Forward::Stale, None, Some(at)),
+        Reuse::RequestWants => return inside(Forward::Request, None, Some(at)),
+        Reuse::VaryMiss => return inside(Forward::VaryMiss, None, None),
+        Reuse::NotShared => return inside(Forward::Bypass, None, None),
+    }
+    match Want::of(request, head, at.response.body.len(), now_ms) {
+        Want::Inside => inside(Forward::Request, Some("precondition"), None),
+        want => {
+            count(&engine.counters.hits);
+            let status = reply::hit(head, now_ms);
+            let key = &plan.base;
+            Verdict::Serve(reply::serve(route, key, at.response, &want, request, status, now_ms))
+        }
+    }
 }
 
 /// A request that has gone inside, and what was known before it did.
-struct Miss {
-    moment: Moment,
-    requested_ms: u64,
-    started: Instant,
-    method: Method,
-    headers: HeaderMap,
-    index: Option<Arc<VariantIndex>>,
-    status: CacheStatus,
+pub(super) struct Miss {
+    pub(super) moment: Moment,
+    pub(super) started: Instant,
+    pub(super) asked: Asked,
+    /// The client's own conditions, where the handler did not see them.
+    pub(super) client: Option<Stripped>,
+    pub(super) index: Option<Arc<VariantIndex>>,
+    /// The stored response that the handler was asked to validate, or that is simply out of date.
+    pub(super) stale: Option<At>,
+    pub(super) status: CacheStatus,
 }
 
 impl Miss {
-    /// Records the response on its way to the client, if it may be stored.
-    async fn keep<St, RB>(
+    async fn answer<St, RB>(
         mut self,
         engine: Arc<Engine<St>>,
         route: Arc<Route>,
@@ -115,101 +157,98 @@ impl Miss {
         RB: Body<Error: Send> + Send + 'static,
     {
         let received_ms = engine.store.now_ms();
-        let (mut parts, body) = response.into_parts();
-        let overrides = parts.extensions.remove::<CacheOverride>();
-        let head = self.judge(&route, &plan, overrides, &parts, received_ms);
-        let (body, stored) = match head {
-            Err(reason) => {
-                count(&engine.counters.not_stored);
-                self.status.detail.get_or_insert(reason);
-                (CacheBody::passthrough(body), false)
+        let validated = self.client.as_ref().is_some_and(|client| client.validating);
+        let confirmed = validated && response.status() == StatusCode::NOT_MODIFIED;
+        match self.stale.take() {
+            Some(at) if confirmed => {
+                return validate::revalidated(
+                    &engine,
+                    &route,
+                    &plan,
+                    self,
+                    at,
+                    response,
+                    received_ms,
+                );
             }
-            Ok((head, names)) => {
-                let declared = parts.headers.get(CONTENT_LENGTH);
-                let declared = declared.and_then(|length| length.to_str().ok()?.parse().ok());
-                let fill = self.fill(Arc::clone(&engine), &route, &plan, head, names);
-                let limit = route.policy.max_body_bytes;
-                let recorder = Recorder::new(Box::new(fill), limit, declared);
-                let mut waiting = Some((body, recorder));
-                // one poll, with the waker of whoever waits for this response
-                poll_fn(|cx| match waiting.take() {
-                    Some((body, recorder)) => Poll::Ready(CacheBody::recording(body, recorder, cx)),
-                    None => Poll::Pending,
-                })
-                .await
+            Some(at) if plan.head_only => {
+                validate::compare_head(&engine, &route, &self.asked, at, &response, received_ms);
             }
-        };
-        if stored {
-            self.status.set_stored();
+            _ => {}
         }
-        let field = reply::field(&route, &self.status, Some(&plan.base));
-        Finish { field, status: self.status }.wrap(Response::from_parts(parts, body))
+        self.keep(engine, route, plan, response, received_ms).await
     }
 
-    /// The head to store and the names that the target varies on, or the named reason why not.
-    fn judge(
-        &self,
-        route: &Route,
-        plan: &Plan,
-        overrides: Option<CacheOverride>,
-        response: &http::response::Parts,
+    /// Records the response on its way to the client, if it may be stored.
+    async fn keep<St, RB>(
+        mut self,
+        engine: Arc<Engine<St>>,
+        route: Arc<Route>,
+        plan: Plan,
+        response: Response<RB>,
         received_ms: u64,
-    ) -> Result<(StoredHead, Vec<HeaderName>), &'static str> {
-        let policy = &route.policy;
-        let directives = ResponseDirectives::parse(&response.headers);
-        let cookies: Vec<_> = response.headers.get_all(SET_COOKIE).iter().cloned().collect();
-        let candidate = Candidate {
-            method: &self.method,
-            request: &RequestDirectives::parse(&self.headers),
-            credentials: plan.credentials,
-            status: response.status,
-            headers: &response.headers,
-            directives: &directives,
-            mode: Mode::Safe,
-            policy_ttl: policy.ttl_for(response.status),
-            overrides,
-            set_cookie_left: set_cookies_left(&cookies, policy.stripped_cookies),
-            validatable: false,
-            requested_ms: self.requested_ms,
-            received_ms,
-            max_lifetime: MAX_LIFETIME,
-        };
-        let Storable { initial_age_ms, shared, fresh_until_ms, .. } =
-            candidate.decide().map_err(NotStored::as_str)?;
-        let own = match nominated(&response.headers) {
-            Nominated::None => Vec::new(),
-            Nominated::Names(names) => names,
-            Nominated::Any => return Err(NotStored::VaryAny.as_str()),
-        };
-        // once a target varies, all its responses are stored as variants: one that lacks Vary does
-        // not replace the others
-        let mut names = self.index.as_ref().map(|index| index.names.clone()).unwrap_or_default();
-        names.extend(own.iter().cloned());
-        names.sort_by(|a, b| a.as_str().cmp(b.as_str()));
-        names.dedup();
-        if names.len() > MAX_VARY_NAMES {
-            return Err("vary-too-long");
-        }
-        let mut headers = stored_fields(&response.headers, &directives, received_ms);
-        let keep_cookies = overrides.is_some_and(|overrides| overrides.with_set_cookie);
-        if !keep_cookies {
-            headers.remove(SET_COOKIE);
-        }
+    ) -> Response<CacheBody<RB>>
+    where
+        St: Store,
+        RB: Body<Error: Send> + Send + 'static,
+    {
+        let (mut parts, body) = response.into_parts();
+        let overrides = parts.extensions.remove::<CacheOverride>();
         let gen_ms = u32::try_from(self.started.elapsed().as_millis()).unwrap_or(u32::MAX);
-        let head = StoredHead {
-            status: response.status,
-            headers,
-            requested_ms: self.requested_ms,
-            received_ms,
-            initial_age_ms,
-            fresh_until_ms,
-            gen_ms,
-            shared,
-            vary: select(&own, &self.headers),
-            tags: Vec::new(),
-            position: LogPosition::default(),
+        let index = self.index.as_ref();
+        let kept = self.asked.judge(&route, overrides, &parts, index, received_ms, gen_ms);
+        let kept = match kept {
+            Ok(kept) => kept,
+            Err(reason) => {
+                count(&engine.counters.not_stored);
+                if reason != NotStored::Method.as_str() {
+                    engine.remember_unstorable(&plan.base);
+                }
+                self.status.detail.get_or_insert(reason);
+                let unchanged = self.client.as_ref().is_some_and(|c| c.has(&parts, received_ms));
+                let finish = Finish::keyed(&route, &plan.base, self.status);
+                if unchanged {
+                    return finish.wrap(reply::not_modified(parts));
+                }
+                return finish.apply(Response::from_parts(parts, body));
+            }
         };
-        Ok((head, names))
+        let declared = parts.headers.get(CONTENT_LENGTH);
+        let declared = declared.and_then(|length| length.to_str().ok()?.parse().ok());
+        let limit = route.policy.max_body_bytes;
+        if declared.is_some_and(|declared: u64| declared > limit as u64) {
+            engine.remember_unstorable(&plan.base);
+        }
+        let filled = Filled::default();
+        let fill = self.fill(Arc::clone(&engine), &route, &plan, kept, filled.clone());
+        let recorder = Recorder::new(Box::new(fill), limit, declared);
+        let mut waiting = Some((body, recorder));
+        // one poll, with the waker of whoever waits for this response
+        let recorded = poll_fn(|cx| match waiting.take() {
+            Some((body, recorder)) => Poll::Ready(CacheBody::recording(body, recorder, cx)),
+            None => Poll::Pending,
+        });
+        let (body, stored) = recorded.await;
+        if !stored {
+            self.status.detail.get_or_insert("streamed");
+            let finish = Finish::keyed(&route, &plan.base, self.status);
+            return finish.wrap(Response::from_parts(parts, body));
+        }
+        self.status.set_stored();
+        // the client's own conditions, which the handler did not see, hold against what is stored now
+        if let (Some(client), Some(response)) = (&self.client, filled.get()) {
+            let asked = client.request();
+            match Want::of(&asked, &response.head, response.body.len(), received_ms) {
+                Want::Whole | Want::Inside => {}
+                want => {
+                    let (key, status) = (&plan.base, self.status.with_fwd_status(parts.status));
+                    let response = response.clone();
+                    return reply::serve(&route, key, response, &want, &asked, status, received_ms);
+                }
+            }
+        }
+        let finish = Finish::keyed(&route, &plan.base, self.status);
+        finish.wrap(Response::from_parts(parts, body))
     }
 
     fn fill<St: Store>(
@@ -217,19 +256,19 @@ impl Miss {
         engine: Arc<Engine<St>>,
         route: &Route,
         plan: &Plan,
-        head: StoredHead,
-        names: Vec<HeaderName>,
+        kept: Kept,
+        filled: Filled,
     ) -> Fill<St> {
+        let Kept { head, expires_ms, names } = kept;
         let base = plan.base.clone();
-        let expires_ms = head.fresh_until_ms;
         let (key, index) = if names.is_empty() {
             (base, None)
         } else {
             let index = Arc::new(VariantIndex { names });
-            (variant_of(&base, &index, &self.headers), Some((base, index)))
+            (variant_of(&base, &index, &self.asked.headers), Some((base, index)))
         };
         let (moment, queue_bytes) = (self.moment, route.queue_bytes);
-        Fill { engine, key, head, index, expires_ms, moment, queue_bytes }
+        Fill { engine, key, head, index, expires_ms, moment, queue_bytes, filled }
     }
 }
 

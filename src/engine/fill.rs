@@ -1,7 +1,7 @@
 //! A complete body on its way into the store.
 
-use std::pin::Pin;
-use std::sync::Arc;
+use std::future::Future;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -11,9 +11,9 @@ use super::bounded::bounded;
 use super::fence::Moment;
 use super::{Engine, pending::Ticket};
 use crate::body::{Abandoned, Sink};
-use crate::key::CacheKey;
+use crate::key::{CacheKey, KeyRange};
 use crate::store::{Store, StoreError};
-use crate::stored::{Entry, Stored, StoredHead, StoredResponse, VariantIndex};
+use crate::stored::{Entry, HeadUpdate, Stored, StoredHead, StoredResponse, VariantIndex};
 use crate::telemetry::count;
 
 /// How long a write may take before its memory is given up. No request waits for it.
@@ -34,18 +34,31 @@ pub(super) struct Fill<St> {
     /// Taken before the handler ran.
     pub(super) moment: Moment,
     pub(super) queue_bytes: usize,
+    /// Filled in when the response is stored.
+    pub(super) filled: Filled,
+}
+
+/// A response that has just been stored, for whoever recorded it.
+#[derive(Clone, Default)]
+pub(super) struct Filled(Arc<OnceLock<StoredResponse>>);
+
+impl Filled {
+    pub(super) fn get(&self) -> Option<&StoredResponse> {
+        self.0.get()
+    }
 }
 
 impl<St: Store> Sink for Fill<St> {
     fn complete(self: Box<Self>, body: Bytes) -> bool {
-        let Self { engine, key, head, index, expires_ms, moment, queue_bytes } = *self;
+        let Self { engine, key, head, index, expires_ms, moment, queue_bytes, filled } = *self;
         let mut entries = Vec::with_capacity(2);
         if let Some((base, index)) = index {
             engine.learn(&base, &index);
             let expires_ms = expires_ms.saturating_add(INDEX_SLACK_MS);
             entries.push(Entry { key: base, stored: Stored::Variants(index), expires_ms });
         }
-        let stored = Stored::Response(StoredResponse { head: Arc::new(head), body });
+        let response = StoredResponse { head: Arc::new(head), body };
+        let stored = Stored::Response(response.clone());
         entries.push(Entry { key: key.clone(), stored, expires_ms });
         let Some(ticket) = engine.pending.begin(&entries, queue_bytes) else {
             count(&engine.counters.shed);
@@ -56,10 +69,74 @@ impl<St: Store> Sink for Fill<St> {
             count(&engine.counters.not_stored);
             return false;
         }
-        let mut write = Box::pin(write(engine, entries, ticket));
+        let _ = filled.0.set(response);
+        let store = engine.store.clone();
+        engine.behind(ticket, async move { store.put_many(entries).await })
+    }
+
+    fn abandon(self: Box<Self>, why: Abandoned) {
+        count(&self.engine.counters.abandoned);
+        if why == Abandoned::TooLarge {
+            self.engine.remember_unstorable(&self.key);
+        }
+        tracing::debug!(?why, key = ?self.key, "response not stored");
+    }
+}
+
+impl<St: Store> Engine<St> {
+    /// Replaces the head of a stored response: visible to lookups at once, in the store soon, without
+    /// its body. A response that has been replaced or removed meanwhile stays so.
+    pub(super) fn freshen_behind(
+        self: &Arc<Self>,
+        update: HeadUpdate,
+        body: Bytes,
+        queue_bytes: usize,
+    ) {
+        let HeadUpdate { key, new, expires_ms, .. } = update.clone();
+        let stored = Stored::Response(StoredResponse { head: new, body });
+        let visible = Entry { key, stored, expires_ms };
+        let Some(ticket) = self.pending.begin(&[visible], queue_bytes) else {
+            return count(&self.counters.shed);
+        };
+        let store = self.store.clone();
+        self.behind(ticket, async move { store.freshen(update).await.map(drop) });
+    }
+
+    /// Removes a stored response in the background.
+    pub(super) fn forget(self: &Arc<Self>, range: KeyRange) {
+        let engine = Arc::clone(self);
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                let _ = engine.invalidate(vec![range]).await;
+            });
+        }
+    }
+
+    /// Writes behind the response; the ticket keeps what is written visible until this ends, however
+    /// it ends. `false` when there is no runtime to do it on.
+    fn behind(
+        self: &Arc<Self>,
+        ticket: Ticket,
+        write: impl Future<Output = Result<(), StoreError>> + Send + 'static,
+    ) -> bool {
+        let engine = Arc::clone(self);
+        let mut write = Box::pin(async move {
+            match bounded(WRITE_LIMIT, write).await {
+                Ok(()) => count(&engine.counters.stored),
+                Err(StoreError::Overloaded) => count(&engine.counters.shed),
+                Err(error) => {
+                    count(&engine.counters.write_errors);
+                    if let Some(suppressed) = engine.write_warning.pass() {
+                        let reason = error.as_str();
+                        tracing::warn!(%error, reason, suppressed, "a response could not be stored");
+                    }
+                }
+            }
+            drop(ticket);
+        });
         // a store in memory is done at once; only others are worth a task
         let mut cx = Context::from_waker(Waker::noop());
-        if Pin::as_mut(&mut write).poll(&mut cx).is_ready() {
+        if write.as_mut().poll(&mut cx).is_ready() {
             return true;
         }
         match tokio::runtime::Handle::try_current() {
@@ -70,25 +147,4 @@ impl<St: Store> Sink for Fill<St> {
             Err(_) => false,
         }
     }
-
-    fn abandon(self: Box<Self>, why: Abandoned) {
-        count(&self.engine.counters.abandoned);
-        tracing::debug!(?why, key = ?self.key, "response not stored");
-    }
-}
-
-/// Writes entries; the ticket keeps them visible until this ends, however it ends.
-async fn write<St: Store>(engine: Arc<Engine<St>>, entries: Vec<Entry>, ticket: Ticket) {
-    match bounded(WRITE_LIMIT, engine.store.put_many(entries)).await {
-        Ok(()) => count(&engine.counters.stored),
-        Err(StoreError::Overloaded) => count(&engine.counters.shed),
-        Err(error) => {
-            count(&engine.counters.write_errors);
-            if let Some(suppressed) = engine.write_warning.pass() {
-                let reason = error.as_str();
-                tracing::warn!(%error, reason, suppressed, "a response could not be stored");
-            }
-        }
-    }
-    drop(ticket);
 }

@@ -23,9 +23,15 @@ pub(super) struct Lookup {
 
 pub(super) enum Found {
     /// A response whose selecting fields match the request.
-    Response(StoredResponse),
+    Response(At),
     /// Nothing, and why.
     Nothing(Forward, Option<&'static str>),
+}
+
+/// A stored response and its key.
+pub(super) struct At {
+    pub(super) key: CacheKey,
+    pub(super) response: StoredResponse,
 }
 
 impl<St: Store> Engine<St> {
@@ -58,30 +64,33 @@ impl<St: Store> Engine<St> {
         known: Option<&Arc<VariantIndex>>,
     ) -> Result<Lookup, StoreError> {
         let of_index = |index: &VariantIndex| variant_of(base, index, request);
-        let mut keys = vec![base.clone()];
-        keys.extend(known.map(|index| of_index(index)));
+        let guess = known.map(|index| of_index(index));
+        let keys = std::iter::once(base.clone()).chain(guess.clone()).collect();
         let mut found = self.fetch(route, keys).await?.into_iter();
         let (at_base, at_variant) = (found.next().flatten(), found.next().flatten());
         let mut index = known.cloned();
-        let mut candidates = [usable(at_variant, request), None];
+        let first = usable(guess, at_variant, request);
+        let mut second = None;
         match at_base {
             None => {}
             Some(Stored::Response(response)) => {
-                candidates[1] = usable(Some(Stored::Response(response)), request);
+                let stored = Some(Stored::Response(response));
+                second = usable(Some(base.clone()), stored, request);
             }
             Some(Stored::Variants(seen)) => {
                 if known.is_none_or(|known| *known != seen) {
                     self.indexes.insert(base.hash(), Arc::clone(&seen));
-                    let again = self.fetch(route, vec![of_index(&seen)]).await?.pop().flatten();
-                    candidates[1] = usable(again, request);
+                    let key = of_index(&seen);
+                    let again = self.fetch(route, vec![key.clone()]).await?.pop().flatten();
+                    second = usable(Some(key), again, request);
                 }
                 index = Some(seen);
             }
         }
         // RFC 9111 4.1: of several that match, the newest
-        let newest = candidates.into_iter().flatten().max_by_key(|found| found.head.received_ms);
+        let newest = first.into_iter().chain(second).max_by_key(|at| at.response.head.received_ms);
         let found = match (newest, &index) {
-            (Some(response), _) => Found::Response(response),
+            (Some(at), _) => Found::Response(at),
             (None, Some(_)) => Found::Nothing(Forward::VaryMiss, None),
             (None, None) => Found::Nothing(Forward::UriMiss, None),
         };
@@ -122,10 +131,10 @@ pub(super) fn variant_of(base: &CacheKey, index: &VariantIndex, request: &Header
 }
 
 /// A stored response whose own selecting fields match: the key alone is not trusted.
-fn usable(stored: Option<Stored>, request: &HeaderMap) -> Option<StoredResponse> {
+fn usable(key: Option<CacheKey>, stored: Option<Stored>, request: &HeaderMap) -> Option<At> {
     match stored {
-        Some(Stored::Response(response)) => {
-            rfc9111::matches(&response.head.vary, request).then_some(response)
+        Some(Stored::Response(response)) if rfc9111::matches(&response.head.vary, request) => {
+            Some(At { key: key?, response })
         }
         _ => None,
     }

@@ -6,22 +6,27 @@ mod exchange;
 mod fence;
 mod fill;
 mod invalidate;
+mod judge;
 mod lookup;
 mod pending;
 mod reply;
+mod validate;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{HeaderMap, HeaderName};
 use moka::sync::Cache;
 
 pub(crate) use admission::{Admission, admit};
 pub(crate) use exchange::{exchange, write_through};
 pub(crate) use reply::Finish;
 
-use crate::key::KeyRules;
+use crate::key::{CacheKey, KeyRules};
 use crate::policy::CachePolicy;
+use crate::rfc9111::ResponseDirectives;
+use crate::rfc9111::targeted::targeted_directives;
 use crate::status::StatusField;
 use crate::store::{Store, StoreError};
 use crate::stored::VariantIndex;
@@ -29,6 +34,9 @@ use crate::telemetry::{Counters, Throttle};
 
 /// How many targets' variant indexes a process remembers: each saves one round trip.
 const KNOWN_INDEXES: u64 = 100_000;
+
+/// How long a target counts as one whose responses are not stored.
+const UNSTORABLE_FOR: Duration = Duration::from_secs(120);
 
 /// What all clones of a layer share.
 pub(crate) struct Engine<St> {
@@ -38,6 +46,8 @@ pub(crate) struct Engine<St> {
     fence: fence::Fence,
     /// Variant indexes seen, by the hash of their target's key.
     indexes: Cache<[u8; 16], Arc<VariantIndex>>,
+    /// Targets whose responses were not to be stored lately: their requests keep their conditions.
+    unstorable: Cache<[u8; 16], ()>,
     lookup_warning: Throttle,
     write_warning: Throttle,
 }
@@ -47,6 +57,8 @@ pub(crate) struct Engine<St> {
 pub(crate) struct Route {
     pub(crate) keys: KeyRules,
     pub(crate) policy: CachePolicy,
+    /// The names of the policy's targeted fields.
+    targeted: Vec<HeaderName>,
     /// The longest that a request waits for the store.
     pub(crate) store_timeout: Duration,
     /// The most bytes of responses waiting to be written.
@@ -63,9 +75,21 @@ impl<St: Store> Engine<St> {
             pending: pending::Pending::default(),
             fence: fence::Fence::default(),
             indexes: Cache::new(KNOWN_INDEXES),
+            unstorable: Cache::builder()
+                .max_capacity(KNOWN_INDEXES)
+                .time_to_live(UNSTORABLE_FOR)
+                .build(),
             lookup_warning: Throttle::new(),
             write_warning: Throttle::new(),
         }
+    }
+
+    fn is_unstorable(&self, base: &CacheKey) -> bool {
+        self.unstorable.contains_key(&base.hash())
+    }
+
+    fn remember_unstorable(&self, base: &CacheKey) {
+        self.unstorable.insert(base.hash(), ());
     }
 
     /// Waits until everything that was handed to the store before has been written or has failed.
@@ -76,6 +100,17 @@ impl<St: Store> Engine<St> {
 }
 
 impl Route {
+    pub(crate) fn set_policy(&mut self, policy: CachePolicy) {
+        self.targeted = policy.targeted_names();
+        self.policy = policy;
+    }
+
+    /// What a response says about caching: a targeted field, else `Cache-Control` (RFC 9213 2.2).
+    fn directives(&self, response: &HeaderMap) -> ResponseDirectives {
+        let targeted = targeted_directives(&self.targeted, response);
+        targeted.unwrap_or_else(|| ResponseDirectives::parse(response))
+    }
+
     /// The cache's name in `Cache-Status`.
     pub(crate) fn name(&self) -> &str {
         match self.keys.prefix() {
@@ -90,6 +125,7 @@ impl Default for Route {
         Self {
             keys: KeyRules::default(),
             policy: CachePolicy::new(),
+            targeted: CachePolicy::new().targeted_names(),
             store_timeout: Duration::from_millis(250),
             queue_bytes: 64 << 20,
             status_field: StatusField::On,

@@ -1,15 +1,22 @@
-//! The layer's own fields on a response.
+//! Responses on their way out: the layer's own fields, and stored responses as the request wants them.
 
-use http::header::{AGE, CONTENT_LENGTH};
-use http::{HeaderValue, Response, StatusCode};
+use std::ops::Range;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{AGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE};
+use http::request::Parts;
+use http::{HeaderValue, Method, Response, StatusCode};
 
 use super::Route;
 use crate::body::CacheBody;
-use crate::key::CacheKey;
+use crate::key::{CacheKey, hex};
 use crate::overrides::CacheOverride;
+use crate::policy::OWN_FIELD;
+use crate::rfc9111::range::{self, RangeOutcome, content_range};
+use crate::rfc9111::validation::{self, Precondition, not_modified_fields};
 use crate::rfc9111::{age_field, remaining_secs};
 use crate::status::{CACHE_STATUS, CacheStatus, StatusField};
-use crate::stored::StoredResponse;
+use crate::stored::{StoredHead, StoredResponse};
 
 /// What is left to do with the response of a request that was not cached.
 #[derive(Debug)]
@@ -24,6 +31,11 @@ impl Finish {
         Self { field, status }
     }
 
+    pub(super) fn keyed(route: &Route, key: &CacheKey, status: CacheStatus) -> Self {
+        let field = field(route, &status, Some(key));
+        Self { field, status }
+    }
+
     /// A response that nothing is stored of.
     pub(crate) fn apply<RB>(self, response: Response<RB>) -> Response<CacheBody<RB>> {
         self.wrap(response.map(CacheBody::passthrough))
@@ -31,6 +43,7 @@ impl Finish {
 
     pub(super) fn wrap<RB>(self, mut response: Response<CacheBody<RB>>) -> Response<CacheBody<RB>> {
         response.extensions_mut().remove::<CacheOverride>();
+        response.headers_mut().remove(OWN_FIELD); // RFC 9213 2.2: it was for this cache
         if let Some(value) = self.field {
             response.headers_mut().append(CACHE_STATUS, value);
         }
@@ -40,11 +53,7 @@ impl Finish {
 }
 
 /// This cache's member of the `Cache-Status` list, if the route shows one.
-pub(super) fn field(
-    route: &Route,
-    status: &CacheStatus,
-    key: Option<&CacheKey>,
-) -> Option<HeaderValue> {
+fn field(route: &Route, status: &CacheStatus, key: Option<&CacheKey>) -> Option<HeaderValue> {
     match route.status_field {
         StatusField::Off => None,
         StatusField::On => status.field(route.name(), None, false),
@@ -52,32 +61,144 @@ pub(super) fn field(
     }
 }
 
-/// A stored response on its way out again.
+/// What a request wants of the response that answers it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Want {
+    /// All of it.
+    Whole,
+    /// Only to know that it has not changed.
+    NotModified,
+    /// A part, several parts, or one that is not there.
+    Part(Range<u64>),
+    Parts(Vec<Range<u64>>),
+    Unsatisfiable,
+    /// A condition that is the inner service's to judge (RFC 9111 4.3.2).
+    Inside,
+}
+
+impl Want {
+    /// Evaluates preconditions, then ranges (RFC 9110 13.2.2).
+    pub(super) fn of(request: &Parts, head: &StoredHead, length: usize, now_ms: u64) -> Self {
+        match validation::evaluate(&request.headers, head, now_ms) {
+            Precondition::Forward => return Self::Inside,
+            Precondition::NotModified => return Self::NotModified,
+            Precondition::None => {}
+        }
+        match range::evaluate(&request.method, &request.headers, head, length as u64, now_ms) {
+            RangeOutcome::Whole => Self::Whole,
+            RangeOutcome::Single(part) => Self::Part(part),
+            RangeOutcome::Multi(parts) => Self::Parts(parts),
+            RangeOutcome::Unsatisfiable => Self::Unsatisfiable,
+        }
+    }
+}
+
+/// A stored response on its way out again, as the request wants it.
 pub(super) fn serve<RB>(
     route: &Route,
     key: &CacheKey,
     stored: StoredResponse,
-    head_only: bool,
+    want: &Want,
+    request: &Parts,
+    status: CacheStatus,
     now_ms: u64,
 ) -> Response<CacheBody<RB>> {
     let StoredResponse { head, body } = stored;
     let mut headers = head.headers.clone();
-    // RFC 9110 8.6: no Content-Length beside 204
-    if head.status != StatusCode::NO_CONTENT {
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    let mut code = head.status;
+    let length = body.len() as u64;
+    let mut sent = body.clone();
+    match want {
+        Want::Whole | Want::Inside => {}
+        Want::NotModified => {
+            code = StatusCode::NOT_MODIFIED;
+            headers = not_modified_fields(&head.headers); // RFC 9110 15.4.5
+            sent = Bytes::new();
+        }
+        Want::Part(part) => {
+            code = StatusCode::PARTIAL_CONTENT;
+            headers.insert(CONTENT_RANGE, content_range(Some(part), length));
+            sent = slice(&body, part);
+        }
+        Want::Parts(parts) => {
+            code = StatusCode::PARTIAL_CONTENT;
+            let media = headers.get(CONTENT_TYPE).cloned();
+            let (multipart, joined) = multipart(&body, parts, media.as_ref(), key);
+            headers.insert(CONTENT_TYPE, multipart);
+            sent = joined;
+        }
+        Want::Unsatisfiable => {
+            code = StatusCode::RANGE_NOT_SATISFIABLE;
+            headers.remove(CONTENT_TYPE);
+            headers.insert(CONTENT_RANGE, content_range(None, length)); // RFC 9110 15.5.17
+            sent = Bytes::new();
+        }
+    }
+    // RFC 9110 8.6: no Content-Length beside 204, and none of its own in a 304
+    if code != StatusCode::NO_CONTENT && code != StatusCode::NOT_MODIFIED {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(sent.len()));
     }
     if route.age_field {
         headers.insert(AGE, age_field(&head, now_ms)); // RFC 9111 5.1
     }
-    let status = CacheStatus::hit(remaining_secs(&head, now_ms));
-    if let Some(value) = field(route, &status, Some(key)) {
-        headers.append(CACHE_STATUS, value);
-    }
     // RFC 9110 9.3.2: the fields of a GET without its body
-    let body = if head_only { Default::default() } else { body };
-    let mut response = Response::new(CacheBody::stored(body));
-    *response.status_mut() = head.status;
+    let sent = if request.method == Method::HEAD { Bytes::new() } else { sent };
+    let mut response = Response::new(CacheBody::stored(sent));
+    *response.status_mut() = code;
     *response.headers_mut() = headers;
-    response.extensions_mut().insert(status);
-    response
+    Finish::keyed(route, key, status).wrap(response)
+}
+
+/// A 304 in place of a response that the client has already. Nothing of it is stored.
+pub(super) fn not_modified<RB>(mut response: http::response::Parts) -> Response<CacheBody<RB>> {
+    response.status = StatusCode::NOT_MODIFIED;
+    response.headers = not_modified_fields(&response.headers);
+    Response::from_parts(response, CacheBody::stored(Bytes::new()))
+}
+
+/// The status of a response out of the store.
+pub(super) fn hit(head: &StoredHead, now_ms: u64) -> CacheStatus {
+    CacheStatus::hit(remaining_secs(head, now_ms))
+}
+
+fn slice(body: &Bytes, part: &Range<u64>) -> Bytes {
+    let at = |position: u64| usize::try_from(position).unwrap_or(usize::MAX).min(body.len());
+    let (start, end) = (at(part.start), at(part.end));
+    if start < end { body.slice(start..end) } else { Bytes::new() }
+}
+
+/// `multipart/byteranges` (RFC 9110 14.6): its media type with the boundary, and the body.
+fn multipart(
+    body: &Bytes,
+    parts: &[Range<u64>],
+    media: Option<&HeaderValue>,
+    key: &CacheKey,
+) -> (HeaderValue, Bytes) {
+    let boundary = boundary(body, key);
+    let mut joined = BytesMut::new();
+    for part in parts {
+        joined.extend_from_slice(format!("\r\n--{boundary}\r\n").as_bytes());
+        if let Some(media) = media {
+            joined.extend_from_slice(b"Content-Type: ");
+            joined.extend_from_slice(media.as_bytes());
+            joined.extend_from_slice(b"\r\n");
+        }
+        joined.extend_from_slice(b"Content-Range: ");
+        joined.extend_from_slice(content_range(Some(part), body.len() as u64).as_bytes());
+        joined.extend_from_slice(b"\r\n\r\n");
+        joined.extend_from_slice(&slice(body, part));
+    }
+    joined.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
+    let media = format!("multipart/byteranges; boundary={boundary}");
+    let media =
+        HeaderValue::try_from(media).unwrap_or(HeaderValue::from_static("multipart/byteranges"));
+    (media, joined.freeze())
+}
+
+/// A line that the body does not hold.
+fn boundary(body: &Bytes, key: &CacheKey) -> String {
+    let base = hex(&key.hash());
+    let held = |boundary: &str| body.windows(boundary.len()).any(|w| w == boundary.as_bytes());
+    let mut tried = (0_u32..).map(|n| format!("{base}{n}"));
+    tried.find(|boundary| !held(boundary)).unwrap_or(base)
 }

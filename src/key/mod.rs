@@ -107,6 +107,14 @@ pub struct KeyRange {
 }
 
 impl KeyRange {
+    /// One key and no other.
+    #[must_use]
+    pub fn only(key: &CacheKey) -> Self {
+        let mut to = key.as_bytes().to_vec();
+        to.push(0);
+        Self { from: key.to_bytes(), to: to.into() }
+    }
+
     /// Every key that begins with `start`.
     #[must_use]
     pub fn starting_with(start: impl Into<Bytes>) -> Self {

@@ -45,7 +45,7 @@ impl Qualified {
 }
 
 /// At least one name, all of them valid; anything else is as good as no argument.
-fn field_names(value: &[u8]) -> Option<Vec<HeaderName>> {
+pub(super) fn field_names(value: &[u8]) -> Option<Vec<HeaderName>> {
     let names: Vec<_> = split_unquoted(value, b',')
         .map(<[u8]>::trim_ascii)
         .filter(|name| !name.is_empty())
@@ -57,7 +57,7 @@ fn field_names(value: &[u8]) -> Option<Vec<HeaderName>> {
 /// The directives of a response (RFC 9111 5.2.2). Times are in seconds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ResponseDirectives {
-    /// There is a `Cache-Control` field at all.
+    /// There is a `Cache-Control` field at all, or a targeted one in its place.
     pub(crate) present: bool,
     /// They come from a targeted field, so that `Cache-Control` and `Expires` say nothing
     /// (RFC 9213 2.2).

@@ -1,5 +1,6 @@
-//! The rules of HTTP caching as pure functions: RFC 9111, and what it needs of RFC 9110 (dates,
-//! validators, ranges) and RFC 5861 (stale responses).
+//! The rules of HTTP caching as pure functions: RFC 9111, what it needs of RFC 9110 (dates,
+//! validators, ranges), and its extensions: RFC 5861 (stale responses), RFC 9213 (targeted fields),
+//! RFC 9875 (cache groups) and No-Vary-Search.
 //!
 //! Nothing here waits, reads a clock or knows a store. Times are parameters, in milliseconds since the
 //! Unix epoch; answers are enums, and each "no" has a name. Where a specification leaves a choice, the
@@ -9,25 +10,31 @@
 //! | module | question | RFC 9111 |
 //! |---|---|---|
 //! | [`directives`] | what do `Cache-Control` and `Pragma` say? | 5.2, 5.4 |
+//! | [`targeted`] | what does a field for this cache say instead? | RFC 9213 2 |
 //! | [`date`] | which moment is this? | RFC 9110 5.6.7 |
 //! | [`freshness`] | how long is a response fresh, how old is it? | 4.2 |
 //! | [`storage`] | may this response be stored? | 3, 3.5 |
 //! | [`fields`] | which of its header fields? | 3.1, 3.2 |
 //! | [`vary`] | which requests does it answer? | 4.1 |
+//! | [`no_vary_search`] | which queries does it answer? | draft-ietf-httpbis-no-vary-search |
 //! | [`mod@reuse`] | does it answer this one, without validation? | 4, 4.2.4 |
 //! | [`validation`] | does the client have it already? | 4.3.2 |
 //! | [`range`] | which part of it is wanted? | RFC 9110 14 |
 //! | [`invalidation`] | what else does a request make untrue? | 4.4 |
+//! | [`groups`] | which responses become untrue together? | RFC 9875 |
 
 pub(crate) mod date;
 pub(crate) mod directives;
 pub(crate) mod fields;
 pub(crate) mod freshness;
+pub(crate) mod groups;
 pub(crate) mod invalidation;
+pub(crate) mod no_vary_search;
 pub(crate) mod range;
 pub(crate) mod reuse;
 pub(crate) mod storage;
 mod syntax;
+pub(crate) mod targeted;
 #[cfg(test)]
 mod testing;
 pub(crate) mod validation;
@@ -39,5 +46,5 @@ pub(crate) use freshness::{age_field, remaining_secs};
 pub(crate) use invalidation::{Target, invalidates, is_safe, same_origin_targets};
 pub(crate) use reuse::{Reuse, reuse};
 pub use storage::NotStored;
-pub(crate) use storage::{Candidate, Mode, Storable};
+pub(crate) use storage::{Candidate, Storable};
 pub(crate) use vary::{Nominated, matches, nominated, secondary_key, select};

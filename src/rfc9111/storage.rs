@@ -14,17 +14,7 @@ use super::syntax::DELTA_MAX_MS;
 use super::vary::{self, Nominated};
 use crate::cookies::Credentials;
 use crate::overrides::CacheOverride;
-
-/// How far the cache goes by itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Mode {
-    /// For application routes: nothing is stored that does not say so or that a policy does not allow;
-    /// cookies and `Set-Cookie` are signs of a person.
-    #[default]
-    Safe,
-    /// RFC 9111 to the letter.
-    Strict,
-}
+use crate::policy::Mode;
 
 /// A response that might be stored.
 #[derive(Clone, Copy, Debug)]

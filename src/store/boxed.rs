@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::key::{CacheKey, KeyRange};
 use crate::store::{CullReport, Store, StoreError, StoreStats};
-use crate::stored::{Entry, Stored, StoredHead};
+use crate::stored::{Entry, HeadUpdate, Stored};
 
 type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
@@ -42,7 +42,7 @@ trait DynStore: Send + Sync {
     fn get_many(&self, keys: Vec<CacheKey>) -> Answer<'_, Vec<Option<Stored>>>;
     fn get(&self, key: CacheKey) -> Answer<'_, Option<Stored>>;
     fn put_many(&self, entries: Vec<Entry>) -> Answer<'_, ()>;
-    fn freshen(&self, key: CacheKey, head: Arc<StoredHead>, expires_ms: u64) -> Answer<'_, bool>;
+    fn freshen(&self, update: HeadUpdate) -> Answer<'_, bool>;
     fn remove(&self, range: KeyRange) -> Answer<'_, u64>;
     fn cull(&self) -> Answer<'_, CullReport>;
     fn stats(&self) -> Answer<'_, StoreStats>;
@@ -62,8 +62,8 @@ impl<St: Store> DynStore for St {
     fn put_many(&self, entries: Vec<Entry>) -> Answer<'_, ()> {
         Box::pin(Store::put_many(self, entries))
     }
-    fn freshen(&self, key: CacheKey, head: Arc<StoredHead>, expires_ms: u64) -> Answer<'_, bool> {
-        Box::pin(Store::freshen(self, key, head, expires_ms))
+    fn freshen(&self, update: HeadUpdate) -> Answer<'_, bool> {
+        Box::pin(Store::freshen(self, update))
     }
     fn remove(&self, range: KeyRange) -> Answer<'_, u64> {
         Box::pin(Store::remove(self, range))
@@ -92,13 +92,8 @@ impl Store for BoxStore {
     async fn put_many(&self, entries: Vec<Entry>) -> Result<(), StoreError> {
         self.0.put_many(entries).await
     }
-    async fn freshen(
-        &self,
-        key: CacheKey,
-        head: Arc<StoredHead>,
-        expires_ms: u64,
-    ) -> Result<bool, StoreError> {
-        self.0.freshen(key, head, expires_ms).await
+    async fn freshen(&self, update: HeadUpdate) -> Result<bool, StoreError> {
+        self.0.freshen(update).await
     }
     async fn remove(&self, range: KeyRange) -> Result<u64, StoreError> {
         self.0.remove(range).await

@@ -14,7 +14,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::ConfigError;
 use crate::key::{CacheKey, KeyRange};
 use crate::store::{CullReport, Store, StoreError, StoreStats};
-use crate::stored::{Entry, Stored, StoredHead};
+use crate::stored::{Entry, HeadUpdate, Stored};
 
 /// Default bound of a [`MemoryStore`]: 64 MiB.
 const DEFAULT_MAX_BYTES: u64 = 64 << 20;
@@ -105,14 +105,15 @@ impl MemoryStore {
         Ok(())
     }
 
-    fn replace_head(&self, key: CacheKey, head: &Arc<StoredHead>, expires_ms: u64) -> bool {
+    fn replace_head(&self, update: HeadUpdate) -> bool {
+        let HeadUpdate { key, old, new, expires_ms } = update;
         let now_ms = self.now_ms();
         let result = self.shared.cache.entry(key).and_compute_with(|current| {
             match current.map(moka::Entry::into_value) {
                 Some(Held { stored: Stored::Response(mut response), expires_ms: until })
-                    if until > now_ms =>
+                    if until > now_ms && response.head == old =>
                 {
-                    response.head = Arc::clone(head);
+                    response.head = Arc::clone(&new);
                     Op::Put(Held { stored: Stored::Response(response), expires_ms })
                 }
                 _ => Op::Nop,
@@ -165,13 +166,8 @@ impl Store for MemoryStore {
         ready(results.into_iter().collect())
     }
 
-    fn freshen(
-        &self,
-        key: CacheKey,
-        head: Arc<StoredHead>,
-        expires_ms: u64,
-    ) -> impl Future<Output = Result<bool, StoreError>> + Send {
-        ready(Ok(self.replace_head(key, &head, expires_ms)))
+    fn freshen(&self, update: HeadUpdate) -> impl Future<Output = Result<bool, StoreError>> + Send {
+        ready(Ok(self.replace_head(update)))
     }
 
     fn remove(&self, range: KeyRange) -> impl Future<Output = Result<u64, StoreError>> + Send {
@@ -265,7 +261,7 @@ mod tests {
 
     use super::*;
     use crate::clock::ManualClock;
-    use crate::stored::StoredResponse;
+    use crate::stored::{StoredHead, StoredResponse};
     use crate::tag::LogPosition;
 
     fn entry(key: String, bytes: usize, expires_ms: u64) -> Entry {

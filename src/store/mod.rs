@@ -6,16 +6,14 @@ mod memory;
 #[cfg(feature = "mysql")]
 pub(crate) mod mysql;
 
-use std::future::Future;
-use std::sync::Arc;
-
 pub use boxed::BoxStore;
 pub use error::{Source, StoreError};
 pub use memory::{MemoryStore, MemoryStoreBuilder};
+use std::future::Future;
 
 use crate::clock::{Clock, SystemClock};
 use crate::key::{CacheKey, KeyRange};
-use crate::stored::{Entry, Stored, StoredHead};
+use crate::stored::{Entry, HeadUpdate, Stored};
 
 /// A place that keeps responses by key.
 ///
@@ -72,16 +70,11 @@ pub trait Store: Clone + Send + Sync + 'static {
     }
 
     /// Replaces the head and the expiry of a stored response and leaves its body where it is.
-    /// `false` when there is no such response.
+    /// `false`, and nothing changes, when there is no response or it has another head than the old one.
     ///
     /// # Errors
     /// [`StoreError`] when the store cannot be asked.
-    fn freshen(
-        &self,
-        key: CacheKey,
-        head: Arc<StoredHead>,
-        expires_ms: u64,
-    ) -> impl Future<Output = Result<bool, StoreError>> + Send;
+    fn freshen(&self, update: HeadUpdate) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
     /// Removes every entry in a range of keys and returns how many there were. Puts that were called
     /// before it are removed too, those called after it stay.

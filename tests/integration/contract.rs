@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tower_mysql_cache::{
-    CacheKey, Entry, KeyRange, LogPosition, SelectingField, Store, Stored, StoredHead,
+    CacheKey, Entry, HeadUpdate, KeyRange, LogPosition, SelectingField, Store, Stored, StoredHead,
     StoredResponse, Tag, VariantIndex,
 };
 
@@ -53,6 +53,17 @@ fn body_of(found: Option<Stored>) -> Option<Bytes> {
     }
 }
 
+fn head_of(stored: &Stored) -> Arc<StoredHead> {
+    match stored {
+        Stored::Response(response) => Arc::clone(&response.head),
+        Stored::Variants(_) => panic!("a response"),
+    }
+}
+
+fn update(text: &str, old: Arc<StoredHead>, new: Arc<StoredHead>, expires_ms: u64) -> HeadUpdate {
+    HeadUpdate { key: key(text), old, new, expires_ms }
+}
+
 fn key(text: &str) -> CacheKey {
     CacheKey::new(text.to_owned())
 }
@@ -85,7 +96,8 @@ on_every_store! {
 
     async fn what_was_never_put_is_not_found(kit: Kit) {
         assert_eq!(kit.store.get(key("t:1:/")).await.unwrap(), None);
-        assert!(!kit.store.freshen(key("t:1:/"), Arc::new(head(9)), u64::MAX).await.unwrap());
+        let update = update("t:1:/", Arc::new(head(9)), Arc::new(head(9)), u64::MAX);
+        assert!(!kit.store.freshen(update).await.unwrap());
     }
 
     async fn answers_come_in_the_order_of_the_keys_with_repeats(kit: Kit) {
@@ -119,10 +131,11 @@ on_every_store! {
         let now_ms = kit.store.now_ms();
         for expires_ms in [0, 1, now_ms - 1, now_ms] {
             let past = Entry { expires_ms, ..entry(&kit, "t:1:/", "old") };
+            let old = past.stored.clone();
             kit.store.put(past).await.unwrap();
             assert_eq!(kit.store.get(key("t:1:/")).await.unwrap(), None);
-            let revived = kit.store.freshen(key("t:1:/"), Arc::new(head(now_ms)), u64::MAX >> 1);
-            assert!(!revived.await.unwrap());
+            let update = update("t:1:/", head_of(&old), Arc::new(head(now_ms)), u64::MAX >> 1);
+            assert!(!kit.store.freshen(update).await.unwrap());
         }
         kit.store.put(entry(&kit, "t:1:/", "new")).await.unwrap();
         assert_eq!(body_of(kit.store.get(key("t:1:/")).await.unwrap()).unwrap(), "new");
@@ -178,7 +191,11 @@ on_every_store! {
             newer.fresh_until_ms += 5_000;
             let newer = Arc::new(newer);
             let expires_ms = entry.expires_ms + 5_000;
-            assert!(kit.store.freshen(entry.key.clone(), newer.clone(), expires_ms).await.unwrap());
+            let another = Arc::new(head(kit.store.now_ms() + 1));
+            let stray = update("t:1:/", another, newer.clone(), expires_ms);
+            assert!(!kit.store.freshen(stray).await.unwrap(), "the response has been replaced");
+            let update = update("t:1:/", head_of(&entry.stored), newer.clone(), expires_ms);
+            assert!(kit.store.freshen(update).await.unwrap());
             let expected = StoredResponse { head: newer, body: body.into() };
             let found = kit.store.get(entry.key.clone()).await.unwrap();
             assert_eq!(found, Some(Stored::Response(expected)));

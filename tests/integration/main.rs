@@ -1,9 +1,12 @@
 //! The suites that need a database, and those that run on every store.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // helpers of tests
+#![allow(clippy::type_complexity)] // tables of cases
 
+mod conditions;
 mod contract;
 mod kit;
 mod layer;
+mod mysql_store;
 mod outage;
 mod processes;
 mod servers;

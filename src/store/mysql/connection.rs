@@ -213,7 +213,9 @@ async fn set_up(connection: &mut MySqlConnection, deadline: Duration) -> Result<
         sqlx::raw_sql(text).execute(&mut *connection).await?;
     }
     // MySQL and TiDB have the first (in ms, for SELECT), MariaDB the second (in s, for everything).
-    // Without either the client's deadline is all there is.
+    // Without either the client's deadline is all there is. A little less than that, so that a slow
+    // statement is an answer and does not cost the connection.
+    let deadline = deadline.mul_f64(0.9);
     let ms = deadline.as_millis().max(1);
     let seconds = deadline.as_secs_f64();
     for text in [

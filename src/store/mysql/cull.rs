@@ -22,6 +22,10 @@ const WINDOWS: usize = 16;
 /// grown by more than a few percent since do not count.
 const SPAN: f64 = 0.5;
 
+/// The share of a limit from which on room is made, little at first: an estimate lags behind, and what
+/// starts all at once overshoots.
+const RAMP: f64 = 0.95;
+
 /// Most that the correction towards a limit takes of a window.
 const MAX_CORRECTION: f64 = 0.15;
 
@@ -93,12 +97,27 @@ impl Tally {
         }
     }
 
+    /// A row that was added has been removed. A window sees its part of the table at its fullest, just
+    /// before it is culled, so half of what it removes is taken off: the mean of before and after.
+    pub(super) fn remove(&mut self, row: &Seen) {
+        let half = Size { rows: -0.5, bytes: -0.5 * row.bytes as f64 };
+        self.all = self.all.plus(half);
+        if let Some(size) = self.prefixes.get_mut(&row.prefix) {
+            *size = size.plus(half);
+        }
+    }
+
     /// The window came back to its start: it has seen the whole table.
     pub(super) fn close(&mut self) {
         self.whole = true;
     }
 
-    pub(super) fn is_whole(&self) -> bool {
+    /// Where the next window begins.
+    pub(super) fn end(&self) -> u128 {
+        self.start.wrapping_add(self.reach).wrapping_add(1)
+    }
+
+    fn is_whole(&self) -> bool {
         self.whole
     }
 
@@ -169,10 +188,10 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// By which share a size is over the limits; 0 when it is not.
-    pub(super) fn over(&self, size: Size) -> f64 {
-        let over = |size: f64, limit: u64| (size - limit as f64) / limit.max(1) as f64;
-        over(size.rows, self.rows).max(over(size.bytes, self.bytes)).max(0.0)
+    /// What share of the limits a size is: 1 is at the limit.
+    fn filled(&self, size: Size) -> f64 {
+        let filled = |size: f64, limit: u64| size / limit.max(1) as f64;
+        filled(size.rows, self.rows).max(filled(size.bytes, self.bytes))
     }
 }
 
@@ -189,13 +208,15 @@ impl Grip {
     /// For a prefix of this size in a table of `all` rows, of which `written` came since the last cull,
     /// in windows of `window` rows.
     pub(super) fn new(size: Size, all: Size, limits: &Limits, written: u64, window: u64) -> Self {
-        let over = limits.over(size);
-        if over <= 0.0 {
+        let filled = limits.filled(size);
+        if filled <= RAMP {
             return Self::default();
         }
+        let ramp = ((filled - RAMP) / (1.0 - RAMP)).min(1.0);
         let share = if all.rows > 0.0 { (size.rows / all.rows).min(1.0) } else { 1.0 };
         let seen = (window as f64 * share).min(size.rows).max(1.0);
-        Self { room: written as f64 / seen, correction: (2.0 * over).min(MAX_CORRECTION) }
+        let correction = (filled - 1.0).clamp(0.0, MAX_CORRECTION);
+        Self { room: ramp * written as f64 / seen, correction }
     }
 
     /// How many windows it takes to make room without taking too much of one.
@@ -213,13 +234,13 @@ impl Grip {
 
 /// Chooses the rows of a step to evict: of each prefix with a grip the oldest born. `chance` in 0..1
 /// decides about fractions of a row.
-pub(super) fn choose(
-    rows: &[Seen],
+pub(super) fn choose<'a>(
+    rows: &'a [Seen],
     grips: &HashMap<Vec<u8>, Grip>,
     windows: f64,
     now_ms: u64,
     mut chance: impl FnMut() -> f64,
-) -> Vec<u128> {
+) -> Vec<&'a Seen> {
     let mut chosen = Vec::new();
     for (prefix, grip) in grips.iter().filter(|(_, grip)| **grip != Grip::default()) {
         let own = rows.iter().filter(|row| row.prefix == *prefix);
@@ -232,7 +253,7 @@ pub(super) fn choose(
         let wanted = grip.share(expired.len() as f64 / seen, windows) * seen;
         let count = wanted.floor() + f64::from(u8::from(chance() < wanted.fract()));
         live.sort_unstable_by_key(|row| row.born_ms);
-        chosen.extend(live.iter().take(count as usize).map(|row| row.hash));
+        chosen.extend(live.into_iter().take(count as usize));
     }
     chosen
 }

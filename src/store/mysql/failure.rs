@@ -40,6 +40,11 @@ impl Failure {
         Self { error: StoreError::Timeout, then: Then::Reconnect }
     }
 
+    /// A connection that could not be opened.
+    pub(super) fn connect(error: StoreError) -> Self {
+        Self { error, then: Then::Reconnect }
+    }
+
     /// The server's number for the error.
     pub(super) fn number(&self) -> Option<u16> {
         let StoreError::Database(source) = &self.error else { return None };

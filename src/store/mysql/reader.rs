@@ -106,17 +106,20 @@ async fn answer(
     batch: Vec<Lookup>,
 ) -> Option<Connection> {
     let hashes = distinct(&batch);
+    let started = Instant::now();
     let mut outcome = select(shared, &mut connection, &hashes).await;
-    match outcome.as_ref().err().map(|failure| failure.then) {
-        Some(Then::TryAgain) => outcome = select(shared, &mut connection, &hashes).await,
-        Some(Then::ReconnectAndTryAgain) => {
-            let opening = Connection::open(&shared.settings, Role::Lookups);
-            if let Ok(Ok(new)) = timeout(shared.settings.query_timeout, opening).await {
-                connection = new;
-                outcome = select(shared, &mut connection, &hashes).await;
+    let then = outcome.as_ref().err().map(|failure| failure.then);
+    if matches!(then, Some(Then::TryAgain | Then::ReconnectAndTryAgain)) {
+        let again = async {
+            if then == Some(Then::ReconnectAndTryAgain) {
+                let opening = Connection::open(&shared.settings, Role::Lookups);
+                connection = opening.await.map_err(Failure::connect)?;
             }
-        }
-        _ => {}
+            select(shared, &mut connection, &hashes).await
+        };
+        // both together within the time of one
+        let left = shared.settings.query_timeout.saturating_sub(started.elapsed());
+        outcome = timeout(left, again).await.unwrap_or_else(|_| Err(Failure::timeout()));
     }
     match outcome {
         Ok(rows) => {

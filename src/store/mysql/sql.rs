@@ -127,7 +127,7 @@ pub(super) struct Sql {
     /// Binds 1, 2, 4, ..., 64 hashes, then the two ends of a range of keys.
     delete_in_range: Vec<Text>,
     /// Binds head, expires, size without the body, born, fresh until, generation, status, hash, key,
-    /// now.
+    /// now, and born, fresh until and generation of the old head.
     pub(super) freshen: Text,
     /// Binds the two ends of a range of keys, limit.
     pub(super) select_range: Text,
@@ -170,7 +170,8 @@ impl Sql {
             freshen: format!(
                 "UPDATE {t} SET head = ?, expires = ?, size = ? + LENGTH(value), born_ms = ?, \
                  fresh_until_ms = ?, gen_ms = ?, status = ? \
-                 WHERE key_hash = ? AND cache_key = ? AND expires > ? AND value_type IN ('r', 'R')"
+                 WHERE key_hash = ? AND cache_key = ? AND expires > ? AND value_type IN ('r', 'R') \
+                 AND born_ms = ? AND fresh_until_ms = ? AND gen_ms = ?"
             )
             .into(),
             select_range: format!(

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use rand::RngExt;
 use rand::rngs::StdRng;
-use sqlx::Row as _;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -19,21 +18,13 @@ use super::connection::{Connection, Role, Statement, reopen, statement, stopped}
 use super::failure::{Failure, Then};
 use super::lookups::Hash;
 use super::owned::Owned;
-use super::reader::{IDLE, hash_of, idle_timer, padded};
+use super::reader::{IDLE, idle_timer};
 use super::shared::Shared;
-use super::sql::MAX_KEYS;
 use super::writes::{Ack, Freshen, Job, Put, Share, Work, Writes};
-use crate::key::KeyRange;
 use crate::store::StoreError;
 
 /// Times that a statement is sent again after a deadlock or a lock wait.
 const RETRIES: u32 = 3;
-
-/// Keys that one step of a removal reads.
-const REMOVE_STEP: usize = 512;
-
-/// Steps of one removal at the most: 50 million rows. Others may go on writing into its range.
-const MAX_REMOVE_STEPS: usize = 100_000;
 
 /// The writing task and what it owns.
 pub(super) struct Writer {
@@ -198,7 +189,7 @@ impl Writer {
 
     /// Runs a statement that may be repeated, up to [`RETRIES`] times over deadlocks and lock waits
     /// and once over a connection that was gone before.
-    async fn persist(
+    pub(super) async fn persist(
         &mut self,
         connection: &mut Connection,
         query: impl Fn() -> Statement,
@@ -244,13 +235,21 @@ impl Writer {
                 .bind(&freshen.hash[..])
                 .bind(&freshen.key[..])
                 .bind(shared.clock.now_ms())
+                .bind(freshen.old[0])
+                .bind(freshen.old[1])
+                .bind(freshen.old[2])
         };
         let outcome = self.persist(connection, query).await;
         self.finish("freshening", outcome.map(|matched| matched > 0), freshen.ack)
     }
 
     /// Answers; `false` when the connection is lost.
-    fn finish<T>(&self, doing: &'static str, outcome: Result<T, Failure>, ack: Ack<T>) -> bool {
+    pub(super) fn finish<T>(
+        &self,
+        doing: &'static str,
+        outcome: Result<T, Failure>,
+        ack: Ack<T>,
+    ) -> bool {
         match outcome {
             Ok(value) => {
                 let _ = ack.send(Ok(value));
@@ -262,72 +261,6 @@ impl Writer {
                 !failure.then.drops()
             }
         }
-    }
-
-    async fn remove(
-        &mut self,
-        connection: &mut Connection,
-        range: &KeyRange,
-        ack: Ack<u64>,
-    ) -> bool {
-        let outcome = self.remove_range(connection, range).await;
-        self.finish("a removal", outcome, ack)
-    }
-
-    /// Removes a range in steps, until one comes back short. Each step asks for the whole range again:
-    /// the server may read it along either index, so that what a step has seen says nothing about
-    /// where the rest is.
-    async fn remove_range(
-        &mut self,
-        connection: &mut Connection,
-        range: &KeyRange,
-    ) -> Result<u64, Failure> {
-        let mut removed = 0;
-        for _ in 0..MAX_REMOVE_STEPS {
-            let mut hashes = self.step(connection, range).await?;
-            let short = hashes.len() < REMOVE_STEP;
-            hashes.sort_unstable();
-            for chunk in hashes.chunks(MAX_KEYS) {
-                removed += self.delete(connection, chunk, range).await?;
-            }
-            if short {
-                break;
-            }
-        }
-        Ok(removed)
-    }
-
-    /// Some keys of a range, all of them if they are few.
-    async fn step(
-        &mut self,
-        connection: &mut Connection,
-        range: &KeyRange,
-    ) -> Result<Vec<Hash>, Failure> {
-        let query = statement(&self.shared.sql.select_range)
-            .bind(&range.from[..])
-            .bind(&range.to[..])
-            .bind(REMOVE_STEP as u64);
-        let rows = connection.rows(query, &self.shared).await?;
-        let hashes = rows.iter().map(|row| row.try_get::<&[u8], _>(0).and_then(hash_of));
-        let hashes: Result<Vec<_>, _> = hashes.collect();
-        hashes.map_err(|error| Failure::of(error, &self.shared.settings.table))
-    }
-
-    async fn delete(
-        &mut self,
-        connection: &mut Connection,
-        hashes: &[Hash],
-        range: &KeyRange,
-    ) -> Result<u64, Failure> {
-        let shared = Arc::clone(&self.shared);
-        let query = || {
-            let (text, binds) = shared.sql.delete_in_range(hashes.len());
-            padded(hashes, binds)
-                .fold(statement(text), |query, hash| query.bind(&hash[..]))
-                .bind(&range.from[..])
-                .bind(&range.to[..])
-        };
-        self.persist(connection, query).await
     }
 }
 

@@ -1,0 +1,156 @@
+//! From a response to what is stored of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{ETAG, LAST_MODIFIED, SET_COOKIE};
+use http::response::Parts;
+use http::{HeaderMap, HeaderName, Method};
+
+use super::Route;
+use super::admission::Plan;
+use crate::cookies::{Credentials, set_cookies_left};
+use crate::overrides::CacheOverride;
+use crate::policy::Mode;
+use crate::rfc9111::{
+    Candidate, Nominated, NotStored, RequestDirectives, ResponseDirectives, Storable, nominated,
+    select, stored_fields,
+};
+use crate::stored::{StoredHead, VariantIndex};
+use crate::tag::LogPosition;
+
+/// More names than this in the `Vary` fields of one target are a mistake: nothing is stored.
+const MAX_VARY_NAMES: usize = 32;
+/// Longer lifetimes than a year are cut: nobody gains by them, and clocks change.
+pub(super) const MAX_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
+/// A response with a validator is kept at least this long after it has become stale, to be validated:
+/// an hour; and at most a day.
+const MIN_KEEP_MS: u64 = 3600 * 1000;
+const MAX_KEEP_MS: u64 = 24 * 3600 * 1000;
+
+/// The request that a response answers, as it was before it went inside.
+pub(super) struct Asked {
+    pub(super) method: Method,
+    pub(super) headers: HeaderMap,
+    pub(super) credentials: Credentials,
+    /// When it went inside, on the store's clock.
+    pub(super) requested_ms: u64,
+}
+
+/// What of a response is stored.
+pub(super) struct Kept {
+    pub(super) head: StoredHead,
+    /// When the entry may be removed.
+    pub(super) expires_ms: u64,
+    /// What the target varies on, this response included.
+    pub(super) names: Vec<HeaderName>,
+}
+
+impl Asked {
+    pub(super) fn of(plan: &Plan, request: &http::request::Parts, requested_ms: u64) -> Self {
+        let (method, headers) = (request.method.clone(), request.headers.clone());
+        Self { method, headers, credentials: plan.credentials, requested_ms }
+    }
+
+    /// What to store of a response, or the named reason why nothing.
+    pub(super) fn judge(
+        &self,
+        route: &Route,
+        overrides: Option<CacheOverride>,
+        response: &Parts,
+        index: Option<&Arc<VariantIndex>>,
+        received_ms: u64,
+        gen_ms: u32,
+    ) -> Result<Kept, &'static str> {
+        let directives = route.directives(&response.headers);
+        let storable = self
+            .decide(route, overrides, response.status, &response.headers, &directives, received_ms)
+            .map_err(NotStored::as_str)?;
+        let own = match nominated(&response.headers) {
+            Nominated::None => Vec::new(),
+            Nominated::Names(names) => names,
+            Nominated::Any => return Err(NotStored::VaryAny.as_str()),
+        };
+        // once a target varies, all its responses are stored as variants: one that lacks Vary does
+        // not replace the others
+        let mut names = index.map(|index| index.names.clone()).unwrap_or_default();
+        names.extend(own.iter().cloned());
+        names.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+        names.dedup();
+        if names.len() > MAX_VARY_NAMES {
+            return Err("vary-too-long");
+        }
+        let mut headers = stored_fields(&response.headers, &directives, received_ms);
+        if strips_cookies(route, overrides) {
+            headers.remove(SET_COOKIE);
+        }
+        let Storable { initial_age_ms, shared, fresh_until_ms, .. } = storable;
+        let head = StoredHead {
+            status: response.status,
+            headers,
+            requested_ms: self.requested_ms,
+            received_ms,
+            initial_age_ms,
+            fresh_until_ms,
+            gen_ms,
+            shared,
+            vary: select(&own, &self.headers),
+            tags: Vec::new(),
+            position: LogPosition::default(),
+        };
+        let expires_ms = expires_ms(&head);
+        Ok(Kept { head, expires_ms, names })
+    }
+
+    pub(super) fn decide(
+        &self,
+        route: &Route,
+        overrides: Option<CacheOverride>,
+        status: http::StatusCode,
+        headers: &HeaderMap,
+        directives: &ResponseDirectives,
+        received_ms: u64,
+    ) -> Result<Storable, NotStored> {
+        let policy = &route.policy;
+        let cookies: Vec<_> = headers.get_all(SET_COOKIE).iter().cloned().collect();
+        Candidate {
+            method: &self.method,
+            request: &RequestDirectives::parse(&self.headers),
+            credentials: self.credentials,
+            status,
+            headers,
+            directives,
+            mode: policy.mode,
+            policy_ttl: policy.ttl_for(status),
+            overrides,
+            set_cookie_left: set_cookies_left(&cookies, policy.stripped_cookies),
+            validatable: has_validator(headers),
+            requested_ms: self.requested_ms,
+            received_ms,
+            max_lifetime: MAX_LIFETIME,
+        }
+        .decide()
+    }
+}
+
+/// Whether `Set-Cookie` is left out of what is stored.
+fn strips_cookies(route: &Route, overrides: Option<CacheOverride>) -> bool {
+    let kept = overrides.is_some_and(|overrides| overrides.with_set_cookie);
+    route.policy.mode == Mode::Safe && !kept
+}
+
+/// Whether a stale response can be validated (RFC 9111 4.3.1).
+pub(super) fn has_validator(headers: &HeaderMap) -> bool {
+    headers.contains_key(ETAG) || headers.contains_key(LAST_MODIFIED)
+}
+
+/// When an entry may be removed: once it is stale, or, when it can be validated, some time later.
+pub(super) fn expires_ms(head: &StoredHead) -> u64 {
+    let fresh_until_ms = head.fresh_until_ms;
+    if !has_validator(&head.headers) {
+        return fresh_until_ms;
+    }
+    let lifetime_ms = fresh_until_ms.saturating_sub(head.received_ms);
+    let keep_ms = lifetime_ms.clamp(MIN_KEEP_MS, MAX_KEEP_MS);
+    fresh_until_ms.max(head.received_ms).saturating_add(keep_ms)
+}

@@ -1,0 +1,222 @@
+//! Validation towards the handler, and the client's own conditions while it goes on (RFC 9111 4.3).
+
+use std::sync::Arc;
+
+use http::header::{
+    CONTENT_LENGTH, ETAG, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
+    IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE, SET_COOKIE,
+};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode};
+
+use super::admission::Plan;
+use super::exchange::Miss;
+use super::judge::{Asked, expires_ms, has_validator};
+use super::lookup::At;
+use super::reply::{self, Want};
+use super::{Engine, Route};
+use crate::body::CacheBody;
+use crate::key::KeyRange;
+use crate::overrides::CacheOverride;
+use crate::rfc9111::fields::update_fields;
+use crate::rfc9111::freshness::initial_age_ms;
+use crate::rfc9111::validation::{Precondition, evaluate};
+use crate::rfc9111::{Nominated, NotStored, nominated, select};
+use crate::store::Store;
+use crate::stored::{HeadUpdate, StoredHead, StoredResponse};
+use crate::tag::LogPosition;
+
+/// Fields that the handler does not see while the cache fills or validates: they are evaluated
+/// against the stored response.
+const CONDITIONS: [HeaderName; 4] = [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE, RANGE];
+
+/// A client's conditions, taken off its request.
+pub(super) struct Stripped {
+    method: Method,
+    headers: HeaderMap,
+    /// The request carries the stored response's validators in their place.
+    pub(super) validating: bool,
+}
+
+impl Stripped {
+    /// Takes the client's conditions off a request that may fill the cache, and puts the validators of
+    /// a stored response in their place (RFC 9111 4.3.1). `None` leaves the request as it is: a HEAD
+    /// with nothing to validate, a target whose responses are not stored, or a condition that is the
+    /// handler's to judge (RFC 9111 4.3.2).
+    pub(super) fn take(request: &mut Parts, stale: Option<&At>, unstorable: bool) -> Option<Self> {
+        let headers = &mut request.headers;
+        if headers.contains_key(IF_MATCH) || headers.contains_key(IF_UNMODIFIED_SINCE) {
+            return None;
+        }
+        let stale = stale.map(|at| &at.response.head.headers).filter(|h| has_validator(h));
+        if stale.is_none() && (unstorable || request.method != Method::GET) {
+            return None;
+        }
+        let mut taken = HeaderMap::new();
+        for name in CONDITIONS {
+            for line in headers.get_all(&name) {
+                taken.append(&name, line.clone());
+            }
+            headers.remove(&name);
+        }
+        if let Some(stored) = stale {
+            for (validator, condition) in
+                [(ETAG, IF_NONE_MATCH), (LAST_MODIFIED, IF_MODIFIED_SINCE)]
+            {
+                if let Some(value) = stored.get(validator) {
+                    headers.insert(condition, value.clone());
+                }
+            }
+        }
+        Some(Self { method: request.method.clone(), headers: taken, validating: stale.is_some() })
+    }
+
+    /// Whether the client has this response of the handler's already.
+    pub(super) fn has(&self, response: &http::response::Parts, received_ms: u64) -> bool {
+        let head = StoredHead {
+            status: response.status,
+            headers: response.headers.clone(),
+            requested_ms: received_ms,
+            received_ms,
+            initial_age_ms: 0,
+            fresh_until_ms: received_ms,
+            gen_ms: 0,
+            shared: false,
+            vary: Vec::new(),
+            tags: Vec::new(),
+            position: LogPosition::default(),
+        };
+        evaluate(&self.headers, &head, received_ms) == Precondition::NotModified
+    }
+
+    /// The client's conditions as a request of their own.
+    pub(super) fn request(&self) -> Parts {
+        let mut parts = Request::new(()).into_parts().0;
+        parts.method = self.method.clone();
+        parts.headers = self.headers.clone();
+        parts
+    }
+}
+
+/// The handler says that the stored response still holds: its fields are updated and it answers the
+/// client (RFC 9111 4.3.3, 4.3.4).
+pub(super) fn revalidated<St, RB>(
+    engine: &Arc<Engine<St>>,
+    route: &Route,
+    plan: &Plan,
+    miss: Miss,
+    at: At,
+    response: Response<RB>,
+    received_ms: u64,
+) -> Response<CacheBody<RB>>
+where
+    St: Store,
+{
+    let overrides = response.extensions().get::<CacheOverride>().copied();
+    let mut fields = response.headers().clone();
+    fields.remove(SET_COOKIE); // it is the first client's, and never stored by an update
+    let stored = at.response.clone();
+    // RFC 9111 4.3.4: a 304 that names another response updates none
+    let names_it = fields.get(ETAG).is_none_or(|etag| stored.head.headers.get(ETAG) == Some(etag));
+    let updated = if names_it {
+        update(engine, route, &miss.asked, overrides, &at, &fields, received_ms)
+    } else {
+        stored
+    };
+    let client = miss.client.as_ref().map(Stripped::request);
+    let request = client.unwrap_or_else(|| Request::new(()).into_parts().0);
+    let want = Want::of(&request, &updated.head, updated.body.len(), received_ms);
+    let status = miss.status.with_fwd_status(StatusCode::NOT_MODIFIED);
+    reply::serve(route, &plan.base, updated, &want, &request, status, received_ms)
+}
+
+/// A HEAD answered 200 says something about the stored GET (RFC 9111 4.3.5): the same validators and
+/// length update its fields, others make it stale.
+pub(super) fn compare_head<St: Store, RB>(
+    engine: &Arc<Engine<St>>,
+    route: &Route,
+    asked: &Asked,
+    at: At,
+    response: &Response<RB>,
+    received_ms: u64,
+) {
+    if response.status() != StatusCode::OK || at.response.head.status != StatusCode::OK {
+        return;
+    }
+    let fields = response.headers();
+    let stored = &at.response.head.headers;
+    let length = fields.get(CONTENT_LENGTH).is_none_or(|length| {
+        length.to_str().is_ok_and(|length| length.parse() == Ok(at.response.body.len()))
+    });
+    let same = |name: &HeaderName| fields.get(name) == stored.get(name);
+    if same(&ETAG) && same(&LAST_MODIFIED) && length {
+        let overrides = response.extensions().get::<CacheOverride>().copied();
+        let mut fields = fields.clone();
+        fields.remove(SET_COOKIE);
+        update(engine, route, asked, overrides, &at, &fields, received_ms);
+    } else {
+        let mut head = StoredHead::clone(&at.response.head);
+        head.fresh_until_ms = head.fresh_until_ms.min(received_ms);
+        engine.freshen(route, &at, head);
+    }
+}
+
+/// The stored response with updated fields, in the store and for the client.
+fn update<St: Store>(
+    engine: &Arc<Engine<St>>,
+    route: &Route,
+    asked: &Asked,
+    overrides: Option<CacheOverride>,
+    at: &At,
+    fields: &HeaderMap,
+    received_ms: u64,
+) -> StoredResponse {
+    let stored = &at.response.head;
+    let headers = update_fields(&stored.headers, fields, received_ms);
+    let directives = route.directives(&headers);
+    let asked_for_get = Asked {
+        method: Method::GET,
+        headers: asked.headers.clone(),
+        credentials: asked.credentials,
+        requested_ms: asked.requested_ms,
+    };
+    let decided =
+        asked_for_get.decide(route, overrides, stored.status, &headers, &directives, received_ms);
+    let mut head = StoredHead::clone(stored);
+    head.requested_ms = asked.requested_ms;
+    head.received_ms = received_ms;
+    // the age is that of the answer just received, not of the response that it confirms
+    head.initial_age_ms = initial_age_ms(fields, asked.requested_ms, received_ms);
+    match &decided {
+        Ok(storable) => {
+            let lifetime_ms = u64::try_from(storable.lifetime.as_millis()).unwrap_or(u64::MAX);
+            let until_ms = received_ms.saturating_add(lifetime_ms);
+            head.fresh_until_ms = until_ms.saturating_sub(head.initial_age_ms);
+            head.shared = storable.shared;
+        }
+        Err(_) => head.fresh_until_ms = received_ms,
+    }
+    if let Nominated::Names(names) = nominated(&headers) {
+        head.vary = select(&names, &asked.headers);
+    }
+    head.headers = headers;
+    match decided {
+        Ok(_) => engine.freshen(route, at, head.clone()),
+        // what may not be stored any more is not kept
+        Err(NotStored::NoStore | NotStored::Private | NotStored::VaryAny | NotStored::Override) => {
+            engine.forget(KeyRange::only(&at.key));
+        }
+        Err(_) => {}
+    }
+    StoredResponse { head: Arc::new(head), body: at.response.body.clone() }
+}
+
+impl<St: Store> Engine<St> {
+    /// Replaces the head of a stored response, visibly at once.
+    fn freshen(self: &Arc<Self>, route: &Route, at: &At, head: StoredHead) {
+        let expires_ms = expires_ms(&head);
+        let (key, old) = (at.key.clone(), Arc::clone(&at.response.head));
+        let update = HeadUpdate { key, old, new: Arc::new(head), expires_ms };
+        self.freshen_behind(update, at.response.body.clone(), route.queue_bytes);
+    }
+}

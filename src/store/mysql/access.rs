@@ -1,0 +1,217 @@
+//! The store as the layer sees it: encodes and decodes in the caller's task, leaves the rest to queues.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::spawn_blocking;
+
+use super::MySqlStore;
+use super::codec::{self, RawRow, Reading, Row};
+use super::lookups::{Answer, Hash};
+use super::maintenance::Command;
+use super::sql::MAX_KEYS;
+use super::writes::{Freshen, Job, Put, Ticket};
+use crate::key::{CacheKey, KeyRange};
+use crate::store::{CullReport, Store, StoreError, StoreStats};
+use crate::stored::{Entry, HeadUpdate, Stored};
+
+/// Bytes of `max_allowed_packet` that are left for the rest of a statement.
+const PACKET_RESERVE: usize = 64 * 1024;
+
+/// Whether a row was written.
+type Done = Result<(), StoreError>;
+
+impl MySqlStore {
+    /// Asks for at most [`MAX_KEYS`] keys.
+    fn ask(&self, keys: &[CacheKey]) -> Result<oneshot::Receiver<Answer>, StoreError> {
+        self.inner.lookups.push(keys.iter().map(CacheKey::hash).collect::<Vec<Hash>>())
+    }
+
+    /// Understands a row, off the async threads when it is a large compressed one.
+    async fn read(&self, key: &CacheKey, row: RawRow) -> Option<Stored> {
+        let now_ms = self.now_ms();
+        let reading = if codec::is_slow_to_decode(&row) {
+            let key = key.clone();
+            spawn_blocking(move || codec::decode(&key, row, now_ms))
+                .await
+                .unwrap_or(Reading::Absent)
+        } else {
+            codec::decode(key, row, now_ms)
+        };
+        match reading {
+            Reading::Found(stored) => Some(stored),
+            Reading::Absent => None,
+            Reading::Unreadable => {
+                self.inner.shared.unreadable(key.as_bytes());
+                None
+            }
+        }
+    }
+
+    /// Makes the row of an entry, off the async threads when there is much to compress.
+    async fn row(&self, entry: Entry) -> Result<Row, StoreError> {
+        let compressing = self.inner.shared.settings.compressing;
+        let now_ms = self.now_ms();
+        let row = if codec::is_slow_to_encode(&entry, compressing) {
+            spawn_blocking(move || codec::encode(&entry, compressing, now_ms))
+                .await
+                .map_err(|_| StoreError::Closed)?
+        } else {
+            codec::encode(&entry, compressing, now_ms)
+        }?;
+        self.fits(row.packet_bytes(), self.inner.shared.max_packet.saturating_sub(PACKET_RESERVE))?;
+        Ok(row)
+    }
+
+    fn fits(&self, size: usize, limit: usize) -> Result<(), StoreError> {
+        if size > limit {
+            return Err(StoreError::TooLarge { size, limit });
+        }
+        Ok(())
+    }
+
+    /// Counts an entry that is not stored without having got as far as the database.
+    fn refused(&self, error: StoreError) -> StoreError {
+        let counters = &self.inner.shared.counters;
+        match &error {
+            StoreError::TooLarge { .. } => {
+                counters.too_large.fetch_add(1, Relaxed);
+            }
+            StoreError::Overloaded => self.inner.shared.shed(),
+            _ => {}
+        }
+        error
+    }
+
+    /// Reserves room for an entry, makes its row and gives both to be queued.
+    async fn prepare(&self, entry: Entry) -> Result<(Put, oneshot::Receiver<Done>), StoreError> {
+        let size = entry.stored.size_bytes().saturating_add(entry.key.as_bytes().len());
+        self.fits(size, self.inner.shared.settings.max_entry_bytes)?;
+        let share = self.inner.writes.reserve(size)?;
+        let row = self.row(entry).await?;
+        let (ack, done) = oneshot::channel();
+        Ok((Put { row, share, ack }, done))
+    }
+
+    /// Queues a job and waits for its outcome.
+    async fn submit<T>(
+        &self,
+        job: Job,
+        outcome: oneshot::Receiver<Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        self.inner.writes.push(job)?;
+        outcome.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// Asks the maintaining task and waits for its answer.
+    async fn command<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Command,
+    ) -> Result<T, StoreError> {
+        let (answer, receiver) = oneshot::channel();
+        self.inner.commands.try_send(command(answer)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => StoreError::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => StoreError::Closed,
+        })?;
+        receiver.await.unwrap_or(Err(StoreError::Closed))
+    }
+}
+
+impl Store for MySqlStore {
+    fn now_ms(&self) -> u64 {
+        self.inner.shared.clock.now_ms()
+    }
+
+    async fn get_many(&self, keys: Vec<CacheKey>) -> Result<Vec<Option<Stored>>, StoreError> {
+        let mut found = Vec::with_capacity(keys.len());
+        // a very long list does not take the whole queue at once
+        for group in keys.chunks(MAX_KEYS * 4) {
+            let asked = group
+                .chunks(MAX_KEYS)
+                .map(|chunk| self.ask(chunk).map(|answer| (chunk, answer)))
+                .collect::<Result<Vec<_>, _>>()?;
+            for (chunk, answer) in asked {
+                let rows = answer.await.unwrap_or(Err(StoreError::Unavailable))?;
+                for (key, row) in chunk.iter().zip(rows) {
+                    found.push(match row {
+                        Some(row) => self.read(key, row).await,
+                        None => None,
+                    });
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    async fn put_many(&self, entries: Vec<Entry>) -> Result<(), StoreError> {
+        let compressing = self.inner.shared.settings.compressing;
+        let slow = entries.iter().any(|entry| codec::is_slow_to_encode(entry, compressing));
+        let ticket: Option<Ticket> = slow.then(|| self.inner.writes.ticket());
+        let (mut puts, mut waiting, mut outcome) = (Vec::new(), Vec::new(), Ok(()));
+        for entry in entries {
+            match self.prepare(entry).await {
+                Ok((put, done)) => {
+                    puts.push(put);
+                    waiting.push(done);
+                }
+                Err(error) => outcome = outcome.and(Err(self.refused(error))),
+            }
+        }
+        self.inner.writes.put(puts, ticket.as_ref())?;
+        drop(ticket);
+        for done in waiting {
+            outcome = outcome.and(done.await.unwrap_or(Err(StoreError::Closed)));
+        }
+        outcome
+    }
+
+    async fn freshen(&self, update: HeadUpdate) -> Result<bool, StoreError> {
+        let HeadUpdate { key, old, new: head, expires_ms } = update;
+        let column = codec::encode_head(&key, &head, expires_ms)?;
+        let share = self.inner.writes.reserve(column.len())?;
+        let (ack, outcome) = oneshot::channel();
+        let freshen = Freshen {
+            hash: key.hash(),
+            key: key.to_bytes(),
+            head: column,
+            expires_ms,
+            born_ms: head.received_ms,
+            fresh_until_ms: head.fresh_until_ms,
+            gen_ms: head.gen_ms,
+            status: head.status.as_u16(),
+            old: [old.received_ms, old.fresh_until_ms, old.gen_ms.into()],
+            _share: share,
+            ack,
+        };
+        self.submit(Job::Freshen(freshen), outcome).await
+    }
+
+    async fn remove(&self, range: KeyRange) -> Result<u64, StoreError> {
+        let (ack, outcome) = oneshot::channel();
+        self.submit(Job::Remove(range, ack), outcome).await
+    }
+
+    async fn cull(&self) -> Result<CullReport, StoreError> {
+        self.command(Command::Cull).await
+    }
+
+    async fn stats(&self) -> Result<StoreStats, StoreError> {
+        let figures = self.command(Command::Stats).await?;
+        let counters = &self.inner.shared.counters;
+        Ok(StoreStats {
+            entries: figures.entries,
+            bytes: figures.bytes,
+            estimated: !figures.exact,
+            unreadable: counters.unreadable.load(Relaxed),
+            shed: counters.shed.load(Relaxed),
+            too_large: counters.too_large.load(Relaxed),
+            failures: counters.failures.load(Relaxed),
+            culls: counters.culls.load(Relaxed),
+        })
+    }
+
+    async fn flush(&self) -> Result<(), StoreError> {
+        let (ack, outcome) = oneshot::channel();
+        self.submit(Job::Flush(ack), outcome).await
+    }
+}

@@ -1,0 +1,89 @@
+//! Removal of a range of keys, by the writing task in its turn.
+
+use std::sync::Arc;
+
+use sqlx::Row as _;
+
+use super::connection::{Connection, statement};
+use super::failure::Failure;
+use super::lookups::Hash;
+use super::reader::{hash_of, padded};
+use super::sql::MAX_KEYS;
+use super::writer::Writer;
+use super::writes::Ack;
+use crate::key::KeyRange;
+
+/// Keys that one step reads.
+const STEP: usize = 512;
+
+/// Steps of one removal at the most: 50 million rows. Others may go on writing into its range.
+const MAX_STEPS: usize = 100_000;
+
+impl Writer {
+    /// Removes a range; `false` when the connection is lost.
+    pub(super) async fn remove(
+        &mut self,
+        connection: &mut Connection,
+        range: &KeyRange,
+        ack: Ack<u64>,
+    ) -> bool {
+        let outcome = self.remove_range(connection, range).await;
+        self.finish("a removal", outcome, ack)
+    }
+
+    /// Removes a range in steps, until one comes back short. Each step asks for the whole range again:
+    /// the server may read it along either index, so that what a step has seen says nothing about
+    /// where the rest is.
+    async fn remove_range(
+        &mut self,
+        connection: &mut Connection,
+        range: &KeyRange,
+    ) -> Result<u64, Failure> {
+        let mut removed = 0;
+        for _ in 0..MAX_STEPS {
+            let mut hashes = self.step(connection, range).await?;
+            let short = hashes.len() < STEP;
+            hashes.sort_unstable();
+            for chunk in hashes.chunks(MAX_KEYS) {
+                removed += self.delete(connection, chunk, range).await?;
+            }
+            if short {
+                break;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Some keys of a range, all of them if they are few.
+    async fn step(
+        &mut self,
+        connection: &mut Connection,
+        range: &KeyRange,
+    ) -> Result<Vec<Hash>, Failure> {
+        let query = statement(&self.shared.sql.select_range)
+            .bind(&range.from[..])
+            .bind(&range.to[..])
+            .bind(STEP as u64);
+        let rows = connection.rows(query, &self.shared).await?;
+        let hashes = rows.iter().map(|row| row.try_get::<&[u8], _>(0).and_then(hash_of));
+        let hashes: Result<Vec<_>, _> = hashes.collect();
+        hashes.map_err(|error| Failure::of(error, &self.shared.settings.table))
+    }
+
+    async fn delete(
+        &mut self,
+        connection: &mut Connection,
+        hashes: &[Hash],
+        range: &KeyRange,
+    ) -> Result<u64, Failure> {
+        let shared = Arc::clone(&self.shared);
+        let query = || {
+            let (text, binds) = shared.sql.delete_in_range(hashes.len());
+            padded(hashes, binds)
+                .fold(statement(text), |query, hash| query.bind(&hash[..]))
+                .bind(&range.from[..])
+                .bind(&range.to[..])
+        };
+        self.persist(connection, query).await
+    }
+}

@@ -1,0 +1,404 @@
+//! Conditional requests both ways, ranges, HEAD, and the strict mode.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::Full;
+use tower::{Layer, Service};
+use tower_mysql_cache::{BoxStore, CacheBody, CacheLayer, CachePolicy, Forward};
+
+use crate::kit::{Answer, Kit, cached, get, on_every_store, request, response, send};
+
+const MINUTE: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(60));
+const FRESH: (&str, &str) = ("cache-control", "max-age=60");
+/// Stored, and stale at once.
+const STALE: (&str, &str) = ("cache-control", "max-age=0");
+const ETAG: (&str, &str) = ("etag", "\"1\"");
+const MODIFIED: (&str, &str) = ("last-modified", "Tue, 15 Nov 1994 12:45:26 GMT");
+
+/// Requests as the handler saw them.
+type Seen = Arc<Mutex<Vec<HeaderMap>>>;
+
+/// A handler that answers each call with the next of these responses, the last one for ever.
+fn scripted(
+    layer: &CacheLayer<BoxStore>,
+    script: Vec<(u16, Vec<(&'static str, &'static str)>, &'static str)>,
+) -> (
+    impl Service<
+        Request<()>,
+        Response = Response<CacheBody<Full<Bytes>>>,
+        Error = std::convert::Infallible,
+    > + Clone
+    + use<>,
+    Seen,
+) {
+    let seen = Seen::default();
+    let record = seen.clone();
+    let service = layer.layer(tower::service_fn(move |request: Request<()>| {
+        let mut calls = record.lock().unwrap();
+        let (status, fields, body) = &script[calls.len().min(script.len() - 1)];
+        calls.push(request.headers().clone());
+        let response = response(*status, fields, body);
+        async move { Ok(response) }
+    }));
+    (service, seen)
+}
+
+async fn with<S>(app: &S, fields: &[(&str, &str)]) -> Answer
+where
+    S: Service<
+            Request<()>,
+            Response = Response<CacheBody<Full<Bytes>>>,
+            Error = std::convert::Infallible,
+        > + Clone,
+{
+    send(app, get("/", fields)).await
+}
+
+on_every_store! {
+    async fn a_client_that_has_the_stored_response_is_told_so(kit: Kit) {
+        let (app, calls) = cached(&kit.layer(), |_| {
+            response(200, &[FRESH, ETAG, MODIFIED, ("vary", "x"), ("content-type", "text/plain")], "hello")
+        });
+        with(&app, &[]).await;
+        for condition in [
+            ("if-none-match", "\"1\""),
+            ("if-none-match", "W/\"1\""),
+            ("if-none-match", "\"0\", \"1\" , \"2\""),
+            ("if-none-match", "*"),
+            ("if-modified-since", "Tue, 15 Nov 1994 12:45:26 GMT"),
+            ("if-modified-since", "Wednesday, 16-Nov-94 12:45:26 GMT"),
+        ] {
+            for method in ["GET", "HEAD"] {
+                let answer = send(&app, request(method, "/", &[condition])).await;
+                assert_eq!(answer.status, StatusCode::NOT_MODIFIED, "{condition:?}");
+                assert!(answer.is_hit() && answer.body.is_empty());
+                for name in ["cache-control", "date", "etag", "vary"] {
+                    assert!(!answer.field(name).is_empty(), "{name}");
+                }
+                for name in ["content-length", "content-type"] {
+                    assert_eq!(answer.field(name), "", "{name}");
+                }
+            }
+        }
+        for fields in [
+            &[("if-none-match", "\"2\"")][..],
+            &[("if-none-match", "\"2\""), ("if-modified-since", "Tue, 15 Nov 1994 12:45:26 GMT")],
+            &[("if-modified-since", "Mon, 14 Nov 1994 12:45:26 GMT")],
+            &[("if-modified-since", "yesterday")],
+        ] {
+            let answer = with(&app, fields).await;
+            assert_eq!((answer.status, answer.text(), answer.is_hit()), (StatusCode::OK, "hello", true));
+        }
+        assert_eq!(calls.count(), 1);
+    }
+
+    async fn if_match_and_if_unmodified_since_go_inside(kit: Kit) {
+        let (app, seen) = scripted(&kit.layer(), vec![(200, vec![FRESH, ETAG], "x"), (412, vec![], "")]);
+        with(&app, &[]).await;
+        for condition in [("if-match", "\"9\""), ("if-unmodified-since", "Tue, 15 Nov 1994 12:45:26 GMT")] {
+            let answer = with(&app, &[condition]).await;
+            assert_eq!(answer.status, StatusCode::PRECONDITION_FAILED);
+            assert_eq!(answer.cache.forward(), Some(Forward::Request));
+            assert_eq!(seen.lock().unwrap().last().unwrap()[condition.0], condition.1);
+        }
+    }
+
+    async fn a_first_conditional_request_fills_the_cache_and_is_judged_by_what_was_stored(kit: Kit) {
+        let (app, seen) = scripted(&kit.layer(), vec![(200, vec![FRESH, ETAG], "0123456789")]);
+        let first = with(&app, &[("if-none-match", "\"1\"")]).await;
+        assert_eq!((first.status, first.body.len()), (StatusCode::NOT_MODIFIED, 0));
+        assert_eq!(first.field("cache-status"), "test; fwd=uri-miss; fwd-status=200; stored");
+        assert!(!seen.lock().unwrap()[0].contains_key("if-none-match"));
+        let range = send(&app, get("/other", &[("range", "bytes=2-3")])).await;
+        assert_eq!((range.status, range.text()), (StatusCode::PARTIAL_CONTENT, "23"));
+        assert_eq!(range.field("content-range"), "bytes 2-3/10");
+        assert!(with(&app, &[]).await.is_hit());
+        assert!(send(&app, get("/other", &[])).await.is_hit());
+    }
+
+    async fn a_client_that_has_an_unstorable_response_is_told_so_too(kit: Kit) {
+        let layer = kit.layer();
+        let (app, seen) = scripted(&layer, vec![(200, vec![("cache-control", "no-store"), ETAG], "x")]);
+        let first = with(&app, &[("if-none-match", "\"1\"")]).await;
+        assert_eq!((first.status, first.body.len()), (StatusCode::NOT_MODIFIED, 0));
+        // from now on the handler sees the conditions itself: it may be quicker to answer them
+        with(&app, &[("if-none-match", "\"1\""), ("range", "bytes=0-1")]).await;
+        let seen = seen.lock().unwrap();
+        assert!(seen[1].contains_key("if-none-match") && seen[1].contains_key("range"));
+    }
+
+    async fn a_stale_response_is_validated_and_freshened(kit: Kit) {
+        let layer = kit.layer();
+        let freshened = vec![FRESH, ETAG, ("x-new", "1"), ("content-length", "99"), ("set-cookie", "a=b")];
+        let (app, seen) = scripted(&layer, vec![
+            (200, vec![STALE, ETAG, MODIFIED, ("x-old", "1"), ("x-new", "0")], "hello"),
+            (304, freshened, ""),
+        ]);
+        with(&app, &[]).await;
+        layer.handle().flush().await.unwrap();
+        let validated = with(&app, &[("if-none-match", "\"theirs\"")]).await;
+        assert_eq!((validated.status, validated.text()), (StatusCode::OK, "hello"));
+        assert_eq!(validated.field("cache-status"), "test; fwd=stale; fwd-status=304");
+        {
+            let seen = seen.lock().unwrap();
+            assert_eq!(seen[1]["if-none-match"], "\"1\"");
+            assert_eq!(seen[1]["if-modified-since"], MODIFIED.1);
+        }
+        for _ in 0..2 {
+            let hit = with(&app, &[]).await;
+            assert!(hit.is_hit());
+            assert_eq!(hit.text(), "hello");
+            assert_eq!((hit.field("x-old").as_str(), hit.field("x-new").as_str()), ("1", "1"));
+            assert_eq!((hit.field("content-length").as_str(), hit.field("set-cookie").as_str()), ("5", ""));
+            layer.handle().flush().await.unwrap();
+        }
+        assert_eq!(seen.lock().unwrap().len(), 2);
+    }
+
+    async fn a_client_that_has_the_validated_response_is_told_so(kit: Kit) {
+        let (app, _) = scripted(&kit.layer(), vec![(200, vec![STALE, ETAG], "x"), (304, vec![ETAG], "")]);
+        with(&app, &[]).await;
+        let answer = with(&app, &[("if-none-match", "\"1\"")]).await;
+        assert_eq!((answer.status, answer.body.len()), (StatusCode::NOT_MODIFIED, 0));
+    }
+
+    async fn a_changed_response_replaces_the_stale_one(kit: Kit) {
+        let (app, _) = scripted(&kit.layer(), vec![
+            (200, vec![STALE, ETAG], "old"),
+            (200, vec![FRESH, ("etag", "\"2\"")], "new"),
+        ]);
+        with(&app, &[]).await;
+        let answer = with(&app, &[]).await;
+        assert_eq!((answer.text(), answer.cache.forward()), ("new", Some(Forward::Stale)));
+        let hit = with(&app, &[]).await;
+        assert_eq!((hit.text(), hit.is_hit()), ("new", true));
+    }
+
+    async fn an_error_on_validation_is_passed_on_and_the_stored_response_stays(kit: Kit) {
+        let (app, _) = scripted(&kit.layer(), vec![
+            (200, vec![STALE, ETAG], "old"),
+            (503, vec![], "down"),
+            (304, vec![FRESH, ETAG], ""),
+        ]);
+        with(&app, &[]).await;
+        assert_eq!(with(&app, &[]).await.text(), "down");
+        assert_eq!(with(&app, &[]).await.text(), "old");
+        assert!(with(&app, &[]).await.is_hit());
+    }
+
+    async fn a_304_of_another_response_updates_nothing(kit: Kit) {
+        let (app, _) = scripted(&kit.layer(), vec![
+            (200, vec![STALE, ETAG], "old"),
+            (304, vec![FRESH, ("etag", "\"2\"")], ""),
+        ]);
+        with(&app, &[]).await;
+        let answer = with(&app, &[]).await;
+        assert_eq!((answer.text(), answer.field("etag").as_str()), ("old", "\"1\""));
+        assert!(!with(&app, &[]).await.is_hit(), "it is as stale as before");
+    }
+
+    async fn a_304_that_nobody_asked_for_is_passed_on(kit: Kit) {
+        let (app, _) = scripted(&kit.layer(), vec![(304, vec![FRESH, ETAG], "")]);
+        for _ in 0..2 {
+            let answer = with(&app, &[]).await;
+            assert_eq!((answer.status, answer.is_hit()), (StatusCode::NOT_MODIFIED, false));
+        }
+    }
+
+    async fn a_no_cache_response_is_validated_every_time(kit: Kit) {
+        let no_cache = ("cache-control", "no-cache, max-age=60");
+        let (app, seen) = scripted(&kit.layer(), vec![(200, vec![no_cache, ETAG], "x"), (304, vec![ETAG], "")]);
+        for n in 0..4 {
+            let answer = with(&app, &[]).await;
+            assert_eq!((answer.text(), answer.is_hit()), ("x", false), "{n}");
+        }
+        assert_eq!(seen.lock().unwrap().len(), 4);
+    }
+
+    async fn a_304_that_forbids_storing_ends_the_stored_response(kit: Kit) {
+        let layer = kit.layer();
+        let (app, _) = scripted(&layer, vec![
+            (200, vec![STALE, ETAG], "old"),
+            (304, vec![("cache-control", "no-store"), ETAG], ""),
+            (200, vec![FRESH], "new"),
+        ]);
+        with(&app, &[]).await;
+        assert_eq!(with(&app, &[]).await.text(), "old");
+        let deadline = std::time::Instant::now() + Duration::from_secs(5);
+        loop {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            layer.handle().flush().await.unwrap();
+            let answer = with(&app, &[]).await;
+            assert!(std::time::Instant::now() < deadline);
+            if answer.is_hit() {
+                assert_eq!(answer.text(), "new");
+                break;
+            }
+        }
+    }
+
+    async fn ranges_are_cut_out_of_a_stored_response(kit: Kit) {
+        let (app, calls) = cached(&kit.layer(), |_| {
+            response(200, &[FRESH, ETAG, ("content-type", "text/plain")], "0123456789")
+        });
+        with(&app, &[]).await;
+        for (range, part, text) in [
+            ("bytes=0-0", "bytes 0-0/10", "0"),
+            ("bytes=2-4", "bytes 2-4/10", "234"),
+            ("bytes=7-", "bytes 7-9/10", "789"),
+            ("bytes=-3", "bytes 7-9/10", "789"),
+            ("bytes=-99", "bytes 0-9/10", "0123456789"),
+            ("bytes=8-99999999999999999999999", "bytes 8-9/10", "89"),
+        ] {
+            let answer = with(&app, &[("range", range)]).await;
+            assert_eq!((answer.status, answer.text()), (StatusCode::PARTIAL_CONTENT, text), "{range}");
+            assert_eq!(answer.field("content-range"), part);
+            assert_eq!(answer.field("content-length"), text.len().to_string());
+            assert_eq!(answer.field("etag"), "\"1\"");
+            assert!(answer.is_hit() && !answer.field("age").is_empty());
+        }
+        let beyond = with(&app, &[("range", "bytes=10-")]).await;
+        assert_eq!((beyond.status, beyond.body.len()), (StatusCode::RANGE_NOT_SATISFIABLE, 0));
+        assert_eq!(beyond.field("content-range"), "bytes */10");
+        for fields in [
+            &[("range", "lines=1-2")][..],
+            &[("range", "bytes=5-2")],
+            &[("range", "bytes=0-1"), ("if-range", "\"2\"")],
+            &[("range", "bytes=0-1"), ("if-range", "W/\"1\"")],
+            &[("if-range", "\"1\"")],
+        ] {
+            let whole = with(&app, fields).await;
+            assert_eq!((whole.status, whole.text()), (StatusCode::OK, "0123456789"), "{fields:?}");
+        }
+        let cut = with(&app, &[("range", "bytes=0-1"), ("if-range", "\"1\"")]).await;
+        assert_eq!((cut.status, cut.text()), (StatusCode::PARTIAL_CONTENT, "01"));
+        let head = send(&app, request("HEAD", "/", &[("range", "bytes=0-1")])).await;
+        assert_eq!((head.status, head.field("content-length").as_str()), (StatusCode::OK, "10"));
+        assert_eq!(calls.count(), 1);
+    }
+
+    async fn several_ranges_make_a_multipart(kit: Kit) {
+        let (app, _) = cached(&kit.layer(), |_| {
+            response(200, &[FRESH, ("content-type", "text/plain")], "0123456789")
+        });
+        with(&app, &[]).await;
+        let answer = with(&app, &[("range", "bytes=0-1, 5-5, -1")]).await;
+        assert_eq!(answer.status, StatusCode::PARTIAL_CONTENT);
+        assert_eq!(answer.field("content-range"), "");
+        let media = answer.field("content-type");
+        let boundary = media.strip_prefix("multipart/byteranges; boundary=").unwrap();
+        let expected = [("bytes 0-1/10", "01"), ("bytes 5-5/10", "5"), ("bytes 9-9/10", "9")]
+            .map(|(range, text)| format!("\r\n--{boundary}\r\nContent-Type: text/plain\r\nContent-Range: {range}\r\n\r\n{text}"));
+        assert_eq!(answer.text(), format!("{}\r\n--{boundary}--\r\n", expected.concat()));
+    }
+
+    async fn a_head_that_agrees_freshens_and_one_that_differs_makes_stale(kit: Kit) {
+        let agrees = vec![FRESH, ETAG, ("content-length", "5"), ("x-new", "1")];
+        let (app, _) = scripted(&kit.layer(), vec![(200, vec![STALE, ETAG], "hello"), (200, agrees, "")]);
+        with(&app, &[]).await;
+        let head = send(&app, request("HEAD", "/", &[])).await;
+        assert!(!head.is_hit());
+        let hit = with(&app, &[]).await;
+        assert_eq!((hit.is_hit(), hit.text(), hit.field("x-new").as_str()), (true, "hello", "1"));
+
+        let differs = vec![FRESH, ("etag", "\"2\"")];
+        let (app, seen) = scripted(&kit.layer(), vec![
+            (200, vec![STALE, ETAG], "hello"),
+            (200, differs, ""),
+            (200, vec![FRESH, ("etag", "\"2\"")], "other"),
+        ]);
+        send(&app, get("/d", &[])).await;
+        send(&app, request("HEAD", "/d", &[])).await;
+        let fresh = send(&app, get("/d", &[])).await;
+        assert_eq!((fresh.is_hit(), fresh.text()), (false, "other"));
+        assert_eq!(seen.lock().unwrap().len(), 3);
+    }
+
+    async fn only_if_cached_is_never_forwarded(kit: Kit) {
+        let (app, calls) = cached(&kit.layer().with_policy(MINUTE), |_| response(200, &[], "x"));
+        let only = [("cache-control", "only-if-cached")];
+        let answer = with(&app, &only).await;
+        assert_eq!((answer.status, answer.field("cache-status").as_str()), (StatusCode::GATEWAY_TIMEOUT, ""));
+        with(&app, &[]).await;
+        assert!(with(&app, &only).await.is_hit());
+        assert_eq!(calls.count(), 1);
+    }
+
+    async fn clients_cannot_drive_load_in_safe_mode_and_are_obeyed_in_strict_mode(kit: Kit) {
+        let safe = kit.layer();
+        let strict = safe.try_with_policy(CachePolicy::rfc9111()).unwrap();
+        let asking = [("cache-control", "no-cache"), ("cache-control", "max-age=0"), ("pragma", "no-cache"), ("cache-control", "min-fresh=3600")];
+        for (layer, uri, obeyed) in [(safe, "/safe", false), (strict, "/strict", true)] {
+            let (app, _) = cached(&layer, |_| response(200, &[FRESH], "x"));
+            for field in asking {
+                send(&app, get(uri, &[])).await;
+                let answer = send(&app, get(uri, &[field])).await;
+                assert_eq!(answer.cache.forward(), obeyed.then_some(Forward::Request), "{field:?}");
+            }
+        }
+    }
+
+    async fn strict_mode_stores_what_the_standard_allows(kit: Kit) {
+        let layer = kit.layer().with_policy(CachePolicy::rfc9111());
+        let cases: [(&[(&str, &str)], &[(&str, &str)], bool); 7] = [
+            (&[FRESH, ("set-cookie", "a=b")], &[], true),
+            (&[FRESH], &[("cookie", "sid=1")], true),
+            (&[MODIFIED], &[], true),
+            (&[], &[], false),
+            (&[("cache-control", "max-age=60, must-revalidate")], &[("authorization", "x")], true),
+            (&[FRESH], &[("authorization", "x")], false),
+            (&[FRESH], &[("cache-control", "no-store")], false),
+        ];
+        for (i, (fields, asked, stored)) in cases.into_iter().enumerate() {
+            let (app, _) = cached(&layer, move |_| response(200, fields, "x"));
+            let uri = format!("/{i}");
+            send(&app, get(&uri, asked)).await;
+            let again = send(&app, get(&uri, &[])).await;
+            assert_eq!(again.is_hit(), stored, "{fields:?} {asked:?}");
+        }
+        let (app, _) = cached(&layer, |_| response(200, &[FRESH, ("set-cookie", "a=b"), ("set-cookie", "c=d")], "x"));
+        send(&app, get("/cookies", &[])).await;
+        assert_eq!(send(&app, get("/cookies", &[])).await.field("set-cookie"), "a=b | c=d");
+    }
+
+    async fn a_stale_response_is_served_to_whoever_takes_it_in_strict_mode(kit: Kit) {
+        let layer = kit.layer().with_policy(CachePolicy::rfc9111());
+        let (app, _) = cached(&layer, |_| response(200, &[STALE, ETAG], "x"));
+        with(&app, &[]).await;
+        assert!(with(&app, &[("cache-control", "max-stale=60")]).await.is_hit());
+        let strict = [("cache-control", "max-age=0, must-revalidate"), ETAG];
+        let (app, _) = cached(&layer, move |_| response(200, &strict, "x"));
+        send(&app, get("/must", &[])).await;
+        assert!(!send(&app, get("/must", &[("cache-control", "max-stale")])).await.is_hit());
+    }
+
+    async fn a_targeted_field_on_the_list_decides_instead_of_cache_control(kit: Kit) {
+        let safe = kit.layer();
+        let strict = safe.with_policy(CachePolicy::rfc9111());
+        let cases: [(&CacheLayer<BoxStore>, &[(&str, &str)], bool); 8] = [
+            (&safe, &[("tower-mysql-cache-control", "max-age=60"), ("cache-control", "no-store")], true),
+            (&safe, &[("tower-mysql-cache-control", "no-store"), FRESH], false),
+            (&safe, &[("tower-mysql-cache-control", "max-age=0"), FRESH], false),
+            (&safe, &[("tower-mysql-cache-control", "max-age=60, &"), ("cache-control", "no-store")], false),
+            (&safe, &[("cdn-cache-control", "max-age=60"), ("cache-control", "no-store")], false),
+            (&strict, &[("cdn-cache-control", "max-age=60"), ("cache-control", "no-store"), ("expires", "0")], true),
+            (&strict, &[("cdn-cache-control", "private"), FRESH], false),
+            (&strict, &[("tower-mysql-cache-control", "max-age=60"), ("cdn-cache-control", "no-store")], true),
+        ];
+        for (i, (layer, fields, stored)) in cases.into_iter().enumerate() {
+            let (app, _) = cached(layer, move |_| response(200, fields, "x"));
+            let uri = format!("/{i}");
+            let first = send(&app, get(&uri, &[])).await;
+            let again = send(&app, get(&uri, &[])).await;
+            assert_eq!(again.is_hit(), stored, "{fields:?}");
+            for answer in [first, again] {
+                assert_eq!(answer.field("tower-mysql-cache-control"), "");
+                let cdn = fields.iter().find(|(name, _)| *name == "cdn-cache-control");
+                assert_eq!(answer.field("cdn-cache-control"), cdn.map_or("", |(_, value)| value));
+            }
+        }
+    }
+}
