@@ -24,7 +24,7 @@ pub(crate) enum Admission {
 }
 
 /// How a request is looked up.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) base: CacheKey,
     pub(crate) credentials: Credentials,
@@ -37,6 +37,27 @@ pub(crate) struct Write {
     pub(super) target: TargetKey,
     /// The path of its URI, which references in the response are relative to.
     pub(super) path: String,
+    pub(super) path_and_query: String,
+    /// How later requests would look up the response to a POST.
+    pub(super) plan: Option<Plan>,
+}
+
+impl Write {
+    fn new(route: &Route, uri: &Uri, request: &Parts, target: TargetKey) -> Self {
+        let plan = (request.method == Method::POST && route.policy.enabled)
+            .then(|| Plan::new(route, request, &target, false));
+        let path = uri.path().to_owned();
+        let path_and_query = uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
+        Self { target, path, path_and_query, plan }
+    }
+}
+
+impl Plan {
+    fn new(route: &Route, request: &Parts, target: &TargetKey, head_only: bool) -> Self {
+        let policy = &route.policy;
+        let (credentials, keyed) = examine(policy.cookies, policy.authorization, &request.headers);
+        Self { base: route.keys.base_key(target, &keyed), credentials, head_only }
+    }
 }
 
 /// Decides about a request whose target URI is `uri`.
@@ -50,9 +71,8 @@ pub(crate) fn admit(route: &Route, uri: &Uri, request: &Parts) -> Admission {
         if is_safe(&request.method) {
             return Admission::Forward;
         }
-        let target = route.keys.target(uri, request).ok();
-        let path = uri.path().to_owned();
-        return Admission::WriteThrough(target.map(|target| Write { target, path }));
+        let write = |target| Write::new(route, uri, request, target);
+        return Admission::WriteThrough(route.keys.target(uri, request).ok().map(write));
     }
     if !route.policy.enabled {
         return Admission::Bypass("policy");
@@ -67,10 +87,7 @@ pub(crate) fn admit(route: &Route, uri: &Uri, request: &Parts) -> Admission {
         Err(NoKey::UnknownHost) => return Admission::Bypass("unknown-host"),
         Err(NoKey::Builder) => return Admission::Bypass("key-builder"),
     };
-    let policy = &route.policy;
-    let (credentials, keyed) = examine(policy.cookies, policy.authorization, &request.headers);
-    let base = route.keys.base_key(&target, &keyed);
-    Admission::Exchange(Plan { base, credentials, head_only: !is_get })
+    Admission::Exchange(Plan::new(route, request, &target, !is_get))
 }
 
 /// Whether the connection is to become something else. An offer of HTTP/2 without TLS, which some

@@ -11,7 +11,7 @@ use http::{Request, Response, StatusCode};
 use http_body::Body;
 use tower::{Service, ServiceExt};
 
-use super::admission::{Plan, Write};
+use super::admission::Plan;
 use super::fence::Moment;
 use super::fill::{Fill, Filled};
 use super::judge::{Asked, Kept};
@@ -180,7 +180,7 @@ impl Miss {
     }
 
     /// Records the response on its way to the client, if it may be stored.
-    async fn keep<St, RB>(
+    pub(super) async fn keep<St, RB>(
         mut self,
         engine: Arc<Engine<St>>,
         route: Arc<Route>,
@@ -270,26 +270,4 @@ impl Miss {
         let (moment, queue_bytes) = (self.moment, route.queue_bytes);
         Fill { engine, key, head, index, expires_ms, moment, queue_bytes, filled }
     }
-}
-
-/// Other methods: inside first, then invalidation, then the answer.
-pub(crate) async fn write_through<St, S, B, RB>(
-    engine: Arc<Engine<St>>,
-    route: Arc<Route>,
-    write: Option<Write>,
-    request: Request<B>,
-    inner: S,
-) -> Result<Response<CacheBody<RB>>, S::Error>
-where
-    St: Store,
-    S: Service<Request<B>, Response = Response<RB>>,
-    RB: Body + Send + 'static,
-{
-    let method = request.method().clone();
-    let response = inner.oneshot(request).await?;
-    if let Some(write) = write {
-        engine.after_write(&route, &method, write, response.status(), response.headers()).await;
-    }
-    let status = CacheStatus::forwarded(Forward::Method, None);
-    Ok(Finish::new(&route, status).apply(response))
 }

@@ -11,6 +11,7 @@ mod lookup;
 mod pending;
 mod reply;
 mod validate;
+mod write;
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,8 +21,9 @@ use http::{HeaderMap, HeaderName};
 use moka::sync::Cache;
 
 pub(crate) use admission::{Admission, admit};
-pub(crate) use exchange::{exchange, write_through};
+pub(crate) use exchange::exchange;
 pub(crate) use reply::Finish;
+pub(crate) use write::write_through;
 
 use crate::key::{CacheKey, KeyRules};
 use crate::policy::CachePolicy;

@@ -401,4 +401,31 @@ on_every_store! {
             }
         }
     }
+
+    async fn a_post_that_shows_its_target_answers_later_gets(kit: Kit) {
+        let layer = kit.layer().with_policy(MINUTE);
+        let cases: [(&[(&str, &str)], bool); 5] = [
+            (&[FRESH, ("content-location", "/p?x=1")], true),
+            (&[FRESH, ("content-location", "http://h/p?x=1")], true),
+            (&[FRESH, ("content-location", "/other")], false),
+            (&[FRESH], false),
+            (&[("content-location", "/p?x=1")], false),
+        ];
+        let host = ("host", "h");
+        for (fields, stored) in cases {
+            let (app, calls) = cached(&layer, move |request| match request.method().as_str() {
+                "POST" => response(200, fields, "posted"),
+                _ => response(200, &[], "got"),
+            });
+            assert!(!send(&app, get("/p?x=1", &[host])).await.is_hit(), "{fields:?}");
+            let posted = send(&app, request("POST", "/p?x=1", &[host])).await;
+            assert_eq!((posted.text(), posted.cache.forward()), ("posted", Some(Forward::Method)));
+            assert_eq!(posted.cache.is_stored(), stored);
+            let after = send(&app, get("/p?x=1", &[host])).await;
+            assert_eq!((after.is_hit(), after.text()), (stored, if stored { "posted" } else { "got" }));
+            assert!(!send(&app, request("POST", "/p?x=1", &[host])).await.is_hit());
+            assert_eq!(calls.count(), if stored { 3 } else { 4 });
+            layer.handle().purge().await.unwrap();
+        }
+    }
 }
