@@ -71,6 +71,7 @@ impl<St: Store> Engine<St> {
         let mut index = known.cloned();
         let first = usable(guess, at_variant, request);
         let mut second = None;
+        let nothing = if at_base.is_some() { Forward::VaryMiss } else { Forward::UriMiss };
         match at_base {
             None => {}
             Some(Stored::Response(response)) => {
@@ -89,11 +90,7 @@ impl<St: Store> Engine<St> {
         }
         // RFC 9111 4.1: of several that match, the newest
         let newest = first.into_iter().chain(second).max_by_key(|at| at.response.head.received_ms);
-        let found = match (newest, &index) {
-            (Some(at), _) => Found::Response(at),
-            (None, Some(_)) => Found::Nothing(Forward::VaryMiss, None),
-            (None, None) => Found::Nothing(Forward::UriMiss, None),
-        };
+        let found = newest.map_or(Found::Nothing(nothing, None), Found::Response);
         Ok(Lookup { found, index })
     }
 
