@@ -74,6 +74,9 @@ impl fmt::Debug for StoredResponse {
 pub struct VariantIndex {
     /// The names, sorted, without repeats.
     pub names: Vec<HeaderName>,
+    /// The variants stored under these names, each by the hash that ends its key, the oldest first:
+    /// so that the oldest can go when there are too many.
+    pub variants: Vec<[u8; 16]>,
 }
 
 /// What one key leads to.
@@ -100,7 +103,8 @@ impl Stored {
                 FIXED + parts + head.position.gaps.len() * 8 + response.body.len()
             }
             Self::Variants(index) => {
-                FIXED + index.names.iter().map(|name| name.as_str().len() + 32).sum::<usize>()
+                let names = index.names.iter().map(|name| name.as_str().len() + 32);
+                FIXED + names.sum::<usize>() + index.variants.len() * 16
             }
         }
     }

@@ -43,6 +43,8 @@ counters! {
     abandoned,
     /// Responses not stored because too many were waiting to be written.
     shed,
+    /// Variants removed because their target had too many.
+    variants_evicted,
     /// Lookups that failed or took too long.
     lookup_errors,
     /// Writes that failed or took too long.

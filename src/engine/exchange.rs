@@ -15,12 +15,13 @@ use super::admission::Plan;
 use super::fence::Moment;
 use super::fill::{Fill, Filled};
 use super::judge::{Asked, Kept};
-use super::lookup::{At, Found, Lookup, variant_of};
+use super::lookup::{At, Found, Lookup, selected};
 use super::reply::{self, Finish, Want};
 use super::validate::{self, Stripped};
 use super::{Engine, Route};
 use crate::body::{CacheBody, Recorder};
 use crate::cookies::Credentials;
+use crate::key::variant_key;
 use crate::overrides::CacheOverride;
 use crate::policy::Mode;
 use crate::rfc9111::reuse::request_takes_stale;
@@ -264,10 +265,20 @@ impl Miss {
         let (key, index) = if names.is_empty() {
             (base, None)
         } else {
-            let index = Arc::new(VariantIndex { names });
-            (variant_of(&base, &index, &self.asked.headers), Some((base, index)))
+            let variant = selected(&names, &self.asked.headers);
+            let seen = self.index.as_ref().filter(|index| index.names == names);
+            let variants = seen.map(|index| index.variants.clone()).unwrap_or_default();
+            let index = with_variant(VariantIndex { names, variants }, variant);
+            (variant_key(&base, &variant), Some((base, index)))
         };
         let (moment, queue_bytes) = (self.moment, route.queue_bytes);
         Fill { engine, key, head, index, expires_ms, moment, queue_bytes, filled }
     }
+}
+
+/// The index with this variant as its newest.
+fn with_variant(mut index: VariantIndex, variant: [u8; 16]) -> VariantIndex {
+    index.variants.retain(|known| *known != variant);
+    index.variants.push(variant);
+    index
 }

@@ -11,13 +11,16 @@ use super::bounded::bounded;
 use super::fence::Moment;
 use super::{Engine, pending::Ticket};
 use crate::body::{Abandoned, Sink};
-use crate::key::{CacheKey, KeyRange};
+use crate::key::{CacheKey, KeyRange, variant_key};
 use crate::store::{Store, StoreError};
 use crate::stored::{Entry, HeadUpdate, Stored, StoredHead, StoredResponse, VariantIndex};
 use crate::telemetry::count;
 
 /// How long a write may take before its memory is given up. No request waits for it.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
+/// Variants of one target at the most; one more, and the oldest goes. Requests choose the values of the
+/// fields that select them.
+const MAX_VARIANTS: usize = 64;
 /// How much longer than its youngest variant an index is kept, so that storing a short-lived variant
 /// does not hide a long-lived one: a day.
 const INDEX_SLACK_MS: u64 = 24 * 3600 * 1000;
@@ -28,7 +31,7 @@ pub(super) struct Fill<St> {
     pub(super) key: CacheKey,
     pub(super) head: StoredHead,
     /// The target's key and its index, where the response is one of several variants.
-    pub(super) index: Option<(CacheKey, Arc<VariantIndex>)>,
+    pub(super) index: Option<(CacheKey, VariantIndex)>,
     /// When the entry may be removed.
     pub(super) expires_ms: u64,
     /// Taken before the handler ran.
@@ -52,7 +55,13 @@ impl<St: Store> Sink for Fill<St> {
     fn complete(self: Box<Self>, body: Bytes) -> bool {
         let Self { engine, key, head, index, expires_ms, moment, queue_bytes, filled } = *self;
         let mut entries = Vec::with_capacity(2);
-        if let Some((base, index)) = index {
+        if let Some((base, mut index)) = index {
+            let over = index.variants.len().saturating_sub(MAX_VARIANTS);
+            for oldest in index.variants.drain(..over) {
+                count(&engine.counters.variants_evicted);
+                engine.forget(KeyRange::only(&variant_key(&base, &oldest)));
+            }
+            let index = Arc::new(index);
             engine.learn(&base, &index);
             let expires_ms = expires_ms.saturating_add(INDEX_SLACK_MS);
             entries.push(Entry { key: base, stored: Stored::Variants(index), expires_ms });
@@ -107,7 +116,9 @@ impl<St: Store> Engine<St> {
         let engine = Arc::clone(self);
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                let _ = engine.invalidate(vec![range]).await;
+                engine.pending.withdraw(&range);
+                engine.pending.settled().await;
+                let _ = engine.store.remove(range).await;
             });
         }
     }

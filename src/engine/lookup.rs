@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
 use super::bounded::bounded;
 use super::{Engine, Route};
@@ -79,11 +79,13 @@ impl<St: Store> Engine<St> {
                 second = usable(Some(base.clone()), stored, request);
             }
             Some(Stored::Variants(seen)) => {
-                if known.is_none_or(|known| *known != seen) {
-                    self.indexes.insert(base.hash(), Arc::clone(&seen));
+                if known.is_none_or(|known| known.names != seen.names) {
                     let key = of_index(&seen);
                     let again = self.fetch(route, vec![key.clone()]).await?.pop().flatten();
                     second = usable(Some(key), again, request);
+                }
+                if known != Some(&seen) {
+                    self.learn(base, &seen);
                 }
                 index = Some(seen);
             }
@@ -122,9 +124,13 @@ impl<St: Store> Engine<St> {
 }
 
 /// The key of the variant that a request selects.
-pub(super) fn variant_of(base: &CacheKey, index: &VariantIndex, request: &HeaderMap) -> CacheKey {
-    let selecting = rfc9111::select(&index.names, request);
-    variant_key(base, &rfc9111::secondary_key(&selecting))
+fn variant_of(base: &CacheKey, index: &VariantIndex, request: &HeaderMap) -> CacheKey {
+    variant_key(base, &selected(&index.names, request))
+}
+
+/// The hash that tells a request's variant from others.
+pub(super) fn selected(names: &[HeaderName], request: &HeaderMap) -> [u8; 16] {
+    rfc9111::secondary_key(&rfc9111::select(names, request))
 }
 
 /// A stored response whose own selecting fields match: the key alone is not trusted.

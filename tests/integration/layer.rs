@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 use tower::Layer;
 use tower_mysql_cache::{
-    Authorization, CacheOverride, CachePolicy, Cookies, Forward, StatusField, TargetKey,
+    Authorization, CacheOverride, CachePolicy, Cookies, Forward, StatusField, Store, TargetKey,
 };
 
 use crate::kit::{Calls, Kit, cached, get, on_every_store, request, response, send};
@@ -276,6 +276,27 @@ on_every_store! {
         assert_eq!(calls.count(), requests.len());
         let another = send(&app, get("/", &[("x-a", "new")])).await;
         assert_eq!(another.cache.forward(), Some(Forward::VaryMiss));
+    }
+
+    async fn the_oldest_of_too_many_variants_goes(kit: Kit) {
+        let layer = kit.layer();
+        let (app, _) = cached(&layer, |request| {
+            let language = request.headers()["accept-language"].to_str().unwrap().to_owned();
+            response(200, &[FRESH, ("vary", "accept-language")], &language)
+        });
+        for n in 0..80 {
+            send(&app, get("/", &[("accept-language", &format!("x-{n}"))])).await;
+        }
+        layer.handle().flush().await.unwrap();
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        while kit.store.stats().await.unwrap().entries != 64 + 1 {
+            assert!(std::time::Instant::now() < deadline, "{:?}", kit.store.stats().await);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(layer.handle().counts().variants_evicted, 16);
+        assert!(send(&app, get("/", &[("accept-language", "x-79")])).await.is_hit());
+        assert!(send(&app, get("/", &[("accept-language", "x-16")])).await.is_hit());
+        assert!(!send(&app, get("/", &[("accept-language", "x-15")])).await.is_hit());
     }
 
     async fn another_process_finds_the_variants(kit: Kit) {

@@ -17,6 +17,7 @@
 //! | u64, len, then each: u64 | log position: largest id, gaps |
 //! | | **kind 2:** |
 //! | len, then each: len name | the names |
+//! | len, then each: 16 bytes | the variants, the oldest first |
 //! | u32 | CRC-32 over the cache key and all bytes before |
 //!
 //! The checksum covers the key so that a head in another key's row is unreadable too.
@@ -79,6 +80,10 @@ pub(super) fn encode_variants(key: &[u8], index: &VariantIndex, expires_ms: u64)
     put_len(&mut out, index.names.len());
     for name in &index.names {
         put_bytes(&mut out, name.as_str().as_bytes());
+    }
+    put_len(&mut out, index.variants.len());
+    for variant in &index.variants {
+        out.extend_from_slice(variant);
     }
     finish(out, key)
 }
@@ -195,7 +200,9 @@ fn position(reader: &mut Reader) -> Option<LogPosition> {
 fn variants(reader: &mut Reader) -> Option<VariantIndex> {
     let count = reader.count(1)?;
     let names = (0..count).map(|_| name(reader)).collect::<Option<Vec<_>>>()?;
-    Some(VariantIndex { names })
+    let count = reader.count(16)?;
+    let variants = (0..count).map(|_| reader.hash()).collect::<Option<Vec<_>>>()?;
+    Some(VariantIndex { names, variants })
 }
 
 fn name(reader: &mut Reader) -> Option<HeaderName> {
