@@ -1,5 +1,6 @@
 //! The application's hand on its cache.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -95,6 +96,15 @@ impl<St: Store> CacheHandle<St> {
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.engine.counters.snapshot()
+    }
+
+    /// How often each named reason kept a request from the store or a response out of it, in this
+    /// process: the names of [`CacheStatus::detail`](crate::CacheStatus::detail), of
+    /// [`Forward`](crate::Forward) where there is no detail, and for bodies that were being recorded
+    /// `aborted`, `body-error`, `too-large`, `trailers` and `incomplete`.
+    #[must_use]
+    pub fn reasons(&self) -> BTreeMap<&'static str, u64> {
+        self.engine.reasons.snapshot()
     }
 
     /// Waits until every response that is complete by now has been written or has failed: for

@@ -74,6 +74,7 @@ where
             Admission::Bypass(reason) => {
                 count(&counters.bypassed);
                 let status = CacheStatus::forwarded(Forward::Bypass, Some(reason));
+                self.engine.explain(&status);
                 Some(Finish::new(&self.route, status))
             }
             Admission::Forward => {

@@ -25,6 +25,19 @@ pub(crate) enum Abandoned {
     WrongLength,
 }
 
+impl Abandoned {
+    /// The name of the reason.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Dropped => "aborted",
+            Self::Failed => "body-error",
+            Self::TooLarge => "too-large",
+            Self::Trailers => "trailers",
+            Self::WrongLength => "incomplete",
+        }
+    }
+}
+
 pub(crate) struct Recorder {
     /// `None` once the outcome is known.
     sink: Option<Box<dyn Sink>>,

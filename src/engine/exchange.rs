@@ -54,6 +54,7 @@ where
     };
     // RFC 9111 5.2.1.7; RFC 9211 2: nothing is said about responses of the cache's own making
     if directives.only_if_cached {
+        engine.explain(&status);
         let mut response = Response::new(CacheBody::stored(Default::default()));
         *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
         response.extensions_mut().insert(status);
@@ -126,6 +127,7 @@ fn judge_found<St: Store, RB>(
         want => {
             count(&engine.counters.hits);
             let status = reply::hit(head, now_ms);
+            engine.explain(&status);
             let key = &plan.base;
             Verdict::Serve(reply::serve(route, key, at.response, &want, request, status, now_ms))
         }
@@ -206,6 +208,7 @@ impl Miss {
                     engine.remember_unstorable(&plan.base);
                 }
                 self.status.detail.get_or_insert(reason);
+                engine.explain(&self.status);
                 let unchanged = self.client.as_ref().is_some_and(|c| c.has(&parts, received_ms));
                 let finish = Finish::keyed(&route, &plan.base, self.status);
                 if unchanged {
@@ -232,10 +235,12 @@ impl Miss {
         let (body, stored) = recorded.await;
         if !stored {
             self.status.detail.get_or_insert("streamed");
+            engine.explain(&self.status);
             let finish = Finish::keyed(&route, &plan.base, self.status);
             return finish.wrap(Response::from_parts(parts, body));
         }
         self.status.set_stored();
+        engine.explain(&self.status);
         // the client's own conditions, which the handler did not see, hold against what is stored now
         if let (Some(client), Some(response)) = (&self.client, filled.get()) {
             let asked = client.request();

@@ -88,7 +88,8 @@ impl<St: Store> Sink for Fill<St> {
         if why == Abandoned::TooLarge {
             self.engine.remember_unstorable(&self.key);
         }
-        tracing::debug!(?why, key = ?self.key, "response not stored");
+        self.engine.reasons.count(why.as_str());
+        tracing::debug!(reason = why.as_str(), key = ?self.key, "response not stored");
     }
 }
 

@@ -29,10 +29,10 @@ use crate::key::{CacheKey, KeyRules};
 use crate::policy::CachePolicy;
 use crate::rfc9111::ResponseDirectives;
 use crate::rfc9111::targeted::targeted_directives;
-use crate::status::StatusField;
+use crate::status::{CacheStatus, StatusField};
 use crate::store::{Store, StoreError};
 use crate::stored::VariantIndex;
-use crate::telemetry::{Counters, Throttle};
+use crate::telemetry::{Counters, Reasons, Throttle};
 
 /// How many targets' variant indexes a process remembers: each saves one round trip.
 const KNOWN_INDEXES: u64 = 100_000;
@@ -44,6 +44,7 @@ const UNSTORABLE_FOR: Duration = Duration::from_secs(120);
 pub(crate) struct Engine<St> {
     pub(crate) store: St,
     pub(crate) counters: Counters,
+    pub(crate) reasons: Reasons,
     pending: pending::Pending,
     fence: fence::Fence,
     /// Variant indexes seen, by the hash of their target's key.
@@ -74,6 +75,7 @@ impl<St: Store> Engine<St> {
         Self {
             store,
             counters: Counters::default(),
+            reasons: Reasons::default(),
             pending: pending::Pending::default(),
             fence: fence::Fence::default(),
             indexes: Cache::new(KNOWN_INDEXES),
@@ -83,6 +85,18 @@ impl<St: Store> Engine<St> {
                 .build(),
             lookup_warning: Throttle::new(),
             write_warning: Throttle::new(),
+        }
+    }
+
+    /// Says what became of a request, in a counter and in the trace.
+    pub(crate) fn explain(&self, status: &CacheStatus) {
+        if let Some(forward) = status.forward() {
+            let reason = status.detail().unwrap_or(forward.as_str());
+            self.reasons.count(reason);
+            let stored = status.is_stored();
+            tracing::debug!(fwd = forward.as_str(), reason, stored, "request went inside");
+        } else {
+            tracing::trace!(ttl = status.ttl_secs(), "request answered out of the store");
         }
     }
 

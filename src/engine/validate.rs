@@ -127,6 +127,7 @@ where
     let request = client.unwrap_or_else(|| Request::new(()).into_parts().0);
     let want = Want::of(&request, &updated.head, updated.body.len(), received_ms);
     let status = miss.status.with_fwd_status(StatusCode::NOT_MODIFIED);
+    engine.explain(&status);
     reply::serve(route, &plan.base, updated, &want, &request, status, received_ms)
 }
 

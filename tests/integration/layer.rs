@@ -125,6 +125,8 @@ on_every_store! {
             }
             assert_eq!(calls.count(), 2);
         }
+        let reasons = layer.handle().reasons();
+        assert_eq!((reasons["no-store"], reasons["private"], reasons["vary-any"]), (4, 4, 4));
     }
 
     async fn requests_with_credentials_neither_fill_nor_read_what_is_not_for_everyone(kit: Kit) {
