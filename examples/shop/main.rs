@@ -23,6 +23,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 use tower_mysql_cache::{BoxStore, CacheHandle, MemoryStore, MySqlStore};
 
@@ -156,7 +157,11 @@ async fn serve(node: Node) -> Result<(), Box<dyn Error>> {
         println!("  curl -i {}", try_this.replace("{at}", &at));
     }
     println!("\nCtrl-C ends it.");
-    tokio::signal::ctrl_c().await?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        pressed = tokio::signal::ctrl_c() => pressed?,
+        _ = terminate.recv() => {}
+    }
     // Requests that are being answered end with the runtime. What is complete is written first.
     node.server.abort();
     match timeout(Duration::from_secs(5), node.cache.flush()).await {
