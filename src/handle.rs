@@ -52,8 +52,9 @@ impl<St: Store> CacheHandle<St> {
     /// [`StoreError::Config`] when `uri` is not one, any other when the store could not be asked: the
     /// entries may then still be there.
     pub async fn invalidate_uri(&self, uri: &str) -> Result<u64, StoreError> {
-        let range = self.route.keys.range_of_uri(uri)?;
-        self.engine.invalidate(vec![range]).await
+        let (target, with_origin) = self.route.keys.target_of_uri(uri)?;
+        let ranges = self.engine.ranges(&self.route, &[target], with_origin).await;
+        self.engine.invalidate(ranges).await
     }
 
     /// Removes everything stored under a key of the application's own ([`TargetKey::custom`]), as
@@ -62,7 +63,7 @@ impl<St: Store> CacheHandle<St> {
     /// # Errors
     /// [`StoreError`] when the store could not be asked.
     pub async fn invalidate_key(&self, key: &TargetKey) -> Result<u64, StoreError> {
-        self.engine.invalidate(vec![self.route.keys.range_of(key)]).await
+        self.engine.invalidate(vec![self.route.keys.range(key, true)]).await
     }
 
     /// Removes everything stored under the layer's prefix, all versions included, and nothing of any

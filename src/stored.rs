@@ -68,15 +68,18 @@ impl fmt::Debug for StoredResponse {
     }
 }
 
-/// The names that have been seen in `Vary` for one target: responses to it are stored one for each
-/// combination of these request header fields.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What responses vary on, stored beside them: the names that have been seen in `Vary` for one target,
+/// whose responses are stored one for each combination of these request header fields; or, for a path,
+/// which parts of a query tell its responses apart.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VariantIndex {
     /// The names, sorted, without repeats.
     pub names: Vec<HeaderName>,
     /// The variants stored under these names, each by the hash that ends its key, the oldest first:
     /// so that the oldest can go when there are too many.
     pub variants: Vec<[u8; 16]>,
+    /// The `No-Vary-Search` field of the path's responses, where this is the index of a path.
+    pub search: Option<Bytes>,
 }
 
 /// What one key leads to.
@@ -104,7 +107,10 @@ impl Stored {
             }
             Self::Variants(index) => {
                 let names = index.names.iter().map(|name| name.as_str().len() + 32);
-                FIXED + names.sum::<usize>() + index.variants.len() * 16
+                FIXED
+                    + names.sum::<usize>()
+                    + index.variants.len() * 16
+                    + index.search.as_ref().map_or(0, Bytes::len)
             }
         }
     }

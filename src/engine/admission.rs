@@ -6,7 +6,7 @@ use http::{HeaderMap, Method, Uri};
 
 use super::Route;
 use crate::cookies::{Credentials, examine};
-use crate::key::{CacheKey, NoKey, TargetKey};
+use crate::key::{CacheKey, NoKey, Search, TargetKey};
 use crate::rfc9111::is_safe;
 
 /// What becomes of a request.
@@ -26,7 +26,13 @@ pub(crate) enum Admission {
 /// How a request is looked up.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
+    /// The target's key.
     pub(crate) base: CacheKey,
+    pub(super) target: TargetKey,
+    /// Hashed credentials that are part of the key.
+    pub(super) keyed: Vec<(u8, [u8; 16])>,
+    /// Where to find out whether the whole query matters.
+    pub(super) search: Option<Search>,
     pub(crate) credentials: Credentials,
     pub(crate) head_only: bool,
 }
@@ -56,7 +62,9 @@ impl Plan {
     fn new(route: &Route, request: &Parts, target: &TargetKey, head_only: bool) -> Self {
         let policy = &route.policy;
         let (credentials, keyed) = examine(policy.cookies, policy.authorization, &request.headers);
-        Self { base: route.keys.base_key(target, &keyed), credentials, head_only }
+        let base = route.keys.base_key(target, &keyed);
+        let (target, search) = (target.clone(), route.keys.search(target));
+        Self { base, target, keyed, search, credentials, head_only }
     }
 }
 

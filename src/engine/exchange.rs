@@ -45,7 +45,7 @@ where
     RB: Body<Error: Send> + Send + 'static,
 {
     let (mut parts, body) = request.into_parts();
-    let lookup = engine.lookup(&route, &plan.base, &parts.headers).await;
+    let lookup = engine.lookup(&route, &plan, &parts.headers).await;
     let directives = RequestDirectives::parse(&parts.headers);
     let Lookup { found, index } = lookup;
     let (status, stale) = match judge_found(&engine, &route, &plan, &parts, &directives, found) {
@@ -266,18 +266,21 @@ impl Miss {
         filled: Filled,
     ) -> Fill<St> {
         let Kept { head, expires_ms, names } = kept;
-        let base = plan.base.clone();
-        let (key, index) = if names.is_empty() {
-            (base, None)
+        let (base, path) = plan.place(route, &head.headers);
+        let mut indexes: Vec<_> = path.into_iter().collect();
+        let key = if names.is_empty() {
+            base
         } else {
             let variant = selected(&names, &self.asked.headers);
             let seen = self.index.as_ref().filter(|index| index.names == names);
             let variants = seen.map(|index| index.variants.clone()).unwrap_or_default();
-            let index = with_variant(VariantIndex { names, variants }, variant);
-            (variant_key(&base, &variant), Some((base, index)))
+            let index = VariantIndex { names, variants, search: None };
+            let key = variant_key(&base, &variant);
+            indexes.push((base, with_variant(index, variant)));
+            key
         };
         let (moment, queue_bytes) = (self.moment, route.queue_bytes);
-        Fill { engine, key, head, index, expires_ms, moment, queue_bytes, filled }
+        Fill { engine, key, head, indexes, expires_ms, moment, queue_bytes, filled }
     }
 }
 

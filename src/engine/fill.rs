@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::bounded::bounded;
 use super::fence::Moment;
-use super::{Engine, pending::Ticket};
+use super::{Engine, pending::Ticket, search};
 use crate::body::{Abandoned, Sink};
 use crate::key::{CacheKey, KeyRange, variant_key};
 use crate::store::{Store, StoreError};
@@ -30,8 +30,9 @@ pub(super) struct Fill<St> {
     pub(super) engine: Arc<Engine<St>>,
     pub(super) key: CacheKey,
     pub(super) head: StoredHead,
-    /// The target's key and its index, where the response is one of several variants.
-    pub(super) index: Option<(CacheKey, VariantIndex)>,
+    /// What lookups have to know to find it: the target's index, where the response is one of several
+    /// variants, and the path's.
+    pub(super) indexes: Vec<(CacheKey, VariantIndex)>,
     /// When the entry may be removed.
     pub(super) expires_ms: u64,
     /// Taken before the handler ran.
@@ -53,18 +54,22 @@ impl Filled {
 
 impl<St: Store> Sink for Fill<St> {
     fn complete(self: Box<Self>, body: Bytes) -> bool {
-        let Self { engine, key, head, index, expires_ms, moment, queue_bytes, filled } = *self;
-        let mut entries = Vec::with_capacity(2);
-        if let Some((base, mut index)) = index {
+        let Self { engine, key, head, indexes, expires_ms, moment, queue_bytes, filled } = *self;
+        let mut entries = Vec::with_capacity(3);
+        for (base, mut index) in indexes {
             let over = index.variants.len().saturating_sub(MAX_VARIANTS);
             for oldest in index.variants.drain(..over) {
                 count(&engine.counters.variants_evicted);
                 engine.forget(KeyRange::only(&variant_key(&base, &oldest)));
             }
             let index = Arc::new(index);
-            engine.learn(&base, &index);
+            let stored = Stored::Variants(Arc::clone(&index));
+            match &index.search {
+                Some(_) => engine.learn_rule(&base, search::rule_of(Some(&stored))),
+                None => engine.learn(&base, &index),
+            }
             let expires_ms = expires_ms.saturating_add(INDEX_SLACK_MS);
-            entries.push(Entry { key: base, stored: Stored::Variants(index), expires_ms });
+            entries.push(Entry { key: base, stored, expires_ms });
         }
         let response = StoredResponse { head: Arc::new(head), body };
         let stored = Stored::Response(response.clone());

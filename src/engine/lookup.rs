@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName};
 
+use super::admission::Plan;
 use super::bounded::bounded;
-use super::{Engine, Route};
+use super::{Engine, Route, search};
 use crate::key::{CacheKey, variant_key};
 use crate::rfc9111;
 use crate::status::Forward;
@@ -35,14 +36,9 @@ pub(super) struct At {
 }
 
 impl<St: Store> Engine<St> {
-    pub(super) async fn lookup(
-        &self,
-        route: &Route,
-        base: &CacheKey,
-        request: &HeaderMap,
-    ) -> Lookup {
-        let known = self.indexes.get(&base.hash());
-        match self.look(route, base, request, known.as_ref()).await {
+    /// Finds what is stored for a request, for no longer than the route allows.
+    pub(super) async fn lookup(&self, route: &Route, plan: &Plan, request: &HeaderMap) -> Lookup {
+        match bounded(route.store_timeout, self.find(route, plan, request)).await {
             Ok(lookup) => lookup,
             Err(error) => {
                 count(&self.counters.lookup_errors);
@@ -51,24 +47,66 @@ impl<St: Store> Engine<St> {
                     tracing::warn!(%error, reason, suppressed, "lookup failed, the handler answers");
                 }
                 let found = Found::Nothing(Forward::Miss, Some("store-error"));
-                Lookup { found, index: known }
+                Lookup { found, index: self.indexes.get(&plan.base.hash()) }
             }
         }
     }
 
-    async fn look(
+    /// By the whole query, or by what the path's responses say of it.
+    async fn find(
         &self,
         route: &Route,
+        plan: &Plan,
+        request: &HeaderMap,
+    ) -> Result<Lookup, StoreError> {
+        let Some(search) = plan.search.as_ref().map(|search| &search.index) else {
+            return Ok(self.look(&plan.base, request, None).await?.0);
+        };
+        if let Some(rule) = self.searches.get(&search.hash()) {
+            return self.look_by(route, plan, request, rule).await;
+        }
+        let (lookup, index) = self.look(&plan.base, request, Some(search)).await?;
+        let rule = search::rule_of(index.as_ref());
+        self.learn_rule(search, rule.clone());
+        match rule {
+            None => Ok(lookup),
+            Some(rule) => self.look_by(route, plan, request, Some(rule)).await,
+        }
+    }
+
+    async fn look_by(
+        &self,
+        route: &Route,
+        plan: &Plan,
+        request: &HeaderMap,
+        rule: search::Rule,
+    ) -> Result<Lookup, StoreError> {
+        let key = rule.as_ref().map_or_else(|| plan.base.clone(), |rule| plan.key_by(route, rule));
+        let mut lookup = self.look(&key, request, None).await?.0;
+        if let Found::Response(at) = &lookup.found
+            && !plan.is_meant(rule.as_deref(), &at.response)
+        {
+            lookup.found = Found::Nothing(Forward::UriMiss, None);
+        }
+        Ok(lookup)
+    }
+
+    /// Looks one key up, and another beside it in the same call.
+    async fn look(
+        &self,
         base: &CacheKey,
         request: &HeaderMap,
-        known: Option<&Arc<VariantIndex>>,
-    ) -> Result<Lookup, StoreError> {
+        beside: Option<&CacheKey>,
+    ) -> Result<(Lookup, Option<Stored>), StoreError> {
+        let known = self.indexes.get(&base.hash());
         let of_index = |index: &VariantIndex| variant_of(base, index, request);
-        let guess = known.map(|index| of_index(index));
-        let keys = std::iter::once(base.clone()).chain(guess.clone()).collect();
-        let mut found = self.fetch(route, keys).await?.into_iter();
-        let (at_base, at_variant) = (found.next().flatten(), found.next().flatten());
-        let mut index = known.cloned();
+        let guess = known.as_deref().map(of_index);
+        let keys = [Some(base.clone()), guess.clone(), beside.cloned()];
+        let mut found = self.fetch(keys.into_iter().flatten().collect()).await?.into_iter();
+        let at_base = found.next().flatten();
+        let at_variant = guess.as_ref().and_then(|_| found.next()).flatten();
+        let at_beside = found.next().flatten();
+        let mut index = known.clone();
         let first = usable(guess, at_variant, request);
         let mut second = None;
         let nothing = if at_base.is_some() { Forward::VaryMiss } else { Forward::UriMiss };
@@ -79,12 +117,12 @@ impl<St: Store> Engine<St> {
                 second = usable(Some(base.clone()), stored, request);
             }
             Some(Stored::Variants(seen)) => {
-                if known.is_none_or(|known| known.names != seen.names) {
+                if known.as_ref().is_none_or(|known| known.names != seen.names) {
                     let key = of_index(&seen);
-                    let again = self.fetch(route, vec![key.clone()]).await?.pop().flatten();
+                    let again = self.fetch(vec![key.clone()]).await?.pop().flatten();
                     second = usable(Some(key), again, request);
                 }
-                if known != Some(&seen) {
+                if known.as_ref() != Some(&seen) {
                     self.learn(base, &seen);
                 }
                 index = Some(seen);
@@ -93,22 +131,17 @@ impl<St: Store> Engine<St> {
         // RFC 9111 4.1: of several that match, the newest
         let newest = first.into_iter().chain(second).max_by_key(|at| at.response.head.received_ms);
         let found = newest.map_or(Found::Nothing(nothing, None), Found::Response);
-        Ok(Lookup { found, index })
+        Ok((Lookup { found, index }, at_beside))
     }
 
-    /// Asks what is on its way to the store first, then the store, for no longer than the route
-    /// allows.
-    async fn fetch(
-        &self,
-        route: &Route,
-        keys: Vec<CacheKey>,
-    ) -> Result<Vec<Option<Stored>>, StoreError> {
+    /// Asks what is on its way to the store first, then the store.
+    async fn fetch(&self, keys: Vec<CacheKey>) -> Result<Vec<Option<Stored>>, StoreError> {
         let now_ms = self.store.now_ms();
         let mut found: Vec<_> = keys.iter().map(|key| self.pending.find(key, now_ms)).collect();
         if found.iter().all(Option::is_some) {
             return Ok(found);
         }
-        let stored = bounded(route.store_timeout, self.store.get_many(keys)).await?;
+        let stored = self.store.get_many(keys).await?;
         for (found, stored) in found.iter_mut().zip(stored) {
             if found.is_none() {
                 *found = stored;

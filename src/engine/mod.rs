@@ -10,6 +10,7 @@ mod judge;
 mod lookup;
 mod pending;
 mod reply;
+mod search;
 mod validate;
 mod write;
 
@@ -40,6 +41,9 @@ const KNOWN_INDEXES: u64 = 100_000;
 /// How long a target counts as one whose responses are not stored.
 const UNSTORABLE_FOR: Duration = Duration::from_secs(120);
 
+/// How long a process relies on what it knows of a path's `No-Vary-Search`.
+const RULES_FOR: Duration = Duration::from_secs(60);
+
 /// What all clones of a layer share.
 pub(crate) struct Engine<St> {
     pub(crate) store: St,
@@ -49,6 +53,8 @@ pub(crate) struct Engine<St> {
     fence: fence::Fence,
     /// Variant indexes seen, by the hash of their target's key.
     indexes: Cache<[u8; 16], Arc<VariantIndex>>,
+    /// What is known of paths' `No-Vary-Search`, by the hash of their index's key.
+    searches: Cache<[u8; 16], search::Rule>,
     /// Targets whose responses were not to be stored lately: their requests keep their conditions.
     unstorable: Cache<[u8; 16], ()>,
     lookup_warning: Throttle,
@@ -79,6 +85,7 @@ impl<St: Store> Engine<St> {
             pending: pending::Pending::default(),
             fence: fence::Fence::default(),
             indexes: Cache::new(KNOWN_INDEXES),
+            searches: Cache::builder().max_capacity(KNOWN_INDEXES).time_to_live(RULES_FOR).build(),
             unstorable: Cache::builder()
                 .max_capacity(KNOWN_INDEXES)
                 .time_to_live(UNSTORABLE_FOR)

@@ -125,8 +125,7 @@ mod tests {
     use crate::stored::VariantIndex;
 
     fn entry(key: &str) -> Entry {
-        let stored =
-            Stored::Variants(Arc::new(VariantIndex { names: Vec::new(), variants: Vec::new() }));
+        let stored = Stored::Variants(Arc::new(VariantIndex::default()));
         Entry { key: CacheKey::new(key.to_owned()), stored, expires_ms: 10 }
     }
 

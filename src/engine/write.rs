@@ -92,7 +92,7 @@ impl<St: Store> Engine<St> {
     /// is returned. A failure is loud, but not the client's: what it asked for has been done.
     async fn after_write(
         self: &Arc<Self>,
-        route: &Route,
+        route: &Arc<Route>,
         method: &Method,
         write: &Write,
         status: StatusCode,
@@ -102,15 +102,18 @@ impl<St: Store> Engine<St> {
             return;
         }
         let Write { target, path, .. } = write;
-        let mut ranges = vec![route.keys.range_of(target)];
+        let mut targets = vec![target.clone()];
         if let Some((scheme, authority)) = target.origin() {
             let target_uri = Target { scheme, authority, path };
             let others = same_origin_targets(target_uri, response);
-            ranges.extend(others.iter().filter_map(|uri| route.keys.range_beside(target, uri)));
+            targets.extend(others.iter().filter_map(|uri| route.keys.beside(target, uri)));
         }
-        let engine = Arc::clone(self);
+        let (engine, route) = (Arc::clone(self), Arc::clone(route));
         // in a task of its own: a client that leaves now does not undo it
-        let removal = async move { engine.invalidate(ranges).await };
+        let removal = async move {
+            let ranges = engine.ranges(&route, &targets, true).await;
+            engine.invalidate(ranges).await
+        };
         let removal = match tokio::runtime::Handle::try_current() {
             Ok(runtime) => {
                 let task = runtime.spawn(removal);

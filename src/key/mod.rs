@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 pub(crate) use query::matches as matches_listed;
 pub use target::{KeyBuilder, TargetKey};
-pub(crate) use target::{KeyRules, NoKey, hash_values, variant_key};
+pub(crate) use target::{KeyRules, NoKey, Search, hash_values, variant_key};
 
 /// The longest key in bytes, and the width of the `cache_key` column. Longer keys keep their first
 /// bytes and end in a 256-bit hash of the whole.

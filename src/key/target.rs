@@ -62,6 +62,16 @@ impl TargetKey {
         std::str::from_utf8(origin).ok()?.split_once("://")
     }
 
+    /// The same with another query; `query` holds its question mark.
+    pub(crate) fn with_query(&self, path: &str, query: &str) -> Self {
+        let mut target = self.clone();
+        if let Target::Uri { path_and_query, .. } = &mut target.target {
+            let new = format!("{path}{query}");
+            *path_and_query = shorten(new.into(), MAX_TARGET_BYTES);
+        }
+        target
+    }
+
     fn uri(path_and_query: &str, origin: String) -> Self {
         let path_and_query = Bytes::copy_from_slice(path_and_query.as_bytes());
         let path_and_query = shorten(path_and_query, MAX_TARGET_BYTES);
@@ -88,6 +98,15 @@ where
     fn build(&self, request: &Parts, default: TargetKey) -> Option<TargetKey> {
         self(request, default)
     }
+}
+
+/// A target whose query may matter less than it seems (`No-Vary-Search`).
+#[derive(Clone, Debug)]
+pub(crate) struct Search {
+    /// Where the path's index is stored.
+    pub(crate) index: CacheKey,
+    pub(crate) path: String,
+    pub(crate) query: String,
 }
 
 /// How a layer makes keys.
@@ -201,24 +220,28 @@ impl KeyRules {
         CacheKey::new(key)
     }
 
-    /// Every key of a target on its own origin: all partitions, credentials and variants.
-    pub(crate) fn range_of(&self, target: &TargetKey) -> KeyRange {
-        KeyRange::continuing(self.start(&target.target, true))
+    /// The path and the query of a target, and where the path's index is: `None` without a query, for
+    /// keys of the application's own, and for targets too long to be kept whole.
+    pub(crate) fn search(&self, target: &TargetKey) -> Option<Search> {
+        let Target::Uri { path_and_query, .. } = &target.target else { return None };
+        if path_and_query.len() >= MAX_TARGET_BYTES {
+            return None;
+        }
+        let (path, query) = std::str::from_utf8(path_and_query).ok()?.split_once('?')?;
+        // elsewhere an origin follows a path, and holds a colon
+        let index = CacheKey::new(format!("{}:{}:{path} q", self.prefix, self.version));
+        Some(Search { index, path: path.to_owned(), query: query.to_owned() })
     }
 
-    /// Every key of another target on the same origin.
-    pub(crate) fn range_beside(
-        &self,
-        target: &TargetKey,
-        path_and_query: &str,
-    ) -> Option<KeyRange> {
+    /// Another target on the same origin.
+    pub(crate) fn beside(&self, target: &TargetKey, path_and_query: &str) -> Option<TargetKey> {
         let Target::Uri { origin, .. } = &target.target else { return None };
         let origin = String::from_utf8_lossy(origin).into_owned();
-        Some(self.range_of(&TargetKey::uri(&self.query.apply(path_and_query), origin)))
+        Some(TargetKey::uri(&self.query.apply(path_and_query), origin))
     }
 
-    /// Every key of the targets that `uri` names: on one origin if it has an authority, else on all.
-    pub(crate) fn range_of_uri(&self, uri: &str) -> Result<KeyRange, ConfigError> {
+    /// The target that `uri` names, and whether on one origin, if it has an authority, or on all.
+    pub(crate) fn target_of_uri(&self, uri: &str) -> Result<(TargetKey, bool), ConfigError> {
         let rule = "it is an absolute URI, or a path that begins with a slash";
         let parsed: Uri = uri.parse().map_err(|_| ConfigError::new("uri", uri, rule))?;
         if !parsed.path().starts_with('/') || uri.starts_with("//") {
@@ -233,8 +256,12 @@ impl KeyRules {
             })?,
             false => String::new(),
         };
-        let target = TargetKey::uri(&path_and_query, origin).target;
-        Ok(KeyRange::continuing(self.start(&target, with_origin)))
+        Ok((TargetKey::uri(&path_and_query, origin), with_origin))
+    }
+
+    /// Every key of a target: on its own origin, or on all.
+    pub(crate) fn range(&self, target: &TargetKey, with_origin: bool) -> KeyRange {
+        KeyRange::continuing(self.start(&target.target, with_origin))
     }
 
     /// Every key with this prefix, whatever its version.

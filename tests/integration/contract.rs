@@ -87,7 +87,7 @@ on_every_store! {
 
     async fn an_index_of_variants_comes_back(kit: Kit) {
         let names = vec![HeaderName::from_static("accept"), HeaderName::from_static("x-a")];
-        let stored = Stored::Variants(Arc::new(VariantIndex { names, variants: vec![[1; 16], [2; 16]] }));
+        let stored = Stored::Variants(Arc::new(VariantIndex { names, variants: vec![[1; 16], [2; 16]], search: Some("key-order".into()) }));
         let expires_ms = kit.store.now_ms() + 60_000;
         let entry = Entry { key: key("t:1:/"), stored: stored.clone(), expires_ms };
         kit.store.put(entry).await.unwrap();

@@ -9,6 +9,7 @@ mod layer;
 mod mysql_store;
 mod outage;
 mod processes;
+mod search;
 mod servers;
 mod streams;
 #[path = "../support/mod.rs"]

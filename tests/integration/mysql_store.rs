@@ -1084,7 +1084,8 @@ async fn figures_of_a_large_table_are_estimates_and_close() {
 async fn an_index_of_variants_is_stored_beside_its_variants() {
     let (_database, store) = fresh().await;
     let names = vec![HeaderName::from_static("accept"), HeaderName::from_static("x-tenant")];
-    let index = Stored::Variants(Arc::new(VariantIndex { names, variants: vec![[1; 16]] }));
+    let index =
+        Stored::Variants(Arc::new(VariantIndex { names, variants: vec![[1; 16]], search: None }));
     let key = key("p:1:/v");
     let put = Entry { key: key.clone(), stored: index.clone(), expires_ms: store.now_ms() + HOUR };
     store.put(put).await.unwrap();

@@ -22,6 +22,11 @@ fn key_with(rules: &KeyRules, uri: &str, host: Option<&str>) -> String {
     String::from_utf8(rules.base_key(&target, &[]).as_bytes().to_vec()).unwrap()
 }
 
+fn range_of_uri(rules: &KeyRules, uri: &str) -> Result<KeyRange, ConfigError> {
+    let (target, with_origin) = rules.target_of_uri(uri)?;
+    Ok(rules.range(&target, with_origin))
+}
+
 fn key(uri: &str, host: &str) -> String {
     key_with(&rules(), uri, Some(host))
 }
@@ -123,8 +128,8 @@ fn partitions_cannot_be_confused_with_each_other_or_with_targets() {
     for (i, a) in keys.iter().enumerate() {
         assert!(keys.iter().skip(i + 1).all(|b| a != b), "{a:?}");
     }
-    assert!(rules.range_of(&target()).contains(keys[8].as_bytes()));
-    assert!(!rules.range_of(&target()).contains(keys[9].as_bytes()));
+    assert!(rules.range(&target(), true).contains(keys[8].as_bytes()));
+    assert!(!rules.range(&target(), true).contains(keys[9].as_bytes()));
 }
 
 #[test]
@@ -144,15 +149,15 @@ fn a_builder_changes_the_key_or_bypasses() {
 #[test]
 fn a_uri_names_all_origins_or_one() {
     let rules = rules();
-    let everywhere = rules.range_of_uri("/a?x=1").unwrap();
-    let one = rules.range_of_uri("HTTP://H/a?x=1").unwrap();
+    let everywhere = range_of_uri(&rules, "/a?x=1").unwrap();
+    let one = range_of_uri(&rules, "HTTP://H/a?x=1").unwrap();
     let (h, i) = (key("/a?x=1", "h"), key("/a?x=1", "i"));
     let other = key("/a?x=10", "h");
     assert!(everywhere.contains(h.as_bytes()) && everywhere.contains(i.as_bytes()));
     assert!(one.contains(h.as_bytes()) && !one.contains(i.as_bytes()));
     assert!(!everywhere.contains(other.as_bytes()) && !one.contains(other.as_bytes()));
     for bad in ["", "a", "a b", "//x", "*", "mailto:x", "/a b"] {
-        assert!(rules.range_of_uri(bad).unwrap_err().to_string().contains(bad), "{bad}");
+        assert!(range_of_uri(&rules, bad).unwrap_err().to_string().contains(bad), "{bad}");
     }
 }
 
@@ -164,7 +169,7 @@ fn a_range_covers_long_targets_and_their_variants() {
     let target = rules.target(&parts.uri, &parts).unwrap();
     let base = rules.base_key(&target, &[(b'c', [1; 16]), (b'a', [2; 16])]);
     let variant = variant_key(&base, &[7; 16]);
-    for range in [rules.range_of(&target), rules.range_of_uri(&uri).unwrap()] {
+    for range in [rules.range(&target, true), range_of_uri(&rules, &uri).unwrap()] {
         assert!(range.contains(base.as_bytes()) && range.contains(variant.as_bytes()));
     }
     assert!(variant.as_bytes().len() <= super::super::MAX_KEY_BYTES);

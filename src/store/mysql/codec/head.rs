@@ -18,6 +18,7 @@
 //! | | **kind 2:** |
 //! | len, then each: len name | the names |
 //! | len, then each: 16 bytes | the variants, the oldest first |
+//! | u8, len field if that is 1 | the `No-Vary-Search` of a path |
 //! | u32 | CRC-32 over the cache key and all bytes before |
 //!
 //! The checksum covers the key so that a head in another key's row is unreadable too.
@@ -84,6 +85,10 @@ pub(super) fn encode_variants(key: &[u8], index: &VariantIndex, expires_ms: u64)
     put_len(&mut out, index.variants.len());
     for variant in &index.variants {
         out.extend_from_slice(variant);
+    }
+    out.put_u8(u8::from(index.search.is_some()));
+    if let Some(search) = &index.search {
+        put_bytes(&mut out, search);
     }
     finish(out, key)
 }
@@ -202,7 +207,12 @@ fn variants(reader: &mut Reader) -> Option<VariantIndex> {
     let names = (0..count).map(|_| name(reader)).collect::<Option<Vec<_>>>()?;
     let count = reader.count(16)?;
     let variants = (0..count).map(|_| reader.hash()).collect::<Option<Vec<_>>>()?;
-    Some(VariantIndex { names, variants })
+    let search = match reader.u8()? {
+        0 => None,
+        1 => Some(reader.bytes()?),
+        _ => return None,
+    };
+    Some(VariantIndex { names, variants, search })
 }
 
 fn name(reader: &mut Reader) -> Option<HeaderName> {

@@ -49,7 +49,11 @@ fn variants() -> Entry {
     let names = vec![HeaderName::from_static("accept"), HeaderName::from_static("x-tenant")];
     Entry {
         key: CacheKey::new("p:1:/x"),
-        stored: Stored::Variants(Arc::new(VariantIndex { names, variants: vec![[9; 16]] })),
+        stored: Stored::Variants(Arc::new(VariantIndex {
+            names,
+            variants: vec![[9; 16]],
+            search: Some("key-order".into()),
+        })),
         expires_ms: EXPIRES,
     }
 }
@@ -100,7 +104,7 @@ fn version_1_keeps_its_bytes() {
     assert_eq!((row.value_type, row.value.len()), ("v", 0));
     assert_eq!(
         hex(&row.head),
-        "0102d007000000000000020661636365707408782d74656e616e740109090909090909090909090909090909d1a073ca"
+        "0102d007000000000000020661636365707408782d74656e616e74010909090909090909090909090909090901096b65792d6f72646572908a29a4"
     );
 }
 

@@ -1,0 +1,107 @@
+//! `No-Vary-Search`: which parts of a query tell the responses of a path apart.
+//!
+//! A response that says so is stored under the canonical form of its query, and what it said under a key
+//! of the path. A process remembers what it has seen, also that there was nothing, for a minute: within it
+//! a lookup costs no more than any other.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::admission::Plan;
+use super::bounded::bounded;
+use super::{Engine, Route};
+use crate::key::{CacheKey, KeyRange, Search, TargetKey};
+use crate::rfc9111::no_vary_search::{NoVarySearch, canonical};
+use crate::store::Store;
+use crate::stored::{Stored, StoredResponse, VariantIndex};
+
+const NO_VARY_SEARCH: HeaderName = HeaderName::from_static("no-vary-search");
+
+/// What is known of a path.
+pub(super) type Rule = Option<Arc<NoVarySearch>>;
+
+impl Search {
+    /// The end of the target by which the rule tells requests apart, with its question mark.
+    fn canonical(&self, rule: &NoVarySearch) -> String {
+        canonical(rule, Some(&self.query))
+    }
+}
+
+impl Plan {
+    /// The key to look at, by the rule that is known for the path.
+    pub(super) fn key_by(&self, route: &Route, rule: &NoVarySearch) -> CacheKey {
+        let Some(search) = &self.search else { return self.base.clone() };
+        let target = self.target.with_query(&search.path, &search.canonical(rule));
+        route.keys.base_key(&target, &self.keyed)
+    }
+
+    /// Whether a response found by one rule is meant by its own: rules change.
+    pub(super) fn is_meant(&self, rule: Option<&NoVarySearch>, found: &StoredResponse) -> bool {
+        let (Some(rule), Some(search)) = (rule, &self.search) else { return true };
+        let own = NoVarySearch::parse(&found.head.headers);
+        search.canonical(&own) == search.canonical(rule)
+    }
+
+    /// Where a response is stored by its own field, and the path's index if it has one.
+    pub(super) fn place(
+        &self,
+        route: &Route,
+        response: &HeaderMap,
+    ) -> (CacheKey, Option<(CacheKey, VariantIndex)>) {
+        let rule = NoVarySearch::parse(response);
+        match &self.search {
+            Some(search) if !rule.is_default() => {
+                let lines = response.get_all(NO_VARY_SEARCH).iter().map(HeaderValue::as_bytes);
+                let field = Bytes::from(lines.collect::<Vec<_>>().join(&b", "[..]));
+                let index = VariantIndex { search: Some(field), ..VariantIndex::default() };
+                (self.key_by(route, &rule), Some((search.index.clone(), index)))
+            }
+            _ => (self.base.clone(), None),
+        }
+    }
+}
+
+/// The rule that a path's index holds.
+pub(super) fn rule_of(stored: Option<&Stored>) -> Rule {
+    let Some(Stored::Variants(index)) = stored else { return None };
+    let value = HeaderValue::from_bytes(index.search.as_ref()?).ok()?;
+    let rule = NoVarySearch::parse(&HeaderMap::from_iter([(NO_VARY_SEARCH, value)]));
+    (!rule.is_default()).then(|| Arc::new(rule))
+}
+
+impl<St: Store> Engine<St> {
+    /// Remembers a path's rule, or that it has none.
+    pub(super) fn learn_rule(&self, search: &CacheKey, rule: Rule) {
+        self.searches.insert(search.hash(), rule);
+    }
+
+    /// Every key of these targets, in all spellings that their paths take for one.
+    pub(crate) async fn ranges(
+        &self,
+        route: &Route,
+        targets: &[TargetKey],
+        with_origin: bool,
+    ) -> Vec<KeyRange> {
+        let mut ranges = Vec::with_capacity(targets.len());
+        for target in targets {
+            ranges.push(route.keys.range(target, with_origin));
+            let Some(search) = route.keys.search(target) else { continue };
+            let rule = match self.searches.get(&search.index.hash()).flatten() {
+                Some(rule) => Some(rule),
+                None => {
+                    let index = self.store.get(search.index.clone());
+                    // without an answer the removal that follows fails as well, and says so
+                    let index = bounded(route.store_timeout, index).await.ok().flatten();
+                    rule_of(index.as_ref())
+                }
+            };
+            if let Some(rule) = rule {
+                let target = target.with_query(&search.path, &search.canonical(&rule));
+                ranges.push(route.keys.range(&target, with_origin));
+            }
+        }
+        ranges
+    }
+}

@@ -1,0 +1,142 @@
+//! The examples, run as a reader would run them.
+#![cfg(all(feature = "mysql", feature = "axum"))]
+
+mod support;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Output, Stdio};
+
+/// `cargo run --example NAME`. Cargo has built it already, unless only this test was asked for, and
+/// then replaces itself by it: to end the child is to end the example.
+fn example(name: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["run", "--quiet", "--example", name, "--features"]);
+    // the features that this test was built with, so that nothing is built twice
+    let features =
+        [("tls-rustls", cfg!(feature = "tls-rustls")), ("mysql-rsa", cfg!(feature = "mysql-rsa"))];
+    let on: Vec<_> = features.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
+    command.arg(on.join(",")).arg("--").args(arguments);
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).env_remove("DATABASE_URL");
+    command
+}
+
+async fn output(mut command: Command) -> Output {
+    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+}
+
+fn text(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    text
+}
+
+/// Whether there is a line with all of these words, in this order.
+#[track_caller]
+fn has_line(text: &str, words: &[&str]) {
+    let matches = |line: &str| {
+        let mut rest = line;
+        words.iter().all(|word| match rest.split_once(word) {
+            Some((_, after)) => {
+                rest = after;
+                true
+            }
+            None => false,
+        })
+    };
+    assert!(text.lines().any(matches), "no line with {words:?} in\n{text}");
+}
+
+#[tokio::test]
+async fn per_route_shows_policies_and_keys_at_work() {
+    let text = text(&output(example("per_route", &[])).await);
+    has_line(&text, &["/search?page=2&q=tea&session=41", "hit, fresh for"]);
+    has_line(&text, &["/report x-tenant:red", "inside: uri-miss, stored"]);
+    has_line(&text, &["/now", "hit"]);
+    has_line(&text, &["/offers cookie:sid=1", "inside: bypass (cookie)"]);
+    has_line(&text, &["/feed authorization:Bearer-bob", "inside: uri-miss, stored"]);
+    has_line(&text, &["/account", "inside: bypass (policy)"]);
+}
+
+#[tokio::test]
+async fn a_store_of_ones_own_works_behind_the_layer() {
+    let text = text(&output(example("custom_store", &[])).await);
+    has_line(&text, &["HEAD /texts/1", "texts; hit"]);
+    has_line(&text, &["PUT /texts/1", "texts; fwd=method"]);
+    has_line(&text, &["texts:1:/texts/2"]);
+    has_line(&text, &["purged 2 entries, 0 left"]);
+}
+
+#[tokio::test]
+async fn the_demonstration_holds_with_a_database() {
+    let database = support::database().await;
+    let output = output(example("shop", &["--drive", "--database", database.url()])).await;
+    let text = text(&output);
+    has_line(&text, &["GET /report", "demo; hit"]);
+    has_line(&text, &["demo:1:/image http://shop.example", "200", "3"]);
+    has_line(&text, &["Everything was as announced."]);
+}
+
+#[tokio::test]
+async fn the_demonstration_holds_without_a_database() {
+    let output = output(example("shop", &["--drive"])).await;
+    has_line(&text(&output), &["Everything was as announced."]);
+    let notice = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(notice.contains("stored in this process only"), "{notice}");
+}
+
+#[tokio::test]
+async fn the_shop_says_why_it_cannot_start() {
+    let closed = "mysql://nobody:secret@127.0.0.1:1/shop";
+    let output = output(example("shop", &["--drive", "--database", closed])).await;
+    assert!(!output.status.success());
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(error.contains("cannot connect to the cache database"), "{error}");
+    assert!(!error.contains("secret"), "{error}");
+}
+
+#[test]
+fn the_servers_answer_the_second_request_out_of_the_cache() {
+    for (name, target) in [("axum", "/products/7"), ("hyper", "/primes?below=1000")] {
+        let server = Server::start(name);
+        assert!(server.get(target).contains("fwd=uri-miss; stored"), "{name}");
+        let second = server.get(target);
+        assert!(second.contains("; hit; ttl="), "{name}: {second}");
+    }
+}
+
+/// An example that listens, until this value goes.
+struct Server {
+    child: Child,
+    address: String,
+}
+
+impl Server {
+    fn start(name: &str) -> Self {
+        let mut command = example(name, &[]);
+        command.env("LISTEN", "127.0.0.1:0").stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim_end().strip_prefix("listening on http://").unwrap_or_default();
+        let address = address.to_owned();
+        Self { child, address }
+    }
+
+    /// The whole response, head and body.
+    fn get(&self, target: &str) -> String {
+        let mut connection = TcpStream::connect(&self.address).unwrap();
+        write!(connection, "GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            .unwrap();
+        let mut response = String::new();
+        connection.read_to_string(&mut response).unwrap();
+        response
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,864 @@
+//! The gateway example, talked to over real sockets, in front of an origin made for each test: every
+//! byte that goes in and comes out can be asserted.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // helpers of tests
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+// -- the gateway --
+
+struct Gateway {
+    child: Child,
+    output: BufReader<ChildStdout>,
+    address: SocketAddr,
+}
+
+impl Gateway {
+    fn before(origin: SocketAddr) -> Self {
+        Self::with(origin, &[])
+    }
+
+    fn with(origin: SocketAddr, more: &[&str]) -> Self {
+        let origin = format!("http://{origin}");
+        let mut child = Command::new(example("gateway"))
+            .args(["--listen", "127.0.0.1:0", "--origin", &origin])
+            .args(more)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the example runs");
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        let address = line.trim().strip_prefix("listening on http://").expect("it listens");
+        let address = address.parse().unwrap();
+        Self { child, output, address }
+    }
+
+    fn client(&self) -> Client {
+        Client::to(self.address)
+    }
+
+    /// One request on a connection of its own.
+    fn ask(&self, request: &str) -> Message {
+        let mut client = self.client();
+        client.send(request);
+        let method = request.split(' ').next().unwrap();
+        client.response(method).unwrap()
+    }
+
+    fn get(&self, path: &str) -> Message {
+        self.ask(&get(path))
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The path of a built example: `cargo test` builds them all.
+fn example(name: &str) -> std::path::PathBuf {
+    // target/<profile>/deps/<this test> beside target/<profile>/examples/<name>
+    let this = std::env::current_exe().unwrap();
+    let path = this.parent().unwrap().parent().unwrap().join("examples").join(name);
+    assert!(path.exists(), "the examples are not built: run `cargo build --examples` first");
+    path
+}
+
+// -- messages --
+
+/// A request as the origin has received it, or a response as the client has.
+#[derive(Clone, Debug, Default)]
+struct Message {
+    line: String,
+    fields: Vec<(String, String)>,
+    body: Vec<u8>,
+    trailers: Vec<(String, String)>,
+}
+
+impl Message {
+    /// All lines of a field, joined.
+    fn field(&self, name: &str) -> Option<String> {
+        let found = self.fields.iter().filter(|(found, _)| found.eq_ignore_ascii_case(name));
+        let lines: Vec<_> = found.map(|(_, value)| value.as_str()).collect();
+        (!lines.is_empty()).then(|| lines.join(" | "))
+    }
+
+    fn status(&self) -> u16 {
+        self.line.split(' ').nth(1).unwrap().parse().unwrap()
+    }
+
+    fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    fn cache_status(&self) -> String {
+        self.field("cache-status").unwrap_or_default()
+    }
+
+    fn is_hit(&self) -> bool {
+        self.cache_status().starts_with("gateway; hit; ttl=")
+    }
+}
+
+fn invalid(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+fn read_line(from: &mut impl BufRead) -> io::Result<String> {
+    let mut line = String::new();
+    from.read_line(&mut line)?;
+    line.strip_suffix("\r\n").map(str::to_owned).ok_or(io::ErrorKind::UnexpectedEof.into())
+}
+
+fn read_fields(from: &mut impl BufRead) -> io::Result<Vec<(String, String)>> {
+    let mut fields = Vec::new();
+    loop {
+        let line = read_line(from)?;
+        if line.is_empty() {
+            return Ok(fields);
+        }
+        let (name, value) = line.split_once(": ").ok_or_else(|| invalid("a field"))?;
+        fields.push((name.to_ascii_lowercase(), value.to_owned()));
+    }
+}
+
+fn read_head(from: &mut impl BufRead) -> io::Result<Message> {
+    let line = read_line(from)?;
+    Ok(Message { line, fields: read_fields(from)?, ..Message::default() })
+}
+
+/// Reads what follows a head. An end that is too early is an error.
+fn read_body(from: &mut impl BufRead, message: &mut Message, to_the_end: bool) -> io::Result<()> {
+    if message.field("transfer-encoding").is_some_and(|coding| coding == "chunked") {
+        loop {
+            let size = usize::from_str_radix(&read_line(from)?, 16);
+            let size = size.map_err(|_| invalid("a chunk"))?;
+            if size == 0 {
+                message.trailers = read_fields(from)?;
+                return Ok(());
+            }
+            let start = message.body.len();
+            message.body.resize(start + size, 0);
+            from.read_exact(&mut message.body[start..])?;
+            assert_eq!(read_line(from)?, "");
+        }
+    }
+    match message.field("content-length") {
+        Some(length) => {
+            message.body = vec![0; length.parse().unwrap()];
+            from.read_exact(&mut message.body)
+        }
+        None if to_the_end => from.read_to_end(&mut message.body).map(drop),
+        None => Ok(()),
+    }
+}
+
+// -- the client --
+
+struct Client(BufReader<TcpStream>);
+
+impl Client {
+    fn to(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self(BufReader::new(stream))
+    }
+
+    fn send(&mut self, text: &str) {
+        self.0.get_mut().write_all(text.as_bytes()).unwrap();
+    }
+
+    fn response(&mut self, method: &str) -> io::Result<Message> {
+        let mut message = read_head(&mut self.0)?;
+        if method != "HEAD" && !matches!(message.status(), 100..200 | 204 | 304) {
+            read_body(&mut self.0, &mut message, true)?;
+        }
+        Ok(message)
+    }
+}
+
+fn get(path: &str) -> String {
+    get_with(path, "")
+}
+
+fn get_with(path: &str, fields: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: shop.example\r\n{fields}\r\n")
+}
+
+// -- the origin --
+
+/// A server that does with its sockets what it is told to.
+struct Origin {
+    address: SocketAddr,
+    seen: Arc<Mutex<Vec<Message>>>,
+}
+
+impl Origin {
+    /// `answer` writes the response; the connection stays open until it says otherwise.
+    fn new(answer: impl Fn(&Message, &mut TcpStream) -> Then + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (all, answer) = (Arc::clone(&seen), Arc::new(answer));
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (mut stream, all, answer) =
+                    (stream.unwrap(), Arc::clone(&all), Arc::clone(&answer));
+                thread::spawn(move || {
+                    stream.set_nodelay(true).unwrap();
+                    let mut reader = BufReader::new(stream.try_clone().unwrap());
+                    while let Ok(mut request) = read_head(&mut reader) {
+                        if read_body(&mut reader, &mut request, false).is_err() {
+                            return;
+                        }
+                        all.lock().unwrap().push(request.clone());
+                        if answer(&request, &mut stream) == Then::Close {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        Self { address, seen }
+    }
+
+    /// Always the same response.
+    fn saying(response: &'static str) -> Self {
+        Self::new(move |_, stream| say(stream, response))
+    }
+
+    fn seen(&self) -> Vec<Message> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    fn last(&self) -> Message {
+        self.seen().pop().expect("a request has come")
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Then {
+    Open,
+    Close,
+}
+
+fn say(stream: &mut TcpStream, text: &str) -> Then {
+    // the other side may have had enough
+    match stream.write_all(text.as_bytes()) {
+        Ok(()) => Then::Open,
+        Err(_) => Then::Close,
+    }
+}
+
+const HELLO: &str = "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nETag: \"v1\"\r\n\
+    Content-Length: 11\r\n\r\nhello world";
+
+// -- what is passed on --
+
+#[test]
+fn hop_by_hop_fields_are_neither_forwarded_nor_replayed() {
+    const NAMES: [&str; 9] = [
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authenticate",
+        "proxy-authentication-info",
+        "proxy-authorization",
+        "te",
+        "upgrade",
+        "x-named",
+    ];
+    const FIELDS: &str = "Connection: keep-alive, X-Named\r\nKeep-Alive: timeout=5\r\n\
+        Proxy-Connection: keep-alive\r\nProxy-Authenticate: Basic\r\n\
+        Proxy-Authentication-Info: a=b\r\nProxy-Authorization: Basic Og==\r\nTE: gzip\r\n\
+        Upgrade: websocket\r\nX-Named: secret\r\nX-Kept: 1\r\nX-Kept: 2\r\n";
+    let origin = Origin::new(|_, stream| {
+        let head = "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nTransfer-Encoding: chunked\r\n";
+        say(stream, &format!("{head}{FIELDS}\r\n4\r\nbody\r\n0\r\n\r\n"))
+    });
+    let gateway = Gateway::before(origin.address);
+    let passed = gateway.ask(&get_with("/", FIELDS));
+    let replayed = gateway.ask(&get_with("/", FIELDS));
+    assert!(replayed.is_hit(), "{replayed:?}");
+    assert_eq!(origin.seen().len(), 1);
+    for message in [&origin.last(), &passed, &replayed] {
+        for name in NAMES {
+            assert_eq!(message.field(name), None, "{name} in {message:?}");
+        }
+        assert_eq!(message.field("x-kept").as_deref(), Some("1 | 2"));
+    }
+    assert_eq!((passed.text(), replayed.text()), ("body", "body"));
+    assert_eq!(replayed.field("transfer-encoding"), None);
+    assert_eq!(replayed.field("content-length").as_deref(), Some("4"));
+}
+
+#[test]
+fn requests_carry_via_and_the_clients_host_and_nothing_new_besides() {
+    let origin = Origin::saying(HELLO);
+    let gateway = Gateway::before(origin.address);
+    let reply = gateway.ask(&get_with("/a?b=%20c", "Via: 1.0 fred\r\nX-One: 1\r\n"));
+    let seen = origin.last();
+    assert_eq!(seen.line, "GET /a?b=%20c HTTP/1.1");
+    let expected = [
+        ("host", "shop.example"),
+        ("via", "1.0 fred"),
+        ("via", "1.1 tower-mysql-cache"),
+        ("x-one", "1"),
+    ];
+    let mut fields = seen.fields;
+    fields.sort();
+    let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    assert_eq!(fields, expected);
+    // the response gains a date, which it must have, and what the cache says
+    let names: Vec<_> = reply.fields.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["cache-control", "etag", "content-length", "cache-status", "date"]);
+}
+
+#[test]
+fn the_host_is_part_of_the_key_and_a_target_with_an_authority_overrides_it() {
+    let origin = Origin::saying(HELLO);
+    let gateway = Gateway::before(origin.address);
+    gateway.get("/");
+    assert!(gateway.get("/").is_hit());
+    assert!(!gateway.ask("GET / HTTP/1.1\r\nHost: other.example\r\n\r\n").is_hit());
+    let absolute = "GET http://third.example/x HTTP/1.1\r\nHost: shop.example\r\n\r\n";
+    assert!(!gateway.ask(absolute).is_hit());
+    assert_eq!(origin.last().field("host").as_deref(), Some("third.example"));
+    assert_eq!(origin.last().line, "GET /x HTTP/1.1");
+}
+
+#[test]
+fn requests_that_say_not_whom_they_are_for_are_refused() {
+    let origin = Origin::saying(HELLO);
+    let gateway = Gateway::before(origin.address);
+    for fields in ["", "Host: a\r\nHost: a\r\n", "Host: a b\r\n", "Host: a@b\r\n"] {
+        let reply = gateway.ask(&format!("GET / HTTP/1.1\r\n{fields}\r\n"));
+        assert_eq!(reply.status(), 400, "{fields}");
+    }
+    assert_eq!(origin.seen().len(), 0);
+    // HTTP/1.0 did not have to
+    assert_eq!(gateway.ask("GET / HTTP/1.0\r\n\r\n").status(), 200);
+    let host = origin.address.to_string();
+    assert_eq!(origin.last().field("host"), Some(host));
+    assert_eq!(origin.last().field("via").as_deref(), Some("1.0 tower-mysql-cache"));
+}
+
+#[test]
+fn methods_for_intermediaries_are_answered_or_counted_down() {
+    let origin = Origin::saying("HTTP/1.1 204 No Content\r\nAllow: GET\r\n\r\n");
+    let gateway = Gateway::before(origin.address);
+    assert_eq!(gateway.ask("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n").status(), 501);
+    let ends_here = "OPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n";
+    assert_eq!(gateway.ask(ends_here).status(), 200);
+    let ends_here = "TRACE / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n";
+    assert_eq!(gateway.ask(ends_here).status(), 405);
+    assert_eq!(origin.seen().len(), 0);
+    let goes_on = "OPTIONS * HTTP/1.1\r\nHost: a\r\nMax-Forwards: 5\r\n\r\n";
+    assert_eq!(gateway.ask(goes_on).status(), 204);
+    assert_eq!(origin.last().line, "OPTIONS * HTTP/1.1");
+    assert_eq!(origin.last().field("max-forwards").as_deref(), Some("4"));
+}
+
+#[test]
+fn request_bodies_are_passed_on_however_they_are_framed() {
+    let origin = Origin::saying("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n");
+    let gateway = Gateway::before(origin.address);
+    let post = |fields: &str, body: &str| {
+        let request = format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n{body}");
+        assert_eq!(gateway.ask(&request).status(), 201, "{fields}");
+        let seen = origin.last();
+        (seen.text().to_owned(), seen.field("content-length"), seen.field("transfer-encoding"))
+    };
+    let chunked = Some("chunked".to_owned());
+    let (body, length, coding) = post("Content-Length: 5\r\n", "hello");
+    assert_eq!((body.as_str(), length.as_deref(), coding), ("hello", Some("5"), None));
+    let chunks = "2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n";
+    let (body, length, coding) = post("Transfer-Encoding: chunked\r\n", chunks);
+    assert_eq!((body.as_str(), length, &coding), ("hello", None, &chunked));
+    // where both are there, the length means nothing and goes no further
+    let both = "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n";
+    let (body, length, coding) = post(both, chunks);
+    assert_eq!((body.as_str(), length, &coding), ("hello", None, &chunked));
+    // a GET with a body keeps it, and is not answered out of the store
+    let with_body = get_with("/", "Transfer-Encoding: chunked\r\n") + chunks;
+    assert_eq!(gateway.ask(&with_body).status(), 201);
+    assert_eq!(origin.last().text(), "hello");
+    let unknown = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n";
+    assert_eq!(gateway.ask(&(unknown.to_owned() + chunks)).status(), 501);
+}
+
+#[test]
+fn a_client_that_waits_for_100_continue_gets_it_and_other_1xx_are_dropped() {
+    let origin = Origin::saying(
+        "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    );
+    let gateway = Gateway::before(origin.address);
+    let mut client = gateway.client();
+    client.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n");
+    let interim = client.response("PUT").unwrap();
+    assert_eq!(interim.status(), 100);
+    client.send("abc");
+    let last = client.response("PUT").unwrap();
+    assert_eq!((last.status(), last.text(), last.field("link")), (200, "ok", None));
+    assert_eq!(origin.last().text(), "abc");
+}
+
+#[test]
+fn trailers_are_passed_on_to_those_who_take_them_and_not_stored() {
+    let origin = Origin::saying(
+        "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nTrailer: X-Sum\r\n\
+         Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\nX-Sum: 7\r\n\r\n",
+    );
+    let gateway = Gateway::before(origin.address);
+    let asking = get_with("/", "TE: trailers\r\nConnection: TE\r\n");
+    for _ in 0..2 {
+        let reply = gateway.ask(&asking);
+        assert_eq!((reply.text(), reply.is_hit()), ("body", false));
+        assert_eq!(reply.trailers, [("x-sum".to_owned(), "7".to_owned())]);
+        assert_eq!(reply.field("x-sum"), None);
+        assert_eq!(origin.last().field("te").as_deref(), Some("trailers"));
+    }
+    assert_eq!(origin.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn clients_of_http2_are_served_and_their_cookies_joined() {
+    use http_body_util::{BodyExt, Empty};
+    use hyper_util::client::legacy::Client;
+    use hyper_util::rt::TokioExecutor;
+    let origin = Origin::saying(HELLO);
+    let gateway = Gateway::before(origin.address);
+    let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
+    let request = http::Request::get(format!("http://{}/", gateway.address))
+        .header("cookie", "a=1")
+        .header("cookie", "b=2")
+        .body(Empty::<bytes::Bytes>::new());
+    let reply = client.request(request.unwrap()).await.unwrap();
+    assert_eq!(reply.version(), http::Version::HTTP_2);
+    assert_eq!(&reply.into_body().collect().await.unwrap().to_bytes()[..], b"hello world");
+    let seen = origin.last();
+    assert_eq!(seen.line, "GET / HTTP/1.1");
+    assert_eq!(seen.field("cookie").as_deref(), Some("a=1; b=2"));
+    assert_eq!(seen.field("host"), Some(gateway.address.to_string()));
+    assert_eq!(seen.field("via").as_deref(), Some("2.0 tower-mysql-cache"));
+}
+
+// -- bodies --
+
+#[test]
+fn a_miss_streams() {
+    let (client_has_it, go_on) = mpsc::channel::<()>();
+    let go_on = Mutex::new(go_on);
+    let origin = Origin::new(move |_, stream| {
+        say(
+            stream,
+            "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 10\r\n\r\nfirst",
+        );
+        go_on.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+        say(stream, "-last")
+    });
+    let gateway = Gateway::before(origin.address);
+    let mut client = gateway.client();
+    client.send(&get("/"));
+    let head = read_head(&mut client.0).unwrap();
+    assert_eq!(head.status(), 200);
+    let mut first = [0; 5];
+    client.0.read_exact(&mut first).unwrap();
+    assert_eq!(&first, b"first");
+    client_has_it.send(()).unwrap();
+    client.0.read_exact(&mut first).unwrap();
+    assert_eq!(&first, b"-last");
+    let again = gateway.get("/");
+    assert_eq!((again.is_hit(), again.text()), (true, "first-last"));
+}
+
+#[test]
+fn a_body_cut_off_upstream_is_cut_off_for_the_client_and_not_stored() {
+    let origin = Origin::new(|request, stream| {
+        let framing = match request.line.contains("/chunked") {
+            true => "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+            false => "Content-Length: 10\r\n\r\nhello",
+        };
+        say(stream, &format!("HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\n{framing}"));
+        Then::Close
+    });
+    let gateway = Gateway::before(origin.address);
+    for (path, version) in [
+        ("/length", "1.1"),
+        ("/length", "1.1"),
+        ("/chunked", "1.1"),
+        ("/chunked", "1.1"),
+        ("/chunked", "1.0"),
+        ("/chunked", "1.0"),
+    ] {
+        let before = origin.seen().len();
+        let mut client = gateway.client();
+        client.send(&format!("GET {path} HTTP/{version}\r\nHost: a\r\n\r\n"));
+        let error = client.response("GET").unwrap_err().kind();
+        // in HTTP/1.0, a connection that is closed in order would end the body in order
+        let cut = match version {
+            "1.0" => io::ErrorKind::ConnectionReset,
+            _ => io::ErrorKind::UnexpectedEof,
+        };
+        assert_eq!(error, cut, "{path} {version}");
+        assert_eq!(origin.seen().len(), before + 1, "{path} {version}");
+    }
+}
+
+#[test]
+fn a_hundred_megabytes_go_through_both_ways_in_little_memory() {
+    const CHUNK: usize = 1 << 16;
+    const CHUNKS: usize = 1600;
+    let origin = Origin::new(|request, stream| {
+        if request.line.starts_with("POST") {
+            let length = request.body.len();
+            let text = length.to_string();
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", text.len());
+            return say(stream, &(head + &text));
+        }
+        let length = CHUNK * CHUNKS;
+        let caching = "Cache-Control: max-age=60\r\n";
+        say(stream, &format!("HTTP/1.1 200 OK\r\n{caching}Content-Length: {length}\r\n\r\n"));
+        let chunk = [b'x'; CHUNK];
+        for _ in 0..CHUNKS {
+            stream.write_all(&chunk).unwrap();
+        }
+        Then::Open
+    });
+    let gateway = Gateway::before(origin.address);
+    let reply = gateway.get("/");
+    assert_eq!(reply.body.len(), CHUNK * CHUNKS);
+    assert!(reply.body.iter().all(|byte| *byte == b'x'));
+    let mut client = gateway.client();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let chunk = format!("{CHUNK:x}\r\n{}\r\n", "y".repeat(CHUNK));
+    for _ in 0..CHUNKS {
+        client.send(&chunk);
+    }
+    client.send("0\r\n\r\n");
+    assert_eq!(client.response("POST").unwrap().text(), (CHUNK * CHUNKS).to_string());
+    if let Ok(status) = std::fs::read_to_string(format!("/proc/{}/status", gateway.child.id())) {
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        let peak_kb: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+        assert!(peak_kb < 64 << 10, "{peak_kb} kB");
+    }
+}
+
+// -- trouble upstream --
+
+#[test]
+fn an_origin_that_is_gone_is_a_502_and_hits_go_on() {
+    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let reply = Gateway::before(dead).get("/");
+    assert_eq!((reply.status(), reply.field("cache-status")), (502, None));
+
+    let gone = Arc::new(AtomicBool::new(false));
+    let is_gone = Arc::clone(&gone);
+    let origin =
+        Origin::new(
+            move |_, stream| {
+                if is_gone.load(Ordering::Relaxed) { Then::Close } else { say(stream, HELLO) }
+            },
+        );
+    let gateway = Gateway::before(origin.address);
+    gateway.get("/");
+    gone.store(true, Ordering::Relaxed);
+    assert!(gateway.get("/").is_hit());
+    assert_eq!(gateway.get("/other").status(), 502);
+}
+
+#[test]
+fn an_origin_that_does_not_answer_in_time_is_a_504() {
+    let origin = Origin::new(|_, _| {
+        thread::sleep(PATIENCE);
+        Then::Close
+    });
+    let gateway = Gateway::with(origin.address, &["--timeout", "0.2"]);
+    let start = Instant::now();
+    assert_eq!(gateway.get("/").status(), 504);
+    assert!(start.elapsed() < PATIENCE / 2);
+}
+
+#[test]
+fn nonsense_of_the_origins_is_a_502() {
+    for nonsense in [
+        "nonsense\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+        "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nBad Name: x\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Le",
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+        "",
+    ] {
+        let origin = Origin::new(move |_, stream| {
+            say(stream, nonsense);
+            Then::Close
+        });
+        let gateway = Gateway::before(origin.address);
+        assert_eq!(gateway.get("/").status(), 502, "{nonsense}");
+    }
+}
+
+#[test]
+fn a_length_beside_chunks_means_nothing() {
+    let origin = Origin::saying(
+        "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 2\r\n\
+         Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    );
+    let gateway = Gateway::before(origin.address);
+    let (first, second) = (gateway.get("/"), gateway.get("/"));
+    assert_eq!((first.text(), first.field("content-length")), ("hello", None));
+    assert_eq!((second.is_hit(), second.text()), (true, "hello"));
+}
+
+// -- the cache --
+
+#[test]
+fn hits_do_not_touch_the_origin() {
+    let origin = Origin::saying(HELLO);
+    let gateway = Gateway::before(origin.address);
+    let mut client = gateway.client();
+    client.send(&get("/"));
+    let first = client.response("GET").unwrap();
+    assert_eq!(first.cache_status(), "gateway; fwd=uri-miss; stored");
+    for _ in 0..20 {
+        client.send(&get("/"));
+        let hit = client.response("GET").unwrap();
+        assert!(hit.is_hit() && hit.field("age").is_some(), "{hit:?}");
+        assert_eq!((hit.text(), hit.field("etag")), ("hello world", Some("\"v1\"".to_owned())));
+        assert_eq!(hit.field("date"), first.field("date"));
+    }
+    // one in HTTP/1.0 is closed after its length
+    let old = gateway.ask("GET / HTTP/1.0\r\nHost: shop.example\r\n\r\n");
+    assert!(old.is_hit() && old.line.starts_with("HTTP/1.0 200"), "{old:?}");
+    assert_eq!(origin.seen().len(), 1);
+}
+
+/// `GATEWAY_REPETITIONS` asks for more than the 2,000; `GATEWAY_DATABASE` is a database to store in.
+#[test]
+fn a_second_request_sent_the_moment_the_first_body_has_ended_is_a_hit() {
+    let repetitions = std::env::var("GATEWAY_REPETITIONS").map_or(2000, |n| n.parse().unwrap());
+    let origin = Origin::new(|request, stream| {
+        let path = request.line.split(' ').nth(1).unwrap();
+        let n: usize = path.trim_start_matches("/").parse().unwrap();
+        let body = format!("{n} ").repeat(if n.is_multiple_of(50) { 20_000 } else { 30 });
+        let (left, right) = body.split_at(body.len() / 2);
+        let head = "HTTP/1.1 200 OK\r\nCache-Control: max-age=600\r\n";
+        let (vary, length) = ("Vary: X-Kind\r\n", body.len());
+        match n % 5 {
+            0 => say(stream, &format!("{head}Content-Length: {length}\r\n\r\n{body}")),
+            1 => {
+                say(stream, &format!("{head}{vary}Content-Length: {length}\r\n\r\n{left}"));
+                say(stream, right)
+            }
+            2 => {
+                let (l, r) = (left.len(), right.len());
+                say(
+                    stream,
+                    &format!("{head}Transfer-Encoding: chunked\r\n\r\n{l:x}\r\n{left}\r\n"),
+                );
+                say(stream, &format!("{r:x}\r\n{right}\r\n"));
+                say(stream, "0\r\n\r\n")
+            }
+            3 => {
+                say(stream, &format!("{head}Content-Length: {length}\r\n\r\n"));
+                say(stream, left);
+                thread::sleep(Duration::from_micros(300));
+                say(stream, right)
+            }
+            _ => {
+                say(stream, &format!("{head}Connection: close\r\n\r\n{body}"));
+                Then::Close
+            }
+        }
+    });
+    let database = std::env::var("GATEWAY_DATABASE").ok();
+    let more: Vec<_> = database.iter().flat_map(|url| ["--database", url]).collect();
+    let gateway = Gateway::with(origin.address, &more);
+    let (mut one, mut two) = (gateway.client(), gateway.client());
+    let mut misses = Vec::new();
+    for n in 0..repetitions {
+        let request = get_with(&format!("/{n}"), "X-Kind: 1\r\n");
+        one.send(&request);
+        let first = one.response("GET").unwrap();
+        two.send(&request);
+        let second = two.response("GET").unwrap();
+        assert!(first.body == second.body && !first.body.is_empty(), "/{n}");
+        if !second.is_hit() {
+            misses.push((n, second.cache_status()));
+        }
+    }
+    let missed = misses.len();
+    misses.truncate(10);
+    assert_eq!(missed, 0, "of {repetitions}: {misses:?}");
+    assert_eq!(origin.seen().len(), repetitions);
+}
+
+#[test]
+fn head_is_answered_from_a_stored_get() {
+    let origin = Origin::saying(HELLO);
+    let gateway = Gateway::before(origin.address);
+    gateway.get("/");
+    let mut client = gateway.client();
+    for _ in 0..2 {
+        client.send("HEAD / HTTP/1.1\r\nHost: shop.example\r\n\r\n");
+        let head = client.response("HEAD").unwrap();
+        assert!(head.is_hit());
+        assert_eq!(head.field("content-length").as_deref(), Some("11"));
+    }
+    assert_eq!(origin.seen().len(), 1);
+}
+
+#[test]
+fn a_head_that_goes_to_the_origin_keeps_the_length_and_has_no_body() {
+    let origin = Origin::new(|request, stream| match request.line.starts_with("HEAD") {
+        true => say(stream, HELLO.split_once("hello").unwrap().0),
+        false => say(stream, HELLO),
+    });
+    let gateway = Gateway::before(origin.address);
+    let mut client = gateway.client();
+    for method in ["HEAD", "HEAD", "GET"] {
+        client.send(&format!("{method} / HTTP/1.1\r\nHost: shop.example\r\n\r\n"));
+        let reply = client.response(method).unwrap();
+        assert_eq!((reply.status(), reply.is_hit()), (200, false));
+        assert_eq!(reply.field("content-length").as_deref(), Some("11"));
+    }
+    assert_eq!(origin.seen().len(), 3);
+}
+
+#[test]
+fn a_range_is_cut_out_of_the_stored_response() {
+    let origin = Origin::saying(HELLO);
+    let gateway = Gateway::before(origin.address);
+    gateway.get("/");
+    for (range, part, content_range) in [
+        ("bytes=6-10", "world", "bytes 6-10/11"),
+        ("bytes=-5", "world", "bytes 6-10/11"),
+        ("bytes=0-0", "h", "bytes 0-0/11"),
+    ] {
+        let reply = gateway.ask(&get_with("/", &format!("Range: {range}\r\n")));
+        assert_eq!((reply.status(), reply.text()), (206, part));
+        assert_eq!(reply.field("content-range").as_deref(), Some(content_range));
+        assert_eq!(reply.field("etag").as_deref(), Some("\"v1\""));
+    }
+    let reply = gateway.ask(&get_with("/", "Range: bytes=99-\r\n"));
+    assert_eq!(reply.status(), 416);
+    assert_eq!(reply.field("content-range").as_deref(), Some("bytes */11"));
+    assert_eq!(origin.seen().len(), 1);
+}
+
+#[test]
+fn a_client_that_has_the_response_already_gets_a_304() {
+    let origin = Origin::saying(HELLO);
+    let gateway = Gateway::before(origin.address);
+    gateway.get("/");
+    let mut client = gateway.client();
+    for (condition, status) in [("W/\"v1\"", 304), ("\"v0\", \"v1\"", 304), ("\"v2\"", 200)] {
+        client.send(&get_with("/", &format!("If-None-Match: {condition}\r\n")));
+        let reply = client.response("GET").unwrap();
+        assert_eq!((reply.status(), reply.is_hit()), (status, true), "{condition}");
+        assert_eq!(reply.field("etag").as_deref(), Some("\"v1\""));
+    }
+    assert_eq!(origin.seen().len(), 1);
+}
+
+#[test]
+fn a_stale_response_is_validated_and_freshened() {
+    let origin = Origin::new(|request, stream| match request.field("if-none-match") {
+        None => say(stream, &HELLO.replace("max-age=60", "max-age=0")),
+        Some(_) => say(
+            stream,
+            "HTTP/1.1 304 Not Modified\r\nETag: \"v1\"\r\nCache-Control: max-age=60\r\n\
+             Connection: X-Named\r\nX-Named: secret\r\nX-New: 2\r\n\r\n",
+        ),
+    });
+    let gateway = Gateway::before(origin.address);
+    gateway.get("/");
+    let validated = gateway.get("/");
+    assert_eq!(origin.last().field("if-none-match").as_deref(), Some("\"v1\""));
+    assert_eq!(validated.cache_status(), "gateway; fwd=stale; fwd-status=304");
+    let hit = gateway.get("/");
+    assert!(hit.is_hit());
+    for reply in [validated, hit] {
+        assert_eq!((reply.status(), reply.text()), (200, "hello world"));
+        assert_eq!(reply.field("x-new").as_deref(), Some("2"));
+        assert_eq!((reply.field("x-named"), reply.field("connection")), (None, None));
+    }
+    assert_eq!(origin.seen().len(), 2);
+}
+
+#[test]
+fn an_unsafe_method_invalidates_unless_it_fails() {
+    let origin = Origin::new(|request, stream| {
+        if request.line.starts_with("GET") {
+            return say(stream, HELLO);
+        }
+        let status = if request.text() == "bad" { "400 Bad Request" } else { "204 No Content" };
+        say(stream, &format!("HTTP/1.1 {status}\r\n\r\n"));
+        Then::Close
+    });
+    let gateway = Gateway::before(origin.address);
+    gateway.get("/");
+    let put = "PUT / HTTP/1.1\r\nHost: shop.example\r\nContent-Length: 3\r\n\r\n";
+    assert_eq!(gateway.ask(&format!("{put}bad")).status(), 400);
+    assert!(gateway.get("/").is_hit());
+    assert_eq!(gateway.ask(&format!("{put}new")).status(), 204);
+    assert!(!gateway.get("/").is_hit());
+}
+
+// -- the process --
+
+#[cfg(unix)]
+#[test]
+fn sigterm_lets_open_requests_end() {
+    let origin = Origin::new(|_, stream| {
+        thread::sleep(Duration::from_millis(300));
+        say(stream, HELLO)
+    });
+    let mut gateway = Gateway::before(origin.address);
+    let mut client = gateway.client();
+    client.send(&get("/"));
+    let deadline = Instant::now() + PATIENCE;
+    while origin.seen().is_empty() {
+        assert!(Instant::now() < deadline);
+        thread::sleep(Duration::from_millis(2));
+    }
+    let pid = gateway.child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    assert_eq!(client.response("GET").unwrap().text(), "hello world");
+    assert!(gateway.child.wait().unwrap().success());
+    let mut rest = String::new();
+    gateway.output.read_to_string(&mut rest).unwrap();
+    assert!(rest.contains("stored: 1"), "{rest}");
+}
+
+#[test]
+fn arguments_that_it_does_not_know_are_errors() {
+    for (arguments, says) in [
+        (&["--origin", "http://a", "--wat"][..], "unknown argument '--wat'"),
+        (&["--listen", "127.0.0.1:0"], "--origin is missing"),
+        (&["--origin"], "--origin needs a value"),
+        (&["--origin", "https://a"], "does not begin with http://"),
+        (&["--origin", "http://a/b"], "has a path"),
+        (&["--origin=http://a", "--origin=http://b"], "given twice"),
+        (&["--origin", "http://a", "--timeout", "0"], "--timeout '0'"),
+    ] {
+        let output = Command::new(example("gateway")).args(arguments).output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && error.contains(says), "{arguments:?}: {error}");
+    }
+}
