@@ -175,7 +175,7 @@ impl Miss {
                 );
             }
             Some(at) if plan.head_only => {
-                validate::compare_head(&engine, &route, &self.asked, at, &response, received_ms);
+                validate::compare_head(&engine, &route, &self, at, &response, received_ms);
             }
             _ => {}
         }

@@ -105,6 +105,7 @@ impl<St: Store> Engine<St> {
         self: &Arc<Self>,
         update: HeadUpdate,
         body: Bytes,
+        moment: Moment,
         queue_bytes: usize,
     ) {
         let HeadUpdate { key, new, expires_ms, .. } = update.clone();
@@ -113,6 +114,9 @@ impl<St: Store> Engine<St> {
         let Some(ticket) = self.pending.begin(&[visible], queue_bytes) else {
             return count(&self.counters.shed);
         };
+        if !self.fence.is_clear(update.key.as_bytes(), moment) {
+            return;
+        }
         let store = self.store.clone();
         self.behind(ticket, async move { store.freshen(update).await.map(drop) });
     }

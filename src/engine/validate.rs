@@ -119,7 +119,7 @@ where
     // RFC 9111 4.3.4: a 304 that names another response updates none
     let names_it = fields.get(ETAG).is_none_or(|etag| stored.head.headers.get(ETAG) == Some(etag));
     let updated = if names_it {
-        update(engine, route, &miss.asked, overrides, &at, &fields, received_ms)
+        update(engine, route, &miss, overrides, &at, &fields, received_ms)
     } else {
         stored
     };
@@ -136,7 +136,7 @@ where
 pub(super) fn compare_head<St: Store, RB>(
     engine: &Arc<Engine<St>>,
     route: &Route,
-    asked: &Asked,
+    miss: &Miss,
     at: At,
     response: &Response<RB>,
     received_ms: u64,
@@ -154,11 +154,11 @@ pub(super) fn compare_head<St: Store, RB>(
         let overrides = response.extensions().get::<CacheOverride>().copied();
         let mut fields = fields.clone();
         fields.remove(SET_COOKIE);
-        update(engine, route, asked, overrides, &at, &fields, received_ms);
+        update(engine, route, miss, overrides, &at, &fields, received_ms);
     } else {
         let mut head = StoredHead::clone(&at.response.head);
         head.fresh_until_ms = head.fresh_until_ms.min(received_ms);
-        engine.freshen(route, &at, head);
+        engine.freshen(route, miss, &at, head);
     }
 }
 
@@ -166,12 +166,13 @@ pub(super) fn compare_head<St: Store, RB>(
 fn update<St: Store>(
     engine: &Arc<Engine<St>>,
     route: &Route,
-    asked: &Asked,
+    miss: &Miss,
     overrides: Option<CacheOverride>,
     at: &At,
     fields: &HeaderMap,
     received_ms: u64,
 ) -> StoredResponse {
+    let asked = &miss.asked;
     let stored = &at.response.head;
     let headers = update_fields(&stored.headers, fields, received_ms);
     let directives = route.directives(&headers);
@@ -202,7 +203,7 @@ fn update<St: Store>(
     }
     head.headers = headers;
     match decided {
-        Ok(_) => engine.freshen(route, at, head.clone()),
+        Ok(_) => engine.freshen(route, miss, at, head.clone()),
         // what may not be stored any more is not kept
         Err(NotStored::NoStore | NotStored::Private | NotStored::VaryAny | NotStored::Override) => {
             engine.forget(KeyRange::only(&at.key));
@@ -213,11 +214,12 @@ fn update<St: Store>(
 }
 
 impl<St: Store> Engine<St> {
-    /// Replaces the head of a stored response, visibly at once.
-    fn freshen(self: &Arc<Self>, route: &Route, at: &At, head: StoredHead) {
+    /// Replaces the head of a stored response, visibly at once, unless it has been invalidated since the
+    /// request went inside.
+    fn freshen(self: &Arc<Self>, route: &Route, miss: &Miss, at: &At, head: StoredHead) {
         let expires_ms = expires_ms(&head);
         let (key, old) = (at.key.clone(), Arc::clone(&at.response.head));
         let update = HeadUpdate { key, old, new: Arc::new(head), expires_ms };
-        self.freshen_behind(update, at.response.body.clone(), route.queue_bytes);
+        self.freshen_behind(update, at.response.body.clone(), miss.moment, route.queue_bytes);
     }
 }

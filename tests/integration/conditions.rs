@@ -428,4 +428,23 @@ on_every_store! {
             layer.handle().purge().await.unwrap();
         }
     }
+
+    async fn an_invalidation_during_a_validation_is_not_undone(kit: Kit) {
+        let layer = kit.layer();
+        let handle = layer.handle();
+        let app = layer.layer(tower::service_fn(move |request: Request<()>| {
+            let handle = handle.clone();
+            async move {
+                if !request.headers().contains_key("if-none-match") {
+                    return Ok::<_, std::convert::Infallible>(response(200, &[STALE, ETAG], "old"));
+                }
+                handle.invalidate_uri("/").await.unwrap();
+                Ok(response(304, &[FRESH, ETAG], ""))
+            }
+        }));
+        with(&app, &[]).await;
+        assert_eq!(with(&app, &[]).await.text(), "old");
+        let after = with(&app, &[]).await;
+        assert_eq!(after.cache.forward(), Some(Forward::UriMiss));
+    }
 }
