@@ -90,6 +90,8 @@ pub mod guide {
     pub mod table {}
     #[doc = include_str!("docs/failures.md")]
     pub mod failures {}
+    #[doc = include_str!("docs/rules.md")]
+    pub mod rules {}
 }
 
 #[cfg(all(doctest, feature = "mysql", feature = "axum"))]

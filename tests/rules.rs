@@ -1,0 +1,179 @@
+//! The chapter of the guide on the rules of HTTP is true: it has each of them once, and the files and
+//! tests that it names are there.
+
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // helpers of tests
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const RULES: usize = 134;
+
+/// A row of the tables.
+struct Row {
+    number: usize,
+    rule: String,
+    place: String,
+    tests: String,
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn rows() -> Vec<Row> {
+    let text = read(&root().join("src/docs/rules.md"));
+    let lines = text.lines().filter(|line| line.starts_with('|'));
+    let lines = lines.filter(|line| !line.starts_with("| No. |") && !line.starts_with("|---"));
+    lines
+        .map(|line| {
+            let cells: Vec<_> = line.split('|').map(|cell| cell.trim().to_owned()).collect();
+            let [_, number, rule, place, tests, _] = &cells[..] else {
+                panic!("not four cells: {line}");
+            };
+            let number = number.parse().unwrap_or_else(|_| panic!("no number: {line}"));
+            let (rule, place, tests) = (rule.clone(), place.clone(), tests.clone());
+            Row { number, rule, place, tests }
+        })
+        .collect()
+}
+
+/// What stands between backticks.
+fn code(cell: &str) -> impl Iterator<Item = &str> {
+    cell.split('`').skip(1).step_by(2)
+}
+
+/// The tests that a cell names: a path of modules and a function.
+fn tests(row: &Row) -> Vec<&str> {
+    code(&row.tests).collect()
+}
+
+/// A source file, and its module as a path from the root of its crate.
+struct Source {
+    module: String,
+    text: String,
+}
+
+fn source_files(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("a folder that can be read") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            source_files(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+fn sources() -> Vec<Source> {
+    let mut sources = Vec::new();
+    for folder in ["src", "tests"] {
+        let folder = root().join(folder);
+        let mut files = Vec::new();
+        source_files(&folder, &mut files);
+        sources.extend(files.into_iter().map(|path| {
+            let inside = path.strip_prefix(&folder).expect("below the folder").with_extension("");
+            let parts = inside.iter().map(|part| part.to_str().expect("a plain name"));
+            let parts: Vec<_> = parts.filter(|part| !["mod", "tests"].contains(part)).collect();
+            Source { module: parts.join("::"), text: read(&path) }
+        }));
+    }
+    sources
+}
+
+/// Whether `module` is meant by `name`: the same path, or the end of it.
+fn is_meant(module: &str, name: &str) -> bool {
+    module.strip_suffix(name).is_some_and(|start| start.is_empty() || start.ends_with("::"))
+}
+
+/// Whether the source has a test of this name: a function under `#[test]` or `#[tokio::test]`, or one
+/// that runs on every store.
+fn has_test(source: &Source, name: &str) -> bool {
+    let lines: Vec<_> = source.text.lines().collect();
+    let functions = [format!("fn {name}("), format!("async fn {name}(")];
+    let mut on_every_store = false;
+    for (at, line) in lines.iter().enumerate() {
+        match *line {
+            "on_every_store! {" => on_every_store = true,
+            "}" => on_every_store = false,
+            _ => {}
+        }
+        if !functions.iter().any(|function| line.trim_start().starts_with(function)) {
+            continue;
+        }
+        let above = lines[..at].iter().rev().map(|line| line.trim_start());
+        let mut attributes = above.take_while(|line| line.starts_with("#["));
+        let attributed =
+            attributes.any(|line| line.starts_with("#[test]") || line.starts_with("#[tokio::test"));
+        return attributed || on_every_store;
+    }
+    false
+}
+
+#[test]
+fn every_rule_is_there_once_and_in_order() {
+    let rows = rows();
+    let numbers: Vec<_> = rows.iter().map(|row| row.number).collect();
+    assert_eq!(numbers, (1..=RULES).collect::<Vec<_>>());
+    for row in &rows {
+        let number = row.number;
+        assert!(row.rule.split(' ').count() > 2, "{number} says nothing: {:?}", row.rule);
+        assert!(!row.place.is_empty(), "{number} says nothing of where");
+    }
+}
+
+#[test]
+fn every_test_that_is_named_exists() {
+    let sources = sources();
+    for row in rows() {
+        for name in tests(&row) {
+            let (module, function) = name.rsplit_once("::").unwrap_or_else(|| {
+                panic!("{}: `{name}` has no module", row.number);
+            });
+            let meant = sources.iter().filter(|source| is_meant(&source.module, module));
+            let found = meant.filter(|source| has_test(source, function)).count();
+            assert_eq!(found, 1, "{}: tests named `{name}`", row.number);
+        }
+    }
+}
+
+#[test]
+fn every_file_that_is_named_exists_and_holds_what_is_named_beside_it() {
+    for row in rows() {
+        let is_file = |name: &&str| name.ends_with(".rs") || name.starts_with("scripts/");
+        let mut text = String::new();
+        for file in code(&row.place).filter(is_file) {
+            let path = match file.ends_with(".rs") {
+                true => root().join("src").join(file),
+                false => root().join(file),
+            };
+            assert!(path.is_file(), "{}: there is no {file}", row.number);
+            text.push_str(&read(&path));
+        }
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+        // header fields with a name of one word could be taken for items
+        let is_item = |name: &&str| {
+            let field = ["Date", "ETag", "Upgrade", "Vary"].contains(name);
+            !field && !is_file(name) && name.chars().all(is_name)
+        };
+        for item in code(&row.place).filter(is_item) {
+            let last = item.rsplit("::").next().unwrap_or(item);
+            let mut words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+            let known = words.any(|word| word == last);
+            assert!(known, "{}: `{item}` is in none of its files", row.number);
+        }
+    }
+}
+
+#[test]
+fn a_rule_without_a_test_says_why() {
+    for row in rows() {
+        let open = ["not yet", "partly"].iter().any(|word| row.place.starts_with(word));
+        let reason = row.tests.split_once(": ").map_or("", |(_, reason)| reason);
+        let said = open || reason.split(' ').count() > 2;
+        assert!(!tests(&row).is_empty() || said, "{} has no test and no reason", row.number);
+    }
+}
