@@ -1,5 +1,6 @@
 //! The service: decides what a request is, and hands it to the engine or inside.
 
+use std::any::Any;
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
@@ -54,7 +55,8 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (parts, body) = request.into_parts();
-        let admission = engine::admit(&self.route, target_uri(&parts), &parts);
+        let body_follows = body_follows(&body);
+        let admission = engine::admit(&self.route, target_uri(&parts), &parts, body_follows);
         let request = Request::from_parts(parts, body);
         let counters = &self.engine.counters;
         let finish = match admission {
@@ -85,6 +87,19 @@ where
         };
         ResponseFuture::inside(self.inner.clone().oneshot(request), finish)
     }
+}
+
+/// Whether a request has a body, as far as its type tells: over HTTP/2 the fields need not.
+fn body_follows<B: 'static>(body: &B) -> bool {
+    let body: &dyn Any = body;
+    if let Some(body) = body.downcast_ref::<hyper::body::Incoming>() {
+        return !body.is_end_stream();
+    }
+    #[cfg(feature = "axum")]
+    if let Some(body) = body.downcast_ref::<::axum::body::Body>() {
+        return !body.is_end_stream();
+    }
+    false
 }
 
 /// The target URI as the client sent it: axum takes the prefix off inside `nest`.

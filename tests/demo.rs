@@ -18,6 +18,11 @@ fn example(name: &str, arguments: &[&str]) -> Command {
     let on: Vec<_> = features.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
     command.arg(on.join(",")).arg("--").args(arguments);
     command.current_dir(env!("CARGO_MANIFEST_DIR")).env_remove("DATABASE_URL");
+    // what Cargo tells this test about itself makes build scripts run again
+    let told = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in std::env::vars().filter(|(name, _)| told(name)) {
+        command.env_remove(name);
+    }
     command
 }
 
@@ -73,7 +78,7 @@ async fn the_demonstration_holds_with_a_database() {
     let output = output(example("shop", &["--drive", "--database", database.url()])).await;
     let text = text(&output);
     has_line(&text, &["GET /report", "demo; hit"]);
-    has_line(&text, &["demo:1:/image http://shop.example", "200", "3"]);
+    has_line(&text, &["demo:1:/image http://shop.example", "200", " R "]);
     has_line(&text, &["Everything was as announced."]);
 }
 

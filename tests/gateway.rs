@@ -581,6 +581,21 @@ fn an_origin_that_is_gone_is_a_502_and_hits_go_on() {
 }
 
 #[test]
+fn an_origin_that_closes_idle_connections_unannounced_costs_no_safe_request() {
+    const FRESH: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    let origin = Origin::new(|_, stream| {
+        say(stream, FRESH);
+        Then::Close
+    });
+    let gateway = Gateway::before(origin.address);
+    let mut client = gateway.client();
+    for n in 0..300 {
+        client.send(&get("/"));
+        assert_eq!(client.response("GET").unwrap().status(), 200, "{n}");
+    }
+}
+
+#[test]
 fn an_origin_that_does_not_answer_in_time_is_a_504() {
     let origin = Origin::new(|_, _| {
         thread::sleep(PATIENCE);

@@ -149,7 +149,7 @@ async fn serve(node: Node) -> Result<(), Box<dyn Error>> {
         "{at}/products/1",
         "{at}/products/1 -X PUT -d 4.50                 # invalidates the product and the list",
         "'{at}/search?q=tea&utm_source=mail'            # tracking parameters do not count",
-        "{at}/news                                      # fresh for two seconds",
+        "{at}/news                                      # fresh for three seconds",
         "{at}/account -H 'Cookie: sid=ann'              # never cached",
         "{at}/image -o /dev/null                        # a megabyte",
         "{at}/events -N                                 # a stream, event by event",

@@ -11,8 +11,8 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, State};
 use axum::http::header::{
-    ACCEPT_LANGUAGE, CACHE_CONTROL, CONTENT_LANGUAGE, CONTENT_TYPE, COOKIE, LOCATION, SET_COOKIE,
-    VARY,
+    ACCEPT_LANGUAGE, CACHE_CONTROL, CONTENT_LANGUAGE, CONTENT_TYPE, COOKIE, ETAG, IF_NONE_MATCH,
+    LOCATION, SET_COOKIE, VARY,
 };
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
@@ -38,7 +38,7 @@ const GREETING: CachePolicy = fresh_for(300).cookies(Cookies::Key(&["theme"]));
 /// The defaults: whoever has a session cookie goes inside.
 const CATALOGUE: CachePolicy = fresh_for(300);
 const SEARCH: CachePolicy = fresh_for(60);
-const NEWS: CachePolicy = fresh_for(2);
+const NEWS: CachePolicy = fresh_for(3);
 const REPORT: CachePolicy = fresh_for(600);
 const IMAGES: CachePolicy = fresh_for(3600).max_body_bytes(2 << 20);
 
@@ -90,6 +90,7 @@ impl Shop {
             .route("/products/{id}", get(show).put(reprice).layer(catalogue.clone()))
             .route("/search", get(search).layer(cache.with_policy(SEARCH).without_tracking_query()))
             .route("/news", get(news).layer(cache.with_policy(NEWS)))
+            .route("/stock", get(stock).layer(catalogue.clone()))
             .route("/report", get(report).layer(cache.with_policy(REPORT)))
             .route("/image", get(image).layer(cache.with_policy(IMAGES)))
             .route("/account", get(account).layer(catalogue.clone()))
@@ -173,6 +174,18 @@ async fn search(State(shop): State<Shop>, Query(query): Query<BTreeMap<String, S
     shop.page(format!("{found} found for {q}"))
 }
 
+/// What is in stock: fresh for three seconds by its own word, and then worth asking whether it is still
+/// true.
+async fn stock(State(shop): State<Shop>, headers: HeaderMap) -> impl IntoResponse {
+    const VERSION: &str = "\"12 chests\"";
+    let page = shop.page("12 chests of tea");
+    let fields = [(CACHE_CONTROL, "max-age=3"), (ETAG, VERSION)];
+    match headers.get(IF_NONE_MATCH) {
+        Some(version) if version == VERSION => (StatusCode::NOT_MODIFIED, fields, String::new()),
+        _ => (StatusCode::OK, fields, page),
+    }
+}
+
 async fn news(State(shop): State<Shop>) -> String {
     shop.page("News")
 }
@@ -198,7 +211,7 @@ async fn image(State(shop): State<Shop>) -> impl IntoResponse {
     for (y, x) in (0..SIDE).flat_map(|y| (0..SIDE).map(move |x| (y, x))) {
         bmp.extend_from_slice(&[(x / 3) as u8, (y / 3) as u8, (x * y / 997) as u8]);
     }
-    ([(CONTENT_TYPE, "image/bmp")], bmp)
+    ([(CONTENT_TYPE, "image/bmp"), (ETAG, "\"sunset\"")], bmp)
 }
 
 /// Somebody's own page. It says so, and even if it forgot to, nobody is served it out of the cache:

@@ -27,10 +27,11 @@ pub(crate) fn row(ask: &Ask, answer: &Answer) {
     let status = cache_status(answer);
     let age = answer.headers.get("age").and_then(|age| age.to_str().ok()).unwrap_or("-");
     let ms = format!("{:.1}", answer.took.as_secs_f64() * 1000.0);
+    let is_picture = answer.headers.get("content-type").is_some_and(|media| media == "image/bmp");
     let body = match std::str::from_utf8(&answer.body) {
         Ok("") => "no body".to_owned(),
-        Ok(text) => excerpt(text),
-        Err(_) => format!("{} bytes", answer.body.len()),
+        Ok(text) if !is_picture => excerpt(text),
+        _ => format!("{} bytes", answer.body.len()),
     };
     println!("{}", line(&request, answer.status.as_str(), &without_key(&status), age, &ms, &body));
 }
@@ -52,6 +53,13 @@ fn line(
 pub(crate) fn cache_status(answer: &Answer) -> String {
     let status = answer.headers.get("cache-status").and_then(|status| status.to_str().ok());
     status.unwrap_or("-").to_owned()
+}
+
+/// The seconds that a hit is fresh for.
+pub(crate) fn ttl(answer: &Answer) -> Option<i64> {
+    let status = cache_status(answer);
+    let (_, rest) = status.split_once("; ttl=")?;
+    rest.split(';').next()?.parse().ok()
 }
 
 /// `Cache-Status` less its `key`, which would take half a line. (The rows below have the keys.)

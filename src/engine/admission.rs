@@ -11,7 +11,7 @@ use crate::rfc9111::is_safe;
 
 /// What becomes of a request.
 pub(crate) enum Admission {
-    /// Not even looked at: tunnels and upgrades.
+    /// Not even looked at: tunnels.
     Untouched,
     /// Goes inside, for the named reason.
     Bypass(&'static str),
@@ -68,11 +68,11 @@ impl Plan {
     }
 }
 
-/// Decides about a request whose target URI is `uri`.
-pub(crate) fn admit(route: &Route, uri: &Uri, request: &Parts) -> Admission {
-    // RFC 9110 9.3.6, 7.8
-    if request.method == Method::CONNECT || asks_for_upgrade(&request.headers) {
-        return Admission::Untouched;
+/// Decides about a request whose target URI is `uri`. Whether a body follows is known for some types of
+/// bodies only; the fields tell for the others.
+pub(crate) fn admit(route: &Route, uri: &Uri, request: &Parts, body_follows: bool) -> Admission {
+    if request.method == Method::CONNECT {
+        return Admission::Untouched; // RFC 9110 9.3.6
     }
     let is_get = request.method == Method::GET;
     if !is_get && request.method != Method::HEAD {
@@ -85,7 +85,10 @@ pub(crate) fn admit(route: &Route, uri: &Uri, request: &Parts) -> Admission {
     if !route.policy.enabled {
         return Admission::Bypass("policy");
     }
-    if has_body(&request.headers) {
+    if asks_for_upgrade(&request.headers) {
+        return Admission::Bypass("upgrade"); // RFC 9110 7.8
+    }
+    if body_follows || has_body(&request.headers) {
         // RFC 9110 9.3.1: what the body means to the handler is not in the key
         return Admission::Bypass("request-body");
     }

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -134,7 +134,7 @@ impl<St: Store> Engine<St> {
     }
 
     /// Writes behind the response; the ticket keeps what is written visible until this ends, however
-    /// it ends. `false` when there is no runtime to do it on.
+    /// it ends. `false` when it has failed already, or there is no runtime to do it on.
     fn behind(
         self: &Arc<Self>,
         ticket: Ticket,
@@ -142,7 +142,8 @@ impl<St: Store> Engine<St> {
     ) -> bool {
         let engine = Arc::clone(self);
         let mut write = Box::pin(async move {
-            match bounded(WRITE_LIMIT, write).await {
+            let written = bounded(WRITE_LIMIT, write).await;
+            match &written {
                 Ok(()) => count(&engine.counters.stored),
                 Err(StoreError::Overloaded) => count(&engine.counters.shed),
                 Err(error) => {
@@ -154,11 +155,12 @@ impl<St: Store> Engine<St> {
                 }
             }
             drop(ticket);
+            written.is_ok()
         });
         // a store in memory is done at once; only others are worth a task
         let mut cx = Context::from_waker(Waker::noop());
-        if write.as_mut().poll(&mut cx).is_ready() {
-            return true;
+        if let Poll::Ready(written) = write.as_mut().poll(&mut cx) {
+            return written;
         }
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => {

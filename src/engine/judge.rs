@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{ETAG, LAST_MODIFIED, SET_COOKIE};
+use http::header::{CONTENT_ENCODING, ETAG, LAST_MODIFIED, SET_COOKIE};
 use http::response::Parts;
 use http::{HeaderMap, HeaderName, Method};
 
@@ -66,6 +66,9 @@ impl Asked {
         let storable = self
             .decide(route, overrides, response.status, &response.headers, &directives, received_ms)
             .map_err(NotStored::as_str)?;
+        if needs_dictionary(&response.headers) {
+            return Err("dictionary");
+        }
         let own = match nominated(&response.headers) {
             Nominated::None => Vec::new(),
             Nominated::Names(names) => names,
@@ -137,6 +140,21 @@ impl Asked {
 fn strips_cookies(route: &Route, overrides: Option<CacheOverride>) -> bool {
     let kept = overrides.is_some_and(|overrides| overrides.with_set_cookie);
     route.policy.mode == Mode::Safe && !kept
+}
+
+/// RFC 9842 6: a response coded with a dictionary is for clients that have it, and has to say so.
+fn needs_dictionary(headers: &HeaderMap) -> bool {
+    let codings = headers.get_all(CONTENT_ENCODING).iter();
+    let mut codings = codings.flat_map(|line| line.as_bytes().split(|&b| b == b','));
+    let coded = codings.any(|coding| {
+        let coding = coding.trim_ascii();
+        coding.eq_ignore_ascii_case(b"dcb") || coding.eq_ignore_ascii_case(b"dcz")
+    });
+    let says = |name: &str| match nominated(headers) {
+        Nominated::Names(names) => names.iter().any(|nominated| nominated == name),
+        Nominated::None | Nominated::Any => false,
+    };
+    coded && !(says("accept-encoding") && says("available-dictionary"))
 }
 
 /// Whether a stale response can be validated (RFC 9111 4.3.1).

@@ -10,6 +10,7 @@ use super::bounded::bounded;
 use super::{Engine, Route, search};
 use crate::key::{CacheKey, variant_key};
 use crate::rfc9111;
+use crate::rfc9111::freshness::date_ms;
 use crate::status::Forward;
 use crate::store::{Store, StoreError};
 use crate::stored::{Stored, StoredResponse, VariantIndex};
@@ -128,8 +129,11 @@ impl<St: Store> Engine<St> {
                 index = Some(seen);
             }
         }
-        // RFC 9111 4.1: of several that match, the newest
-        let newest = first.into_iter().chain(second).max_by_key(|at| at.response.head.received_ms);
+        // RFC 9111 4: of several that match, the one with the newest Date
+        let newest = first.into_iter().chain(second).max_by_key(|at| {
+            let head = &at.response.head;
+            (date_ms(&head.headers, head.received_ms), head.received_ms)
+        });
         let found = newest.map_or(Found::Nothing(nothing, None), Found::Response);
         Ok((Lookup { found, index }, at_beside))
     }

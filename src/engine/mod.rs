@@ -18,6 +18,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::CACHE_CONTROL;
 use http::{HeaderMap, HeaderName};
 use moka::sync::Cache;
 
@@ -132,6 +133,12 @@ impl Route {
     fn directives(&self, response: &HeaderMap) -> ResponseDirectives {
         let targeted = targeted_directives(&self.targeted, response);
         targeted.unwrap_or_else(|| ResponseDirectives::parse(response))
+    }
+
+    /// Whether a response says anything about caching at all.
+    fn has_directives(&self, response: &HeaderMap) -> bool {
+        response.contains_key(CACHE_CONTROL)
+            || self.targeted.iter().any(|name| response.contains_key(name))
     }
 
     /// The cache's name in `Cache-Status`.

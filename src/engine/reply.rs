@@ -38,7 +38,12 @@ impl Finish {
 
     /// A response that nothing is stored of.
     pub(crate) fn apply<RB>(self, response: Response<RB>) -> Response<CacheBody<RB>> {
-        self.wrap(response.map(CacheBody::passthrough))
+        let response = response.map(CacheBody::passthrough);
+        // RFC 9110 15.2.2: what follows is another protocol
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return response;
+        }
+        self.wrap(response)
     }
 
     pub(super) fn wrap<RB>(self, mut response: Response<CacheBody<RB>>) -> Response<CacheBody<RB>> {

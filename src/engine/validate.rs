@@ -18,9 +18,10 @@ use super::{Engine, Route};
 use crate::body::CacheBody;
 use crate::key::KeyRange;
 use crate::overrides::CacheOverride;
+use crate::policy::Mode;
 use crate::rfc9111::fields::update_fields;
 use crate::rfc9111::freshness::initial_age_ms;
-use crate::rfc9111::validation::{Precondition, evaluate};
+use crate::rfc9111::validation::{Precondition, evaluate, stored_etag};
 use crate::rfc9111::{Nominated, NotStored, nominated, select};
 use crate::store::Store;
 use crate::stored::{HeadUpdate, StoredHead, StoredResponse};
@@ -113,22 +114,51 @@ where
     St: Store,
 {
     let overrides = response.extensions().get::<CacheOverride>().copied();
-    let mut fields = response.headers().clone();
-    fields.remove(SET_COOKIE); // it is the first client's, and never stored by an update
-    let stored = at.response.clone();
-    // RFC 9111 4.3.4: a 304 that names another response updates none
-    let names_it = fields.get(ETAG).is_none_or(|etag| stored.head.headers.get(ETAG) == Some(etag));
-    let updated = if names_it {
+    let fields = stored_by_update(route, response.headers());
+    let updated = if confirms(&fields, &at.response.head.headers) {
         update(engine, route, &miss, overrides, &at, &fields, received_ms)
     } else {
-        stored
+        // the handler confirms what it was asked about and names another: it answers this request, as
+        // it is, and the next one fetches it anew
+        engine.forget(KeyRange::only(&at.key));
+        at.response.clone()
     };
     let client = miss.client.as_ref().map(Stripped::request);
     let request = client.unwrap_or_else(|| Request::new(()).into_parts().0);
     let want = Want::of(&request, &updated.head, updated.body.len(), received_ms);
     let status = miss.status.with_fwd_status(StatusCode::NOT_MODIFIED);
     engine.explain(&status);
-    reply::serve(route, &plan.base, updated, &want, &request, status, received_ms)
+    let mut reply = reply::serve(route, &plan.base, updated, &want, &request, status, received_ms);
+    if route.policy.mode == Mode::Safe {
+        // cookies that the handler sets now are this client's alone
+        for cookie in response.headers().get_all(SET_COOKIE) {
+            reply.headers_mut().append(SET_COOKIE, cookie.clone());
+        }
+    }
+    reply
+}
+
+/// The fields of a confirmation that may be stored.
+fn stored_by_update(route: &Route, fields: &HeaderMap) -> HeaderMap {
+    let mut fields = fields.clone();
+    if route.policy.mode == Mode::Safe {
+        fields.remove(SET_COOKIE);
+    }
+    fields
+}
+
+/// RFC 9111 4.3.4: a 304 updates the stored response that has its validators; one without any, only a
+/// response without any.
+fn confirms(from_304: &HeaderMap, stored: &HeaderMap) -> bool {
+    let same = |name: &HeaderName| from_304.get(name) == stored.get(name);
+    match (from_304.get(ETAG), from_304.get(LAST_MODIFIED)) {
+        (Some(_), _) => stored_etag(from_304).is_some_and(|new| {
+            stored_etag(stored)
+                .is_some_and(|old| old.is_strongly(new) || (new.weak && old.opaque == new.opaque))
+        }),
+        (None, Some(_)) => same(&LAST_MODIFIED),
+        (None, None) => !has_validator(stored),
+    }
 }
 
 /// A HEAD answered 200 says something about the stored GET (RFC 9111 4.3.5): the same validators and
@@ -152,8 +182,7 @@ pub(super) fn compare_head<St: Store, RB>(
     let same = |name: &HeaderName| fields.get(name) == stored.get(name);
     if same(&ETAG) && same(&LAST_MODIFIED) && length {
         let overrides = response.extensions().get::<CacheOverride>().copied();
-        let mut fields = fields.clone();
-        fields.remove(SET_COOKIE);
+        let fields = stored_by_update(route, fields);
         update(engine, route, miss, overrides, &at, &fields, received_ms);
     } else {
         let mut head = StoredHead::clone(&at.response.head);
@@ -174,7 +203,8 @@ fn update<St: Store>(
 ) -> StoredResponse {
     let asked = &miss.asked;
     let stored = &at.response.head;
-    let headers = update_fields(&stored.headers, fields, received_ms);
+    let says = if route.has_directives(fields) { fields } else { &stored.headers };
+    let headers = update_fields(&stored.headers, fields, &route.directives(says), received_ms);
     let directives = route.directives(&headers);
     let asked_for_get = Asked {
         method: Method::GET,

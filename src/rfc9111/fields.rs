@@ -2,9 +2,8 @@
 
 use http::HeaderValue;
 use http::header::{
-    AGE, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE,
-    HeaderMap, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING,
-    UPGRADE,
+    AGE, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, HeaderMap, HeaderName,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 
 use super::date::{self, DateField};
@@ -44,20 +43,20 @@ pub(crate) fn stored_fields(
 ///
 /// Besides what is never stored, `Content-Encoding` and `Content-Range` are left alone: they say how
 /// the stored bytes are to be read, and those do not change (3.2 permits to omit them).
+///
+/// `directives` are those of the 304, or of the stored response where the 304 has none.
 pub(crate) fn update_fields(
     stored: &HeaderMap,
     from_304: &HeaderMap,
+    directives: &ResponseDirectives,
     received_ms: u64,
 ) -> HeaderMap {
-    // Where the 304 says nothing, the directives of the stored response go on.
-    let says = if from_304.contains_key(CACHE_CONTROL) { from_304 } else { stored };
-    let directives = ResponseDirectives::parse(says);
-    let mut new = stored_fields(from_304, &directives, received_ms);
+    let mut new = stored_fields(from_304, directives, received_ms);
     new.remove(CONTENT_ENCODING);
     new.remove(CONTENT_RANGE);
     let mut updated = HeaderMap::with_capacity(stored.keys_len() + new.keys_len());
     for (name, value) in stored {
-        if !new.contains_key(name) && !is_withheld(name, &directives) {
+        if !new.contains_key(name) && !is_withheld(name, directives) {
             updated.append(name, value.clone());
         }
     }

@@ -197,7 +197,7 @@ on_every_store! {
         with(&app, &[]).await;
         let answer = with(&app, &[]).await;
         assert_eq!((answer.text(), answer.field("etag").as_str()), ("old", "\"1\""));
-        assert!(!with(&app, &[]).await.is_hit(), "it is as stale as before");
+        assert!(!with(&app, &[]).await.is_hit(), "nothing made it fresh");
     }
 
     async fn a_304_that_nobody_asked_for_is_passed_on(kit: Kit) {
@@ -446,5 +446,61 @@ on_every_store! {
         assert_eq!(with(&app, &[]).await.text(), "old");
         let after = with(&app, &[]).await;
         assert_eq!(after.cache.forward(), Some(Forward::UriMiss));
+    }
+
+    async fn a_304_without_validators_updates_nothing_that_has_one(kit: Kit) {
+        for (script, updates) in [
+            (vec![(200, vec![STALE, ETAG], "x"), (304, vec![FRESH], "")], false),
+            (vec![(200, vec![STALE, MODIFIED], "x"), (304, vec![FRESH, MODIFIED], "")], true),
+            (vec![(200, vec![STALE, ("etag", "W/\"1\"")], "x"), (304, vec![FRESH, ("etag", "W/\"1\"")], "")], true),
+            (vec![(200, vec![STALE, ("etag", "W/\"1\"")], "x"), (304, vec![FRESH, ETAG], "")], false),
+        ] {
+            let layer = kit.layer();
+            let (app, _) = scripted(&layer, script);
+            with(&app, &[]).await;
+            assert_eq!(with(&app, &[]).await.text(), "x");
+            assert_eq!(with(&app, &[]).await.is_hit(), updates);
+            layer.handle().purge().await.unwrap();
+        }
+    }
+
+    async fn cookies_of_a_confirmation_are_one_clients_in_safe_mode(kit: Kit) {
+        let layer = kit.layer();
+        let script = || vec![
+            (200, vec![STALE, ETAG], "x"),
+            (304, vec![FRESH, ETAG, ("set-cookie", "sid=1")], ""),
+        ];
+        let (app, _) = scripted(&layer, script());
+        with(&app, &[]).await;
+        assert_eq!(with(&app, &[]).await.field("set-cookie"), "sid=1");
+        let hit = with(&app, &[]).await;
+        assert_eq!((hit.is_hit(), hit.field("set-cookie").as_str()), (true, ""));
+        layer.handle().purge().await.unwrap();
+        let (app, _) = scripted(&layer.with_policy(CachePolicy::rfc9111()), script());
+        for set in ["", "sid=1", "sid=1"] {
+            assert_eq!(with(&app, &[]).await.field("set-cookie"), set);
+        }
+    }
+
+    async fn a_field_that_is_private_by_a_targeted_field_does_not_come_in_by_a_304(kit: Kit) {
+        let targeted = ("tower-mysql-cache-control", r#"max-age=60, private="x-user""#);
+        let (app, _) = scripted(&kit.layer(), vec![
+            (200, vec![("tower-mysql-cache-control", r#"max-age=0, private="x-user""#), ETAG, ("x-user", "ann")], "x"),
+            (304, vec![targeted, ETAG, ("x-user", "bob")], ""),
+        ]);
+        with(&app, &[]).await;
+        with(&app, &[]).await;
+        let hit = with(&app, &[]).await;
+        assert_eq!((hit.is_hit(), hit.field("x-user").as_str()), (true, ""));
+    }
+
+    async fn a_dictionary_coded_response_has_to_say_that_it_varies(kit: Kit) {
+        for (i, (vary, stored)) in [("accept-encoding", false), ("accept-encoding, available-dictionary", true)].into_iter().enumerate() {
+            let fields = [FRESH, ("content-encoding", "dcb"), ("vary", vary)];
+            let (app, _) = cached(&kit.layer(), move |_| response(200, &fields, "x"));
+            let uri = format!("/{i}");
+            send(&app, get(&uri, &[])).await;
+            assert_eq!(send(&app, get(&uri, &[])).await.is_hit(), stored);
+        }
     }
 }

@@ -9,7 +9,8 @@ use axum::routing::get as on_get;
 use axum::{Json, Router};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Empty, Full};
+use http_body::Frame;
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -267,10 +268,20 @@ on_every_store! {
         let over_http2 = http2.get(uri).await.unwrap();
         assert!(over_http2.headers()["cache-status"].to_str().unwrap().contains("; hit"));
         assert_eq!(over_http2.into_body().collect().await.unwrap().to_bytes(), "none");
+        // over HTTP/2 a body needs no field that announces it
+        let bodies = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
+        for text in ["one", "two"] {
+            let parts = [Ok::<_, Infallible>(Frame::data(Bytes::from(text)))];
+            let body = StreamBody::new(futures_util::stream::iter(parts));
+            let request = Request::builder().uri(format!("http://{address}/body")).body(body);
+            let response = bodies.request(request.unwrap()).await.unwrap();
+            assert!(response.headers()["cache-status"].to_str().unwrap().contains("fwd=bypass"));
+            assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), text);
+        }
         let with_body = "GET / HTTP/1.1\r\nhost: h\r\ncontent-length: 3\r\nconnection: close\r\n\r\nabc";
         for _ in 0..2 {
             assert!(site.raw(with_body).await.contains("fwd=bypass"));
         }
-        assert_eq!(calls.count(), 3);
+        assert_eq!(calls.count(), 5);
     }
 }

@@ -161,19 +161,24 @@ on_every_store! {
 
     async fn tunnels_and_upgrades_are_untouched(kit: Kit) {
         let layer = kit.layer().with_policy(MINUTE);
-        let app = layer.layer(tower::service_fn(|_: Request<()>| async {
-            Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("x")))
+        let app = layer.layer(tower::service_fn(|request: Request<()>| async move {
+            let upgraded = request.headers().contains_key("sec-websocket-key");
+            Ok::<_, Infallible>(response(if upgraded { 101 } else { 200 }, &[], "x"))
         }));
         let connect = Request::builder().method("CONNECT").uri("h.example:443").body(()).unwrap();
-        for request in [get("/", &[("connection", "upgrade"), ("upgrade", "websocket")]), connect] {
+        let websocket = [("connection", "upgrade"), ("upgrade", "websocket"), ("sec-websocket-key", "x")];
+        for request in [get("/", &websocket), connect] {
             let response = app.clone().oneshot(request).await.unwrap();
             assert!(response.headers().is_empty() && response.extensions().is_empty());
         }
-        let counts = layer.handle().counts();
-        assert_eq!((counts.misses, counts.bypassed), (0, 0));
         let offer = get("/", &[("connection", "upgrade, http2-settings"), ("upgrade", "h2c")]);
         app.clone().oneshot(offer).await.unwrap().into_body().collect().await.unwrap();
         assert!(send(&app, get("/", &[])).await.is_hit());
+        // an offer that the handler does not take is an ordinary request, and goes inside
+        let offered = [("connection", "upgrade"), ("upgrade", "TLS/1.2")];
+        assert_eq!(send(&app, get("/", &offered)).await.cache.detail(), Some("upgrade"));
+        send(&app, crate::kit::request("POST", "/", &offered)).await;
+        assert!(!send(&app, get("/", &[])).await.is_hit(), "a write is a write");
     }
 
     async fn the_inner_services_error_passes_through(kit: Kit) {

@@ -9,7 +9,10 @@ fn stored(fields: &[(&str, &str)]) -> HeaderMap {
 }
 
 fn updated(before: &[(&str, &str)], from_304: &[(&str, &str)]) -> HeaderMap {
-    update_fields(&stored(before), &headers(from_304), NOW_MS + 60_000)
+    let (stored, from_304) = (stored(before), headers(from_304));
+    let says = if from_304.contains_key("cache-control") { &from_304 } else { &stored };
+    let directives = ResponseDirectives::parse(says);
+    update_fields(&stored, &from_304, &directives, NOW_MS + 60_000)
 }
 
 fn values(headers: &HeaderMap, name: impl http::header::AsHeaderName) -> Vec<&[u8]> {

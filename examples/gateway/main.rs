@@ -1,0 +1,147 @@
+//! A caching reverse proxy in front of anything that speaks HTTP: to try the cache without writing a line.
+//!
+//! ```sh
+//! cargo run --example gateway -- --origin http://127.0.0.1:8000 --listen 127.0.0.1:8080
+//! curl -i http://127.0.0.1:8080/
+//! ```
+//!
+//! It caches as RFC 9111 tells a shared cache to ([`CachePolicy::rfc9111`]), in the memory of the
+//! process or, with `--database mysql://user:password@host/name`, in a table there. `--help` lists the
+//! arguments. Ctrl-C or SIGTERM ends it: open requests are answered, and what is on its way to the
+//! store is written.
+//!
+//! What goes through it (RFC 9110 7.6):
+//! - Bodies are streamed both ways. One that fails half way is cut off for the client too.
+//! - The client's `Host` is passed on and is part of the key; the address of `--origin` is only where
+//!   requests are sent. A request of HTTP/1.0 without one is for the origin's own authority.
+//! - Fields that concern one connection are taken off, those that `Connection` names included; a
+//!   connection is not upgraded. `Via` is added to requests. Nothing else is added or removed, except
+//!   for what the cache itself says (`Age`, `Cache-Status`).
+//! - An origin that cannot be reached or answers nonsense is a 502, one that does not answer in time
+//!   (`--timeout`) a 504. Both are made outside the cache: to the cache, they are errors.
+
+mod arguments;
+mod connection;
+mod edge;
+mod fields;
+mod origin;
+
+use std::error::Error;
+use std::pin::pin;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tower::Layer;
+use tower_mysql_cache::{BoxStore, CacheLayer, CachePolicy, MemoryStore, MySqlStore, StatusField};
+
+use crate::arguments::{Arguments, USAGE};
+use crate::edge::Edge;
+use crate::origin::Origin;
+
+/// What the store in the process may hold.
+const MEMORY_BYTES: u64 = 256 << 20;
+/// How long open requests have to end, and then the writes to the store, when the gateway ends.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = match Arguments::parse(std::env::args().skip(1)) {
+        Ok(Some(arguments)) => arguments,
+        Ok(None) => {
+            print!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprintln!("gateway: {error} (--help lists the arguments)");
+            return ExitCode::from(2);
+        }
+    };
+    tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
+        .with_writer(std::io::stderr)
+        .init();
+    match run(arguments).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("gateway: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
+    let mut cache = CacheLayer::new(store(arguments.database.as_deref()).await?)
+        .prefix("gateway")
+        .with_policy(CachePolicy::rfc9111());
+    if arguments.debug {
+        cache = cache.status_field(StatusField::Debug);
+    }
+    let handle = cache.handle();
+    let origin = Origin::new(arguments.origin.clone(), arguments.timeout);
+    let edge = Edge::new(cache.layer(origin), arguments.origin.as_str())?;
+
+    let listener = TcpListener::bind(&arguments.listen)
+        .await
+        .map_err(|error| format!("cannot listen on {}: {error}", arguments.listen))?;
+    println!("listening on http://{}", listener.local_addr()?);
+
+    let (stop, stopping) = watch::channel(());
+    let mut connections = JoinSet::new();
+    let mut told_to_end = pin!(told_to_end());
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next() => continue,
+            signal = &mut told_to_end => {
+                signal?;
+                break;
+            }
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                connections.spawn(connection::serve(stream, edge.clone(), stopping.clone()));
+            }
+            // too many open files, a client that has left already: others go on
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+    drop((listener, stop));
+    let ended = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(PATIENCE, ended).await.is_err() {
+        tracing::warn!("some requests did not end and are cut off");
+    }
+    tokio::time::timeout(PATIENCE, handle.flush()).await??;
+    println!("{:?}", handle.counts());
+    Ok(())
+}
+
+/// The table in the database if there is one, else the memory of this process.
+async fn store(database: Option<&str>) -> Result<BoxStore, Box<dyn Error>> {
+    let Some(url) = database else {
+        return Ok(BoxStore::new(MemoryStore::builder().max_bytes(MEMORY_BYTES).build()?));
+    };
+    let store = MySqlStore::connect(url).await?;
+    store.migrate().await?;
+    Ok(BoxStore::new(store))
+}
+
+/// Ends with ctrl-c or, where there is such a thing, SIGTERM.
+async fn told_to_end() -> std::io::Result<()> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            interrupted = tokio::signal::ctrl_c() => interrupted,
+            _ = terminate.recv() => Ok(()),
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await
+}
