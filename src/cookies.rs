@@ -5,31 +5,53 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::key::{hash_values, matches_listed};
 
-/// Cookies that analytics scripts set in the browser and no handler reads.
+/// Cookies that analytics scripts set in the browser and no handler reads. Exact names wherever possible:
+/// `_gallery_session` is somebody's session, and begins like Google's.
 const ANALYTICS: &[&str] = &[
-    "_ga*",
-    "_gid",
-    "_gat*",
+    "_ga",
+    "_ga_*",
+    "_gali",
+    "_gat",
+    "_gat_*",
     "_gac_*",
-    "_gcl*",
-    "__utm*",
+    "_gid",
+    "_gcl_au",
+    "_gcl_aw",
+    "_gcl_dc",
+    "_gcl_gb",
+    "_gcl_gf",
+    "_gcl_ha",
+    "_gcl_gs",
+    "__utma",
+    "__utmb",
+    "__utmc",
+    "__utmt",
+    "__utmv",
+    "__utmz",
     "_fbp",
     "_fbc",
-    "_hj*",
-    "_pk_*",
+    "_hjSession_*",
+    "_hjSessionUser_*",
+    "_hjid",
+    "_hjFirstSeen",
+    "_hjIncludedInSessionSample_*",
+    "_hjAbsoluteSessionInProgress",
+    "_hjTLDTest",
+    "_pk_id.*",
+    "_pk_ses.*",
+    "_pk_ref.*",
     "_clck",
     "_clsk",
     "_uetsid",
     "_uetvid",
     "_ttp",
-    "_tt_*",
     "_pin_unauth",
     "_scid",
     "_rdt_uuid",
-    "ajs_*",
-    "amplitude_id*",
+    "ajs_user_id",
+    "ajs_anonymous_id",
+    "ajs_group_id",
     "mp_*_mixpanel",
-    "_mkto_trk",
     "__hstc",
     "__hssc",
     "__hssrc",
@@ -163,10 +185,18 @@ mod tests {
     #[test]
     fn only_analytics_cookies_are_known_to_be_harmless() {
         assert!(!bypassed(&[]));
-        assert!(!bypassed(&["_ga=GA1.2; _gid=1;_hjSession_1=x", "__utma=1"]));
+        assert!(!bypassed(&["_ga=GA1.2; _ga_X1=2; _gid=1;_hjSession_1=x", "__utma=1"]));
         assert!(!bypassed(&["", ";;  ;"]));
         assert!(!bypassed(&["mp_abc_mixpanel=1"]));
-        for cookies in [&["_ga=1; sid=2"][..], &["_ga=1", "sid=2"], &["sid"], &["=x"], &["_GA=1"]] {
+        for cookies in [
+            &["_ga=1; sid=2"][..],
+            &["_ga=1", "sid=2"],
+            &["sid"],
+            &["=x"],
+            &["_GA=1"],
+            &["_gallery_session=1"],
+            &["_hjem_session=1"],
+        ] {
             assert!(bypassed(cookies), "{cookies:?}");
         }
     }

@@ -53,8 +53,7 @@ impl<St: Store> CacheHandle<St> {
     /// entries may then still be there.
     pub async fn invalidate_uri(&self, uri: &str) -> Result<u64, StoreError> {
         let (target, with_origin) = self.route.keys.target_of_uri(uri)?;
-        let ranges = self.engine.ranges(&self.route, &[target], with_origin).await;
-        self.engine.invalidate(ranges).await
+        self.engine.invalidate_targets(&self.route, vec![target], with_origin).await
     }
 
     /// Removes everything stored under a key of the application's own ([`TargetKey::custom`]), as
@@ -63,7 +62,7 @@ impl<St: Store> CacheHandle<St> {
     /// # Errors
     /// [`StoreError`] when the store could not be asked.
     pub async fn invalidate_key(&self, key: &TargetKey) -> Result<u64, StoreError> {
-        self.engine.invalidate(vec![self.route.keys.range(key, true)]).await
+        self.engine.invalidate_targets(&self.route, vec![key.clone()], true).await
     }
 
     /// Removes everything stored under the layer's prefix, all versions included, and nothing of any
@@ -72,7 +71,7 @@ impl<St: Store> CacheHandle<St> {
     /// # Errors
     /// [`StoreError`] when the store could not be asked.
     pub async fn purge(&self) -> Result<u64, StoreError> {
-        self.engine.invalidate(vec![self.route.keys.range_of_prefix()]).await
+        self.engine.purge(&self.route).await
     }
 
     /// Removes everything that has expired and evicts down to the store's limits, now. Culling goes

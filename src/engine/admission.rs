@@ -40,7 +40,8 @@ pub(crate) struct Plan {
 /// What a request invalidates when it succeeds.
 #[derive(Debug)]
 pub(crate) struct Write {
-    pub(super) target: TargetKey,
+    /// Its own target first.
+    pub(super) targets: Vec<TargetKey>,
     /// The path of its URI, which references in the response are relative to.
     pub(super) path: String,
     pub(super) path_and_query: String,
@@ -49,12 +50,14 @@ pub(crate) struct Write {
 }
 
 impl Write {
-    fn new(route: &Route, uri: &Uri, request: &Parts, target: TargetKey) -> Self {
+    fn new(route: &Route, uri: &Uri, request: &Parts) -> Option<Self> {
+        let targets = route.keys.written(uri, request);
+        let target = targets.first()?;
         let plan = (request.method == Method::POST && route.policy.enabled)
-            .then(|| Plan::new(route, request, &target, false));
+            .then(|| Plan::new(route, request, target, false));
         let path = uri.path().to_owned();
         let path_and_query = uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
-        Self { target, path, path_and_query, plan }
+        Some(Self { targets, path, path_and_query, plan })
     }
 }
 
@@ -79,8 +82,7 @@ pub(crate) fn admit(route: &Route, uri: &Uri, request: &Parts, body_follows: boo
         if is_safe(&request.method) {
             return Admission::Forward;
         }
-        let write = |target| Write::new(route, uri, request, target);
-        return Admission::WriteThrough(route.keys.target(uri, request).ok().map(write));
+        return Admission::WriteThrough(Write::new(route, uri, request));
     }
     if !route.policy.enabled {
         return Admission::Bypass("policy");

@@ -25,11 +25,15 @@ use crate::key::variant_key;
 use crate::overrides::CacheOverride;
 use crate::policy::Mode;
 use crate::rfc9111::reuse::request_takes_stale;
-use crate::rfc9111::{NotStored, RequestDirectives, Reuse, reuse};
+use crate::rfc9111::{RequestDirectives, Reuse, reuse};
 use crate::status::{CacheStatus, Forward};
 use crate::store::Store;
 use crate::stored::VariantIndex;
 use crate::telemetry::count;
+
+/// Reasons that lie in the response and will most likely hold for the next one.
+const UNSTORABLE: &[&str] =
+    &["no-store", "private", "set-cookie", "vary-any", "no-freshness", "no-cache", "streaming"];
 
 /// GET and HEAD: out of the store, or through it.
 pub(crate) async fn exchange<St, S, B, RB>(
@@ -204,7 +208,7 @@ impl Miss {
             Ok(kept) => kept,
             Err(reason) => {
                 count(&engine.counters.not_stored);
-                if reason != NotStored::Method.as_str() {
+                if parts.status.is_success() && UNSTORABLE.contains(&reason) {
                     engine.remember_unstorable(&plan.base);
                 }
                 self.status.detail.get_or_insert(reason);
@@ -219,6 +223,8 @@ impl Miss {
         };
         let declared = parts.headers.get(CONTENT_LENGTH);
         let declared = declared.and_then(|length| length.to_str().ok()?.parse().ok());
+        // hyper stops at an exact length as well
+        let declared = declared.or(body.size_hint().exact());
         let limit = route.policy.max_body_bytes;
         if declared.is_some_and(|declared: u64| declared > limit as u64) {
             engine.remember_unstorable(&plan.base);
@@ -248,8 +254,10 @@ impl Miss {
                 Want::Whole | Want::Inside => {}
                 want => {
                     let (key, status) = (&plan.base, self.status.with_fwd_status(parts.status));
-                    let response = response.clone();
-                    return reply::serve(&route, key, response, &want, &asked, status, received_ms);
+                    let stored = response.clone();
+                    let reply =
+                        reply::serve(&route, key, stored, &want, &asked, status, received_ms);
+                    return reply::with_what_is_this_clients(reply, parts);
                 }
             }
         }
@@ -280,7 +288,8 @@ impl Miss {
             key
         };
         let (moment, queue_bytes) = (self.moment, route.queue_bytes);
-        Fill { engine, key, head, indexes, expires_ms, moment, queue_bytes, filled }
+        let base = plan.base.clone();
+        Fill { engine, base, key, head, indexes, expires_ms, moment, queue_bytes, filled }
     }
 }
 

@@ -9,7 +9,8 @@ use bytes::Bytes;
 
 use super::bounded::bounded;
 use super::fence::Moment;
-use super::{Engine, pending::Ticket, search};
+use super::pending::{Refused, Ticket};
+use super::{Engine, search};
 use crate::body::{Abandoned, Sink};
 use crate::key::{CacheKey, KeyRange, variant_key};
 use crate::store::{Store, StoreError};
@@ -25,9 +26,14 @@ const MAX_VARIANTS: usize = 64;
 /// does not hide a long-lived one: a day.
 const INDEX_SLACK_MS: u64 = 24 * 3600 * 1000;
 
+/// What waits to be written under a key.
+type Waits<'a> = dyn Fn(&CacheKey) -> Option<Stored> + 'a;
+
 /// Stores a response once its body is complete.
 pub(super) struct Fill<St> {
     pub(super) engine: Arc<Engine<St>>,
+    /// The target's key, without variant.
+    pub(super) base: CacheKey,
     pub(super) key: CacheKey,
     pub(super) head: StoredHead,
     /// What lookups have to know to find it: the target's index, where the response is one of several
@@ -54,35 +60,39 @@ impl Filled {
 
 impl<St: Store> Sink for Fill<St> {
     fn complete(self: Box<Self>, body: Bytes) -> bool {
-        let Self { engine, key, head, indexes, expires_ms, moment, queue_bytes, filled } = *self;
+        let Self { engine, base, key, head, indexes, expires_ms, moment, queue_bytes, filled } =
+            *self;
         let mut entries = Vec::with_capacity(3);
-        for (base, mut index) in indexes {
+        for (at, mut index) in indexes {
             let over = index.variants.len().saturating_sub(MAX_VARIANTS);
             for oldest in index.variants.drain(..over) {
                 count(&engine.counters.variants_evicted);
-                engine.forget(KeyRange::only(&variant_key(&base, &oldest)));
+                engine.forget(KeyRange::only(&variant_key(&at, &oldest)));
             }
             let index = Arc::new(index);
             let stored = Stored::Variants(Arc::clone(&index));
             match &index.search {
-                Some(_) => engine.learn_rule(&base, search::rule_of(Some(&stored))),
-                None => engine.learn(&base, &index),
+                Some(_) => engine.learn_rule(&at, search::rule_of(Some(&stored))),
+                None => engine.learn(&at, &index),
             }
             let expires_ms = expires_ms.saturating_add(INDEX_SLACK_MS);
-            entries.push(Entry { key: base, stored, expires_ms });
+            entries.push(Entry { key: at, stored, expires_ms });
         }
         let response = StoredResponse { head: Arc::new(head), body };
         let stored = Stored::Response(response.clone());
         entries.push(Entry { key: key.clone(), stored, expires_ms });
-        let Some(ticket) = engine.pending.begin(&entries, queue_bytes) else {
-            count(&engine.counters.shed);
-            return false;
+        // asked where no invalidation can come between: it is before or after
+        let clear = |_: &Waits<'_>| engine.fence.is_clear(key.as_bytes(), moment);
+        let ticket = match engine.pending.begin(&entries, queue_bytes, clear) {
+            Ok(ticket) => ticket,
+            Err(refused) => {
+                let counters = &engine.counters;
+                let full = refused == Refused::Full;
+                count(if full { &counters.shed } else { &counters.not_stored });
+                return false;
+            }
         };
-        // asked once the entry can be withdrawn: an invalidation comes before or after, never between
-        if !engine.fence.is_clear(key.as_bytes(), moment) {
-            count(&engine.counters.not_stored);
-            return false;
-        }
+        engine.forget_unstorable(&base);
         let _ = filled.0.set(response);
         let store = engine.store.clone();
         engine.behind(ticket, async move { store.put_many(entries).await })
@@ -91,7 +101,7 @@ impl<St: Store> Sink for Fill<St> {
     fn abandon(self: Box<Self>, why: Abandoned) {
         count(&self.engine.counters.abandoned);
         if why == Abandoned::TooLarge {
-            self.engine.remember_unstorable(&self.key);
+            self.engine.remember_unstorable(&self.base);
         }
         self.engine.reasons.count(why.as_str());
         tracing::debug!(reason = why.as_str(), key = ?self.key, "response not stored");
@@ -111,12 +121,18 @@ impl<St: Store> Engine<St> {
         let HeadUpdate { key, new, expires_ms, .. } = update.clone();
         let stored = Stored::Response(StoredResponse { head: new, body });
         let visible = Entry { key, stored, expires_ms };
-        let Some(ticket) = self.pending.begin(&[visible], queue_bytes) else {
-            return count(&self.counters.shed);
+        // what waits to be written is newer than what was validated, unless it is the same
+        let clear = |waits: &Waits<'_>| {
+            let same = waits(&update.key).is_none_or(
+                |stored| matches!(stored, Stored::Response(response) if response.head == update.old),
+            );
+            same && self.fence.is_clear(update.key.as_bytes(), moment)
         };
-        if !self.fence.is_clear(update.key.as_bytes(), moment) {
-            return;
-        }
+        let ticket = match self.pending.begin(&[visible], queue_bytes, clear) {
+            Ok(ticket) => ticket,
+            Err(Refused::Full) => return count(&self.counters.shed),
+            Err(Refused::Overtaken) => return,
+        };
         let store = self.store.clone();
         self.behind(ticket, async move { store.freshen(update).await.map(drop) });
     }
@@ -127,7 +143,7 @@ impl<St: Store> Engine<St> {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 engine.pending.withdraw(&range);
-                engine.pending.settled().await;
+                engine.pending.settled_in(&range).await;
                 let _ = engine.store.remove(range).await;
             });
         }

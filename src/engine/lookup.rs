@@ -145,9 +145,10 @@ impl<St: Store> Engine<St> {
         if found.iter().all(Option::is_some) {
             return Ok(found);
         }
-        let stored = self.store.get_many(keys).await?;
-        for (found, stored) in found.iter_mut().zip(stored) {
-            if found.is_none() {
+        let stored = self.store.get_many(keys.clone()).await?;
+        for ((found, stored), key) in found.iter_mut().zip(stored).zip(&keys) {
+            // what is being removed is gone already
+            if found.is_none() && !self.fence.is_removing(key.as_bytes()) {
                 *found = stored;
             }
         }

@@ -116,6 +116,10 @@ impl<St: Store> Engine<St> {
         self.unstorable.insert(base.hash(), ());
     }
 
+    fn forget_unstorable(&self, base: &CacheKey) {
+        self.unstorable.invalidate(&base.hash());
+    }
+
     /// Waits until everything that was handed to the store before has been written or has failed.
     pub(crate) async fn flush(&self) -> Result<(), StoreError> {
         self.pending.settled().await;

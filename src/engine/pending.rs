@@ -1,6 +1,6 @@
 //! Responses on their way to the store: visible to lookups from the moment their body is complete.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -25,7 +25,7 @@ struct State {
     entries: HashMap<CacheKey, Waiting>,
     bytes: usize,
     next: u64,
-    outstanding: BTreeSet<u64>,
+    outstanding: BTreeMap<u64, Arc<[CacheKey]>>,
 }
 
 struct Waiting {
@@ -38,8 +38,17 @@ struct Waiting {
 pub(crate) struct Ticket {
     pending: Pending,
     number: u64,
-    keys: Vec<CacheKey>,
+    keys: Arc<[CacheKey]>,
     bytes: usize,
+}
+
+/// Why entries did not become visible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// Too many bytes wait.
+    Full,
+    /// Something newer has happened to the key.
+    Overtaken,
 }
 
 impl Pending {
@@ -47,26 +56,35 @@ impl Pending {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes entries visible, unless that would take the bytes waiting over `limit`.
-    pub(crate) fn begin(&self, entries: &[Entry], limit: usize) -> Option<Ticket> {
+    /// Makes entries visible, unless that would take the bytes waiting over `limit`, or `allowed` says no.
+    /// That is asked where no withdrawal can come between, and may ask what waits under a key.
+    pub(crate) fn begin(
+        &self,
+        entries: &[Entry],
+        limit: usize,
+        allowed: impl FnOnce(&dyn Fn(&CacheKey) -> Option<Stored>) -> bool,
+    ) -> Result<Ticket, Refused> {
         let size = |entry: &Entry| entry.key.as_bytes().len() + entry.stored.size_bytes();
         let bytes: usize = entries.iter().map(size).sum();
         let mut state = self.state();
         if state.bytes.saturating_add(bytes) > limit {
-            return None;
+            return Err(Refused::Full);
+        }
+        if !allowed(&|key| Some(state.entries.get(key)?.stored.clone())) {
+            return Err(Refused::Overtaken);
         }
         state.bytes += bytes;
         state.next += 1;
         let number = state.next;
-        state.outstanding.insert(number);
+        let keys: Arc<[CacheKey]> = entries.iter().map(|entry| entry.key.clone()).collect();
+        state.outstanding.insert(number, Arc::clone(&keys));
         for Entry { key, stored, expires_ms } in entries {
             let (stored, expires_ms) = (stored.clone(), *expires_ms);
             state.entries.insert(key.clone(), Waiting { ticket: number, stored, expires_ms });
         }
         self.0.count.store(state.entries.len(), Ordering::Release);
         drop(state);
-        let keys = entries.iter().map(|entry| entry.key.clone()).collect();
-        Some(Ticket { pending: self.clone(), number, keys, bytes })
+        Ok(Ticket { pending: self.clone(), number, keys, bytes })
     }
 
     /// What waits to be written under `key`.
@@ -88,12 +106,23 @@ impl Pending {
 
     /// Waits until everything that has begun so far has ended.
     pub(crate) async fn settled(&self) {
+        self.settled_where(|_| true).await;
+    }
+
+    /// Waits until what has begun so far in a range has ended.
+    pub(crate) async fn settled_in(&self, range: &KeyRange) {
+        self.settled_where(|key| range.contains(key.as_bytes())).await;
+    }
+
+    async fn settled_where(&self, concerns: impl Fn(&CacheKey) -> bool) {
         let last = self.state().next;
         loop {
             let mut wait = std::pin::pin!(self.0.settled.notified());
             // registered before looking, so that no end is missed
             wait.as_mut().enable();
-            if self.state().outstanding.first().is_none_or(|&first| first > last) {
+            let open =
+                self.state().outstanding.range(..=last).any(|(_, keys)| keys.iter().any(&concerns));
+            if !open {
                 return;
             }
             wait.await;
@@ -104,7 +133,7 @@ impl Pending {
 impl Drop for Ticket {
     fn drop(&mut self) {
         let mut state = self.pending.state();
-        for key in &self.keys {
+        for key in self.keys.iter() {
             if state.entries.get(key).is_some_and(|waiting| waiting.ticket == self.number) {
                 state.entries.remove(key);
             }
@@ -132,7 +161,7 @@ mod tests {
     #[test]
     fn an_entry_is_visible_until_its_ticket_is_given_up() {
         let pending = Pending::default();
-        let ticket = pending.begin(&[entry("a")], 10_000).unwrap();
+        let ticket = pending.begin(&[entry("a")], 10_000, |_| true).unwrap();
         assert!(pending.find(&entry("a").key, 9).is_some());
         assert!(pending.find(&entry("a").key, 10).is_none(), "expired");
         assert!(pending.find(&entry("b").key, 9).is_none());
@@ -144,8 +173,8 @@ mod tests {
     #[test]
     fn an_older_ticket_does_not_hide_a_newer_entry() {
         let pending = Pending::default();
-        let older = pending.begin(&[entry("a")], 10_000).unwrap();
-        let newer = pending.begin(&[entry("a")], 10_000).unwrap();
+        let older = pending.begin(&[entry("a")], 10_000, |_| true).unwrap();
+        let newer = pending.begin(&[entry("a")], 10_000, |_| true).unwrap();
         drop(older);
         assert!(pending.find(&entry("a").key, 9).is_some());
         drop(newer);
@@ -155,22 +184,22 @@ mod tests {
     #[test]
     fn what_would_go_over_the_limit_is_shed() {
         let pending = Pending::default();
-        let one = pending.begin(&[entry("a")], 200).unwrap();
-        assert!(pending.begin(&[entry("b")], 200).is_none());
+        let one = pending.begin(&[entry("a")], 200, |_| true).unwrap();
+        assert!(pending.begin(&[entry("b")], 200, |_| true).is_err());
         drop(one);
-        assert!(pending.begin(&[entry("b")], 200).is_some());
+        assert!(pending.begin(&[entry("b")], 200, |_| true).is_ok());
     }
 
     #[tokio::test]
     async fn settled_waits_for_what_had_begun_and_for_nothing_later() {
         let pending = Pending::default();
-        let early = pending.begin(&[entry("a")], 10_000).unwrap();
+        let early = pending.begin(&[entry("a")], 10_000, |_| true).unwrap();
         let waiting = tokio::spawn({
             let pending = pending.clone();
             async move { pending.settled().await }
         });
         tokio::task::yield_now().await;
-        let _late = pending.begin(&[entry("b")], 10_000).unwrap();
+        let _late = pending.begin(&[entry("b")], 10_000, |_| true).unwrap();
         assert!(!waiting.is_finished());
         drop(early);
         waiting.await.unwrap();
@@ -179,7 +208,7 @@ mod tests {
     #[test]
     fn withdrawn_entries_are_invisible_at_once() {
         let pending = Pending::default();
-        let _ticket = pending.begin(&[entry("a"), entry("b")], 10_000).unwrap();
+        let _ticket = pending.begin(&[entry("a"), entry("b")], 10_000, |_| true).unwrap();
         pending.withdraw(&KeyRange::starting_with("a"));
         assert!(pending.find(&entry("a").key, 9).is_none());
         assert!(pending.find(&entry("b").key, 9).is_some());

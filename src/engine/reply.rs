@@ -3,7 +3,10 @@
 use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{AGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE};
+use http::header::{
+    AGE, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE,
+    CONTENT_TYPE, EXPIRES, SET_COOKIE,
+};
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
 
@@ -134,7 +137,11 @@ pub(super) fn serve<RB>(
         }
         Want::Unsatisfiable => {
             code = StatusCode::RANGE_NOT_SATISFIABLE;
-            headers.remove(CONTENT_TYPE);
+            // what the 200 says of its content and lifetime does not hold for an error
+            for name in [CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LANGUAGE, CACHE_CONTROL, EXPIRES] {
+                headers.remove(name);
+            }
+            headers.remove("cdn-cache-control");
             headers.insert(CONTENT_RANGE, content_range(None, length)); // RFC 9110 15.5.17
             sent = Bytes::new();
         }
@@ -159,6 +166,22 @@ pub(super) fn not_modified<RB>(mut response: http::response::Parts) -> Response<
     response.status = StatusCode::NOT_MODIFIED;
     response.headers = not_modified_fields(&response.headers);
     Response::from_parts(response, CacheBody::stored(Bytes::new()))
+}
+
+/// Adds what a response has for its own client only and what is not stored: cookies and extensions.
+pub(super) fn with_what_is_this_clients<RB>(
+    mut reply: Response<CacheBody<RB>>,
+    parts: http::response::Parts,
+) -> Response<CacheBody<RB>> {
+    if !reply.headers().contains_key(SET_COOKIE) {
+        for cookie in parts.headers.get_all(SET_COOKIE) {
+            reply.headers_mut().append(SET_COOKIE, cookie.clone());
+        }
+    }
+    let status = reply.extensions_mut().remove::<CacheStatus>();
+    reply.extensions_mut().extend(parts.extensions);
+    status.map(|status| reply.extensions_mut().insert(status));
+    reply
 }
 
 /// The status of a response out of the store.

@@ -87,7 +87,9 @@ impl Stripped {
             tags: Vec::new(),
             position: LogPosition::default(),
         };
-        evaluate(&self.headers, &head, received_ms) == Precondition::NotModified
+        // RFC 9111 4.3.2 compares Date for stored responses only
+        let comparable = has_validator(&response.headers);
+        comparable && evaluate(&self.headers, &head, received_ms) == Precondition::NotModified
     }
 
     /// The client's conditions as a request of their own.
@@ -180,11 +182,12 @@ pub(super) fn compare_head<St: Store, RB>(
         length.to_str().is_ok_and(|length| length.parse() == Ok(at.response.body.len()))
     });
     let same = |name: &HeaderName| fields.get(name) == stored.get(name);
-    if same(&ETAG) && same(&LAST_MODIFIED) && length {
+    let says = has_validator(fields) || fields.contains_key(CONTENT_LENGTH);
+    if says && same(&ETAG) && same(&LAST_MODIFIED) && length {
         let overrides = response.extensions().get::<CacheOverride>().copied();
         let fields = stored_by_update(route, fields);
         update(engine, route, miss, overrides, &at, &fields, received_ms);
-    } else {
+    } else if says {
         let mut head = StoredHead::clone(&at.response.head);
         head.fresh_until_ms = head.fresh_until_ms.min(received_ms);
         engine.freshen(route, miss, &at, head);

@@ -11,14 +11,17 @@ use tower::{Service, ServiceExt};
 use super::admission::Write;
 use super::bounded::bounded;
 use super::exchange::Miss;
+use super::invalidate::whole;
 use super::judge::Asked;
 use super::reply::Finish;
 use super::{Engine, Route};
 use crate::body::CacheBody;
+use crate::key::TargetKey;
 use crate::rfc9111::freshness::explicit_lifetime;
 use crate::rfc9111::{Target, invalidates, same_origin_targets};
 use crate::status::{CacheStatus, Forward};
 use crate::store::{Store, StoreError};
+use crate::telemetry::count;
 
 /// The longest that the response to an unsafe request waits for its invalidation. It goes on in the
 /// background.
@@ -46,23 +49,73 @@ where
         ..Asked::of(plan, &parts, engine.store.now_ms())
     });
     let started = Instant::now();
+    let moment = engine.fence.moment();
+    // a handler that is dropped, fails or panics may have done its work all the same
+    let guard = write.as_ref().map(|write| Unanswered::new(&engine, &route, write));
     let response = inner.oneshot(Request::from_parts(parts, body)).await?;
+    if let Some(guard) = guard {
+        guard.answered();
+    }
     let received_ms = engine.store.now_ms();
     let status = CacheStatus::forwarded(Forward::Method, None);
     let Some(write) = write else {
         return Ok(Finish::new(&route, status).apply(response));
     };
-    engine.after_write(&route, &method, &write, response.status(), response.headers()).await;
+    let own =
+        engine.after_write(&route, &method, &write, response.status(), response.headers()).await;
     match (plan, asked) {
         (Some(plan), Some(asked)) if represents_target(&route, &write, &response, received_ms) => {
             let index = engine.indexes.get(&plan.base.hash());
-            // from here on: its own invalidation does not count
-            let moment = engine.fence.moment();
+            // its own invalidations do not count; any other one that came meanwhile does, whatever it was
+            // of: then the moment is too early, and the own ones are in the way
+            let alone = engine.fence.moment() == moment.after(own);
+            let moment = if alone { moment.after(own) } else { moment };
             let miss = Miss { moment, started, asked, client: None, index, stale: None, status };
             Ok(miss.keep(engine, route, plan, response, received_ms).await)
         }
         _ => Ok(Finish::new(&route, status).apply(response)),
     }
+}
+
+/// Invalidates when the request ends without a response.
+struct Unanswered<St: Store> {
+    engine: Arc<Engine<St>>,
+    route: Arc<Route>,
+    /// Empty when the response is there.
+    targets: Vec<TargetKey>,
+}
+
+impl<St: Store> Unanswered<St> {
+    fn new(engine: &Arc<Engine<St>>, route: &Arc<Route>, write: &Write) -> Self {
+        let targets = write.targets.clone();
+        Self { engine: Arc::clone(engine), route: Arc::clone(route), targets }
+    }
+
+    fn answered(mut self) {
+        self.targets.clear();
+    }
+}
+
+impl<St: Store> Drop for Unanswered<St> {
+    fn drop(&mut self) {
+        let targets = std::mem::take(&mut self.targets);
+        if targets.is_empty() {
+            return;
+        }
+        let (engine, route) = (Arc::clone(&self.engine), Arc::clone(&self.route));
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                if let Err(error) = engine.invalidate_targets(&route, targets, true).await {
+                    report(&error);
+                }
+            });
+        }
+    }
+}
+
+fn report(error: &StoreError) {
+    let reason = error.as_str();
+    tracing::error!(%error, reason, "an invalidation failed: stale entries may be served");
 }
 
 /// RFC 9110 9.3.3: explicit freshness, and a `Content-Location` that is the target itself.
@@ -74,7 +127,9 @@ fn represents_target<RB>(
 ) -> bool {
     let headers = response.headers();
     let explicit = || explicit_lifetime(&route.directives(headers), headers, received_ms).is_some();
-    let Some((scheme, authority)) = write.target.origin() else { return false };
+    let Some((scheme, authority)) = write.targets.first().and_then(TargetKey::origin) else {
+        return false;
+    };
     if response.status() != StatusCode::OK || !headers.contains_key(CONTENT_LOCATION) {
         return false;
     }
@@ -89,7 +144,8 @@ fn represents_target<RB>(
 
 impl<St: Store> Engine<St> {
     /// Invalidates what a successful unsafe request made untrue (RFC 9111 4.4), before its response
-    /// is returned. A failure is loud, but not the client's: what it asked for has been done.
+    /// is returned, and returns how many invalidations that was. A failure is loud, but not the
+    /// client's: what it asked for has been done.
     async fn after_write(
         self: &Arc<Self>,
         route: &Arc<Route>,
@@ -97,34 +153,25 @@ impl<St: Store> Engine<St> {
         write: &Write,
         status: StatusCode,
         response: &HeaderMap,
-    ) {
+    ) -> usize {
         if !invalidates(method, status) {
-            return;
+            return 0;
         }
-        let Write { target, path, .. } = write;
-        let mut targets = vec![target.clone()];
-        if let Some((scheme, authority)) = target.origin() {
-            let target_uri = Target { scheme, authority, path };
+        let mut targets = write.targets.clone();
+        for target in &write.targets {
+            let Some((scheme, authority)) = target.origin() else { continue };
+            let target_uri = Target { scheme, authority, path: &write.path };
             let others = same_origin_targets(target_uri, response);
             targets.extend(others.iter().filter_map(|uri| route.keys.beside(target, uri)));
         }
-        let (engine, route) = (Arc::clone(self), Arc::clone(route));
-        // in a task of its own: a client that leaves now does not undo it
-        let removal = async move {
-            let ranges = engine.ranges(&route, &targets, true).await;
-            engine.invalidate(ranges).await
-        };
-        let removal = match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => {
-                let task = runtime.spawn(removal);
-                let done = async { task.await.unwrap_or(Err(StoreError::Closed)) };
-                bounded(INVALIDATION_LIMIT, done).await
-            }
-            Err(_) => removal.await,
-        };
-        if let Err(error) = removal {
-            let reason = error.as_str();
-            tracing::error!(%error, reason, path, "an invalidation failed: stale entries may be served");
+        let ranges = self.ranges(route, &targets, true).await;
+        let own = ranges.len();
+        let engine = Arc::clone(self);
+        let removal = whole(async move { engine.invalidate(&ranges).await });
+        if let Err(error) = bounded(INVALIDATION_LIMIT, removal).await {
+            count(&self.counters.invalidation_errors);
+            report(&error);
         }
+        own
     }
 }

@@ -62,6 +62,18 @@ impl TargetKey {
         std::str::from_utf8(origin).ok()?.split_once("://")
     }
 
+    /// The same under https where this is under http, and the other way round.
+    fn with_other_scheme(&self) -> Option<Self> {
+        let (scheme, authority) = self.origin()?;
+        let other = if scheme == "http" { "https" } else { "http" };
+        let new = format!("{other}://{authority}");
+        let mut target = self.clone();
+        if let Target::Uri { origin, .. } = &mut target.target {
+            *origin = new.into();
+        }
+        Some(target)
+    }
+
     /// The same with another query; `query` holds its question mark.
     pub(crate) fn with_query(&self, path: &str, query: &str) -> Self {
         let mut target = self.clone();
@@ -177,24 +189,42 @@ impl KeyRules {
 
     /// The key of a request whose target URI is `uri`.
     pub(crate) fn target(&self, uri: &Uri, request: &Parts) -> Result<TargetKey, NoKey> {
-        let origin = self.origin(uri, &request.headers)?;
-        let path_and_query = uri.path_and_query().map_or("/", |target| target.as_str());
-        let mut target = TargetKey::uri(&self.query.apply(path_and_query), origin);
+        let mut target = self.default_target(uri, &request.headers)?;
         for builder in &self.builders {
             target = builder.build(request, target).ok_or(NoKey::Builder)?;
         }
         Ok(target)
     }
 
+    /// The targets that an unsafe request to `uri` invalidates: what the key builders make of it, else
+    /// the URI itself; under both schemes where requests do not all say theirs.
+    pub(crate) fn written(&self, uri: &Uri, request: &Parts) -> Vec<TargetKey> {
+        let Ok(default) = self.default_target(uri, &request.headers) else { return Vec::new() };
+        let target = self.target(uri, request).unwrap_or(default);
+        let twin = self.scheme.is_none().then(|| target.with_other_scheme()).flatten();
+        std::iter::once(target).chain(twin).collect()
+    }
+
+    fn default_target(&self, uri: &Uri, headers: &HeaderMap) -> Result<TargetKey, NoKey> {
+        // a name without a path is for CONNECT (RFC 9112 3.2.3)
+        if uri.path_and_query().is_none() && uri.scheme().is_none() {
+            return Err(NoKey::BadHost);
+        }
+        let origin = self.origin(uri, headers)?;
+        let path_and_query = uri.path_and_query().map_or("/", |target| target.as_str());
+        Ok(TargetKey::uri(&self.query.apply(path_and_query), origin))
+    }
+
     /// Scheme and authority in their normal form: lower case, without user and default port.
     fn origin(&self, uri: &Uri, headers: &HeaderMap) -> Result<String, NoKey> {
-        let authority = match uri.authority() {
-            Some(authority) => Some(authority.clone()),
-            None => host(headers)?,
+        let named = host(headers)?;
+        let authority = uri.authority().map(Authority::as_str);
+        // a handler may read either: they have to agree (RFC 9112 3.2.2)
+        let host = match (authority.map(normal), named.as_ref().map(|host| normal(host.as_str()))) {
+            (Some(target), Some(host)) if target != host => return Err(NoKey::BadHost),
+            (Some(host), _) | (None, Some(host)) => host,
+            (None, None) => String::new(),
         };
-        let authority = authority.as_ref().map_or("", Authority::as_str);
-        let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-        let host = host.to_ascii_lowercase();
         if self.hosts.as_ref().is_some_and(|known| !known.contains(&host)) {
             return Err(NoKey::UnknownHost);
         }
@@ -228,8 +258,8 @@ impl KeyRules {
             return None;
         }
         let (path, query) = std::str::from_utf8(path_and_query).ok()?.split_once('?')?;
-        // elsewhere an origin follows a path, and holds a colon
-        let index = CacheKey::new(format!("{}:{}:{path} q", self.prefix, self.version));
+        // no path begins with a question mark, and no path's range holds this
+        let index = CacheKey::new(format!("{}:{}:?{path}", self.prefix, self.version));
         Some(Search { index, path: path.to_owned(), query: query.to_owned() })
     }
 
@@ -326,6 +356,12 @@ fn push_hashed(key: &mut Vec<u8>, kind: u8, hash: &[u8; 16]) {
     key.extend_from_slice(hex(hash).as_bytes());
 }
 
+/// Lower case, without a user.
+fn normal(authority: &str) -> String {
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    host.to_ascii_lowercase()
+}
+
 /// The Host field, if it is there; it must be there once and be an authority (RFC 9110 7.2).
 fn host(headers: &HeaderMap) -> Result<Option<Authority>, NoKey> {
     let mut lines = headers.get_all(HOST).iter();
@@ -334,6 +370,9 @@ fn host(headers: &HeaderMap) -> Result<Option<Authority>, NoKey> {
         (Some(line), None) if line.is_empty() => Ok(None),
         (Some(line), None) => {
             let authority = Authority::try_from(line.as_bytes()).map_err(|_| NoKey::BadHost)?;
+            if authority.as_str().contains('@') {
+                return Err(NoKey::BadHost); // RFC 9110 7.2: a Host has no user
+            }
             Ok(Some(authority))
         }
         (Some(_), Some(_)) => Err(NoKey::BadHost),

@@ -101,6 +101,8 @@ impl Candidate<'_> {
             // RFC 9111 3: 206 and 304 need an understanding of their own
             206 => Err(NotStored::Partial),
             304 => Err(NotStored::Status),
+            // answers to conditions and ranges of one request, which are not in the key
+            412 | 416 | 417 => Err(NotStored::Status),
             _ if is_endless(self.headers) => Err(NotStored::Streaming),
             _ => Ok(()),
         }

@@ -41,16 +41,35 @@ fn holds_prefix_version_target_and_origin() {
 }
 
 #[test]
-fn takes_the_authority_of_an_absolute_target_over_the_host_field() {
-    assert_eq!(key("https://a.example/x", "b.example"), "shop:1:/x https://a.example");
-    assert_eq!(key("http://a.example", "b.example"), "shop:1:/ http://a.example");
+fn an_absolute_target_and_the_host_field_have_to_agree() {
+    assert_eq!(key("https://a.example/x", "A.example"), "shop:1:/x https://a.example");
+    assert_eq!(key_with(&rules(), "http://a.example", None), "shop:1:/ http://a.example");
+    for (uri, host) in
+        [("http://a.example/", "b.example"), ("/", "u@a.example"), ("a.example", "a.example")]
+    {
+        let parts = parts(uri, Some(host));
+        assert_eq!(rules().target(&parts.uri, &parts).unwrap_err(), NoKey::BadHost, "{uri} {host}");
+    }
+}
+
+#[test]
+fn a_write_is_one_under_both_schemes_and_whatever_the_builders_say() {
+    let mut rules = rules();
+    rules.push_builder(Arc::new(|_: &Parts, _: TargetKey| None));
+    let parts = parts("/x", Some("h"));
+    let written = rules.written(&parts.uri, &parts);
+    let origins: Vec<_> = written.iter().filter_map(TargetKey::origin).collect();
+    assert_eq!(origins, [("http", "h"), ("https", "h")]);
+    rules.set_scheme("https").unwrap();
+    assert_eq!(rules.written(&parts.uri, &parts).len(), 1);
 }
 
 #[test]
 fn drops_user_and_default_port_of_the_authority() {
-    assert_eq!(key("http://u:secret@a.example:80/", "x"), "shop:1:/ http://a.example");
-    assert_eq!(key("https://a.example:443/", "x"), "shop:1:/ https://a.example");
-    assert_eq!(key("/", "a.example:8080"), "shop:1:/ http://a.example:8080");
+    let key = |uri| key_with(&rules(), uri, None);
+    assert_eq!(key("http://u:secret@a.example:80/"), "shop:1:/ http://a.example");
+    assert_eq!(key("https://a.example:443/"), "shop:1:/ https://a.example");
+    assert_eq!(key_with(&rules(), "/", Some("a.example:8080")), "shop:1:/ http://a.example:8080");
 }
 
 #[test]

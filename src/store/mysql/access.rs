@@ -179,7 +179,7 @@ impl Store for MySqlStore {
             fresh_until_ms: head.fresh_until_ms,
             gen_ms: head.gen_ms,
             status: head.status.as_u16(),
-            old: [old.received_ms, old.fresh_until_ms, old.gen_ms.into()],
+            old: codec::head_says(&key, &old)?,
             _share: share,
             ack,
         };

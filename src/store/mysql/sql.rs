@@ -127,7 +127,7 @@ pub(super) struct Sql {
     /// Binds 1, 2, 4, ..., 64 hashes, then the two ends of a range of keys.
     delete_in_range: Vec<Text>,
     /// Binds head, expires, size without the body, born, fresh until, generation, status, hash, key,
-    /// now, and born, fresh until and generation of the old head.
+    /// now, and what the old head says (without what stands before and after it in its column).
     pub(super) freshen: Text,
     /// Binds the two ends of a range of keys, limit.
     pub(super) select_range: Text,
@@ -171,7 +171,7 @@ impl Sql {
                 "UPDATE {t} SET head = ?, expires = ?, size = ? + LENGTH(value), born_ms = ?, \
                  fresh_until_ms = ?, gen_ms = ?, status = ? \
                  WHERE key_hash = ? AND cache_key = ? AND expires > ? AND value_type IN ('r', 'R') \
-                 AND born_ms = ? AND fresh_until_ms = ? AND gen_ms = ?"
+                 AND SUBSTRING(head, 11, LENGTH(head) - 14) = ?"
             )
             .into(),
             select_range: format!(

@@ -235,9 +235,7 @@ impl Writer {
                 .bind(&freshen.hash[..])
                 .bind(&freshen.key[..])
                 .bind(shared.clock.now_ms())
-                .bind(freshen.old[0])
-                .bind(freshen.old[1])
-                .bind(freshen.old[2])
+                .bind(&freshen.old[..])
         };
         let outcome = self.persist(connection, query).await;
         self.finish("freshening", outcome.map(|matched| matched > 0), freshen.ack)

@@ -35,9 +35,8 @@ pub(super) struct Freshen {
     pub(super) fresh_until_ms: u64,
     pub(super) gen_ms: u32,
     pub(super) status: u16,
-    /// Born, fresh until and generation of the head that is replaced: together they tell whether the
-    /// row is still the same response.
-    pub(super) old: [u64; 3],
+    /// What the head that is replaced says: whether the row still holds the same response.
+    pub(super) old: Bytes,
     /// Held until the job is done.
     pub(super) _share: Share,
     pub(super) ack: Ack<bool>,

@@ -32,6 +32,8 @@ use crate::tag::{LogPosition, Tag};
 
 /// The version that this release writes and reads.
 pub(super) const VERSION: u8 = 1;
+/// Bytes before what a head says: version, kind, expiry. `sql.rs` counts on it.
+pub(super) const SAYS_FROM: usize = 1 + 1 + 8;
 const RESPONSE: u8 = 1;
 const VARIANTS: u8 = 2;
 const SHARED: u8 = 1;

@@ -173,6 +173,14 @@ pub(super) fn encode_head(
     Ok(column)
 }
 
+/// What a head column says, without its version, kind and expiry before and its checksum after: equal for
+/// equal heads.
+pub(super) fn head_says(key: &CacheKey, head: &StoredHead) -> Result<Bytes, StoreError> {
+    let column = Bytes::from(encode_head(key, head, 0)?);
+    let end = column.len().saturating_sub(wire::CRC_BYTES);
+    Ok(column.slice(head::SAYS_FROM.min(end)..end))
+}
+
 fn check_head(column: &[u8]) -> Result<(), StoreError> {
     if column.len() > MAX_HEAD_BYTES {
         return Err(StoreError::TooLarge { size: column.len(), limit: MAX_HEAD_BYTES });
