@@ -1,5 +1,6 @@
 //! The examples, run as a reader would run them.
 #![cfg(all(feature = "mysql", feature = "axum"))]
+#![allow(clippy::unwrap_used)]
 
 mod support;
 

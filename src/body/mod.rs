@@ -44,6 +44,31 @@ enum First {
     Error(Option<Box<dyn Any + Send>>),
 }
 
+/// How far a recording has come by the time the head is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Recorded {
+    /// Complete, and on its way to the store.
+    Accepted,
+    /// Complete, and not taken.
+    Refused,
+    /// It will not be complete.
+    Abandoned(Abandoned),
+    /// The body is still being made.
+    Streaming,
+}
+
+impl Recorded {
+    /// The name of what keeps the response from being stored by now.
+    pub(crate) fn reason(self) -> Option<&'static str> {
+        match self {
+            Self::Accepted => None,
+            Self::Refused => Some("refused"),
+            Self::Abandoned(why) => Some(why.as_str()),
+            Self::Streaming => Some("streamed"),
+        }
+    }
+}
+
 impl<B> CacheBody<B> {
     /// A complete body.
     pub(crate) fn stored(body: Bytes) -> Self {
@@ -61,9 +86,9 @@ where
     B: Body<Error: Send> + 'static,
 {
     /// A body that is recorded as the client reads it. Polls it once, without waiting, so that a body
-    /// that is there already, as most are, has been stored before its head is sent. Returns whether
-    /// it has.
-    pub(crate) fn recording(body: B, recorder: Recorder, cx: &mut Context<'_>) -> (Self, bool) {
+    /// that is there already, as most are, has been stored before its head is sent. Returns how far
+    /// that has come.
+    pub(crate) fn recording(body: B, recorder: Recorder, cx: &mut Context<'_>) -> (Self, Recorded) {
         let mut recording = Recording { body: Box::pin(body), first: First::Nothing, recorder };
         if recording.body.is_end_stream() {
             recording.recorder.end();
@@ -81,8 +106,13 @@ where
                 }
             };
         }
-        let stored = recording.recorder.is_accepted();
-        (Self { kind: Kind::Recording(recording) }, stored)
+        let recorded = match recording.recorder.abandoned() {
+            Some(why) => Recorded::Abandoned(why),
+            None if recording.recorder.is_accepted() => Recorded::Accepted,
+            None if recording.recorder.is_refused() => Recorded::Refused,
+            None => Recorded::Streaming,
+        };
+        (Self { kind: Kind::Recording(recording) }, recorded)
     }
 }
 

@@ -46,6 +46,7 @@ pub(crate) struct Recorder {
     limit: usize,
     declared: Option<u64>,
     accepted: bool,
+    abandoned: Option<Abandoned>,
 }
 
 impl Recorder {
@@ -58,6 +59,7 @@ impl Recorder {
             limit,
             declared,
             accepted: false,
+            abandoned: None,
         };
         if declared.is_some_and(|declared| declared > limit as u64) {
             recorder.abandon(Abandoned::TooLarge);
@@ -98,8 +100,19 @@ impl Recorder {
     pub(crate) fn abandon(&mut self, why: Abandoned) {
         self.chunks = Vec::new();
         if let Some(sink) = self.sink.take() {
+            self.abandoned = Some(why);
             sink.abandon(why);
         }
+    }
+
+    /// Why the recording has come to nothing already.
+    pub(crate) fn abandoned(&self) -> Option<Abandoned> {
+        self.abandoned
+    }
+
+    /// Whether the body was complete and was not accepted.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.sink.is_none() && self.abandoned.is_none() && !self.accepted
     }
 
     /// Whether the body was complete and was accepted.

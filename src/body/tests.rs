@@ -68,7 +68,8 @@ fn run(steps: Vec<Step>, knows_its_end: bool, declared: Option<u64>, polls: usiz
     let recorder = Recorder::new(Box::new(Keep(outcome.clone())), 10, declared);
     let mut cx = Context::from_waker(Waker::noop());
     let script = Script { steps: steps.into(), knows_its_end };
-    let (mut body, stored_at_once) = CacheBody::recording(script, recorder, &mut cx);
+    let (mut body, recorded) = CacheBody::recording(script, recorder, &mut cx);
+    let stored_at_once = recorded == Recorded::Accepted;
     let mut seen = Ok(String::new());
     for _ in 0..polls {
         match Pin::new(&mut body).poll_frame(&mut cx) {

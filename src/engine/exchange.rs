@@ -71,6 +71,7 @@ where
     let client = Stripped::take(&mut parts, stale.as_ref(), engine.is_unstorable(&plan.base));
     let miss = Miss {
         moment: engine.fence.moment(),
+        fills: engine.fills_so_far(),
         started: Instant::now(),
         asked,
         client,
@@ -141,6 +142,8 @@ fn judge_found<St: Store, RB>(
 /// A request that has gone inside, and what was known before it did.
 pub(super) struct Miss {
     pub(super) moment: Moment,
+    /// Fills of this process so far.
+    pub(super) fills: u64,
     pub(super) started: Instant,
     pub(super) asked: Asked,
     /// The client's own conditions, where the handler did not see them.
@@ -238,9 +241,9 @@ impl Miss {
             Some((body, recorder)) => Poll::Ready(CacheBody::recording(body, recorder, cx)),
             None => Poll::Pending,
         });
-        let (body, stored) = recorded.await;
-        if !stored {
-            self.status.detail.get_or_insert("streamed");
+        let (body, recorded) = recorded.await;
+        if let Some(reason) = recorded.reason() {
+            self.status.detail.get_or_insert(reason);
             engine.explain(&self.status);
             let finish = Finish::keyed(&route, &plan.base, self.status);
             return finish.wrap(Response::from_parts(parts, body));

@@ -93,6 +93,7 @@ impl<St: Store> Sink for Fill<St> {
             }
         };
         engine.forget_unstorable(&base);
+        engine.filled(&key);
         let _ = filled.0.set(response);
         let store = engine.store.clone();
         engine.behind(ticket, async move { store.put_many(entries).await })

@@ -16,6 +16,7 @@ mod write;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::header::CACHE_CONTROL;
@@ -56,6 +57,10 @@ pub(crate) struct Engine<St> {
     indexes: Cache<[u8; 16], Arc<VariantIndex>>,
     /// What is known of paths' `No-Vary-Search`, by the hash of their index's key.
     searches: Cache<[u8; 16], search::Rule>,
+    /// When a key was last filled, as the number of that fill: a validation that began before it came
+    /// back is about an older response.
+    fills: Cache<[u8; 16], u64>,
+    fill_count: AtomicU64,
     /// Targets whose responses were not to be stored lately: their requests keep their conditions.
     unstorable: Cache<[u8; 16], ()>,
     lookup_warning: Throttle,
@@ -87,6 +92,11 @@ impl<St: Store> Engine<St> {
             fence: fence::Fence::default(),
             indexes: Cache::new(KNOWN_INDEXES),
             searches: Cache::builder().max_capacity(KNOWN_INDEXES).time_to_live(RULES_FOR).build(),
+            fills: Cache::builder()
+                .max_capacity(KNOWN_INDEXES)
+                .time_to_live(UNSTORABLE_FOR)
+                .build(),
+            fill_count: AtomicU64::new(0),
             unstorable: Cache::builder()
                 .max_capacity(KNOWN_INDEXES)
                 .time_to_live(UNSTORABLE_FOR)
@@ -106,6 +116,21 @@ impl<St: Store> Engine<St> {
         } else {
             tracing::trace!(ttl = status.ttl_secs(), "request answered out of the store");
         }
+    }
+
+    /// The number of the last fill so far.
+    fn fills_so_far(&self) -> u64 {
+        self.fill_count.load(Ordering::Acquire)
+    }
+
+    fn filled(&self, key: &CacheKey) {
+        let number = self.fill_count.fetch_add(1, Ordering::AcqRel) + 1;
+        self.fills.insert(key.hash(), number);
+    }
+
+    /// Whether nothing has filled `key` since there were `fills` fills.
+    fn is_unfilled_since(&self, key: &CacheKey, fills: u64) -> bool {
+        self.fills.get(&key.hash()).is_none_or(|last| last <= fills)
     }
 
     fn is_unstorable(&self, base: &CacheKey) -> bool {

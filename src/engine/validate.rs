@@ -253,6 +253,9 @@ impl<St: Store> Engine<St> {
         let expires_ms = expires_ms(&head);
         let (key, old) = (at.key.clone(), Arc::clone(&at.response.head));
         let update = HeadUpdate { key, old, new: Arc::new(head), expires_ms };
-        self.freshen_behind(update, at.response.body.clone(), miss.moment, route.queue_bytes);
+        if self.is_unfilled_since(&update.key, miss.fills) {
+            let body = at.response.body.clone();
+            self.freshen_behind(update, body, miss.moment, route.queue_bytes);
+        }
     }
 }

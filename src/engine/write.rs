@@ -52,7 +52,15 @@ where
     let moment = engine.fence.moment();
     // a handler that is dropped, fails or panics may have done its work all the same
     let guard = write.as_ref().map(|write| Unanswered::new(&engine, &route, write));
-    let response = inner.oneshot(Request::from_parts(parts, body)).await?;
+    let response = match inner.oneshot(Request::from_parts(parts, body)).await {
+        Ok(response) => response,
+        Err(error) => {
+            if let Some(guard) = guard {
+                guard.failed().await;
+            }
+            return Err(error);
+        }
+    };
     if let Some(guard) = guard {
         guard.answered();
     }
@@ -70,7 +78,9 @@ where
             // of: then the moment is too early, and the own ones are in the way
             let alone = engine.fence.moment() == moment.after(own);
             let moment = if alone { moment.after(own) } else { moment };
-            let miss = Miss { moment, started, asked, client: None, index, stale: None, status };
+            let fills = engine.fills_so_far();
+            let miss =
+                Miss { moment, fills, started, asked, client: None, index, stale: None, status };
             Ok(miss.keep(engine, route, plan, response, received_ms).await)
         }
         _ => Ok(Finish::new(&route, status).apply(response)),
@@ -89,6 +99,16 @@ impl<St: Store> Unanswered<St> {
     fn new(engine: &Arc<Engine<St>>, route: &Arc<Route>, write: &Write) -> Self {
         let targets = write.targets.clone();
         Self { engine: Arc::clone(engine), route: Arc::clone(route), targets }
+    }
+
+    /// The inner service failed: what it did before is not known.
+    async fn failed(mut self) {
+        let targets = std::mem::take(&mut self.targets);
+        let removal = self.engine.invalidate_targets(&self.route, targets, true);
+        if let Err(error) = bounded(INVALIDATION_LIMIT, removal).await {
+            count(&self.engine.counters.invalidation_errors);
+            report(&error);
+        }
     }
 
     fn answered(mut self) {

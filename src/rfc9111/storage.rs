@@ -79,13 +79,21 @@ impl Candidate<'_> {
         let lifetime = self.lifetime(overrides)?;
         let lifetime_ms = u64::try_from(lifetime.as_millis()).unwrap_or(DELTA_MAX_MS);
         let initial_age_ms = initial_age_ms(self.headers, self.requested_ms, self.received_ms);
+        // a lifetime of the application's own counts from now, however long its handler took
+        let spent_ms = if self.is_given(overrides) { 0 } else { initial_age_ms };
         // RFC 9111 4.2: fresh while the lifetime is greater than the age
-        if lifetime_ms <= initial_age_ms && !self.validatable {
+        if lifetime_ms <= spent_ms && !self.validatable {
             return Err(NotStored::StaleOnArrival);
         }
-        let fresh_until_ms =
-            self.received_ms.saturating_add(lifetime_ms).saturating_sub(initial_age_ms);
+        let fresh_until_ms = self.received_ms.saturating_add(lifetime_ms).saturating_sub(spent_ms);
         Ok(Storable { lifetime, initial_age_ms, shared, fresh_until_ms })
+    }
+
+    /// Whether the lifetime is an override's or the policy's.
+    fn is_given(&self, overrides: CacheOverride) -> bool {
+        let explicit = || explicit_lifetime(self.directives, self.headers, self.received_ms);
+        let own = || self.directives.no_cache == Qualified::All || explicit().is_some();
+        overrides.ttl.is_some() || (self.policy_ttl.is_some() && !own())
     }
 
     /// Method and status.

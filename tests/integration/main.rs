@@ -4,6 +4,7 @@
 
 mod conditions;
 mod contract;
+mod hostile;
 mod kit;
 mod layer;
 mod mysql_store;

@@ -1,6 +1,9 @@
 use http::Request;
 
+use http::header::HOST;
+
 use super::*;
+use crate::key::hash_values;
 
 fn rules() -> KeyRules {
     let mut rules = KeyRules::default();

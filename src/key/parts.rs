@@ -1,0 +1,62 @@
+//! The parts of a key, made safe to stand next to each other.
+
+use http::HeaderMap;
+use http::header::HOST;
+use http::uri::Authority;
+
+use super::target::NoKey;
+use super::{hash128, hex};
+
+/// Lower case, without a user.
+pub(super) fn normal(authority: &str) -> String {
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    host.to_ascii_lowercase()
+}
+
+/// The Host field, if it is there; it must be there once and be an authority (RFC 9110 7.2).
+pub(super) fn host(headers: &HeaderMap) -> Result<Option<Authority>, NoKey> {
+    let mut lines = headers.get_all(HOST).iter();
+    match (lines.next(), lines.next()) {
+        (None, _) => Ok(None),
+        (Some(line), None) if line.is_empty() => Ok(None),
+        (Some(line), None) => {
+            let authority = Authority::try_from(line.as_bytes()).map_err(|_| NoKey::BadHost)?;
+            if authority.as_str().contains('@') {
+                return Err(NoKey::BadHost); // RFC 9110 7.2: a Host has no user
+            }
+            Ok(Some(authority))
+        }
+        (Some(_), Some(_)) => Err(NoKey::BadHost),
+    }
+}
+
+/// Percent-encodes what could be taken for the framing of a key: control characters, the space, the
+/// comma between partitions, `%` itself and everything outside ASCII.
+pub(super) fn escape(bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len());
+    for &byte in bytes {
+        if byte.is_ascii_graphic() && byte != b'%' && byte != b',' {
+            out.push(byte);
+        } else {
+            out.push(b'%');
+            out.extend_from_slice(hex(&[byte]).as_bytes());
+        }
+    }
+    out
+}
+
+/// 128 bits of hash over a list of values that may be absent, framed so that no two lists agree.
+pub(crate) fn hash_values<'a>(values: impl IntoIterator<Item = Option<&'a [u8]>>) -> [u8; 16] {
+    let mut framed = Vec::new();
+    for value in values {
+        match value {
+            None => framed.push(0),
+            Some(value) => {
+                framed.push(1);
+                framed.extend_from_slice(&(value.len() as u64).to_be_bytes());
+                framed.extend_from_slice(value);
+            }
+        }
+    }
+    hash128(&framed)
+}
