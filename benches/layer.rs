@@ -12,22 +12,24 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
-use common::{Boxed, NoStore, PREFIX, assert_hit, bare, cached, get, ok, send};
+use common::{Boxed, NoStore, PREFIX, Watch, assert_hit, bare, cached, get, ok, send};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput};
 use sqlx::{Connection, MySqlConnection, MySqlPool};
 use tokio::runtime::Runtime;
+use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tower_mysql_cache::{
     CacheHandle, CacheKey, CacheLayer, CachePolicy, MemoryStore, MySqlStore, Store,
 };
 
 const PAGE: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(3600));
-const CALLERS: u64 = 64;
+const MANY: u64 = 64;
 /// Responses that are stored before they are removed again, outside the time that is measured.
 const BATCH: u64 = 256;
 const URI: &str = "http://shop.example/products?page=2";
@@ -41,8 +43,8 @@ fn main() {
         let mysql = common::mysql(&runtime);
         for (size, bytes) in SIZES {
             let body = common::body(*bytes);
-            hits(criterion, &runtime, size, &body, mysql.as_ref());
-            many_hits(criterion, &runtime, size, &body, mysql.as_ref());
+            hits(criterion, &runtime, size, &body, mysql.as_ref(), 1);
+            hits(criterion, &runtime, size, &body, mysql.as_ref(), MANY);
             misses(criterion, &runtime, size, &body, mysql.as_ref());
         }
         bypasses(criterion, &runtime);
@@ -68,78 +70,49 @@ fn warm<St: Store>(runtime: &Runtime, store: St, body: &Bytes) -> Boxed {
     service
 }
 
-/// One caller, one request after the other.
+/// `callers` at once, each with one request after the other.
 fn hits(
     criterion: &mut Criterion,
     runtime: &Runtime,
     size: &str,
     body: &Bytes,
     mysql: Option<&MySqlStore>,
+    callers: u64,
 ) {
-    let mut group = criterion.benchmark_group(format!("hit, {size}"));
-    let mut hit = |name: &str, service: Boxed| {
-        group.bench_function(name, |b| b.to_async(runtime).iter(|| send(&service, get(URI))));
-    };
-    hit("bare handler", bare(body.clone()));
-    hit("memory", warm(runtime, MemoryStore::new(), body));
-    let Some((store, url)) = mysql.zip(common::database()) else { return };
-    hit("mysql", warm(runtime, store.clone(), body));
-
-    let hash = stored_hash();
-    let mut connection = ok(runtime.block_on(MySqlConnection::connect(url)));
-    group.bench_function("raw SELECT", |b| {
-        b.iter_custom(|iterations| {
-            runtime.block_on(async {
-                let began = Instant::now();
-                for _ in 0..iterations {
-                    ok(sqlx::query(SELECT).bind(&hash[..]).fetch_one(&mut connection).await);
-                }
-                began.elapsed()
-            })
-        });
+    let mut group = criterion.benchmark_group(match callers {
+        1 => format!("hit, {size}"),
+        _ => format!("hit, {size}, {callers} callers"),
     });
-}
-
-/// The primary key of [`URI`]'s row.
-fn stored_hash() -> [u8; 16] {
-    CacheKey::new(format!("{PREFIX}:1:/products?page=2 http://shop.example")).hash()
-}
-
-/// 64 callers at once: the time is that of the whole, divided by the requests.
-fn many_hits(
-    criterion: &mut Criterion,
-    runtime: &Runtime,
-    size: &str,
-    body: &Bytes,
-    mysql: Option<&MySqlStore>,
-) {
-    let mut group = criterion.benchmark_group(format!("hit, {size}, {CALLERS} callers"));
     group.throughput(Throughput::Elements(1));
-    let hit = |group: &mut BenchmarkGroup<'_, WallTime>, name: &str, service: Boxed| {
-        group.bench_function(name, |b| {
+    hit(&mut group, runtime, "bare handler", &bare(body.clone()), callers);
+    hit(&mut group, runtime, "memory", &warm(runtime, MemoryStore::new(), body), callers);
+    let Some((store, url)) = mysql.zip(common::database()) else { return };
+    hit(&mut group, runtime, "mysql", &warm(runtime, store.clone(), body), callers);
+
+    let hash = CacheKey::new(format!("{PREFIX}:1:/products?page=2 http://shop.example")).hash();
+    if callers == 1 {
+        let connection = ok(runtime.block_on(MySqlConnection::connect(url)));
+        let connection = Arc::new(Mutex::new(connection));
+        group.bench_function("raw SELECT", |b| {
             b.iter_custom(|iterations| {
-                let service = service.clone();
-                together(runtime, iterations, move || {
-                    let service = service.clone();
+                let connection = Arc::clone(&connection);
+                together(runtime, iterations, callers, move || {
+                    let connection = Arc::clone(&connection);
                     async move {
-                        send(&service, get(URI)).await;
+                        let query = sqlx::query(SELECT).bind(&hash[..]);
+                        ok(query.fetch_one(&mut *connection.lock().await).await);
                     }
                 })
             });
         });
-    };
-    hit(&mut group, "bare handler", bare(body.clone()));
-    hit(&mut group, "memory", warm(runtime, MemoryStore::new(), body));
-    let Some((store, url)) = mysql.zip(common::database()) else { return };
-    hit(&mut group, "mysql", warm(runtime, store.clone(), body));
-
-    let hash = stored_hash();
+        return;
+    }
     let options = sqlx::mysql::MySqlPoolOptions::new().max_connections(10);
     let pool: MySqlPool = ok(runtime.block_on(options.connect(url)));
     group.bench_function("raw SELECT, pool of 10", |b| {
         b.iter_custom(|iterations| {
             let pool = pool.clone();
-            together(runtime, iterations, move || {
+            together(runtime, iterations, callers, move || {
                 let pool = pool.clone();
                 async move {
                     ok(sqlx::query(SELECT).bind(&hash[..]).fetch_one(&pool).await);
@@ -150,20 +123,42 @@ fn many_hits(
     runtime.block_on(pool.close());
 }
 
-/// At least `iterations` calls by [`CALLERS`] tasks; the time for `iterations` of them.
+fn hit(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    runtime: &Runtime,
+    name: &str,
+    service: &Boxed,
+    callers: u64,
+) {
+    group.bench_function(name, |b| {
+        b.iter_custom(|iterations| {
+            let service = service.clone();
+            together(runtime, iterations, callers, move || {
+                let service = service.clone();
+                async move {
+                    send(&service, get(URI)).await;
+                }
+            })
+        });
+    });
+}
+
+/// At least `iterations` calls by tasks of the runtime, as a server would make them; the time of the
+/// whole for `iterations` of them.
 fn together<F>(
     runtime: &Runtime,
     iterations: u64,
+    callers: u64,
     call: impl Fn() -> F + Clone + Send + 'static,
 ) -> Duration
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let each = iterations.div_ceil(CALLERS);
-    let total = runtime.block_on(async {
-        let began = Instant::now();
+    let each = iterations.div_ceil(callers);
+    let all = runtime.spawn(async move {
+        let began = Watch::start();
         let mut tasks = JoinSet::new();
-        for _ in 0..CALLERS {
+        for _ in 0..callers {
             let call = call.clone();
             tasks.spawn(async move {
                 for _ in 0..each {
@@ -174,7 +169,8 @@ where
         while tasks.join_next().await.is_some() {}
         began.elapsed()
     });
-    total.mul_f64(iterations as f64 / (each * CALLERS) as f64)
+    let total = ok(runtime.block_on(all));
+    total.mul_f64(iterations as f64 / (each * callers) as f64)
 }
 
 /// Every request is for something new. `written` waits for what was stored as well.
@@ -188,11 +184,11 @@ fn misses(
     let mut group = criterion.benchmark_group(format!("miss, {size}"));
     let service = bare(body.clone());
     group.bench_function("bare handler", |b| {
-        b.iter_custom(|iterations| runtime.block_on(miss(&service, iterations)))
+        b.iter_custom(|iterations| in_task(runtime, miss(service.clone(), iterations)));
     });
     let service = cached(&layer(NoStore), body.clone());
     group.bench_function("no store", |b| {
-        b.iter_custom(|iterations| runtime.block_on(miss(&service, iterations)))
+        b.iter_custom(|iterations| in_task(runtime, miss(service.clone(), iterations)));
     });
     stored_misses(&mut group, runtime, "memory", MemoryStore::new(), body, false);
     let Some(store) = mysql else { return };
@@ -216,7 +212,8 @@ fn stored_misses<St: Store>(
             let mut total = Duration::ZERO;
             while left > 0 {
                 let batch = left.min(BATCH);
-                total += runtime.block_on(batch_of(&service, &handle, batch, written));
+                let batch_of = batch_of(service.clone(), handle.clone(), batch, written);
+                total += in_task(runtime, batch_of);
                 left -= batch;
             }
             total
@@ -224,14 +221,18 @@ fn stored_misses<St: Store>(
     });
 }
 
+fn in_task(runtime: &Runtime, work: impl Future<Output = Duration> + Send + 'static) -> Duration {
+    ok(runtime.block_on(runtime.spawn(work)))
+}
+
 async fn batch_of<St: Store>(
-    service: &Boxed,
-    handle: &CacheHandle<St>,
+    service: Boxed,
+    handle: CacheHandle<St>,
     batch: u64,
     written: bool,
 ) -> Duration {
     let mut time = miss(service, batch).await;
-    let began = Instant::now();
+    let began = Watch::start();
     ok(handle.flush().await);
     if written {
         time += began.elapsed();
@@ -240,12 +241,12 @@ async fn batch_of<St: Store>(
     time
 }
 
-async fn miss(service: &Boxed, requests: u64) -> Duration {
+async fn miss(service: Boxed, requests: u64) -> Duration {
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    let began = Instant::now();
+    let began = Watch::start();
     for _ in 0..requests {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        send(service, get(&format!("http://shop.example/products/{number}"))).await;
+        send(&service, get(&format!("http://shop.example/products/{number}"))).await;
     }
     began.elapsed()
 }
@@ -254,14 +255,20 @@ async fn miss(service: &Boxed, requests: u64) -> Duration {
 fn bypasses(criterion: &mut Criterion, runtime: &Runtime) {
     let mut group = criterion.benchmark_group("bypass, 1 KiB");
     let body = common::body(1 << 10);
-    let mut bypass = |name: &str, service: Boxed, field: Option<(&str, &str)>| {
+    let mut bypass = |name: &str, service: Boxed, field: Option<(&'static str, &'static str)>| {
         group.bench_function(name, |b| {
-            b.to_async(runtime).iter(|| {
-                let mut request = http::Request::get(URI);
-                if let Some((name, value)) = field {
-                    request = request.header(name, value);
-                }
-                send(&service, ok(request.body(common::Body::default())))
+            b.iter_custom(|iterations| {
+                let service = service.clone();
+                together(runtime, iterations, 1, move || {
+                    let service = service.clone();
+                    async move {
+                        let mut request = http::Request::get(URI);
+                        if let Some((name, value)) = field {
+                            request = request.header(name, value);
+                        }
+                        send(&service, ok(request.body(common::Body::default()))).await;
+                    }
+                })
             });
         });
     };

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each benchmark uses a part")]
 
 mod report;
+mod watch;
 
 use std::convert::Infallible;
 use std::env;
@@ -22,6 +23,7 @@ use tower_mysql_cache::{
 };
 
 pub(crate) use report::run;
+pub(crate) use watch::Watch;
 
 /// The prefix of every key that a benchmark makes; its rows are removed at the end.
 pub(crate) const PREFIX: &str = "bench";

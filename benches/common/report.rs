@@ -1,4 +1,5 @@
-//! How what was measured relates: the first of each group is 1.
+//! How what was measured relates: each time as a multiple of the first and of the last of its group,
+//! which are the bare handler and, where there is one, the ceiling.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,19 +26,13 @@ pub(crate) fn run(benchmark: impl FnOnce(&mut Criterion)) {
     let mut measured = Vec::new();
     collect(&results, began, &mut measured);
     measured.sort_by_key(|measured| measured.at);
-    let mut first: Option<&Measured> = None;
-    for this in &measured {
-        let base = first.filter(|first| first.group == this.group).unwrap_or(this);
-        if std::ptr::eq(base, this) {
-            println!("\n{}", this.group);
-            first = Some(this);
+    for group in measured.chunk_by(|a, b| a.group == b.group) {
+        let (Some(first), Some(last)) = (group.first(), group.last()) else { continue };
+        println!("\n{:<38} {:>10} {:>10} {:>10}", first.group, "median", "of first", "of last");
+        for this in group {
+            let (first, last) = (this.nanos / first.nanos, this.nanos / last.nanos);
+            println!("  {:<36} {:>10} {first:>9.2}x {last:>9.2}x", this.function, time(this.nanos));
         }
-        println!(
-            "  {:<36} {:>10} {:>9.2}x",
-            this.function,
-            time(this.nanos),
-            this.nanos / base.nanos
-        );
     }
 }
 

@@ -177,7 +177,7 @@ async fn search(State(shop): State<Shop>, Query(query): Query<BTreeMap<String, S
 /// What is in stock: fresh for three seconds by its own word, and then worth asking whether it is still
 /// true.
 async fn stock(State(shop): State<Shop>, headers: HeaderMap) -> impl IntoResponse {
-    const VERSION: &str = "\"12 chests\"";
+    const VERSION: &str = "\"12-chests\"";
     let page = shop.page("12 chests of tea");
     let fields = [(CACHE_CONTROL, "max-age=3"), (ETAG, VERSION)];
     match headers.get(IF_NONE_MATCH) {
