@@ -1,11 +1,13 @@
 //! The in-process store: bounded by bytes, least recently used goes first.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{Future, ready};
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use moka::ops::compute::{CompResult, Op};
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
@@ -35,6 +37,9 @@ pub struct MemoryStore {
 
 struct Shared {
     cache: Cache<CacheKey, Held, BuildHasherDefault<KeyHasher>>,
+    /// The keys in order, so that an invalidation costs what it removes and not what is stored. Holds
+    /// every key of `cache`, and for a while some that it has evicted.
+    keys: Mutex<BTreeMap<Bytes, CacheKey>>,
     clock: Arc<dyn Clock>,
     max_bytes: u64,
     too_large: AtomicU64,
@@ -85,7 +90,8 @@ impl MemoryStore {
             .weigher(|key: &CacheKey, held: &Held| weight(key, &held.stored))
             .build_with_hasher(BuildHasherDefault::default());
         let (too_large, culls) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { shared: Arc::new(Shared { cache, clock, max_bytes, too_large, culls }) }
+        let keys = Mutex::default();
+        Self { shared: Arc::new(Shared { cache, keys, clock, max_bytes, too_large, culls }) }
     }
 
     fn find(&self, key: &CacheKey) -> Option<Stored> {
@@ -101,8 +107,38 @@ impl MemoryStore {
             return Err(StoreError::TooLarge { size: size as usize, limit });
         }
         let Entry { key, stored, expires_ms } = entry;
+        let mut keys = self.keys();
+        keys.insert(key.to_bytes(), key.clone());
         self.shared.cache.insert(key, Held { stored, expires_ms });
+        // the cache evicts by itself: now and then its keys go here as well
+        let held = usize::try_from(self.shared.cache.entry_count()).unwrap_or(usize::MAX);
+        if keys.len() > held.saturating_mul(2).saturating_add(1024) {
+            self.shared.cache.run_pending_tasks();
+            keys.retain(|_, key| self.shared.cache.contains_key(key));
+        }
         Ok(())
+    }
+
+    /// Taken for inserting and removing, so that no key is stored and not listed.
+    fn keys(&self) -> MutexGuard<'_, BTreeMap<Bytes, CacheKey>> {
+        self.shared.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remove_range(&self, range: &KeyRange) -> u64 {
+        if range.from >= range.to {
+            return 0;
+        }
+        let mut keys = self.keys();
+        let inside: Vec<_> = keys
+            .range(range.from.clone()..range.to.clone())
+            .map(|(bytes, key)| (bytes.clone(), key.clone()))
+            .collect();
+        let mut removed = 0;
+        for (bytes, key) in inside {
+            keys.remove(&bytes);
+            removed += u64::from(self.shared.cache.remove(&key).is_some());
+        }
+        removed
     }
 
     fn replace_head(&self, update: HeadUpdate) -> bool {
@@ -124,9 +160,11 @@ impl MemoryStore {
 
     fn remove_where(&self, gone: impl Fn(&CacheKey, &Held) -> bool) -> (u64, u64) {
         let (mut seen, mut removed) = (0, 0);
+        let mut keys = self.keys();
         for (key, held) in &self.shared.cache {
             seen += 1;
             if gone(&key, &held) && self.shared.cache.remove(&*key).is_some() {
+                keys.remove(key.as_bytes());
                 removed += 1;
             }
         }
@@ -171,8 +209,7 @@ impl Store for MemoryStore {
     }
 
     fn remove(&self, range: KeyRange) -> impl Future<Output = Result<u64, StoreError>> + Send {
-        let (_, removed) = self.remove_where(|key, _| range.contains(key.as_bytes()));
-        ready(Ok(removed))
+        ready(Ok(self.remove_range(&range)))
     }
 
     fn cull(&self) -> impl Future<Output = Result<CullReport, StoreError>> + Send {
@@ -256,7 +293,6 @@ impl fmt::Debug for MemoryStoreBuilder {
 mod tests {
     use std::time::Duration;
 
-    use bytes::Bytes;
     use http::{HeaderMap, StatusCode};
 
     use super::*;
