@@ -17,7 +17,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{Boxed, NoStore, PREFIX, Watch, assert_hit, bare, cached, get, ok, send};
+use common::watch::Watch;
+use common::{Boxed, NoStore, PREFIX, assert_hit, bare, cached, get, ok, send};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput};
 use sqlx::{Connection, MySqlConnection, MySqlPool};

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each benchmark uses a part")]
 
 mod report;
-mod watch;
+pub(crate) mod watch;
 
 use std::convert::Infallible;
 use std::env;
@@ -23,7 +23,6 @@ use tower_mysql_cache::{
 };
 
 pub(crate) use report::run;
-pub(crate) use watch::Watch;
 
 /// The prefix of every key that a benchmark makes; its rows are removed at the end.
 pub(crate) const PREFIX: &str = "bench";
