@@ -44,6 +44,8 @@ impl<St: Store> CacheHandle<St> {
     /// returns how many entries there were. `uri` is an absolute URI, or a path with or without a
     /// query (`/products?page=2`), which then means that path on every authority.
     ///
+    /// Another query is another URI: `/products` leaves `/products?page=2` alone.
+    ///
     /// When this returns, no process finds an entry that was stored before, and none made in this
     /// process meanwhile. A response that another process is making at this moment from older data
     /// may still be stored afterwards.

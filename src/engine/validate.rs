@@ -154,6 +154,7 @@ fn stored_by_update(route: &Route, fields: &HeaderMap) -> HeaderMap {
 fn confirms(from_304: &HeaderMap, stored: &HeaderMap) -> bool {
     let same = |name: &HeaderName| from_304.get(name) == stored.get(name);
     match (from_304.get(ETAG), from_304.get(LAST_MODIFIED)) {
+        (Some(new), _) if stored.get(ETAG) == Some(new) => true,
         (Some(_), _) => stored_etag(from_304).is_some_and(|new| {
             stored_etag(stored)
                 .is_some_and(|old| old.is_strongly(new) || (new.weak && old.opaque == new.opaque))

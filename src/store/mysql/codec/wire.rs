@@ -1,18 +1,18 @@
 //! Bytes in order: lengths as LEB128, integers little-endian, a CRC-32 at the end.
 
 use bytes::{Buf, BufMut, Bytes};
-use flate2::Crc;
+use crc32fast::Hasher;
 
 /// Length of a checksum in bytes.
 pub(super) const CRC_BYTES: usize = 4;
 
 /// CRC-32 over several pieces as if they were one.
 pub(super) fn crc32(pieces: &[&[u8]]) -> u32 {
-    let mut crc = Crc::new();
+    let mut crc = Hasher::new();
     for piece in pieces {
         crc.update(piece);
     }
-    crc.sum()
+    crc.finalize()
 }
 
 /// Appends a length or count, seven bits a byte, the lowest first.
