@@ -1,5 +1,6 @@
 //! Methods other than GET and HEAD: inside first, then what they made untrue, then the answer.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -105,10 +106,7 @@ impl<St: Store> Unanswered<St> {
     async fn failed(mut self) {
         let targets = std::mem::take(&mut self.targets);
         let removal = self.engine.invalidate_targets(&self.route, targets, true);
-        if let Err(error) = bounded(INVALIDATION_LIMIT, removal).await {
-            count(&self.engine.counters.invalidation_errors);
-            report(&error);
-        }
+        self.engine.wait_for(removal).await;
     }
 
     fn answered(mut self) {
@@ -188,10 +186,18 @@ impl<St: Store> Engine<St> {
         let own = ranges.len();
         let engine = Arc::clone(self);
         let removal = whole(async move { engine.invalidate(&ranges).await });
+        self.wait_for(removal).await;
+        own
+    }
+
+    /// Waits for an invalidation, but not for long: it goes on in the background.
+    async fn wait_for(&self, removal: impl Future<Output = Result<u64, StoreError>>) {
         if let Err(error) = bounded(INVALIDATION_LIMIT, removal).await {
-            count(&self.counters.invalidation_errors);
+            // every other failure has been counted where it happened
+            if matches!(error, StoreError::Timeout) {
+                count(&self.counters.invalidation_errors);
+            }
             report(&error);
         }
-        own
     }
 }
