@@ -2,6 +2,7 @@
 //! target varies on.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::{HeaderMap, HeaderName};
 
@@ -14,11 +15,14 @@ use crate::rfc9111::freshness::date_ms;
 use crate::status::Forward;
 use crate::store::{Store, StoreError};
 use crate::stored::{Stored, StoredResponse, VariantIndex};
+use crate::tag::Validity;
 use crate::telemetry::count;
 
 /// What a lookup found.
 pub(super) struct Lookup {
     pub(super) found: Found,
+    /// What the log says about the response that was found.
+    pub(super) validity: Validity,
     /// What the target is known to vary on.
     pub(super) index: Option<Arc<VariantIndex>>,
 }
@@ -39,7 +43,7 @@ pub(super) struct At {
 impl<St: Store> Engine<St> {
     /// Finds what is stored for a request, for no longer than the route allows.
     pub(super) async fn lookup(&self, route: &Route, plan: &Plan, request: &HeaderMap) -> Lookup {
-        match bounded(route.store_timeout, self.find(route, plan, request)).await {
+        match bounded(route.store_timeout, self.find_judged(route, plan, request)).await {
             Ok(lookup) => lookup,
             Err(error) => {
                 count(&self.counters.lookup_errors);
@@ -48,9 +52,38 @@ impl<St: Store> Engine<St> {
                     tracing::warn!(%error, reason, suppressed, "lookup failed, the handler answers");
                 }
                 let found = Found::Nothing(Forward::Miss, Some("store-error"));
-                Lookup { found, index: self.indexes.get(&plan.base.hash()) }
+                let index = self.indexes.get(&plan.base.hash());
+                Lookup { found, validity: Validity::Valid, index }
             }
         }
+    }
+
+    /// What is stored for a request, and whether it still holds.
+    async fn find_judged(
+        &self,
+        route: &Route,
+        plan: &Plan,
+        request: &HeaderMap,
+    ) -> Result<Lookup, StoreError> {
+        let began = Instant::now();
+        let mut lookup = self.find(route, plan, request).await?;
+        if let Found::Response(at) = &lookup.found {
+            lookup.validity = self.judged(&at.key, &at.response, began).await?;
+        }
+        Ok(lookup)
+    }
+
+    /// What the log says about a response, seen no earlier than `since` or than the store allows for
+    /// what it has in memory.
+    pub(super) async fn judged(
+        &self,
+        key: &CacheKey,
+        response: &StoredResponse,
+        since: Instant,
+    ) -> Result<Validity, StoreError> {
+        let at_most = self.store.max_staleness().max(since.elapsed());
+        self.store.catch_up(key, &response.head, at_most).await?;
+        self.store.validity(key, &response.head).await
     }
 
     /// By the whole query, or by what the path's responses say of it.
@@ -135,7 +168,7 @@ impl<St: Store> Engine<St> {
             (date_ms(&head.headers, head.received_ms), head.received_ms)
         });
         let found = newest.map_or(Found::Nothing(nothing, None), Found::Response);
-        Ok((Lookup { found, index }, at_beside))
+        Ok((Lookup { found, validity: Validity::Valid, index }, at_beside))
     }
 
     /// Asks what is on its way to the store first, then the store.
@@ -145,10 +178,9 @@ impl<St: Store> Engine<St> {
         if found.iter().all(Option::is_some) {
             return Ok(found);
         }
-        let stored = self.store.get_many(keys.clone()).await?;
-        for ((found, stored), key) in found.iter_mut().zip(stored).zip(&keys) {
-            // what is being removed is gone already
-            if found.is_none() && !self.fence.is_removing(key.as_bytes()) {
+        let stored = self.store.get_many(keys).await?;
+        for (found, stored) in found.iter_mut().zip(stored) {
+            if found.is_none() {
                 *found = stored;
             }
         }
