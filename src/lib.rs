@@ -32,7 +32,8 @@
 //! | `tls-rustls` | no | TLS to the database with rustls; for native-tls, enable sqlx's own feature |
 //! | `mysql-rsa` | no | passwords over connections without TLS on MySQL 8 and later |
 //!
-//! A `MySqlStore` needs a tokio runtime with its timers enabled; a [`MemoryStore`] needs none.
+//! A `MySqlStore` needs a tokio runtime with its timers enabled; a [`MemoryStore`] needs none, and where there is
+//! one, its timers.
 
 #[cfg(feature = "axum")]
 mod axum;
@@ -88,6 +89,8 @@ pub mod guide {
     pub mod keys {}
     #[doc = include_str!("docs/table.md")]
     pub mod table {}
+    #[doc = include_str!("docs/stale.md")]
+    pub mod stale {}
     #[doc = include_str!("docs/failures.md")]
     pub mod failures {}
     #[doc = include_str!("docs/rules.md")]

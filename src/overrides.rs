@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+/// Under this name the stored form of a response remembers what its override said of stale windows. It never
+/// leaves the process.
+pub(crate) const STALE_FIELD: &str = "tower-mysql-cache-stale";
+
 /// What a handler says about one response, in place of its route's policy and of the response's own
 /// `Cache-Control`. A response extension; with axum also part of a response:
 ///
@@ -27,20 +31,35 @@ pub struct CacheOverride {
     pub(crate) no_store: bool,
     pub(crate) shared: bool,
     pub(crate) with_set_cookie: bool,
+    pub(crate) stale_while_revalidate: Option<Duration>,
+    pub(crate) stale_if_error: Option<Duration>,
 }
 
 impl CacheOverride {
+    /// Says nothing yet: for an override without a lifetime.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            ttl: None,
+            no_store: false,
+            shared: false,
+            with_set_cookie: false,
+            stale_while_revalidate: None,
+            stale_if_error: None,
+        }
+    }
+
     /// The response is fresh for `ttl`, whatever its own fields say about lifetime. Zero stores
     /// nothing.
     #[must_use]
     pub const fn ttl(ttl: Duration) -> Self {
-        Self { ttl: Some(ttl), no_store: false, shared: false, with_set_cookie: false }
+        Self { ttl: Some(ttl), ..Self::new() }
     }
 
     /// The response is not stored.
     #[must_use]
     pub const fn no_store() -> Self {
-        Self { ttl: None, no_store: true, shared: false, with_set_cookie: false }
+        Self { no_store: true, ..Self::new() }
     }
 
     /// The response may be shared although it says `no-store` or `private`, or although its request
@@ -63,6 +82,25 @@ impl CacheOverride {
     #[must_use]
     pub const fn with_set_cookie(mut self) -> Self {
         self.with_set_cookie = true;
+        self
+    }
+    /// For how long after it has become stale the response may still be served while one request validates
+    /// it in the background, in place of its own directive and the policy's
+    /// [`stale_while_revalidate`](crate::CachePolicy::stale_while_revalidate); zero forbids it. It does not
+    /// lift what the response forbids by `must-revalidate`, `proxy-revalidate`, `no-cache` or `s-maxage`
+    /// (RFC 9111 4.2.4). A longer one than a year counts as a year.
+    #[must_use]
+    pub const fn stale_while_revalidate(mut self, window: Duration) -> Self {
+        self.stale_while_revalidate = Some(window);
+        self
+    }
+
+    /// For how long after it has become stale the response may be served in place of an error, in place of
+    /// its own directive and the policy's [`stale_if_error`](crate::CachePolicy::stale_if_error); zero
+    /// forbids it. It lifts no more than [`CacheOverride::stale_while_revalidate`] does.
+    #[must_use]
+    pub const fn stale_if_error(mut self, window: Duration) -> Self {
+        self.stale_if_error = Some(window);
         self
     }
 }

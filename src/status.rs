@@ -84,6 +84,11 @@ impl CacheStatus {
         Self { outcome: Outcome::Hit { ttl_s }, detail: None }
     }
 
+    /// A response out of the store that is served although it is stale, and why.
+    pub(crate) fn stale(ttl_s: i64, why: &'static str) -> Self {
+        Self { outcome: Outcome::Hit { ttl_s }, detail: Some(why) }
+    }
+
     pub(crate) fn forwarded(reason: Forward, detail: Option<&'static str>) -> Self {
         Self { outcome: Outcome::Forwarded { reason, status: None, stored: false }, detail }
     }
@@ -133,7 +138,8 @@ impl CacheStatus {
         self
     }
 
-    /// The named reason why the cache was bypassed, or why the response was not stored.
+    /// The named reason why the cache was bypassed, why the response was not stored, or why a stale one was
+    /// served.
     #[must_use]
     pub fn detail(&self) -> Option<&'static str> {
         self.detail

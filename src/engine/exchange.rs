@@ -1,31 +1,34 @@
 //! The life of one request: look up, judge, serve; else call inside, decide, record.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
 use http::header::CONTENT_LENGTH;
-use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use http_body::Body;
 use tower::{Service, ServiceExt};
 
 use super::admission::Plan;
+use super::background::Background;
 use super::fence::Moment;
 use super::fill::{Fill, Filled};
 use super::judge::{Asked, Kept};
-use super::lookup::{At, Found, Lookup, selected};
+use super::lookup::{At, Lookup, selected};
+use super::refresh::{self, Refresh};
 use super::reply::{self, Finish, Want};
+use super::stale::Rescue;
 use super::validate::{self, Stripped};
+use super::verdict::{Verdict, judge_found};
 use super::{Engine, Route};
 use crate::body::{CacheBody, Recorder};
-use crate::cookies::Credentials;
 use crate::key::variant_key;
 use crate::overrides::CacheOverride;
 use crate::policy::Mode;
-use crate::rfc9111::reuse::request_takes_stale;
-use crate::rfc9111::{RequestDirectives, Reuse, reuse};
+use crate::rfc9111::RequestDirectives;
+use crate::rfc9111::stale::{Cause, is_failure};
 use crate::status::{CacheStatus, Forward};
 use crate::store::Store;
 use crate::stored::VariantIndex;
@@ -45,7 +48,10 @@ pub(crate) async fn exchange<St, S, B, RB>(
 ) -> Result<Response<CacheBody<RB>>, S::Error>
 where
     St: Store,
-    S: Service<Request<B>, Response = Response<RB>>,
+    S: Service<Request<B>, Response = Response<RB>> + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+    B: Send + 'static,
     RB: Body<Error: Send> + Send + 'static,
 {
     let (mut parts, body) = request.into_parts();
@@ -54,20 +60,22 @@ where
     let Lookup { found, index } = lookup;
     let (status, stale) = match judge_found(&engine, &route, &plan, &parts, &directives, found) {
         Verdict::Serve(response) => return Ok(response),
+        Verdict::ServeAndRefresh(response, at, early) => {
+            let refresh = Refresh { engine, route, plan, at, index, early };
+            refresh.begin(Request::from_parts(parts, body), &directives, inner);
+            return Ok(response);
+        }
         Verdict::Inside(status, stale) => (status, stale),
     };
-    // RFC 9111 5.2.1.7; RFC 9211 2: nothing is said about responses of the cache's own making
+    // RFC 9111 5.2.1.7
     if directives.only_if_cached {
-        engine.explain(&status);
-        let mut response = Response::new(CacheBody::stored(Default::default()));
-        *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
-        response.extensions_mut().insert(status);
-        return Ok(response);
+        return Ok(gateway_timeout(&engine, status));
     }
     let bypassed = status.forward() == Some(Forward::Bypass);
     count(if bypassed { &engine.counters.bypassed } else { &engine.counters.misses });
 
     let asked = Asked::of(&plan, &parts, engine.store.now_ms());
+    let rescue = stale.as_ref().map(|at| Rescue::new(at, &asked, &directives, at.validity()));
     let client = Stripped::take(&mut parts, stale.as_ref(), engine.is_unstorable(&plan.base));
     let miss = Miss {
         moment: engine.fence.moment(),
@@ -79,64 +87,67 @@ where
         stale,
         status,
     };
-    let response = inner.oneshot(Request::from_parts(parts, body)).await?;
-    Ok(miss.answer(engine, route, plan, response).await)
+    let call = inner.oneshot(Request::from_parts(parts, body));
+    let Some(rescue) = rescue else {
+        return Ok(miss.answer(engine, route, plan, call.await?).await);
+    };
+    let outcome = match in_time(&engine, &route, &rescue, call).await {
+        Ok(outcome) => outcome,
+        Err(call) => match rescue.serve(&engine, &route, &plan, Cause::Timeout) {
+            Some(response) => {
+                refresh::go_on(engine, route, plan, miss, call);
+                return Ok(response);
+            }
+            None => call.await,
+        },
+    };
+    match outcome {
+        Ok(response) if is_failure(response.status()) => {
+            match rescue.serve(&engine, &route, &plan, Cause::ErrorStatus) {
+                Some(stale) => Ok(stale),
+                None => Ok(miss.answer(engine, route, plan, response).await),
+            }
+        }
+        Ok(response) => Ok(miss.answer(engine, route, plan, response).await),
+        Err(error) => match rescue.serve(&engine, &route, &plan, Cause::Error) {
+            Some(stale) => Ok(stale),
+            // RFC 9111 5.2.2.2; in safe mode the error itself says more to the application
+            None if route.policy.mode == Mode::Strict && rescue.must_be_validated(&route) => {
+                let status = CacheStatus::forwarded(Forward::Stale, Some("must-revalidate"));
+                Ok(gateway_timeout(&engine, status))
+            }
+            None => Err(error),
+        },
+    }
 }
 
-/// What becomes of what a lookup found.
-enum Verdict<RB> {
-    Serve(Response<CacheBody<RB>>),
-    /// With a stored response that may be validated.
-    Inside(CacheStatus, Option<At>),
+/// A 504 of the cache's own making. RFC 9211 2: it does not say what the cache did.
+fn gateway_timeout<St: Store, RB>(
+    engine: &Engine<St>,
+    status: CacheStatus,
+) -> Response<CacheBody<RB>> {
+    engine.explain(&status);
+    let mut response = Response::new(CacheBody::stored(Default::default()));
+    *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
+    response.extensions_mut().insert(status);
+    response
 }
 
-fn judge_found<St: Store, RB>(
+/// The handler's answer, or the call itself where it takes longer than it may while there is something
+/// stale to serve.
+async fn in_time<St: Store, F: Future>(
     engine: &Engine<St>,
     route: &Route,
-    plan: &Plan,
-    request: &Parts,
-    directives: &RequestDirectives,
-    found: Found,
-) -> Verdict<RB> {
-    let inside = |forward, detail, stale| {
-        // whoever carries credentials would have been served only what is for everyone
-        let status = match plan.credentials {
-            Credentials::None => CacheStatus::forwarded(forward, detail),
-            credentials => CacheStatus::forwarded(Forward::Bypass, Some(credentials.as_str())),
-        };
-        Verdict::Inside(status, stale)
-    };
-    let at = match found {
-        Found::Nothing(forward, detail) => return inside(forward, detail, None),
-        Found::Response(at) => at,
-    };
-    let now_ms = engine.store.now_ms();
-    let head = &at.response.head;
-    // RFC 9111 5.2.1 leaves it to the cache: in safe mode clients cannot drive load
-    let obeyed = (route.policy.mode == Mode::Strict).then_some(directives);
-    let reused = reuse(head, &request.headers, plan.credentials, obeyed, now_ms);
-    let taken_stale = || {
-        let forbidden = route.directives(&head.headers).forbids_stale();
-        !forbidden && obeyed.is_some_and(|wanted| request_takes_stale(head, wanted, now_ms))
-    };
-    match reused {
-        Reuse::Stale if taken_stale() => {}
-        Reuse::Fresh => {}
-        Reuse::Stale => return inside(Forward::Stale, None, Some(at)),
-        Reuse::RequestWants => return inside(Forward::Request, None, Some(at)),
-        Reuse::VaryMiss => return inside(Forward::VaryMiss, None, None),
-        Reuse::NotShared => return inside(Forward::Bypass, None, None),
-    }
-    match Want::of(request, head, at.response.body.len(), now_ms) {
-        Want::Inside => inside(Forward::Request, Some("precondition"), None),
-        want => {
-            count(&engine.counters.hits);
-            let status = reply::hit(head, now_ms);
-            engine.explain(&status);
-            let key = &plan.base;
-            Verdict::Serve(reply::serve(route, key, at.response, &want, request, status, now_ms))
-        }
-    }
+    rescue: &Rescue,
+    call: F,
+) -> Result<F::Output, Pin<Box<F>>> {
+    let limit = route.policy.handler_timeout.filter(|_| {
+        let now_ms = engine.store.now_ms();
+        Background::is_possible() && rescue.may_serve(route, Cause::Timeout, now_ms)
+    });
+    let Some(limit) = limit else { return Ok(call.await) };
+    let mut call = Box::pin(call);
+    tokio::time::timeout(limit, &mut call).await.map_err(|_| call)
 }
 
 /// A request that has gone inside, and what was known before it did.
@@ -155,7 +166,7 @@ pub(super) struct Miss {
 }
 
 impl Miss {
-    async fn answer<St, RB>(
+    pub(super) async fn answer<St, RB>(
         mut self,
         engine: Arc<Engine<St>>,
         route: Arc<Route>,

@@ -1,17 +1,23 @@
 //! The only place that sees HTTP rules and storage together. Read `exchange` first.
 
 mod admission;
+mod background;
 mod bounded;
 mod exchange;
 mod fence;
 mod fill;
+#[allow(dead_code)]
+mod flight;
 mod invalidate;
 mod judge;
 mod lookup;
 mod pending;
+mod refresh;
 mod reply;
 mod search;
+mod stale;
 mod validate;
+mod verdict;
 mod write;
 
 use std::fmt;
@@ -53,6 +59,10 @@ pub(crate) struct Engine<St> {
     pub(crate) reasons: Reasons,
     pending: pending::Pending,
     fence: fence::Fence,
+    /// Requests inside, by what they ask about.
+    flights: flight::Flights,
+    /// Work behind responses.
+    background: background::Background,
     /// Variant indexes seen, by the hash of their target's key.
     indexes: Cache<[u8; 16], Arc<VariantIndex>>,
     /// What is known of paths' `No-Vary-Search`, by the hash of their index's key.
@@ -78,6 +88,8 @@ pub(crate) struct Route {
     pub(crate) store_timeout: Duration,
     /// The most bytes of responses waiting to be written.
     pub(crate) queue_bytes: usize,
+    /// The most validations under way in the background.
+    pub(crate) max_refreshes: usize,
     pub(crate) status_field: StatusField,
     pub(crate) age_field: bool,
 }
@@ -90,6 +102,8 @@ impl<St: Store> Engine<St> {
             reasons: Reasons::default(),
             pending: pending::Pending::default(),
             fence: fence::Fence::default(),
+            flights: flight::Flights::default(),
+            background: background::Background::default(),
             indexes: Cache::new(KNOWN_INDEXES),
             searches: Cache::builder().max_capacity(KNOWN_INDEXES).time_to_live(RULES_FOR).build(),
             fills: Cache::builder()
@@ -114,7 +128,11 @@ impl<St: Store> Engine<St> {
             let stored = status.is_stored();
             tracing::debug!(fwd = forward.as_str(), reason, stored, "request went inside");
         } else {
-            tracing::trace!(ttl = status.ttl_secs(), "request answered out of the store");
+            let (ttl, reason) = (status.ttl_secs(), status.detail());
+            if let Some(reason) = reason {
+                self.reasons.count(reason);
+            }
+            tracing::trace!(ttl, reason, "request answered out of the store");
         }
     }
 
@@ -145,8 +163,10 @@ impl<St: Store> Engine<St> {
         self.unstorable.invalidate(&base.hash());
     }
 
-    /// Waits until everything that was handed to the store before has been written or has failed.
+    /// Waits until everything that has begun in the background and was handed to the store before has been
+    /// written or has failed.
     pub(crate) async fn flush(&self) -> Result<(), StoreError> {
+        self.background.settled().await;
         self.pending.settled().await;
         self.store.flush().await
     }
@@ -187,6 +207,7 @@ impl Default for Route {
             targeted: CachePolicy::new().targeted_names(),
             store_timeout: Duration::from_millis(250),
             queue_bytes: 64 << 20,
+            max_refreshes: 64,
             status_field: StatusField::On,
             age_field: true,
         }

@@ -14,10 +14,10 @@ use super::exchange::Miss;
 use super::judge::{Asked, expires_ms, has_validator};
 use super::lookup::At;
 use super::reply::{self, Want};
-use super::{Engine, Route};
+use super::{Engine, Route, stale};
 use crate::body::CacheBody;
 use crate::key::KeyRange;
-use crate::overrides::CacheOverride;
+use crate::overrides::{CacheOverride, STALE_FIELD};
 use crate::policy::Mode;
 use crate::rfc9111::fields::update_fields;
 use crate::rfc9111::freshness::initial_age_ms;
@@ -29,7 +29,7 @@ use crate::tag::LogPosition;
 
 /// Fields that the handler does not see while the cache fills or validates: they are evaluated
 /// against the stored response.
-const CONDITIONS: [HeaderName; 4] = [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE, RANGE];
+pub(super) const CONDITIONS: [HeaderName; 4] = [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE, RANGE];
 
 /// A client's conditions, taken off its request.
 pub(super) struct Stripped {
@@ -146,6 +146,7 @@ fn stored_by_update(route: &Route, fields: &HeaderMap) -> HeaderMap {
     if route.policy.mode == Mode::Safe {
         fields.remove(SET_COOKIE);
     }
+    fields.remove(STALE_FIELD);
     fields
 }
 
@@ -227,7 +228,8 @@ fn update<St: Store>(
         Ok(storable) => {
             let lifetime_ms = u64::try_from(storable.lifetime.as_millis()).unwrap_or(u64::MAX);
             let until_ms = received_ms.saturating_add(lifetime_ms);
-            head.fresh_until_ms = until_ms.saturating_sub(head.initial_age_ms);
+            let until_ms = until_ms.saturating_sub(head.initial_age_ms);
+            head.fresh_until_ms = route.jittered(until_ms, received_ms);
             head.shared = storable.shared;
         }
         Err(_) => head.fresh_until_ms = received_ms,
@@ -236,6 +238,7 @@ fn update<St: Store>(
         head.vary = select(&names, &asked.headers);
     }
     head.headers = headers;
+    stale::renew(&mut head.headers, overrides);
     match decided {
         Ok(_) => engine.freshen(route, miss, at, head.clone()),
         // what may not be stored any more is not kept
@@ -251,7 +254,7 @@ impl<St: Store> Engine<St> {
     /// Replaces the head of a stored response, visibly at once, unless it has been invalidated since the
     /// request went inside.
     fn freshen(self: &Arc<Self>, route: &Route, miss: &Miss, at: &At, head: StoredHead) {
-        let expires_ms = expires_ms(&head);
+        let expires_ms = expires_ms(route, &head);
         let (key, old) = (at.key.clone(), Arc::clone(&at.response.head));
         let update = HeadUpdate { key, old, new: Arc::new(head), expires_ms };
         if self.is_unfilled_since(&update.key, miss.fills) {

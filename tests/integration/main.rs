@@ -12,6 +12,7 @@ mod outage;
 mod processes;
 mod search;
 mod servers;
+mod stale;
 mod streams;
 #[path = "../support/mod.rs"]
 mod support;
