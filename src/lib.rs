@@ -66,7 +66,7 @@ pub use handle::{CacheHandle, CacheStats};
 pub use key::{CacheKey, KeyBuilder, KeyRange, MAX_KEY_BYTES, TargetKey};
 pub use layer::CacheLayer;
 pub use overrides::CacheOverride;
-pub use policy::CachePolicy;
+pub use policy::{CachePolicy, Collapse};
 pub use rfc9111::NotStored;
 pub use service::CacheService;
 pub use status::{CacheStatus, Forward, StatusField};

@@ -16,6 +16,11 @@ const DEFAULT_MAX_BODY_BYTES: usize = 8 << 20;
 const LARGEST_MAX_BODY_BYTES: usize = 1 << 30;
 /// More would hardly leave a lifetime.
 const MAX_JITTER_PERCENT: u8 = 90;
+/// Longer than most handlers take, and shorter than most clients wait.
+const DEFAULT_COLLAPSE_WAIT: Duration = Duration::from_secs(5);
+const LONGEST_COLLAPSE_WAIT: Duration = Duration::from_secs(3600);
+const DEFAULT_UNSHAREABLE_FOR: Duration = Duration::from_secs(120);
+const LONGEST_UNSHAREABLE: Duration = Duration::from_secs(24 * 3600);
 /// What a policy's `ttl` applies to unless the policy says otherwise: complete answers and permanent
 /// redirects. An error page is stored only when it gives a lifetime itself, or by `statuses`.
 const DEFAULT_STATUSES: &[u16] = &[200, 203, 204, 301, 308];
@@ -59,6 +64,20 @@ pub struct CachePolicy {
     pub(crate) handler_timeout: Option<Duration>,
     pub(crate) early_refresh: Option<Beta>,
     pub(crate) ttl_jitter_percent: u8,
+    pub(crate) collapse: Collapse,
+    pub(crate) collapse_wait: Duration,
+    pub(crate) unshareable_for: Duration,
+}
+
+/// How far requests for the same thing at the same time go inside as one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Collapse {
+    /// Each goes inside.
+    Off,
+    /// One goes inside in each process, and the others wait for its response. The default.
+    #[default]
+    Process,
 }
 
 /// The factor of an early refresh, as the bits of an `f32`: a policy can be compared, floats cannot.
@@ -100,6 +119,9 @@ impl CachePolicy {
             handler_timeout: None,
             early_refresh: None,
             ttl_jitter_percent: 0,
+            collapse: Collapse::Process,
+            collapse_wait: DEFAULT_COLLAPSE_WAIT,
+            unshareable_for: DEFAULT_UNSHAREABLE_FOR,
         }
     }
 
@@ -228,13 +250,38 @@ impl CachePolicy {
         self
     }
 
+    /// Whether requests for the same thing at the same time go inside as one. Default:
+    /// [`Collapse::Process`].
+    #[must_use]
+    pub const fn collapse(mut self, collapse: Collapse) -> Self {
+        self.collapse = collapse;
+        self
+    }
+
+    /// The longest that a request waits for the response to another before it goes inside alone. At most an
+    /// hour. Default: 5 s.
+    #[must_use]
+    pub const fn collapse_wait(mut self, limit: Duration) -> Self {
+        self.collapse_wait = limit;
+        self
+    }
+
+    /// For how long nobody waits for the responses to a key, once one of them was not to be shared: private
+    /// pages never queue. At most a day. Default: 120 s.
+    #[must_use]
+    pub const fn unshareable_for(mut self, time: Duration) -> Self {
+        self.unshareable_for = time;
+        self
+    }
+
     /// Checks the policy.
     ///
     /// # Errors
     /// [`ConfigError`] naming the setting, its value and the rule:
     /// `ttl` over zero and at most ten years, `max_body_bytes` from 1 byte to 1 GiB, `statuses`
     /// final and neither 206 nor 304, `targeted` names of fields, the stale windows at most ten years,
-    /// `handler_timeout` over zero, `early_refresh` over 0 and at most 100, `ttl_jitter` at most 90.
+    /// `handler_timeout` over zero, `early_refresh` over 0 and at most 100, `ttl_jitter` at most 90,
+    /// `collapse_wait` at most an hour, `unshareable_for` at most a day.
     pub fn validate(&self) -> Result<(), ConfigError> {
         if let Some(ttl) = self.ttl {
             if ttl.is_zero() {
@@ -286,6 +333,14 @@ impl CachePolicy {
             let rule = "it is at most 90 percent";
             return Err(ConfigError::new("ttl_jitter", self.ttl_jitter_percent, rule));
         }
+        if self.collapse_wait > LONGEST_COLLAPSE_WAIT {
+            let value = format!("{:?}", self.collapse_wait);
+            return Err(ConfigError::new("collapse_wait", value, "it is at most an hour"));
+        }
+        if self.unshareable_for > LONGEST_UNSHAREABLE {
+            let value = format!("{:?}", self.unshareable_for);
+            return Err(ConfigError::new("unshareable_for", value, "it is at most a day"));
+        }
         Ok(())
     }
 
@@ -333,6 +388,8 @@ mod tests {
             (NEW.early_refresh(f32::NAN), "early_refresh", "NaN"),
             (NEW.early_refresh(f32::INFINITY), "early_refresh", "inf"),
             (NEW.ttl_jitter(91), "ttl_jitter", "91"),
+            (NEW.collapse_wait(Duration::MAX), "collapse_wait", "18446744073709551615"),
+            (NEW.unshareable_for(Duration::MAX), "unshareable_for", "18446744073709551615"),
         ];
         for (policy, setting, value) in cases {
             let error = policy.validate().unwrap_err();

@@ -43,6 +43,14 @@ counters! {
     refreshes_shed,
     /// Validations in the background that came to nothing: an error, a 500, 502, 503 or 504, or no answer in time.
     refresh_failures,
+    /// Requests answered by the response to another one that was inside at the same time.
+    collapsed,
+    /// Requests that went inside for those who might ask the same meanwhile.
+    flights,
+    /// Requests that waited for another one's response, and went inside because it was not to be shared.
+    flights_released,
+    /// Requests that waited for another one's response for too long, and went inside alone.
+    collapse_timeouts,
     /// Requests that went inside because nothing usable was stored.
     misses,
     /// Requests that the cache was told to leave alone.

@@ -125,9 +125,13 @@ mod tests {
         let began = tokio::time::Instant::now();
         let place = background.begin(9).unwrap();
         place.run(std::future::pending(), move || said.store(true, Ordering::SeqCst));
-        let settled = background.settled();
+        let settled = tokio::spawn({
+            let background = background.clone();
+            async move { background.settled().await }
+        });
+        tokio::task::yield_now().await;
         let later = background.begin(9);
-        settled.await;
+        settled.await.unwrap();
         assert!(later.is_some() && late.load(Ordering::SeqCst));
         assert_eq!(began.elapsed().as_secs(), 60);
     }

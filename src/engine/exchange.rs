@@ -13,8 +13,10 @@ use tower::{Service, ServiceExt};
 
 use super::admission::Plan;
 use super::background::Background;
+use super::collapse::{Collapsed, Collapsing, Queue};
 use super::fence::Moment;
 use super::fill::{Fill, Filled};
+use super::flight::Lead;
 use super::judge::{Asked, Kept};
 use super::lookup::{At, Lookup, selected};
 use super::refresh::{self, Refresh};
@@ -55,27 +57,45 @@ where
     RB: Body<Error: Send> + Send + 'static,
 {
     let (mut parts, body) = request.into_parts();
-    let lookup = engine.lookup(&route, &plan, &parts.headers).await;
     let directives = RequestDirectives::parse(&parts.headers);
-    let Lookup { found, index } = lookup;
-    let (status, stale) = match judge_found(&engine, &route, &plan, &parts, &directives, found) {
-        Verdict::Serve(response) => return Ok(response),
-        Verdict::ServeAndRefresh(response, at, early) => {
-            let refresh = Refresh { engine, route, plan, at, index, early };
-            refresh.begin(Request::from_parts(parts, body), &directives, inner);
-            return Ok(response);
+    let mut queue = Queue::default();
+    let (status, stale, index, rescue, lead) = loop {
+        queue.looks(&engine);
+        let Lookup { found, index } = engine.lookup(&route, &plan, &parts.headers).await;
+        let verdict = judge_found(&engine, &route, &plan, &parts, &directives, found);
+        let (mut status, stale) = match verdict {
+            Verdict::Serve(response) => return Ok(response),
+            Verdict::ServeAndRefresh(response, at, early) => {
+                let refresh = Refresh { engine, route, plan, at, index, early };
+                refresh.begin(Request::from_parts(parts, body), &directives, inner);
+                return Ok(response);
+            }
+            Verdict::Inside(status, stale) => (status, stale),
+        };
+        // RFC 9111 5.2.1.7
+        if directives.only_if_cached {
+            return Ok(gateway_timeout(&engine, status));
         }
-        Verdict::Inside(status, stale) => (status, stale),
+        let rescue = stale.as_ref().map(|at| Rescue::new(at, &parts, &directives, at.validity()));
+        let collapsing = Collapsing {
+            engine: &engine,
+            route: &route,
+            plan: &plan,
+            request: &parts,
+            directives: &directives,
+            index: index.as_deref(),
+            rescue: rescue.as_ref(),
+        };
+        match collapsing.join(&mut status, &mut queue).await {
+            Collapsed::Answer(response) => return Ok(response),
+            Collapsed::Again => {}
+            Collapsed::Inside(lead) => break (status, stale, index, rescue, lead),
+        }
     };
-    // RFC 9111 5.2.1.7
-    if directives.only_if_cached {
-        return Ok(gateway_timeout(&engine, status));
-    }
     let bypassed = status.forward() == Some(Forward::Bypass);
     count(if bypassed { &engine.counters.bypassed } else { &engine.counters.misses });
 
     let asked = Asked::of(&plan, &parts, engine.store.now_ms());
-    let rescue = stale.as_ref().map(|at| Rescue::new(at, &asked, &directives, at.validity()));
     let client = Stripped::take(&mut parts, stale.as_ref(), engine.is_unstorable(&plan.base));
     let miss = Miss {
         moment: engine.fence.moment(),
@@ -86,6 +106,7 @@ where
         index,
         stale,
         status,
+        lead,
     };
     let call = inner.oneshot(Request::from_parts(parts, body));
     let Some(rescue) = rescue else {
@@ -104,20 +125,26 @@ where
     match outcome {
         Ok(response) if is_failure(response.status()) => {
             match rescue.serve(&engine, &route, &plan, Cause::ErrorStatus) {
-                Some(stale) => Ok(stale),
+                Some(stale) => {
+                    miss.fail(Cause::ErrorStatus);
+                    Ok(stale)
+                }
                 None => Ok(miss.answer(engine, route, plan, response).await),
             }
         }
         Ok(response) => Ok(miss.answer(engine, route, plan, response).await),
-        Err(error) => match rescue.serve(&engine, &route, &plan, Cause::Error) {
-            Some(stale) => Ok(stale),
-            // RFC 9111 5.2.2.2; in safe mode the error itself says more to the application
-            None if route.policy.mode == Mode::Strict && rescue.must_be_validated(&route) => {
-                let status = CacheStatus::forwarded(Forward::Stale, Some("must-revalidate"));
-                Ok(gateway_timeout(&engine, status))
+        Err(error) => {
+            miss.fail(Cause::Error);
+            match rescue.serve(&engine, &route, &plan, Cause::Error) {
+                Some(stale) => Ok(stale),
+                // RFC 9111 5.2.2.2; in safe mode the error itself says more to the application
+                None if route.policy.mode == Mode::Strict && rescue.must_be_validated(&route) => {
+                    let status = CacheStatus::forwarded(Forward::Stale, Some("must-revalidate"));
+                    Ok(gateway_timeout(&engine, status))
+                }
+                None => Err(error),
             }
-            None => Err(error),
-        },
+        }
     }
 }
 
@@ -163,9 +190,18 @@ pub(super) struct Miss {
     /// The stored response that the handler was asked to validate, or that is simply out of date.
     pub(super) stale: Option<At>,
     pub(super) status: CacheStatus,
+    /// Others wait for the response.
+    pub(super) lead: Option<Lead>,
 }
 
 impl Miss {
+    /// The inner service failed, in this way.
+    pub(super) fn fail(self, cause: Cause) {
+        if let Some(lead) = self.lead {
+            lead.fail(cause);
+        }
+    }
+
     pub(super) async fn answer<St, RB>(
         mut self,
         engine: Arc<Engine<St>>,
@@ -225,6 +261,12 @@ impl Miss {
                 if parts.status.is_success() && UNSTORABLE.contains(&reason) {
                     engine.remember_unstorable(&plan.base);
                 }
+                match self.lead.take() {
+                    // the next answer may be a better one
+                    Some(lead) if parts.status.is_server_error() => lead.release(),
+                    Some(lead) => lead.refuse(),
+                    None => {}
+                }
                 self.status.detail.get_or_insert(reason);
                 engine.explain(&self.status);
                 let unchanged = self.client.as_ref().is_some_and(|c| c.has(&parts, received_ms));
@@ -243,8 +285,10 @@ impl Miss {
         if declared.is_some_and(|declared: u64| declared > limit as u64) {
             engine.remember_unstorable(&plan.base);
         }
+        let lead = self.lead.take();
+        let lead = lead.and_then(|lead| lead.if_shareable(&route, &kept.head, received_ms));
         let filled = Filled::default();
-        let fill = self.fill(Arc::clone(&engine), &route, &plan, kept, filled.clone());
+        let fill = self.fill(Arc::clone(&engine), &route, &plan, kept, filled.clone(), lead);
         let recorder = Recorder::new(Box::new(fill), limit, declared);
         let mut waiting = Some((body, recorder));
         // one poll, with the waker of whoever waits for this response
@@ -286,6 +330,7 @@ impl Miss {
         plan: &Plan,
         kept: Kept,
         filled: Filled,
+        lead: Option<Lead>,
     ) -> Fill<St> {
         let Kept { head, expires_ms, names } = kept;
         let (base, path) = plan.place(route, &head.headers);
@@ -303,7 +348,7 @@ impl Miss {
         };
         let (moment, queue_bytes) = (self.moment, route.queue_bytes);
         let base = plan.base.clone();
-        Fill { engine, base, key, head, indexes, expires_ms, moment, queue_bytes, filled }
+        Fill { engine, base, key, head, indexes, expires_ms, moment, queue_bytes, filled, lead }
     }
 }
 

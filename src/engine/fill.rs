@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::bounded::bounded;
 use super::fence::Moment;
+use super::flight::Lead;
 use super::pending::{Refused, Ticket};
 use super::{Engine, search};
 use crate::body::{Abandoned, Sink};
@@ -46,6 +47,8 @@ pub(super) struct Fill<St> {
     pub(super) queue_bytes: usize,
     /// Filled in when the response is stored.
     pub(super) filled: Filled,
+    /// Others wait for it.
+    pub(super) lead: Option<Lead>,
 }
 
 /// A response that has just been stored, for whoever recorded it.
@@ -60,8 +63,18 @@ impl Filled {
 
 impl<St: Store> Sink for Fill<St> {
     fn complete(self: Box<Self>, body: Bytes) -> bool {
-        let Self { engine, base, key, head, indexes, expires_ms, moment, queue_bytes, filled } =
-            *self;
+        let Self {
+            engine,
+            base,
+            key,
+            head,
+            indexes,
+            expires_ms,
+            moment,
+            queue_bytes,
+            filled,
+            lead,
+        } = *self;
         let mut entries = Vec::with_capacity(3);
         for (at, mut index) in indexes {
             let over = index.variants.len().saturating_sub(MAX_VARIANTS);
@@ -89,12 +102,18 @@ impl<St: Store> Sink for Fill<St> {
                 let counters = &engine.counters;
                 let full = refused == Refused::Full;
                 count(if full { &counters.shed } else { &counters.not_stored });
+                // overtaken by an invalidation, it is nobody else's: dropped, the next one leads
+                lead.filter(|_| full).map(Lead::release);
                 return false;
             }
         };
         engine.forget_unstorable(&base);
         engine.filled(&key);
-        let _ = filled.0.set(response);
+        let _ = filled.0.set(response.clone());
+        // visible by now to whoever looks for it
+        if let Some(lead) = lead {
+            lead.land(response);
+        }
         let store = engine.store.clone();
         engine.behind(ticket, async move { store.put_many(entries).await })
     }
@@ -103,6 +122,13 @@ impl<St: Store> Sink for Fill<St> {
         count(&self.engine.counters.abandoned);
         if why == Abandoned::TooLarge {
             self.engine.remember_unstorable(&self.base);
+        }
+        match why {
+            Abandoned::TooLarge | Abandoned::Trailers => {
+                self.lead.map(Lead::refuse);
+            }
+            // dropped, the next one leads
+            Abandoned::Dropped | Abandoned::Failed | Abandoned::WrongLength => {}
         }
         self.engine.reasons.count(why.as_str());
         tracing::debug!(reason = why.as_str(), key = ?self.key, "response not stored");

@@ -89,6 +89,8 @@ pub(super) struct Lead {
     flights: Flights,
     key: FlightKey,
     number: u64,
+    /// For how long nobody waits for responses that are not to be shared.
+    remember: Duration,
     state: watch::Sender<State>,
 }
 
@@ -116,6 +118,7 @@ impl Flights {
         key: &FlightKey,
         moment: Moment,
         may_lead: bool,
+        remember: Duration,
         clear: impl Fn(Moment) -> bool,
     ) -> Joined {
         let mut open = self.open();
@@ -130,7 +133,8 @@ impl Flights {
         let number = self.0.number.fetch_add(1, Ordering::Relaxed);
         let (sender, state) = watch::channel(State::Flying);
         open.insert(key.clone(), Open { number, moment, state });
-        Joined::Leads(Lead { flights: self.clone(), key: key.clone(), number, state: sender })
+        let (flights, key) = (self.clone(), key.clone());
+        Joined::Leads(Lead { flights, key, number, remember, state: sender })
     }
 
     /// The number of the last landing so far: to be asked before a lookup.
@@ -186,9 +190,9 @@ impl Lead {
         self.end(State::Released);
     }
 
-    /// The same, and so will the next ones be: for this long nobody waits for them.
-    pub(super) fn release_for(self, remember: Duration) {
-        if let Some(until) = Instant::now().checked_add(remember) {
+    /// The same, and the next ones will not be either: for a while nobody waits for them.
+    pub(super) fn refuse(self) {
+        if let Some(until) = Instant::now().checked_add(self.remember) {
             self.flights.0.unshareable.insert(self.key.clone(), until);
         }
         self.release();
@@ -217,5 +221,125 @@ impl Drop for Lead {
     fn drop(&mut self) {
         // the channel is closed after this, which wakes the followers
         self.leave();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::{HeaderMap, StatusCode};
+
+    use super::super::fence::Fence;
+    use super::*;
+    use crate::stored::StoredHead;
+    use crate::tag::LogPosition;
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    fn key(key: &'static str) -> FlightKey {
+        FlightKey { key: CacheKey::new(key), credentialed: false }
+    }
+
+    fn join(flights: &Flights, about: &FlightKey) -> Joined {
+        flights.join(about, Fence::default().moment(), true, LONG, |_| true)
+    }
+
+    fn lead(flights: &Flights, about: &FlightKey) -> Lead {
+        let Joined::Leads(lead) = join(flights, about) else { panic!("somebody leads already") };
+        lead
+    }
+
+    fn follow(flights: &Flights, about: &FlightKey) -> Follower {
+        let Joined::Follows(follower) = join(flights, about) else { panic!("nobody leads") };
+        follower
+    }
+
+    fn stored() -> StoredResponse {
+        let head = StoredHead {
+            status: StatusCode::OK,
+            headers: HeaderMap::new(),
+            requested_ms: 0,
+            received_ms: 0,
+            initial_age_ms: 0,
+            fresh_until_ms: 0,
+            gen_ms: 0,
+            shared: false,
+            vary: Vec::new(),
+            tags: Vec::new(),
+            position: LogPosition::default(),
+        };
+        StoredResponse { head: Arc::new(head), body: Bytes::from_static(b"x") }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn followers_learn_how_a_flight_ends_and_the_table_is_empty_then() {
+        let until = Instant::now() + LONG;
+        let flights = Flights::default();
+        let about = key("a");
+        let before = flights.landings();
+        let (leader, follower) = (lead(&flights, &about), follow(&flights, &about));
+        leader.land(stored());
+        assert!(matches!(follower.wait(until).await, Landing::Response(_)));
+        assert!(flights.landed_since(&about, before));
+        assert!(!flights.landed_since(&about, flights.landings()));
+        assert!(!flights.landed_since(&key("b"), before));
+
+        let (leader, follower) = (lead(&flights, &about), follow(&flights, &about));
+        leader.release();
+        assert!(matches!(follower.wait(until).await, Landing::Released));
+        assert!(!flights.is_unshareable(&about));
+
+        let (leader, follower) = (lead(&flights, &about), follow(&flights, &about));
+        leader.fail(Cause::Error);
+        assert!(matches!(follower.wait(until).await, Landing::Failed(Cause::Error)));
+
+        let (leader, follower) = (lead(&flights, &about), follow(&flights, &about));
+        drop(leader);
+        assert!(matches!(follower.wait(until).await, Landing::Vacant));
+
+        let (_leader, follower) = (lead(&flights, &about), follow(&flights, &about));
+        assert!(matches!(follower.wait(until).await, Landing::TooLong));
+        drop(_leader);
+        assert_eq!(flights.count(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_refused_is_remembered_for_its_time_or_until_the_next_landing() {
+        let flights = Flights::default();
+        let about = key("a");
+        lead(&flights, &about).refuse();
+        assert!(flights.is_unshareable(&about) && !flights.is_unshareable(&key("b")));
+        let with = FlightKey { credentialed: true, ..about.clone() };
+        assert!(!flights.is_unshareable(&with), "credentials fly by themselves");
+        tokio::time::advance(LONG).await;
+        assert!(!flights.is_unshareable(&about));
+        lead(&flights, &about).refuse();
+        lead(&flights, &about).land(stored());
+        assert!(!flights.is_unshareable(&about));
+    }
+
+    #[tokio::test]
+    async fn a_flight_that_began_before_an_invalidation_is_not_joined() {
+        let flights = Flights::default();
+        let about = key("a");
+        let old = lead(&flights, &about);
+        let join = flights.join(&about, Fence::default().moment(), true, LONG, |_| false);
+        let Joined::Leads(new) = join else { panic!("joins the old one") };
+        drop(old);
+        assert_eq!(flights.count(), 1, "the old one takes no other along");
+        assert!(matches!(self::join(&flights, &about), Joined::Follows(_)));
+        drop(new);
+        assert_eq!(flights.count(), 0);
+    }
+
+    #[tokio::test]
+    async fn who_may_not_lead_follows_or_goes_alone() {
+        let flights = Flights::default();
+        let about = key("a");
+        let moment = Fence::default().moment();
+        let join = || flights.join(&about, moment, false, LONG, |_| true);
+        assert!(matches!(join(), Joined::Nobody));
+        let _leader = lead(&flights, &about);
+        assert!(matches!(join(), Joined::Follows(_)));
     }
 }

@@ -3,10 +3,10 @@
 mod admission;
 mod background;
 mod bounded;
+mod collapse;
 mod exchange;
 mod fence;
 mod fill;
-#[allow(dead_code)]
 mod flight;
 mod invalidate;
 mod judge;
@@ -126,7 +126,14 @@ impl<St: Store> Engine<St> {
             let reason = status.detail().unwrap_or(forward.as_str());
             self.reasons.count(reason);
             let stored = status.is_stored();
-            tracing::debug!(fwd = forward.as_str(), reason, stored, "request went inside");
+            let collapsed = status.is_collapsed();
+            tracing::debug!(
+                fwd = forward.as_str(),
+                reason,
+                stored,
+                collapsed,
+                "request went inside"
+            );
         } else {
             let (ttl, reason) = (status.ttl_secs(), status.detail());
             if let Some(reason) = reason {

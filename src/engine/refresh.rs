@@ -17,7 +17,7 @@ use super::validate::{CONDITIONS, Stripped};
 use super::{Engine, Route};
 use crate::cookies::Credentials;
 use crate::rfc9111::RequestDirectives;
-use crate::rfc9111::stale::is_failure;
+use crate::rfc9111::stale::{Cause, is_failure};
 use crate::status::{CacheStatus, Forward};
 use crate::store::Store;
 use crate::stored::VariantIndex;
@@ -81,11 +81,12 @@ impl<St: Store> Refresh<St> {
             index: self.index,
             stale: Some(self.at),
             status: CacheStatus::forwarded(Forward::Stale, None),
+            lead: Some(lead),
         };
         let Self { route, plan, .. } = self;
         let call = inner.oneshot(Request::from_parts(parts, body));
         let late = late(&engine);
-        place.run(finish(engine, route, plan, miss, call, Some(lead)), late);
+        place.run(finish(engine, route, plan, miss, call), late);
     }
 
     /// The flight, unless one is on its way.
@@ -96,7 +97,8 @@ impl<St: Store> Refresh<St> {
         };
         let fence = &self.engine.fence;
         let clear = |moment| fence.is_clear(key.key.as_bytes(), moment);
-        match self.engine.flights.join(&key, fence.moment(), true, clear) {
+        let remember = self.route.policy.unshareable_for;
+        match self.engine.flights.join(&key, fence.moment(), true, remember, clear) {
             Joined::Leads(lead) => Some(lead),
             Joined::Follows(_) | Joined::Nobody => None,
         }
@@ -120,7 +122,7 @@ pub(super) fn go_on<St, F, RB, E>(
         return count(&engine.counters.refreshes_shed);
     };
     let late = late(&engine);
-    place.run(finish(engine, route, plan, miss, call, None), late);
+    place.run(finish(engine, route, plan, miss, call), late);
 }
 
 /// Waits for the handler and records its response, which nobody else reads.
@@ -130,20 +132,22 @@ async fn finish<St, F, RB, E>(
     plan: Plan,
     miss: Miss,
     call: F,
-    lead: Option<Lead>,
 ) where
     St: Store,
     F: Future<Output = Result<Response<RB>, E>> + Send + 'static,
     E: Send + 'static,
     RB: Body<Error: Send> + Send + 'static,
 {
-    match call.await {
+    let cause = match call.await {
         // what is stored is better than this
-        Ok(response) if is_failure(response.status()) => count(&engine.counters.refresh_failures),
-        Err(_) => count(&engine.counters.refresh_failures),
-        Ok(response) => miss.answer(engine, route, plan, response).await.into_body().record().await,
-    }
-    drop(lead);
+        Ok(response) if is_failure(response.status()) => Cause::ErrorStatus,
+        Err(_) => Cause::Error,
+        Ok(response) => {
+            return miss.answer(engine, route, plan, response).await.into_body().record().await;
+        }
+    };
+    count(&engine.counters.refresh_failures);
+    miss.fail(cause);
 }
 
 /// Counts a handler that did not answer in time.

@@ -9,7 +9,7 @@ use http::request::Parts;
 use http::{Request, Response};
 
 use super::admission::Plan;
-use super::judge::{Asked, MAX_LIFETIME};
+use super::judge::MAX_LIFETIME;
 use super::lookup::At;
 use super::reply::{self, Want};
 use super::{Engine, Route};
@@ -125,7 +125,7 @@ pub(super) struct Rescue {
 impl Rescue {
     pub(super) fn new(
         at: &At,
-        asked: &Asked,
+        asked: &Parts,
         directives: &RequestDirectives,
         validity: Validity,
     ) -> Self {

@@ -107,7 +107,7 @@ pub(super) fn revalidated<St, RB>(
     engine: &Arc<Engine<St>>,
     route: &Route,
     plan: &Plan,
-    miss: Miss,
+    mut miss: Miss,
     at: At,
     response: Response<RB>,
     received_ms: u64,
@@ -125,6 +125,13 @@ where
         engine.forget(KeyRange::only(&at.key));
         at.response.clone()
     };
+    // those who wait get it as it is now, unless something has been invalidated meanwhile
+    let clear = engine.fence.is_clear(at.key.as_bytes(), miss.moment);
+    if let Some(lead) = miss.lead.take().filter(|_| clear)
+        && let Some(lead) = lead.if_shareable(route, &updated.head, received_ms)
+    {
+        lead.land(updated.clone());
+    }
     let client = miss.client.as_ref().map(Stripped::request);
     let request = client.unwrap_or_else(|| Request::new(()).into_parts().0);
     let want = Want::of(&request, &updated.head, updated.body.len(), received_ms);

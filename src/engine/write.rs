@@ -80,8 +80,17 @@ where
             let alone = engine.fence.moment() == moment.after(own);
             let moment = if alone { moment.after(own) } else { moment };
             let fills = engine.fills_so_far();
-            let miss =
-                Miss { moment, fills, started, asked, client: None, index, stale: None, status };
+            let miss = Miss {
+                moment,
+                fills,
+                started,
+                asked,
+                client: None,
+                index,
+                stale: None,
+                status,
+                lead: None,
+            };
             Ok(miss.keep(engine, route, plan, response, received_ms).await)
         }
         _ => Ok(Finish::new(&route, status).apply(response)),

@@ -279,7 +279,7 @@ on_every_store! {
         assert_eq!(app.clone().oneshot(get("/", &[])).await.unwrap_err(), "broken");
     }
 
-    async fn without_permission_nothing_stale_is_served(kit: Kit) {
+    async fn nothing_stale_is_served_without_permission(kit: Kit) {
         let layer = kit.layer().with_policy(SAFE.handler_timeout(SECOND / 100));
         let (tell, told) = oneshot::channel();
         let steps = [stored("max-age=60"), Say(503, &[], "down"), Fail, Wait(told, &[FRESH], "new")];
