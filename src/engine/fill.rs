@@ -103,7 +103,9 @@ impl<St: Store> Sink for Fill<St> {
                 let full = refused == Refused::Full;
                 count(if full { &counters.shed } else { &counters.not_stored });
                 // overtaken by an invalidation, it is nobody else's: dropped, the next one leads
-                lead.filter(|_| full).map(Lead::release);
+                if let Some(lead) = lead.filter(|_| full) {
+                    lead.release();
+                }
                 return false;
             }
         };
@@ -125,7 +127,9 @@ impl<St: Store> Sink for Fill<St> {
         }
         match why {
             Abandoned::TooLarge | Abandoned::Trailers => {
-                self.lead.map(Lead::refuse);
+                if let Some(lead) = self.lead {
+                    lead.refuse();
+                }
             }
             // dropped, the next one leads
             Abandoned::Dropped | Abandoned::Failed | Abandoned::WrongLength => {}

@@ -105,8 +105,8 @@ fn stored(cache_control: &'static str) -> Step {
     Say(200, fields.leak(), "old")
 }
 
-fn settled(handle: CacheHandle<BoxStore>) -> impl Future<Output = ()> {
-    async move { handle.flush().await.expect("flushes") }
+async fn settled(handle: CacheHandle<BoxStore>) {
+    handle.flush().await.expect("flushes");
 }
 
 /// It is the stored response, with its true age, and says for how long it has been stale.
@@ -296,10 +296,10 @@ on_every_store! {
     }
 
     async fn what_a_response_forbids_nobody_permits(kit: Kit) {
-        let window = Some(600 * SECOND);
+        let window = 600 * SECOND;
         let overrides = CacheOverride::new()
-            .stale_while_revalidate(window.unwrap())
-            .stale_if_error(window.unwrap());
+            .stale_while_revalidate(window)
+            .stale_if_error(window);
         for (version, forbidding) in
             [(10, "must-revalidate"), (11, "proxy-revalidate"), (12, "no-cache"), (13, "s-maxage=60")]
         {
