@@ -1,7 +1,7 @@
 //! One test body for every store: in memory, boxed, and in a real database.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
@@ -183,4 +183,32 @@ where
         async move { Ok(response) }
     }));
     (service, calls)
+}
+
+/// Requests as the handler saw them.
+pub(crate) type Seen = Arc<Mutex<Vec<HeaderMap>>>;
+
+/// A handler that answers each call with the next of these responses, the last one for ever.
+pub(crate) fn scripted(
+    layer: &CacheLayer<BoxStore>,
+    script: Vec<(u16, Vec<(&'static str, &'static str)>, &'static str)>,
+) -> (
+    impl Service<
+        Request<()>,
+        Response = Response<CacheBody<Full<Bytes>>>,
+        Error = std::convert::Infallible,
+    > + Clone
+    + use<>,
+    Seen,
+) {
+    let seen = Seen::default();
+    let record = seen.clone();
+    let service = layer.layer(tower::service_fn(move |request: Request<()>| {
+        let mut calls = record.lock().unwrap();
+        let (status, fields, body) = &script[calls.len().min(script.len() - 1)];
+        calls.push(request.headers().clone());
+        let response = response(*status, fields, body);
+        async move { Ok(response) }
+    }));
+    (service, seen)
 }
