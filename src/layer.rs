@@ -100,10 +100,12 @@ impl<St: Store> CacheLayer<St> {
     }
 
     /// The longest that a request waits for the store before it goes inside; zero means not at all,
-    /// which only a store in memory can meet. Default: 250 ms.
+    /// which only a store in memory can meet. After five lookups in a row that failed or took longer,
+    /// requests go inside without asking the store, until one that nobody waits for is answered in time.
+    /// Default: 250 ms.
     #[must_use]
     pub fn store_timeout(mut self, store_timeout: Duration) -> Self {
-        self.edit().store_timeout = store_timeout;
+        self.edit().set_store_timeout(store_timeout);
         self
     }
 

@@ -49,6 +49,13 @@ counters! {
     variants_evicted,
     /// Lookups that failed or took too long.
     lookup_errors,
+    /// Lookups that were not made because those before them had failed: the breaker was open.
+    lookups_skipped,
+    /// Times that the breaker opened: requests went inside without asking the store. While this is more
+    /// than `breaker_closed`, they still do, on one of the routes at least.
+    breaker_opened,
+    /// Times that the breaker closed: the store was asked again.
+    breaker_closed,
     /// Writes that failed or took too long.
     write_errors,
     /// Invalidations by unsafe methods and by the handle.

@@ -2,6 +2,7 @@
 //! target varies on.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::{HeaderMap, HeaderName};
 
@@ -14,11 +15,14 @@ use crate::rfc9111::freshness::date_ms;
 use crate::status::Forward;
 use crate::store::{Store, StoreError};
 use crate::stored::{Stored, StoredResponse, VariantIndex};
+use crate::tag::Validity;
 use crate::telemetry::count;
 
 /// What a lookup found.
 pub(super) struct Lookup {
     pub(super) found: Found,
+    /// What the log says about the response that was found.
+    pub(super) validity: Validity,
     /// What the target is known to vary on.
     pub(super) index: Option<Arc<VariantIndex>>,
 }
@@ -39,18 +43,59 @@ pub(super) struct At {
 impl<St: Store> Engine<St> {
     /// Finds what is stored for a request, for no longer than the route allows.
     pub(super) async fn lookup(&self, route: &Route, plan: &Plan, request: &HeaderMap) -> Lookup {
-        match bounded(route.store_timeout, self.find(route, plan, request)).await {
+        let may_look = self.may_look(route, &plan.base);
+        match bounded(route.store_timeout, self.find_judged(route, plan, request)).await {
             Ok(lookup) => lookup,
+            Err(_) if !may_look => {
+                count(&self.counters.lookups_skipped);
+                let found = Found::Nothing(Forward::Miss, Some("breaker-open"));
+                let index = self.indexes.get(&plan.base.hash());
+                Lookup { found, validity: Validity::Valid, index }
+            }
             Err(error) => {
                 count(&self.counters.lookup_errors);
+                self.lookup_failed(route, &error);
                 if let Some(suppressed) = self.lookup_warning.pass() {
                     let reason = error.as_str();
                     tracing::warn!(%error, reason, suppressed, "lookup failed, the handler answers");
                 }
                 let found = Found::Nothing(Forward::Miss, Some("store-error"));
-                Lookup { found, index: self.indexes.get(&plan.base.hash()) }
+                let index = self.indexes.get(&plan.base.hash());
+                Lookup { found, validity: Validity::Valid, index }
             }
         }
+    }
+
+    /// What is stored for a request, and whether it still holds.
+    async fn find_judged(
+        &self,
+        route: &Route,
+        plan: &Plan,
+        request: &HeaderMap,
+    ) -> Result<Lookup, StoreError> {
+        let began = Instant::now();
+        let mut lookup = self.find(route, plan, request).await?;
+        if let Found::Response(at) = &lookup.found {
+            // what waits to be written cannot be judged without the log
+            if route.breaker.is_open() {
+                return Err(StoreError::Unavailable);
+            }
+            lookup.validity = self.judged(&at.key, &at.response, began).await?;
+        }
+        Ok(lookup)
+    }
+
+    /// What the log says about a response, seen no earlier than `since` or than the store allows for
+    /// what it has in memory.
+    pub(super) async fn judged(
+        &self,
+        key: &CacheKey,
+        response: &StoredResponse,
+        since: Instant,
+    ) -> Result<Validity, StoreError> {
+        let at_most = self.store.max_staleness().max(since.elapsed());
+        self.store.catch_up(key, &response.head, at_most).await?;
+        self.store.validity(key, &response.head).await
     }
 
     /// By the whole query, or by what the path's responses say of it.
@@ -61,12 +106,12 @@ impl<St: Store> Engine<St> {
         request: &HeaderMap,
     ) -> Result<Lookup, StoreError> {
         let Some(search) = plan.search.as_ref().map(|search| &search.index) else {
-            return Ok(self.look(&plan.base, request, None).await?.0);
+            return Ok(self.look(route, &plan.base, request, None).await?.0);
         };
         if let Some(rule) = self.searches.get(&search.hash()) {
             return self.look_by(route, plan, request, rule).await;
         }
-        let (lookup, index) = self.look(&plan.base, request, Some(search)).await?;
+        let (lookup, index) = self.look(route, &plan.base, request, Some(search)).await?;
         let rule = search::rule_of(index.as_ref());
         self.learn_rule(search, rule.clone());
         match rule {
@@ -83,7 +128,7 @@ impl<St: Store> Engine<St> {
         rule: search::Rule,
     ) -> Result<Lookup, StoreError> {
         let key = rule.as_ref().map_or_else(|| plan.base.clone(), |rule| plan.key_by(route, rule));
-        let mut lookup = self.look(&key, request, None).await?.0;
+        let mut lookup = self.look(route, &key, request, None).await?.0;
         if let Found::Response(at) = &lookup.found
             && !plan.is_meant(rule.as_deref(), &at.response)
         {
@@ -95,6 +140,7 @@ impl<St: Store> Engine<St> {
     /// Looks one key up, and another beside it in the same call.
     async fn look(
         &self,
+        route: &Route,
         base: &CacheKey,
         request: &HeaderMap,
         beside: Option<&CacheKey>,
@@ -103,7 +149,7 @@ impl<St: Store> Engine<St> {
         let of_index = |index: &VariantIndex| variant_of(base, index, request);
         let guess = known.as_deref().map(of_index);
         let keys = [Some(base.clone()), guess.clone(), beside.cloned()];
-        let mut found = self.fetch(keys.into_iter().flatten().collect()).await?.into_iter();
+        let mut found = self.fetch(route, keys.into_iter().flatten().collect()).await?.into_iter();
         let at_base = found.next().flatten();
         let at_variant = guess.as_ref().and_then(|_| found.next()).flatten();
         let at_beside = found.next().flatten();
@@ -120,7 +166,7 @@ impl<St: Store> Engine<St> {
             Some(Stored::Variants(seen)) => {
                 if known.as_ref().is_none_or(|known| known.names != seen.names) {
                     let key = of_index(&seen);
-                    let again = self.fetch(vec![key.clone()]).await?.pop().flatten();
+                    let again = self.fetch(route, vec![key.clone()]).await?.pop().flatten();
                     second = usable(Some(key), again, request);
                 }
                 if known.as_ref() != Some(&seen) {
@@ -136,20 +182,27 @@ impl<St: Store> Engine<St> {
             (varies, date_ms(&head.headers, head.received_ms), head.received_ms)
         });
         let found = newest.map_or(Found::Nothing(nothing, None), Found::Response);
-        Ok((Lookup { found, index }, at_beside))
+        Ok((Lookup { found, validity: Validity::Valid, index }, at_beside))
     }
 
     /// Asks what is on its way to the store first, then the store.
-    async fn fetch(&self, keys: Vec<CacheKey>) -> Result<Vec<Option<Stored>>, StoreError> {
+    async fn fetch(
+        &self,
+        route: &Route,
+        keys: Vec<CacheKey>,
+    ) -> Result<Vec<Option<Stored>>, StoreError> {
         let now_ms = self.store.now_ms();
         let mut found: Vec<_> = keys.iter().map(|key| self.pending.find(key, now_ms)).collect();
         if found.iter().all(Option::is_some) {
             return Ok(found);
         }
-        let stored = self.store.get_many(keys.clone()).await?;
-        for ((found, stored), key) in found.iter_mut().zip(stored).zip(&keys) {
-            // what is being removed is gone already
-            if found.is_none() && !self.fence.is_removing(key.as_bytes()) {
+        if route.breaker.is_open() {
+            return Err(StoreError::Unavailable);
+        }
+        let stored = self.store.get_many(keys).await?;
+        route.breaker.succeeded();
+        for (found, stored) in found.iter_mut().zip(stored) {
+            if found.is_none() {
                 *found = stored;
             }
         }

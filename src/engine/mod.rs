@@ -2,9 +2,10 @@
 
 mod admission;
 mod bounded;
+mod breaker;
 mod exchange;
-mod fence;
 mod fill;
+mod inspect;
 mod invalidate;
 mod judge;
 mod lookup;
@@ -25,6 +26,7 @@ use moka::sync::Cache;
 
 pub(crate) use admission::{Admission, admit};
 pub(crate) use exchange::exchange;
+pub use inspect::Inspected;
 pub(crate) use reply::Finish;
 pub(crate) use write::write_through;
 
@@ -49,10 +51,9 @@ const RULES_FOR: Duration = Duration::from_secs(60);
 /// What all clones of a layer share.
 pub(crate) struct Engine<St> {
     pub(crate) store: St,
-    pub(crate) counters: Counters,
+    pub(crate) counters: Arc<Counters>,
     pub(crate) reasons: Reasons,
     pending: pending::Pending,
-    fence: fence::Fence,
     /// Variant indexes seen, by the hash of their target's key.
     indexes: Cache<[u8; 16], Arc<VariantIndex>>,
     /// What is known of paths' `No-Vary-Search`, by the hash of their index's key.
@@ -76,6 +77,8 @@ pub(crate) struct Route {
     targeted: Vec<HeaderName>,
     /// The longest that a request waits for the store.
     pub(crate) store_timeout: Duration,
+    /// Shared by the clones that wait as long.
+    breaker: Arc<breaker::Breaker>,
     /// The most bytes of responses waiting to be written.
     pub(crate) queue_bytes: usize,
     pub(crate) status_field: StatusField,
@@ -86,10 +89,9 @@ impl<St: Store> Engine<St> {
     pub(crate) fn new(store: St) -> Self {
         Self {
             store,
-            counters: Counters::default(),
+            counters: Arc::default(),
             reasons: Reasons::default(),
             pending: pending::Pending::default(),
-            fence: fence::Fence::default(),
             indexes: Cache::new(KNOWN_INDEXES),
             searches: Cache::builder().max_capacity(KNOWN_INDEXES).time_to_live(RULES_FOR).build(),
             fills: Cache::builder()
@@ -158,6 +160,14 @@ impl Route {
         self.policy = policy;
     }
 
+    /// A wait of its own, with a breaker of its own: what is too slow for one route may do for another.
+    pub(crate) fn set_store_timeout(&mut self, store_timeout: Duration) {
+        if self.store_timeout != store_timeout {
+            self.store_timeout = store_timeout;
+            self.breaker = Arc::default();
+        }
+    }
+
     /// What a response says about caching: a targeted field, else `Cache-Control` (RFC 9213 2.2).
     fn directives(&self, response: &HeaderMap) -> ResponseDirectives {
         let targeted = targeted_directives(&self.targeted, response);
@@ -186,6 +196,7 @@ impl Default for Route {
             policy: CachePolicy::new(),
             targeted: CachePolicy::new().targeted_names(),
             store_timeout: Duration::from_millis(250),
+            breaker: Arc::default(),
             queue_bytes: 64 << 20,
             status_field: StatusField::On,
             age_field: true,

@@ -72,7 +72,8 @@ async fn a_hanging_server_costs_one_timeout_and_then_nothing() {
     }
     // one wait is 250 ms; a loaded machine gets room, a second wait for the same request would not
     assert!(slowest < Duration::from_secs(2), "{slowest:?}");
-    assert!(handle.counts().lookup_errors >= 40);
+    let counts = handle.counts();
+    assert!(counts.lookup_errors + counts.lookups_skipped >= 40, "{counts:?}");
 
     server.cont();
     let deadline = Instant::now() + Duration::from_secs(30);

@@ -38,11 +38,55 @@ pub async fn database() -> TestDatabase {
 ///
 /// If the server does not start.
 pub async fn own_server(engine: Option<&str>) -> OwnServer {
-    let engine = engine.map_or_else(
-        || std::env::var("TEST_ENGINE").unwrap_or_else(|_| "mariadb".to_owned()),
-        str::to_owned,
-    );
-    blocking(move || OwnServer::start(&engine)).await.unwrap_or_else(|e| panic!("{e}"))
+    let engine = engine.map_or_else(default_engine, str::to_owned);
+    blocking(move || OwnServer::start(script(), &engine)).await.unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// A private server whose directory is on a disk of its own of so many megabytes: a tmpfs in a mount
+/// namespace of the server's, which goes with it. `None` where this machine lets nobody mount one.
+///
+/// # Panics
+///
+/// If the server does not start.
+pub async fn server_on_a_small_disk(megabytes: u32) -> Option<OwnServer> {
+    blocking(move || {
+        let disk = std::env::temp_dir().join(format!("tmc-disk.{}", std::process::id()));
+        std::fs::create_dir_all(&disk).expect("a directory to mount on");
+        let mount = format!("mount -t tmpfs -o size={megabytes}m tmpfs \"$TMPDIR\" && exec \"$@\"");
+        let within = |namespace: &[&str], run: &str| {
+            let mut command = Command::new("unshare");
+            command.args(namespace).args(["sh", "-c", &mount, "sh", run]).env("TMPDIR", &disk);
+            command
+        };
+        let namespaces: [&[&str]; 2] = [&["--mount"], &["--user", "--map-root-user", "--mount"]];
+        let mounts = |namespace: &&&[&str]| {
+            let mut trial = within(namespace, "true");
+            trial.stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+        };
+        let namespace = namespaces.iter().find(mounts)?;
+        let server = OwnServer::start(within(namespace, SCRIPT), &default_engine());
+        let mut server = server.unwrap_or_else(|e| panic!("{e}"));
+        server.mounted_on = Some(disk.clone());
+        Some(server)
+    })
+    .await
+}
+
+/// A private server with more arguments.
+///
+/// # Panics
+///
+/// If the server does not start.
+pub async fn own_server_with(arguments: &str) -> OwnServer {
+    let mut command = script();
+    command.env("TMC_DB_ARGS", arguments);
+    let start = move || OwnServer::start(command, &default_engine());
+    blocking(start).await.unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// What `TEST_ENGINE` names, else `mariadb`.
+fn default_engine() -> String {
+    std::env::var("TEST_ENGINE").unwrap_or_else(|_| "mariadb".to_owned())
 }
 
 /// A database that is dropped with this value.
@@ -123,11 +167,13 @@ pub struct OwnServer {
     pid: u32,
     dir: PathBuf,
     socket: PathBuf,
+    /// The directory under its disk, if it has one of its own.
+    mounted_on: Option<PathBuf>,
 }
 
 impl OwnServer {
-    fn start(engine: &str) -> Result<Self, String> {
-        let mut script = script()
+    fn start(mut script: Command, engine: &str) -> Result<Self, String> {
+        let mut script = script
             .args(["run", engine])
             .env("TMC_DB_KEEP", "1")
             .stdin(Stdio::piped())
@@ -150,6 +196,7 @@ impl OwnServer {
             pid: pid.parse().expect("a process id"),
             dir: dir.into(),
             socket: socket.into(),
+            mounted_on: None,
         })
     }
 
@@ -161,6 +208,18 @@ impl OwnServer {
     /// The server's process id.
     pub fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// Its directory as this process reaches it: the server may have a mount of its own there.
+    pub fn dir_from_outside(&self) -> PathBuf {
+        let inside = self.dir.strip_prefix("/").unwrap_or(&self.dir);
+        // the script is in the same namespace, and outlives the server
+        Path::new(&format!("/proc/{}/root", self.script.id())).join(inside)
+    }
+
+    /// Whether it runs.
+    pub fn is_alive(&self) -> bool {
+        alive(self.pid)
     }
 
     /// Its directory.
@@ -217,6 +276,9 @@ impl Drop for OwnServer {
         }
         drop(self.stdin.take());
         let _ = self.script.wait();
+        if let Some(disk) = &self.mounted_on {
+            let _ = std::fs::remove_dir(disk);
+        }
     }
 }
 
@@ -239,7 +301,7 @@ fn shared_server() -> &'static str {
                 engines.join(" or "),
             ));
         };
-        let server = OwnServer::start(engine)?;
+        let server = OwnServer::start(script(), engine)?;
         Ok((with_database(&server.url, ""), Some(server)))
     });
     match server {
@@ -257,8 +319,10 @@ fn installed(engine: &str) -> bool {
         .is_ok_and(|status| status.success())
 }
 
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/db");
+
 fn script() -> Command {
-    Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/db"))
+    Command::new(SCRIPT)
 }
 
 /// The next line, less its prefix.

@@ -1,0 +1,353 @@
+//! Not waiting for a store that does not answer.
+//!
+//! After [`FAILURES`] lookups in a row that failed or ran out of time, the breaker opens: requests go inside
+//! at once. From time to time one of them starts a probe, a lookup that runs beside it and that nobody waits
+//! for. The first probe that is answered closes the breaker.
+//!
+//! A store that knows by itself that it cannot answer says so at once ([`StoreError::Unavailable`],
+//! [`StoreError::Overloaded`]). That costs no wait, so it opens nothing; but it is no answer to a probe.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use super::bounded::bounded;
+use super::{Engine, Route};
+use crate::key::CacheKey;
+use crate::store::{Store, StoreError};
+use crate::telemetry::count;
+
+/// Failures in a row that open it. One or two are a lock or a slow disk; with the default `store_timeout` of
+/// 250 ms, a visitor whose requests come one after the other has waited for little more than a second.
+const FAILURES: u32 = 5;
+/// The wait before the first probe: as long as the lookups that were under way when it opened may still take.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+/// The wait doubles with each probe that fails, up to this: how long after its return a database stays
+/// unused at most, for the cost of one lookup in that time.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+/// When it opens again within this time after it closed, the wait goes on growing: a database that comes and
+/// goes does not switch the cache, and fill the log, four times a second.
+const CALM: Duration = Duration::from_secs(10);
+
+/// The breaker of the routes that wait equally long.
+#[derive(Debug)]
+pub(super) struct Breaker {
+    /// The state is open, readable without the lock.
+    open: AtomicBool,
+    /// There are failures to forget, readable without the lock: most of the time there are none.
+    failing: AtomicBool,
+    state: Mutex<State>,
+}
+
+/// What a request is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pass {
+    /// Ask the store.
+    Through,
+    /// Go inside.
+    Shut,
+    /// Go inside, and start a probe.
+    Probe,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    Opened,
+    Closed,
+}
+
+/// The rule, without clock and lock.
+#[derive(Debug)]
+struct State {
+    /// Failures since the last success.
+    failures: u32,
+    /// When the next probe is due; `None` while closed.
+    probe_at: Option<Instant>,
+    probing: bool,
+    /// Before the next probe.
+    wait: Duration,
+    closed_at: Option<Instant>,
+}
+
+impl State {
+    const fn new() -> Self {
+        let (probe_at, closed_at) = (None, None);
+        Self { failures: 0, probe_at, probing: false, wait: FIRST_WAIT, closed_at }
+    }
+
+    fn pass(&mut self, now: Instant) -> Pass {
+        match self.probe_at {
+            None => Pass::Through,
+            Some(due) if now >= due && !self.probing => {
+                self.probing = true;
+                Pass::Probe
+            }
+            Some(_) => Pass::Shut,
+        }
+    }
+
+    fn succeeded(&mut self) {
+        self.failures = 0;
+    }
+
+    fn failed(&mut self, now: Instant) -> Option<Change> {
+        if self.probe_at.is_some() {
+            return None; // it had begun before
+        }
+        self.failures += 1;
+        if self.failures < FAILURES {
+            return None;
+        }
+        let calm = self.closed_at.is_none_or(|at| now.saturating_duration_since(at) > CALM);
+        if calm {
+            self.wait = FIRST_WAIT;
+        }
+        self.put_off(now);
+        Some(Change::Opened)
+    }
+
+    fn probed(&mut self, answered: bool, now: Instant) -> Option<Change> {
+        self.probing = false;
+        if !answered {
+            self.put_off(now);
+            return None;
+        }
+        self.failures = 0;
+        self.closed_at = Some(now);
+        self.probe_at.take().map(|_| Change::Closed)
+    }
+
+    fn put_off(&mut self, now: Instant) {
+        self.probe_at = Some(now + self.wait);
+        self.wait = self.wait.saturating_mul(2).min(LONGEST_WAIT);
+    }
+}
+
+impl Breaker {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows the state to those who do not take the lock.
+    fn publish(&self, state: &State) {
+        self.open.store(state.probe_at.is_some(), Ordering::Release);
+        self.failing.store(state.failures > 0, Ordering::Release);
+    }
+
+    /// Whether the store is not to be asked.
+    pub(super) fn is_open(&self) -> bool {
+        self.open.load(Ordering::Acquire)
+    }
+
+    /// The store has answered.
+    pub(super) fn succeeded(&self) {
+        if self.failing.load(Ordering::Acquire) && !self.is_open() {
+            let mut state = self.state();
+            state.succeeded();
+            self.publish(&state);
+        }
+    }
+
+    fn pass(&self, now: Instant) -> Pass {
+        if self.is_open() { self.state().pass(now) } else { Pass::Through }
+    }
+
+    fn failed(&self, now: Instant) -> Option<Change> {
+        let mut state = self.state();
+        let change = state.failed(now);
+        self.publish(&state);
+        change
+    }
+
+    fn probed(&self, answered: bool, now: Instant) -> Option<Change> {
+        let mut state = self.state();
+        let change = state.probed(answered, now);
+        self.publish(&state);
+        change
+    }
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        let (open, failing) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { open, failing, state: Mutex::new(State::new()) }
+    }
+}
+
+/// Whether an error says that waiting for this store is in vain.
+fn is_failure(error: &StoreError) -> bool {
+    use StoreError::{Closed, Overloaded, TooLarge, Unavailable};
+    !matches!(error, Unavailable | Overloaded | Closed | TooLarge { .. })
+}
+
+/// A probe under way. Giving it up, in whatever way, is a failure of it.
+struct Probe(Option<Arc<Breaker>>);
+
+impl Probe {
+    fn end(mut self, answered: bool) -> Option<Change> {
+        self.0.take()?.probed(answered, Instant::now())
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        if let Some(breaker) = self.0.take() {
+            let _ = breaker.probed(false, Instant::now());
+        }
+    }
+}
+
+impl<St: Store> Engine<St> {
+    /// Whether a request may ask the store. If not, it may have started a probe, for `key`.
+    pub(super) fn may_look(&self, route: &Route, key: &CacheKey) -> bool {
+        match route.breaker.pass(Instant::now()) {
+            Pass::Through => true,
+            Pass::Shut => false,
+            Pass::Probe => self.probe(route, key),
+        }
+    }
+
+    /// Says that a lookup failed.
+    pub(super) fn lookup_failed(&self, route: &Route, error: &StoreError) {
+        if is_failure(error) && route.breaker.failed(Instant::now()) == Some(Change::Opened) {
+            count(&self.counters.breaker_opened);
+            let reason = error.as_str();
+            tracing::warn!(%error, reason, "the store fails: requests go inside without asking it");
+        }
+    }
+
+    /// Asks the store for `key` beside the request. `true` when it has answered at once.
+    fn probe(&self, route: &Route, key: &CacheKey) -> bool {
+        let (store, counters) = (self.store.clone(), Arc::clone(&self.counters));
+        let (keys, limit) = (vec![key.clone()], route.store_timeout);
+        let probe = Probe(Some(Arc::clone(&route.breaker)));
+        let mut probing = Box::pin(async move {
+            let answer = bounded(limit, store.get_many(keys)).await;
+            if let Err(error) = &answer {
+                tracing::debug!(%error, reason = error.as_str(), "the store still fails");
+            }
+            if probe.end(answer.is_ok()) == Some(Change::Closed) {
+                count(&counters.breaker_closed);
+                tracing::info!("the store answers again");
+            }
+            answer.is_ok()
+        });
+        // a store in memory answers at once; only others are worth a task
+        let mut cx = Context::from_waker(Waker::noop());
+        match probing.as_mut().poll(&mut cx) {
+            Poll::Ready(answered) => answered,
+            Poll::Pending => {
+                if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                    runtime.spawn(probing);
+                }
+                false
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// A state that has just opened.
+    fn open(now: Instant) -> State {
+        let mut state = State::new();
+        for _ in 1..FAILURES {
+            assert_eq!(state.failed(now), None);
+            assert_eq!(state.pass(now), Pass::Through);
+        }
+        assert_eq!(state.failed(now), Some(Change::Opened));
+        state
+    }
+
+    #[test]
+    fn five_failures_in_a_row_open_it_and_an_answer_between_starts_anew() {
+        let now = Instant::now();
+        let mut state = State::new();
+        for _ in 0..3 {
+            (1..FAILURES).for_each(|_| assert_eq!(state.failed(now), None));
+            state.succeeded();
+        }
+        assert_eq!(state.pass(now), Pass::Through);
+        assert_eq!(open(now).pass(now), Pass::Shut);
+    }
+
+    #[test]
+    fn one_probe_at_a_time_goes_out_when_it_is_due() {
+        let start = Instant::now();
+        let mut state = open(start);
+        assert_eq!(state.pass(start + FIRST_WAIT - MS), Pass::Shut);
+        assert_eq!(state.pass(start + FIRST_WAIT), Pass::Probe);
+        assert_eq!(state.pass(start + FIRST_WAIT * 100), Pass::Shut, "one is under way");
+    }
+
+    #[test]
+    fn probes_that_fail_come_less_and_less_often_and_one_that_is_answered_closes_it() {
+        let mut now = Instant::now();
+        let mut state = open(now);
+        for wait_ms in [250, 500, 1000, 2000, 2000] {
+            let due = now + Duration::from_millis(wait_ms);
+            assert_eq!(state.pass(due - MS), Pass::Shut, "{wait_ms}");
+            assert_eq!(state.pass(due), Pass::Probe, "{wait_ms}");
+            now = due;
+            assert_eq!(state.probed(false, now), None);
+        }
+        assert_eq!(state.pass(now + LONGEST_WAIT), Pass::Probe);
+        assert_eq!(state.probed(true, now + LONGEST_WAIT), Some(Change::Closed));
+        assert_eq!(state.pass(now + LONGEST_WAIT), Pass::Through);
+        assert_eq!(state.failed(now + LONGEST_WAIT), None, "failures are counted anew");
+    }
+
+    #[test]
+    fn a_failure_that_began_before_it_opened_changes_nothing() {
+        let start = Instant::now();
+        let mut state = open(start);
+        assert_eq!(state.failed(start + FIRST_WAIT / 2), None);
+        assert_eq!(state.pass(start + FIRST_WAIT), Pass::Probe);
+    }
+
+    #[test]
+    fn the_wait_goes_on_growing_when_it_opens_again_soon_and_starts_anew_after_a_calm_while() {
+        let start = Instant::now();
+        let reopened = |after: Duration| {
+            let mut state = open(start);
+            let closed_at = start + FIRST_WAIT;
+            assert_eq!(state.pass(closed_at), Pass::Probe);
+            assert_eq!(state.probed(true, closed_at), Some(Change::Closed));
+            let now = closed_at + after;
+            (0..FAILURES).for_each(|_| _ = state.failed(now));
+            (state, now)
+        };
+        let (mut soon, now) = reopened(MS);
+        assert_eq!(soon.pass(now + FIRST_WAIT), Pass::Shut);
+        assert_eq!(soon.pass(now + FIRST_WAIT * 2), Pass::Probe);
+        let (mut late, now) = reopened(CALM * 2);
+        assert_eq!(late.pass(now + FIRST_WAIT), Pass::Probe);
+    }
+
+    #[test]
+    fn a_probe_that_is_dropped_has_failed_and_the_next_one_is_sent() {
+        let breaker = Arc::new(Breaker::default());
+        let start = Instant::now();
+        (0..FAILURES).for_each(|_| _ = breaker.failed(start));
+        assert!(breaker.is_open());
+        assert_eq!(breaker.pass(start + FIRST_WAIT), Pass::Probe);
+        drop(Probe(Some(Arc::clone(&breaker))));
+        assert!(breaker.is_open());
+        assert_eq!(breaker.pass(Instant::now() + LONGEST_WAIT), Pass::Probe);
+        assert_eq!(Probe(Some(Arc::clone(&breaker))).end(true), Some(Change::Closed));
+        assert!(!breaker.is_open());
+    }
+
+    #[test]
+    fn what_costs_no_wait_opens_nothing() {
+        assert!(is_failure(&StoreError::Timeout));
+        for at_once in [StoreError::Unavailable, StoreError::Overloaded, StoreError::Closed] {
+            assert!(!is_failure(&at_once), "{at_once}");
+        }
+    }
+}

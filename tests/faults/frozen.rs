@@ -1,0 +1,76 @@
+//! The server is there and answers nothing.
+
+use std::time::{Duration, Instant};
+
+use crate::kit::{Site, WAIT, builder, until};
+use crate::support;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_stopped_for_ten_seconds_costs_one_wait_and_then_none() {
+    let server = support::own_server(None).await;
+    let site = Site::at(server.url()).await;
+    site.fill("/").await;
+    let since = Instant::now();
+    server.stop();
+    // those who come before the breaker is open wait once each
+    site.opens_the_breaker(20).await;
+    let waited = site.handle.counts().lookup_errors;
+    let mut asked = 0;
+    while since.elapsed() < Duration::from_secs(10) {
+        let answers = site.get_all((0..20).map(|n| format!("/stopped/{n}"))).await;
+        asked += answers.len();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let counts = site.handle.counts();
+    assert_eq!(counts.lookup_errors, waited, "nobody has waited since");
+    assert_eq!(counts.breaker_closed, 0);
+    assert!(asked > 100);
+    assert!(site.change("/").await.is_err(), "it cannot be done");
+    server.cont();
+    site.comes_back().await;
+    let counts = site.handle.counts();
+    assert_eq!((counts.breaker_opened, counts.breaker_closed), (1, 1), "{counts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_the_breaker_is_open_nobody_waits_and_a_probe_closes_it() {
+    let server = support::own_server(None).await;
+    // the store itself hangs on for longer than this test takes: only the breaker helps
+    let store = builder(server.url()).query_timeout(Duration::from_secs(60));
+    let site = Site::over(store).await;
+    site.fill("/").await;
+    server.stop();
+    // one after the other: five waits, and that is all
+    for n in 0..5 {
+        let answer = site.get(&format!("/{n}")).await;
+        assert_eq!(answer.detail, Some("store-error"), "{n}");
+        assert!(answer.took >= WAIT);
+    }
+    assert_eq!(site.handle.counts().lookup_errors, 5);
+    site.waits_for_nothing(100).await;
+    // what is on its way to the store cannot be judged without the log either
+    site.get("/pending").await;
+    assert_eq!(site.get("/pending").await.detail, Some("breaker-open"));
+    server.cont();
+    until("a probe is answered", async || {
+        site.get("/").await;
+        site.handle.counts().breaker_closed == 1
+    })
+    .await;
+    assert!(site.get("/").await.hit, "out of the table");
+    site.comes_back().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn puts_to_a_stopped_server_are_answered_and_their_invalidations_said_to_have_failed() {
+    let server = support::own_server(None).await;
+    let site = Site::at(server.url()).await;
+    site.fill("/page").await;
+    server.stop();
+    for _ in 0..3 {
+        site.put("/page").await;
+    }
+    assert!(site.handle.counts().invalidation_errors >= 3);
+    server.cont();
+    site.comes_back().await;
+}

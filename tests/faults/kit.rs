@@ -1,0 +1,267 @@
+//! A cached site that checks with every request what is promised of it.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use sqlx::{AssertSqlSafe, MySqlConnection};
+use tower::util::BoxCloneSyncService;
+use tower::{Layer, ServiceExt};
+use tower_mysql_cache::{
+    CacheBody, CacheHandle, CacheLayer, CachePolicy, CacheStatus, MySqlStore, MySqlStoreBuilder,
+    StoreError,
+};
+
+/// `store_timeout` of the sites: long, so that one wait and two are told apart on a busy machine.
+pub(crate) const WAIT: Duration = Duration::from_secs(1);
+
+/// The longest that anything may take to come back.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+const POLICY: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(600));
+
+type App = BoxCloneSyncService<Request<()>, Response<CacheBody<Full<Bytes>>>, Infallible>;
+
+/// A site whose pages say which state of the data they show. Each change makes a new state.
+#[derive(Clone)]
+pub(crate) struct Site {
+    app: App,
+    pub(crate) handle: CacheHandle<MySqlStore>,
+    pub(crate) store: MySqlStore,
+    calls: Arc<AtomicUsize>,
+    state: Arc<AtomicU64>,
+    /// The oldest state that may still be shown of a page: that of its last invalidation that was said to
+    /// be done.
+    oldest: Arc<Mutex<HashMap<String, u64>>>,
+}
+
+/// An answer that is as promised.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) hit: bool,
+    /// Why it went inside.
+    pub(crate) detail: Option<&'static str>,
+    pub(crate) took: Duration,
+}
+
+impl Site {
+    pub(crate) async fn at(url: &str) -> Self {
+        Self::over(builder(url)).await
+    }
+
+    pub(crate) async fn over(store: MySqlStoreBuilder) -> Self {
+        let store = store.connect().await.expect("connects");
+        store.migrate().await.expect("migrates");
+        Self::of(store)
+    }
+
+    pub(crate) fn of(store: MySqlStore) -> Self {
+        let layer = CacheLayer::new(store.clone()).prefix("site").store_timeout(WAIT);
+        let layer = layer.with_policy(POLICY);
+        let (calls, state) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicU64::new(1)));
+        let handler = {
+            let (calls, state) = (Arc::clone(&calls), Arc::clone(&state));
+            move |request: Request<()>| {
+                calls.fetch_add(1, Ordering::SeqCst);
+                let state = match *request.method() {
+                    Method::GET => state.load(Ordering::SeqCst),
+                    _ => state.fetch_add(1, Ordering::SeqCst) + 1,
+                };
+                let body = page(request.uri().path(), state);
+                async move { Ok::<_, Infallible>(Response::new(Full::from(body))) }
+            }
+        };
+        let handle = layer.handle();
+        let app = BoxCloneSyncService::new(layer.layer(tower::service_fn(handler)));
+        Self { app, handle, store, calls, state, oldest: Arc::default() }
+    }
+
+    /// How often the handler has run.
+    pub(crate) fn calls(&self) -> usize {
+        self.calls.load(Ordering::SeqCst)
+    }
+
+    async fn send(&self, method: Method, path: &str) -> (String, CacheStatus, Duration) {
+        let request = Request::builder().method(method).uri(path).body(()).unwrap();
+        let since = Instant::now();
+        let response = self.app.clone().oneshot(request).await.expect("an answer");
+        let (parts, body) = response.into_parts();
+        assert_eq!(parts.status, StatusCode::OK, "{path}");
+        let body = body.collect().await.expect("a whole body").to_bytes();
+        let cache = parts.extensions.get::<CacheStatus>().cloned().expect("a CacheStatus");
+        (String::from_utf8(body.to_vec()).expect("text"), cache, since.elapsed())
+    }
+
+    /// `GET path`. The body is right, of a state that may still be shown, and has come in time.
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        let oldest = self.oldest.lock().unwrap().get(path).copied().unwrap_or(0);
+        let (body, cache, took) = self.send(Method::GET, path).await;
+        let state = body.lines().next().and_then(|line| line.rsplit_once(' ')?.1.parse().ok());
+        let state: u64 = state.unwrap_or_else(|| panic!("{path}: not a page: {body:.80}"));
+        assert!(body == page(path, state), "{path}: not the page: {body:.80}");
+        assert!(
+            state >= oldest,
+            "{path}: state {state} is served, {oldest} is said to be the oldest"
+        );
+        assert!(took < WAIT * 2, "{path}: waited {took:?}");
+        Answer { hit: cache.is_hit(), detail: cache.detail(), took }
+    }
+
+    /// Many of these at the same time.
+    pub(crate) async fn get_all(&self, paths: impl IntoIterator<Item = String>) -> Vec<Answer> {
+        let mut tasks = tokio::task::JoinSet::new();
+        for path in paths {
+            let site = self.clone();
+            tasks.spawn(async move { site.get(&path).await });
+        }
+        tasks.join_all().await
+    }
+
+    /// `PUT path`: is answered, whatever becomes of its invalidation.
+    pub(crate) async fn put(&self, path: &str) -> Duration {
+        let (body, _, took) = self.send(Method::PUT, path).await;
+        assert!(body.starts_with(path));
+        // an invalidation is waited for, but not for long
+        assert!(took < WAIT * 5, "{path}: waited {took:?}");
+        took
+    }
+
+    /// Changes the data and invalidates through the handle. If that is said to be done, nothing older may
+    /// be served from then on; [`Site::get`] sees to it.
+    pub(crate) async fn change(&self, path: &str) -> Result<(), StoreError> {
+        let state = self.state.fetch_add(1, Ordering::SeqCst) + 1;
+        let invalidation = self.handle.invalidate_uri(path);
+        let outcome = tokio::time::timeout(PATIENCE, invalidation).await.expect("an outcome");
+        outcome?;
+        self.oldest.lock().unwrap().insert(path.to_owned(), state);
+        Ok(())
+    }
+
+    /// Stores a page; on return it is served out of the table.
+    pub(crate) async fn fill(&self, path: &str) {
+        self.get(path).await;
+        self.handle.flush().await.expect("flushes");
+        assert!(self.get(path).await.hit, "{path} has been stored");
+    }
+
+    /// Stores a page, as soon as the store is there again.
+    pub(crate) async fn fills(&self, path: &str) {
+        until("it is stored", async || {
+            self.get(path).await;
+            // after that a hit is out of the table, not from what waits to be written
+            self.handle.flush().await.is_ok() && self.get(path).await.hit
+        })
+        .await;
+    }
+
+    /// Waits until pages are stored and served out of the table again, and invalidations are done again.
+    pub(crate) async fn comes_back(&self) {
+        self.fills("/back").await;
+        until("the cache invalidates again", async || self.change("/changed").await.is_ok()).await;
+        self.fill("/changed").await;
+        self.change("/changed").await.expect("is done");
+        assert!(!self.get("/changed").await.hit);
+    }
+
+    /// Asks until the breaker is open: `requests` at a time, each of which waits once at most.
+    pub(crate) async fn opens_the_breaker(&self, requests: usize) {
+        let mut round = 0;
+        until("the breaker is open", async || {
+            round += 1;
+            self.get_all((0..requests).map(|n| format!("/opening/{round}/{n}"))).await;
+            let counts = self.handle.counts();
+            counts.breaker_opened > counts.breaker_closed
+        })
+        .await;
+    }
+
+    /// While the breaker is open: nobody waits, and nobody asks the store.
+    pub(crate) async fn waits_for_nothing(&self, requests: usize) {
+        let (before, calls, since) = (self.handle.counts(), self.calls(), Instant::now());
+        for n in 0..requests {
+            let answer = self.get(&format!("/unasked/{n}")).await;
+            assert!(!answer.hit);
+            assert_eq!(answer.detail, Some("breaker-open"));
+        }
+        let counts = self.handle.counts();
+        assert_eq!(counts.lookups_skipped - before.lookups_skipped, requests as u64);
+        assert_eq!(counts.lookup_errors, before.lookup_errors, "no request waited for a lookup");
+        assert_eq!(self.calls() - calls, requests);
+        // one wait each would be ten times as long
+        assert!(since.elapsed() < WAIT * requests as u32 / 10, "{:?}", since.elapsed());
+    }
+}
+
+/// A store that waits four times as long for the database as a request does for the store, as by default.
+pub(crate) fn builder(url: &str) -> MySqlStoreBuilder {
+    MySqlStore::builder(url).unwrap().query_timeout(WAIT * 4)
+}
+
+/// A page of a site; `/large` ones have two megabytes that cannot be compressed.
+fn page(path: &str, state: u64) -> String {
+    let mut text = format!("{path} in state {state}\n");
+    let mut seed = path.bytes().fold(state, |seed, byte| seed.wrapping_mul(31) + u64::from(byte));
+    let lines = if path.starts_with("/large") { 128 << 10 } else { 20 };
+    for _ in 0..lines {
+        // SplitMix64
+        seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (seed ^ (seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let _ = write!(text, "{:016x}", z ^ (z >> 31));
+    }
+    text
+}
+
+/// Waits until it holds.
+pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds().await {
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+pub(crate) async fn execute(connection: &mut MySqlConnection, sql: impl Into<String>) {
+    let sql = sql.into();
+    let done = sqlx::raw_sql(AssertSqlSafe(sql.clone())).execute(connection).await;
+    done.unwrap_or_else(|error| panic!("{sql}: {error}"));
+}
+
+pub(crate) async fn number(connection: &mut MySqlConnection, sql: impl Into<String>) -> i64 {
+    let sql = sql.into();
+    let found = sqlx::query_scalar(AssertSqlSafe(sql.clone())).fetch_one(connection).await;
+    found.unwrap_or_else(|error| panic!("{sql}: {error}"))
+}
+
+/// Waits until a statement that begins like this is under way on the server and has not come to its end.
+pub(crate) async fn is_under_way(connection: &mut MySqlConnection, begins: &str) {
+    let sql = format!(
+        "SELECT CAST(COUNT(*) AS SIGNED) FROM information_schema.processlist \
+         WHERE info LIKE '{begins}%' AND id <> CONNECTION_ID() AND time_ms > 20"
+    );
+    let sql = match number(connection, "SELECT VERSION() LIKE '%MariaDB%'").await {
+        1 => sql,
+        _ => sql.replace(" AND time_ms > 20", ""),
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while number(connection, &sql).await == 0 {
+        assert!(Instant::now() < deadline, "nothing is under way: {begins}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// An account that is nobody's administrator, and the URL that logs in with it.
+pub(crate) async fn plain_account(connection: &mut MySqlConnection, url: &str) -> String {
+    execute(
+        connection,
+        "CREATE USER 'app'@'127.0.0.1' IDENTIFIED BY ''; GRANT ALL ON cache.* TO 'app'@'127.0.0.1'",
+    )
+    .await;
+    url.replace("root@", "app@")
+}

@@ -1,0 +1,65 @@
+//! While the database is away, memory does not grow.
+
+use crate::kit::until;
+use crate::process::{Process, example};
+use crate::support;
+
+/// Megabytes of memory that a process has.
+fn resident_mb(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+}
+
+/// Asks for so many pages, each by another URI, sixteen at a time.
+async fn ask(process: &Process, path: &str, from: usize, pages: usize) {
+    for chunk in (from..from + pages).collect::<Vec<_>>().chunks(16) {
+        let asked = chunk
+            .iter()
+            .map(|n| async move { process.get(&format!("{path}?n={n}")).await.body.len() });
+        futures_util::future::join_all(asked).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_does_not_grow_while_the_database_is_away() {
+    let mut server = support::own_server(None).await;
+    let process = tokio::task::block_in_place(|| {
+        let mut shop = example("shop");
+        let shop = shop.args(["--serve", "--listen", "127.0.0.1:0", "--database", server.url()]);
+        Process::start(shop.stderr(std::process::Stdio::null()))
+    });
+    // two states of a database that is away: it hangs, and it is gone
+    for away in ["hangs", "gone"] {
+        ask(&process, "/image", 0, 8).await;
+        if away == "hangs" {
+            server.stop();
+        } else {
+            server.kill_9();
+        }
+        // a megabyte each: more than what may wait, which is 64 MiB
+        ask(&process, "/image", 1_000, 90).await;
+        ask(&process, "/search", 1_000, 1_000).await;
+        let full = resident_mb(process.pid());
+        for round in 2..4 {
+            ask(&process, "/image", round * 1_000, 60).await;
+            ask(&process, "/search", round * 10_000, 1_000).await;
+        }
+        // 120 megabytes and 2,000 pages later; allocators keep some of what they have had
+        let later = resident_mb(process.pid());
+        eprintln!("{away}: from {full} to {later} MB");
+        assert!(later < full + 60, "{away}: from {full} to {later} MB");
+        assert!(later < 400, "{away}: {later} MB");
+        if away == "hangs" {
+            server.cont();
+        } else {
+            tokio::task::block_in_place(|| server.restart());
+        }
+        until("the cache serves again", async || {
+            process.get(&format!("/search?q={away}")).await;
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            process.get(&format!("/search?q={away}")).await.is_hit()
+        })
+        .await;
+    }
+}

@@ -1,0 +1,74 @@
+//! The network between the process and the server does what networks do.
+
+use std::time::Duration;
+
+use crate::kit::{Site, WAIT, builder};
+use crate::proxy::{Network, Proxy, Way};
+use crate::support::{self, TestDatabase};
+
+async fn site() -> (TestDatabase, Proxy, Site) {
+    let database = support::database().await;
+    let proxy = Proxy::to(database.url()).await;
+    let store = builder(&proxy.url(database.url()));
+    // a connection into a black hole is given up sooner than by default, or this takes a while
+    let site = Site::over(store.connect_timeout(Duration::from_secs(2))).await;
+    site.fill("/").await;
+    (database, proxy, site)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_network_still_serves_and_one_too_slow_is_not_waited_for() {
+    let (_database, proxy, site) = site().await;
+    proxy.set(Network::Slow(Duration::from_millis(50)));
+    for _ in 0..5 {
+        assert!(site.get("/").await.hit, "100 ms are within the time");
+    }
+    proxy.set(Network::Slow(WAIT * 3));
+    site.opens_the_breaker(10).await;
+    site.get_all((0..50).map(|n| format!("/{n}"))).await;
+    proxy.set(Network::Up);
+    site.comes_back().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_black_hole_costs_one_wait_and_then_none() {
+    let (_database, proxy, site) = site().await;
+    proxy.set(Network::BlackHole);
+    site.opens_the_breaker(20).await;
+    let waited = site.handle.counts().lookup_errors;
+    site.get_all((0..100).map(|n| format!("/{n}"))).await;
+    assert_eq!(site.handle.counts().lookup_errors, waited, "nobody has waited since");
+    assert!(site.change("/").await.is_err(), "it cannot be done");
+    proxy.set(Network::Up);
+    site.comes_back().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_cut_in_the_middle_of_an_answer_never_gives_a_wrong_one() {
+    let (_database, proxy, site) = site().await;
+    // through a whole answer: the columns' names, the row's head, its value, and some of what follows
+    for bytes in (0..64).chain((64..1600).step_by(24)) {
+        proxy.cut_after(Way::ToClient, bytes);
+        site.get("/").await;
+    }
+    assert!(proxy.cut() > 60, "{} connections were cut", proxy.cut());
+    site.comes_back().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_cut_in_the_middle_of_a_write_never_says_that_it_is_done() {
+    let (_database, proxy, site) = site().await;
+    for bytes in (0..400).step_by(8) {
+        let path = format!("/page/{bytes}");
+        site.fills(&path).await;
+        proxy.cut_after(Way::ToServer, bytes);
+        // said to be done, or not: if it is, nothing older is served, and that is checked
+        let _ = site.change(&path).await;
+        site.get(&path).await;
+    }
+    assert!(proxy.cut() > 20, "{} connections were cut", proxy.cut());
+    site.comes_back().await;
+    for bytes in (0..400).step_by(8) {
+        site.get(&format!("/page/{bytes}")).await;
+    }
+}

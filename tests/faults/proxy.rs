@@ -1,0 +1,144 @@
+//! A TCP proxy in front of a database that does what networks do.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+/// What becomes of the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Network {
+    Up,
+    /// Each piece takes this long, in both directions.
+    Slow(Duration),
+    /// Nothing arrives, and nobody is told. New connections are accepted and go the same way.
+    BlackHole,
+    /// Every connection is cut, and new ones as soon as they are made.
+    Down,
+}
+
+/// Which way bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    ToServer = 0,
+    ToClient = 1,
+}
+
+/// The proxy. It ends with this value.
+pub(crate) struct Proxy {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    accepting: AbortHandle,
+}
+
+struct Shared {
+    network: watch::Sender<Network>,
+    /// Bytes until the next connection that carries them is cut, by [`Way`]; negative: never.
+    left: [AtomicI64; 2],
+    cut: AtomicUsize,
+}
+
+impl Proxy {
+    /// In front of the server of a URL.
+    pub(crate) async fn to(url: &str) -> Self {
+        let (_, rest) = url.split_once('@').expect("a URL with a user");
+        let server: SocketAddr = rest.split('/').next().unwrap().parse().expect("an address");
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let network = watch::Sender::new(Network::Up);
+        let left = [AtomicI64::new(-1), AtomicI64::new(-1)];
+        let shared = Arc::new(Shared { network, left, cut: AtomicUsize::new(0) });
+        let accepting = tokio::spawn(accept(listener, server, Arc::clone(&shared))).abort_handle();
+        Self { address, shared, accepting }
+    }
+
+    /// The URL with the proxy in the place of its server.
+    pub(crate) fn url(&self, url: &str) -> String {
+        let (user, rest) = url.split_once('@').expect("a URL with a user");
+        let (_, database) = rest.split_once('/').expect("a URL with a database");
+        format!("{user}@{}/{database}", self.address)
+    }
+
+    pub(crate) fn set(&self, network: Network) {
+        self.shared.network.send_replace(network);
+    }
+
+    /// Cuts a connection, once, in the middle of what goes this way: after so many more bytes.
+    pub(crate) fn cut_after(&self, way: Way, bytes: usize) {
+        self.shared.left[way as usize].store(bytes as i64, Ordering::SeqCst);
+    }
+
+    /// How many connections have been cut by [`Proxy::cut_after`].
+    pub(crate) fn cut(&self) -> usize {
+        self.shared.cut.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.accepting.abort();
+        self.shared.network.send_replace(Network::Down);
+    }
+}
+
+async fn accept(listener: TcpListener, server: SocketAddr, shared: Arc<Shared>) {
+    while let Ok((client, _)) = listener.accept().await {
+        let shared = Arc::clone(&shared);
+        tokio::spawn(async move {
+            if *shared.network.borrow() == Network::Down {
+                return;
+            }
+            let Ok(server) = TcpStream::connect(server).await else { return };
+            let (from_client, to_client) = client.into_split();
+            let (from_server, to_server) = server.into_split();
+            let mut network = shared.network.subscribe();
+            // whichever ends first takes the other along: both sockets are closed
+            tokio::select! {
+                () = carry(from_client, to_server, Way::ToServer, &shared) => {}
+                () = carry(from_server, to_client, Way::ToClient, &shared) => {}
+                _ = network.wait_for(|network| *network == Network::Down) => {}
+            }
+        });
+    }
+}
+
+/// Carries bytes one way until an end is closed, or the connection is to be cut.
+async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, way: Way, shared: &Shared) {
+    let mut piece = vec![0; 16 << 10];
+    loop {
+        let Ok(length @ 1..) = from.read(&mut piece).await else { return };
+        let mut piece = &piece[..length];
+        let mut cut = false;
+        let left = &shared.left[way as usize];
+        let allowed = left.load(Ordering::SeqCst);
+        if allowed >= 0 {
+            let rest = allowed - length as i64;
+            cut = rest < 0;
+            if cut {
+                piece = &piece[..allowed as usize];
+            }
+            left.store(rest.max(-1), Ordering::SeqCst);
+        }
+        let now = *shared.network.borrow();
+        if let Network::Slow(by) = now {
+            tokio::time::sleep(by).await;
+        }
+        if now == Network::BlackHole {
+            // what has been lost stays lost: this connection carries nothing any more
+            std::future::pending::<()>().await;
+        }
+        if to.write_all(piece).await.is_err() {
+            return;
+        }
+        if cut {
+            shared.cut.fetch_add(1, Ordering::SeqCst);
+            return;
+        }
+    }
+}
