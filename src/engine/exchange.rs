@@ -10,6 +10,7 @@ use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use http_body::Body;
 use tower::{Service, ServiceExt};
+use tracing::Instrument;
 
 use super::admission::Plan;
 use super::fence::Moment;
@@ -29,7 +30,7 @@ use crate::rfc9111::{RequestDirectives, Reuse, reuse};
 use crate::status::{CacheStatus, Forward};
 use crate::store::Store;
 use crate::stored::VariantIndex;
-use crate::telemetry::count;
+use crate::telemetry::{count, inside_span};
 
 /// Reasons that lie in the response and will most likely hold for the next one.
 const UNSTORABLE: &[&str] =
@@ -79,7 +80,8 @@ where
         stale,
         status,
     };
-    let response = inner.oneshot(Request::from_parts(parts, body)).await?;
+    let inside = inner.oneshot(Request::from_parts(parts, body));
+    let response = inside.instrument(inside_span()).await?;
     Ok(miss.answer(engine, route, plan, response).await)
 }
 

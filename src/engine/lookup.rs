@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName};
+use tracing::Instrument;
 
 use super::admission::Plan;
 use super::bounded::bounded;
@@ -14,7 +15,7 @@ use crate::rfc9111::freshness::date_ms;
 use crate::status::Forward;
 use crate::store::{Store, StoreError};
 use crate::stored::{Stored, StoredResponse, VariantIndex};
-use crate::telemetry::count;
+use crate::telemetry::{LookupTimer, count, lookup_span};
 
 /// What a lookup found.
 pub(super) struct Lookup {
@@ -40,7 +41,11 @@ impl<St: Store> Engine<St> {
     /// Finds what is stored for a request, for no longer than the route allows.
     pub(super) async fn lookup(&self, route: &Route, plan: &Plan, request: &HeaderMap) -> Lookup {
         let may_look = self.may_look(route, &plan.base);
-        match bounded(route.store_timeout, self.find(route, plan, request)).await {
+        let timer = LookupTimer::start();
+        let looked = bounded(route.store_timeout, self.find(route, plan, request));
+        let looked = looked.instrument(lookup_span()).await;
+        timer.stop();
+        match looked {
             Ok(lookup) => lookup,
             Err(_) if !may_look => {
                 count(&self.counters.lookups_skipped);

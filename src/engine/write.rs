@@ -8,6 +8,7 @@ use http::header::CONTENT_LOCATION;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Body;
 use tower::{Service, ServiceExt};
+use tracing::Instrument;
 
 use super::admission::Write;
 use super::bounded::bounded;
@@ -22,7 +23,7 @@ use crate::rfc9111::freshness::explicit_lifetime;
 use crate::rfc9111::{Target, invalidates, same_origin_targets};
 use crate::status::{CacheStatus, Forward};
 use crate::store::{Store, StoreError};
-use crate::telemetry::count;
+use crate::telemetry::{count, inside_span};
 
 /// The longest that the response to an unsafe request waits for its invalidation. It goes on in the
 /// background.
@@ -53,7 +54,8 @@ where
     let moment = engine.fence.moment();
     // a handler that is dropped, fails or panics may have done its work all the same
     let guard = write.as_ref().map(|write| Unanswered::new(&engine, &route, write));
-    let response = match inner.oneshot(Request::from_parts(parts, body)).await {
+    let inside = inner.oneshot(Request::from_parts(parts, body));
+    let response = match inside.instrument(inside_span()).await {
         Ok(response) => response,
         Err(error) => {
             if let Some(guard) = guard {
