@@ -50,7 +50,7 @@ fn main() {
         }
         bypasses(criterion, &runtime);
         if let Some(store) = mysql {
-            ok(runtime.block_on(layer(store).handle().purge()));
+            ok(runtime.block_on(layer(store).handle().erase()));
         }
     });
 }

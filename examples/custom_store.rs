@@ -1,4 +1,4 @@
-//! A store of one's own: a sorted map behind a lock, in forty lines of `impl Store`. It sends itself
+//! A store of one's own: a sorted map behind a lock, in sixty lines of `impl Store`. It sends itself
 //! requests, says what the cache did with each, and ends:
 //!
 //! ```sh
@@ -16,17 +16,21 @@ use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use tower::{ServiceBuilder, ServiceExt};
 use tower_mysql_cache::{
-    CacheKey, CacheLayer, CachePolicy, CullReport, Entry, HeadUpdate, KeyRange, Store, StoreError,
-    StoreStats, Stored,
+    CacheKey, CacheLayer, CachePolicy, CullReport, Entry, HeadUpdate, KeyRange, LogPosition,
+    LogRecord, LogRow, MemoryLog, Named, Scope, Store, StoreError, StoreStats, Stored, StoredHead,
+    Validity,
 };
 
 /// Clones share one map: a store is a handle.
 #[derive(Clone, Default)]
-struct MapStore(Arc<Mutex<BTreeMap<Bytes, Entry>>>);
+struct MapStore {
+    map: Arc<Mutex<BTreeMap<Bytes, Entry>>>,
+    log: MemoryLog,
+}
 
 impl MapStore {
     fn map(&self) -> MutexGuard<'_, BTreeMap<Bytes, Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.map.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -63,7 +67,36 @@ impl Store for MapStore {
         Ok(true)
     }
 
-    // An invalidation is a half-open range of keys.
+    // Invalidations are rows of a log; every response is judged by it when it is served. The crate's
+    // log in memory does for a store of one process.
+    fn position(&self) -> Arc<LogPosition> {
+        self.log.position()
+    }
+
+    async fn append(&self, records: Vec<LogRecord>) -> Result<Vec<u64>, StoreError> {
+        Ok(self.log.append(records, self.now_ms()))
+    }
+
+    async fn validity(&self, key: &CacheKey, head: &StoredHead) -> Result<Validity, StoreError> {
+        Ok(self.log.validity(key, head))
+    }
+
+    async fn log_tail(&self, limit: usize) -> Result<Vec<LogRow>, StoreError> {
+        Ok(self.log.tail(limit))
+    }
+
+    async fn count_named(&self, scopes: Vec<Scope>) -> Result<Named, StoreError> {
+        let mut count = Named::default();
+        for (key, entry) in self.map().iter() {
+            if let Stored::Response(response) = &entry.stored {
+                let named = scopes.iter().any(|scope| scope.names(key, &response.head.tags));
+                count.add(named, (key.len() + entry.stored.size_bytes()) as u64);
+            }
+        }
+        Ok(count)
+    }
+
+    // A half-open range of keys.
     async fn remove(&self, range: KeyRange) -> Result<u64, StoreError> {
         Ok(self.map().extract_if(range.from..range.to, |_, _| true).count() as u64)
     }
@@ -119,7 +152,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         println!("  {}", key.escape_ascii());
     }
     println!("\n{:?}", handle.stats().await?);
-    println!("purged {} entries, {} left", handle.purge().await?, store.map().len());
+    println!("erased {} entries, {} left", handle.erase().await?, store.map().len());
     Ok(())
 }
 

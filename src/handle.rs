@@ -4,9 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+#[cfg(feature = "mysql")]
+use sqlx::Row as _;
+
+pub use crate::engine::Inspected;
 use crate::engine::{Engine, Route};
 use crate::key::TargetKey;
-use crate::store::{CullReport, Store, StoreError, StoreStats};
+use crate::store::{CullReport, Named, Store, StoreError, StoreStats, Transactional};
+use crate::tag::{Invalidation, LogRow, Tag};
 use crate::telemetry::Counts;
 
 /// Invalidates, culls, counts and flushes. Cheap to clone; goes well into an application's state.
@@ -17,7 +22,7 @@ use crate::telemetry::Counts;
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
 /// use tower_mysql_cache::{CacheLayer, MemoryStore};
 /// let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").handle();
-/// assert_eq!(cache.invalidate_uri("/products/7").await.unwrap(), 0);
+/// cache.invalidate_tags(["product:7"]).await.unwrap();
 /// # });
 /// ```
 pub struct CacheHandle<St> {
@@ -40,40 +45,145 @@ impl<St: Store> CacheHandle<St> {
         Self { engine, route }
     }
 
-    /// Removes everything stored for one target URI, all its variants and partitions included, and
-    /// returns how many entries there were. `uri` is an absolute URI, or a path with or without a
-    /// query (`/products?page=2`), which then means that path on every authority.
+    /// Invalidates what `wanted` names. When this returns, no process that shares the store serves a
+    /// response that was made from what was there before, not even one that is being made at this
+    /// moment; other processes with a front tier after their `poll_interval` at the latest. Costs one
+    /// row in the invalidation log for each thing named, whatever the number of stored responses.
+    ///
+    /// To invalidate together with data, see [`CacheHandle::invalidate_on`].
+    ///
+    /// # Errors
+    /// [`StoreError::Config`] for a tag that is empty or longer than [`Tag::MAX_BYTES`], a URI or a path
+    /// that is none; any other when the log could not be written. What was named may then still be
+    /// served by other processes; this process serves none of it and goes on trying to write it.
+    pub async fn invalidate(&self, wanted: Invalidation) -> Result<(), StoreError> {
+        self.engine.invalidate(&self.route, wanted).await
+    }
+
+    /// Invalidates every response with one of these tags, in all caches that share the log, whatever
+    /// their prefix.
+    ///
+    /// # Errors
+    /// As [`CacheHandle::invalidate`].
+    pub async fn invalidate_tags(
+        &self,
+        tags: impl IntoIterator<Item: Into<Tag>> + Send,
+    ) -> Result<(), StoreError> {
+        let wanted = Invalidation::tags(tags);
+        self.invalidate(wanted).await
+    }
+
+    /// Invalidates one target URI, all its variants and partitions included. `uri` is an absolute URI,
+    /// or a path with or without a query (`/products?page=2`), which then means that path on every
+    /// authority.
     ///
     /// Another query is another URI: `/products` leaves `/products?page=2` alone.
     ///
-    /// When this returns, no process finds an entry that was stored before, and none made in this
-    /// process meanwhile. A response that another process is making at this moment from older data
-    /// may still be stored afterwards.
-    ///
     /// # Errors
-    /// [`StoreError::Config`] when `uri` is not one, any other when the store could not be asked: the
-    /// entries may then still be there.
-    pub async fn invalidate_uri(&self, uri: &str) -> Result<u64, StoreError> {
-        let (target, with_origin) = self.route.keys.target_of_uri(uri)?;
-        self.engine.invalidate_targets(&self.route, vec![target], with_origin).await
+    /// As [`CacheHandle::invalidate`].
+    pub async fn invalidate_uri(&self, uri: &str) -> Result<(), StoreError> {
+        self.invalidate(Invalidation::uri(uri)).await
     }
 
-    /// Removes everything stored under a key of the application's own ([`TargetKey::custom`]), as
+    /// Invalidates everything stored under a key of the application's own ([`TargetKey::custom`]), as
     /// [`CacheHandle::invalidate_uri`] does for a URI.
     ///
     /// # Errors
-    /// [`StoreError`] when the store could not be asked.
-    pub async fn invalidate_key(&self, key: &TargetKey) -> Result<u64, StoreError> {
-        self.engine.invalidate_targets(&self.route, vec![key.clone()], true).await
+    /// [`StoreError`] when the log could not be written.
+    pub async fn invalidate_key(&self, key: &TargetKey) -> Result<(), StoreError> {
+        self.engine.invalidate_targets(&self.route, vec![key.clone()]).await.map(drop)
     }
 
-    /// Removes everything stored under the layer's prefix, all versions included, and nothing of any
-    /// other prefix. Returns how many entries there were.
+    /// Invalidates everything at and below a path, on every authority: `/products` is `/products`,
+    /// `/products?page=2` and `/products/7`, and not `/products-old`.
+    ///
+    /// # Errors
+    /// As [`CacheHandle::invalidate`].
+    pub async fn purge_prefix(&self, path: &str) -> Result<(), StoreError> {
+        self.invalidate(Invalidation::path(path)).await
+    }
+
+    /// Invalidates everything under the layer's prefix, all versions included, and nothing of any
+    /// other prefix: one row, whatever is stored. The entries go when they expire or are culled;
+    /// [`CacheHandle::erase`] removes them.
+    ///
+    /// # Errors
+    /// As [`CacheHandle::invalidate`].
+    pub async fn purge(&self) -> Result<(), StoreError> {
+        self.invalidate(Invalidation::all()).await
+    }
+
+    /// [`CacheHandle::invalidate_tags`], softly: the responses count as stale, and may be served where a
+    /// stale response may.
+    ///
+    /// # Errors
+    /// As [`CacheHandle::invalidate`].
+    pub async fn soft_invalidate_tags(
+        &self,
+        tags: impl IntoIterator<Item: Into<Tag>> + Send,
+    ) -> Result<(), StoreError> {
+        let wanted = Invalidation::tags(tags).soft();
+        self.invalidate(wanted).await
+    }
+
+    /// [`CacheHandle::purge`], softly.
+    ///
+    /// # Errors
+    /// As [`CacheHandle::invalidate`].
+    pub async fn soft_purge(&self) -> Result<(), StoreError> {
+        self.invalidate(Invalidation::all().soft()).await
+    }
+
+    /// Counts what `wanted` would invalidate, and invalidates nothing. Looks at everything that is stored:
+    /// for people, not for requests.
+    ///
+    /// # Errors
+    /// As [`CacheHandle::invalidate`].
+    pub async fn dry_run(&self, wanted: &Invalidation) -> Result<Named, StoreError> {
+        let records = self.engine.records(&self.route, wanted).await?;
+        self.engine
+            .store
+            .count_named(records.into_iter().map(|record| record.scope).collect())
+            .await
+    }
+
+    /// Invalidates everything under the layer's prefix, then removes it from the store, row by row.
+    /// Returns how many entries there were.
+    ///
+    /// # Errors
+    /// As [`CacheHandle::invalidate`]; what could not be removed may still be stored.
+    pub async fn erase(&self) -> Result<u64, StoreError> {
+        let range = self.route.keys.range_of_prefix();
+        self.engine.erase(&self.route, Invalidation::all(), range).await
+    }
+
+    /// Invalidates a target as [`CacheHandle::invalidate_uri`] does, then removes what is stored for it:
+    /// for data that must not be kept. Returns how many entries there were.
+    ///
+    /// # Errors
+    /// As [`CacheHandle::erase`].
+    pub async fn erase_uri(&self, uri: &str) -> Result<u64, StoreError> {
+        let (target, with_origin) = self.route.keys.target_of_uri(uri)?;
+        let range = self.route.keys.range(&target, with_origin);
+        self.engine.erase(&self.route, Invalidation::uri(uri), range).await
+    }
+
+    /// The newest rows of the invalidation log, the newest first: what, when, why.
     ///
     /// # Errors
     /// [`StoreError`] when the store could not be asked.
-    pub async fn purge(&self) -> Result<u64, StoreError> {
-        self.engine.purge(&self.route).await
+    pub async fn invalidations(&self, limit: usize) -> Result<Vec<LogRow>, StoreError> {
+        self.engine.store.log_tail(limit).await
+    }
+
+    /// What is stored for an absolute URI, outside of partitions, as it would be found now: for people
+    /// who want to know why something is served or not.
+    ///
+    /// # Errors
+    /// [`StoreError::Config`] when `uri` is not an absolute one, any other when the store could not be
+    /// asked.
+    pub async fn inspect(&self, uri: &str) -> Result<Vec<Inspected>, StoreError> {
+        self.engine.inspect(&self.route, uri).await
     }
 
     /// Removes everything that has expired and evicts down to the store's limits, now. Culling goes
@@ -116,6 +226,117 @@ impl<St: Store> CacheHandle<St> {
     /// [`StoreError`] when the store could not be asked.
     pub async fn flush(&self) -> Result<(), StoreError> {
         self.engine.flush().await
+    }
+}
+
+/// Invalidation that commits with the data.
+impl<St: Transactional> CacheHandle<St> {
+    /// Invalidates on a connection of the caller's, in the caller's transaction: what `wanted` names is
+    /// invalid when, and only if, the transaction commits. Without a transaction, at once.
+    ///
+    /// ```no_run
+    /// # async fn update(
+    /// #     pool: sqlx::MySqlPool,
+    /// #     cache: tower_mysql_cache::CacheHandle<tower_mysql_cache::MySqlStore>,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// use tower_mysql_cache::Invalidation;
+    ///
+    /// let mut tx = pool.begin().await?;
+    /// sqlx::query("UPDATE products SET price = 9 WHERE id = 7").execute(&mut *tx).await?;
+    /// cache.invalidate_on(&mut tx, Invalidation::tags(["product:7"])).await?;
+    /// tx.commit().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// When the commit has returned, no process serves a response that was made from what was there
+    /// before it; other processes with a front tier after their `poll_interval` at the latest. The
+    /// connection has to lead to the server that holds the cache's tables, and its user needs to be
+    /// allowed to insert into the log.
+    ///
+    /// # Errors
+    /// As [`CacheHandle::invalidate`]; [`StoreError::Database`] is the connection's own error, and what
+    /// becomes of its transaction is the caller's to decide.
+    pub async fn invalidate_on(
+        &self,
+        connection: &mut St::Connection,
+        wanted: Invalidation,
+    ) -> Result<(), StoreError> {
+        let records = self.engine.records(&self.route, &wanted).await?;
+        self.engine.append_on(connection, records).await
+    }
+
+    /// [`CacheHandle::invalidate_tags`] in the caller's transaction.
+    ///
+    /// # Errors
+    /// As [`CacheHandle::invalidate_on`].
+    pub async fn invalidate_tags_on(
+        &self,
+        connection: &mut St::Connection,
+        tags: impl IntoIterator<Item: Into<Tag>> + Send,
+    ) -> Result<(), StoreError> {
+        let wanted = Invalidation::tags(tags);
+        self.invalidate_on(connection, wanted).await
+    }
+
+    /// [`CacheHandle::invalidate_uri`] in the caller's transaction.
+    ///
+    /// # Errors
+    /// As [`CacheHandle::invalidate_on`].
+    pub async fn invalidate_uri_on(
+        &self,
+        connection: &mut St::Connection,
+        uri: &str,
+    ) -> Result<(), StoreError> {
+        self.invalidate_on(connection, Invalidation::uri(uri)).await
+    }
+
+    /// [`CacheHandle::purge`] in the caller's transaction.
+    ///
+    /// # Errors
+    /// As [`CacheHandle::invalidate_on`].
+    pub async fn purge_all_on(&self, connection: &mut St::Connection) -> Result<(), StoreError> {
+        self.invalidate_on(connection, Invalidation::all()).await
+    }
+}
+
+#[cfg(feature = "mysql")]
+impl<St: Transactional<Connection = sqlx::MySqlConnection>> CacheHandle<St> {
+    /// Invalidates the tags that a query on the application's tables finds in its first column, in the
+    /// caller's transaction, and returns how many those were. The query's rows are read first and the
+    /// log's are written in short lists after that, as the log requires: never write into the log by
+    /// `INSERT ... SELECT`.
+    ///
+    /// ```no_run
+    /// # async fn update(
+    /// #     mut tx: sqlx::Transaction<'static, sqlx::MySql>,
+    /// #     cache: tower_mysql_cache::CacheHandle<tower_mysql_cache::MySqlStore>,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// let of_brand = sqlx::query("SELECT CONCAT('product:', id) FROM products WHERE brand = ?");
+    /// cache.invalidate_selected_on(&mut tx, of_brand.bind(3)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`CacheHandle::invalidate_on`].
+    pub async fn invalidate_selected_on<'q, A>(
+        &self,
+        connection: &mut sqlx::MySqlConnection,
+        query: sqlx::query::Query<'q, sqlx::MySql, A>,
+    ) -> Result<u64, StoreError>
+    where
+        A: sqlx::IntoArguments<sqlx::MySql> + Send + 'q,
+    {
+        let failed = |error: sqlx::Error| StoreError::Database(Arc::new(error));
+        let rows = query.fetch_all(&mut *connection).await.map_err(failed)?;
+        let tag = |row: &sqlx::mysql::MySqlRow| row.try_get_unchecked::<Vec<u8>, _>(0);
+        let tags: Vec<Vec<u8>> = rows.iter().map(tag).collect::<Result<_, _>>().map_err(failed)?;
+        let count = tags.len() as u64;
+        if count > 0 {
+            self.invalidate_tags_on(connection, tags).await?;
+        }
+        Ok(count)
     }
 }
 

@@ -62,7 +62,7 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use cookies::{Authorization, Cookies};
 pub use error::ConfigError;
 pub use future::ResponseFuture;
-pub use handle::{CacheHandle, CacheStats};
+pub use handle::{CacheHandle, CacheStats, Inspected};
 pub use key::{CacheKey, KeyBuilder, KeyRange, MAX_KEY_BYTES, TargetKey};
 pub use layer::CacheLayer;
 pub use overrides::CacheOverride;
@@ -73,12 +73,13 @@ pub use status::{CacheStatus, Forward, StatusField};
 #[cfg(feature = "mysql")]
 pub use store::mysql::{MySqlStore, MySqlStoreBuilder};
 pub use store::{
-    BoxStore, CullReport, MemoryStore, MemoryStoreBuilder, Source, Store, StoreError, StoreStats,
+    BoxStore, Consistency, CullReport, MemoryLog, MemoryStore, MemoryStoreBuilder, Named, Source,
+    Store, StoreError, StoreStats, Tiered, Transactional,
 };
 pub use stored::{
     Entry, HeadUpdate, SelectingField, Stored, StoredHead, StoredResponse, VariantIndex,
 };
-pub use tag::{LogPosition, Tag};
+pub use tag::{Invalidation, LogPosition, LogRecord, LogRow, Scope, Tag, Validity};
 pub use telemetry::Counts;
 
 /// The guide: a chapter for each question.

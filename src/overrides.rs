@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::tag::Tag;
+
 /// What a handler says about one response, in place of its route's policy and of the response's own
 /// `Cache-Control`. A response extension; with axum also part of a response:
 ///
@@ -21,26 +23,70 @@ use std::time::Duration;
 /// ```
 ///
 /// The override never leaves the process: the layer takes it off the response.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CacheOverride {
     pub(crate) ttl: Option<Duration>,
     pub(crate) no_store: bool,
     pub(crate) shared: bool,
     pub(crate) with_set_cookie: bool,
+    pub(crate) tags: Vec<Tag>,
 }
 
 impl CacheOverride {
+    /// Nothing is said.
+    pub(crate) const NONE: Self = Self {
+        ttl: None,
+        no_store: false,
+        shared: false,
+        with_set_cookie: false,
+        tags: Vec::new(),
+    };
+
+    /// Says nothing yet: for a response that only gets tags.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self::NONE
+    }
+
     /// The response is fresh for `ttl`, whatever its own fields say about lifetime. Zero stores
     /// nothing.
     #[must_use]
     pub const fn ttl(ttl: Duration) -> Self {
-        Self { ttl: Some(ttl), no_store: false, shared: false, with_set_cookie: false }
+        Self {
+            ttl: Some(ttl),
+            no_store: false,
+            shared: false,
+            with_set_cookie: false,
+            tags: Vec::new(),
+        }
     }
 
     /// The response is not stored.
     #[must_use]
     pub const fn no_store() -> Self {
-        Self { ttl: None, no_store: true, shared: false, with_set_cookie: false }
+        Self { ttl: None, no_store: true, shared: false, with_set_cookie: false, tags: Vec::new() }
+    }
+
+    /// The response has this tag as well: what invalidates the tag invalidates the response. A response
+    /// may have any number of tags. One with a tag that is empty or has more than [`Tag::MAX_BYTES`] is
+    /// not stored, and an error is logged.
+    ///
+    /// ```
+    /// use tower_mysql_cache::CacheOverride;
+    /// let product = CacheOverride::new().tag("product:7").tag(format!("shop:{}", 3));
+    /// # let _ = product;
+    /// ```
+    #[must_use]
+    pub fn tag(mut self, tag: impl Into<Tag>) -> Self {
+        self.tags.push(tag.into());
+        self
+    }
+
+    /// The response has these tags as well.
+    #[must_use]
+    pub fn tags(mut self, tags: impl IntoIterator<Item: Into<Tag>>) -> Self {
+        self.tags.extend(tags.into_iter().map(Into::into));
+        self
     }
 
     /// The response may be shared although it says `no-store` or `private`, or although its request

@@ -6,6 +6,7 @@ use http::{HeaderName, StatusCode};
 
 use crate::cookies::{Authorization, Cookies};
 use crate::error::ConfigError;
+use crate::tag::Tag;
 
 /// Ten years: longer lifetimes than this are a mistake in units.
 const MAX_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -51,6 +52,7 @@ pub struct CachePolicy {
     pub(crate) authorization: Authorization,
     pub(crate) stripped_cookies: &'static [&'static str],
     pub(crate) targeted: &'static [&'static str],
+    pub(crate) tags: &'static [&'static str],
 }
 
 /// The cache's own targeted field (RFC 9213): what it says holds for this cache alone, and it is taken
@@ -71,6 +73,7 @@ impl CachePolicy {
             authorization: Authorization::Bypass,
             stripped_cookies: &[],
             targeted: &[OWN_FIELD],
+            tags: &[],
         }
     }
 
@@ -152,12 +155,21 @@ impl CachePolicy {
         self
     }
 
+    /// Tags of every response of the route, beside those that a response gets by
+    /// [`CacheOverride::tag`](crate::CacheOverride::tag) and by its `Cache-Groups` field (RFC 9875):
+    /// what invalidates a tag invalidates all responses that have it. Default: none.
+    #[must_use]
+    pub const fn tags(mut self, tags: &'static [&'static str]) -> Self {
+        self.tags = tags;
+        self
+    }
+
     /// Checks the policy.
     ///
     /// # Errors
     /// [`ConfigError`] naming the setting, its value and the rule:
     /// `ttl` over zero and at most ten years, `max_body_bytes` from 1 byte to 1 GiB, `statuses`
-    /// final and neither 206 nor 304, `targeted` names of fields.
+    /// final and neither 206 nor 304, `targeted` names of fields, `tags` of 1 to 255 bytes.
     pub fn validate(&self) -> Result<(), ConfigError> {
         if let Some(ttl) = self.ttl {
             if ttl.is_zero() {
@@ -178,6 +190,7 @@ impl CachePolicy {
                 return Err(ConfigError::new("statuses", status, rule));
             }
         }
+        self.tags.iter().try_for_each(|tag| Tag::from(*tag).check())?;
         for name in self.targeted {
             if HeaderName::from_bytes(name.as_bytes()).is_err() {
                 return Err(ConfigError::new("targeted", name, "it is the name of a header field"));
@@ -219,6 +232,7 @@ mod tests {
             (NEW.statuses(&[200, 206]), "statuses", "206"),
             (NEW.statuses(&[99]), "statuses", "99"),
             (NEW.targeted(&["a b"]), "targeted", "a b"),
+            (NEW.tags(&["a", ""]), "tag", "at least one byte"),
         ];
         for (policy, setting, value) in cases {
             let error = policy.validate().unwrap_err();

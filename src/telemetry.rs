@@ -98,9 +98,13 @@ pub(crate) struct Counter {
 }
 
 pub(crate) fn count(counter: &Counter) {
-    counter.value.fetch_add(1, Ordering::Relaxed);
+    count_many(counter, 1);
+}
+
+pub(crate) fn count_many(counter: &Counter, by: u64) {
+    counter.value.fetch_add(by, Ordering::Relaxed);
     #[cfg(feature = "metrics")]
-    metrics::counter!(counter.name).increment(1);
+    metrics::counter!(counter.name).increment(by);
 }
 
 /// How long a lookup takes, for the metrics facade; without the feature nothing at all.

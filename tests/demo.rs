@@ -73,7 +73,7 @@ async fn a_store_of_ones_own_works_behind_the_layer() {
     has_line(&text, &["HEAD /texts/1", "texts; hit"]);
     has_line(&text, &["PUT /texts/1", "texts; fwd=method"]);
     has_line(&text, &["texts:1:/texts/2"]);
-    has_line(&text, &["purged 2 entries, 0 left"]);
+    has_line(&text, &["erased 2 entries, 0 left"]);
 }
 
 #[tokio::test]

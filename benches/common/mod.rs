@@ -9,7 +9,7 @@ use std::env;
 use std::fmt::Display;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -18,8 +18,8 @@ use tokio::runtime::Runtime;
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service, ServiceExt};
 use tower_mysql_cache::{
-    CacheKey, CacheLayer, CullReport, Entry, HeadUpdate, KeyRange, MySqlStore, Store, StoreError,
-    StoreStats, Stored,
+    CacheKey, CacheLayer, CullReport, Entry, HeadUpdate, KeyRange, LogPosition, LogRecord, LogRow,
+    MySqlStore, Named, Scope, Store, StoreError, StoreStats, Stored, StoredHead, Validity,
 };
 
 pub(crate) use report::run;
@@ -129,6 +129,21 @@ impl Store for NoStore {
     }
     async fn freshen(&self, _: HeadUpdate) -> Result<bool, StoreError> {
         Ok(false)
+    }
+    fn position(&self) -> Arc<LogPosition> {
+        Arc::default()
+    }
+    async fn append(&self, _: Vec<LogRecord>) -> Result<Vec<u64>, StoreError> {
+        Ok(Vec::new())
+    }
+    async fn validity(&self, _: &CacheKey, _: &StoredHead) -> Result<Validity, StoreError> {
+        Ok(Validity::Valid)
+    }
+    async fn log_tail(&self, _: usize) -> Result<Vec<LogRow>, StoreError> {
+        Ok(Vec::new())
+    }
+    async fn count_named(&self, _: Vec<Scope>) -> Result<Named, StoreError> {
+        Ok(Named::default())
     }
     async fn remove(&self, _: KeyRange) -> Result<u64, StoreError> {
         Ok(0)

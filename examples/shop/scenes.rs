@@ -26,7 +26,7 @@ pub(crate) async fn play(
     second: Option<Node>,
     database: Option<&str>,
 ) -> Result<bool, Box<dyn Error>> {
-    node.cache.purge().await?;
+    node.cache.erase().await?;
     println!("The shop runs on http://{}. What was asked, and what came back:\n", node.address);
     table::head();
     let mut driver = Driver::new(Arc::clone(&goods));
@@ -54,7 +54,7 @@ pub(crate) async fn play(
         "{requests} requests, and handlers ran {calls} times. Half the hits took less than {hit:.1} ms,"
     );
     println!("half the misses more than {miss:.1} ms.");
-    println!("purge() removed {} entries.", node.cache.purge().await?);
+    println!("erase() removed {} entries.", node.cache.erase().await?);
     for node in [Some(node), second].into_iter().flatten() {
         node.server.abort();
     }

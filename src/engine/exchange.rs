@@ -13,7 +13,6 @@ use tower::{Service, ServiceExt};
 use tracing::Instrument;
 
 use super::admission::Plan;
-use super::fence::Moment;
 use super::fill::{Fill, Filled};
 use super::judge::{Asked, Kept};
 use super::lookup::{At, Found, Lookup, selected};
@@ -30,6 +29,7 @@ use crate::rfc9111::{RequestDirectives, Reuse, reuse};
 use crate::status::{CacheStatus, Forward};
 use crate::store::Store;
 use crate::stored::VariantIndex;
+use crate::tag::Validity;
 use crate::telemetry::{count, inside_span};
 
 /// Reasons that lie in the response and will most likely hold for the next one.
@@ -52,8 +52,9 @@ where
     let (mut parts, body) = request.into_parts();
     let lookup = engine.lookup(&route, &plan, &parts.headers).await;
     let directives = RequestDirectives::parse(&parts.headers);
-    let Lookup { found, index } = lookup;
-    let (status, stale) = match judge_found(&engine, &route, &plan, &parts, &directives, found) {
+    let Lookup { found, validity, index } = lookup;
+    let verdict = judge_found(&engine, &route, &plan, &parts, &directives, found, validity);
+    let (status, stale) = match verdict {
         Verdict::Serve(response) => return Ok(response),
         Verdict::Inside(status, stale) => (status, stale),
     };
@@ -68,10 +69,9 @@ where
     let bypassed = status.forward() == Some(Forward::Bypass);
     count(if bypassed { &engine.counters.bypassed } else { &engine.counters.misses });
 
-    let asked = Asked::of(&plan, &parts, engine.store.now_ms());
+    let asked = Asked::of(&engine.store, &plan, &parts);
     let client = Stripped::take(&mut parts, stale.as_ref(), engine.is_unstorable(&plan.base));
     let miss = Miss {
-        moment: engine.fence.moment(),
         fills: engine.fills_so_far(),
         started: Instant::now(),
         asked,
@@ -99,6 +99,7 @@ fn judge_found<St: Store, RB>(
     request: &Parts,
     directives: &RequestDirectives,
     found: Found,
+    validity: Validity,
 ) -> Verdict<RB> {
     let inside = |forward, detail, stale| {
         // whoever carries credentials would have been served only what is for everyone
@@ -121,6 +122,12 @@ fn judge_found<St: Store, RB>(
         let forbidden = route.directives(&head.headers).forbids_stale();
         !forbidden && obeyed.is_some_and(|wanted| request_takes_stale(head, wanted, now_ms))
     };
+    match (reused, validity) {
+        (Reuse::VaryMiss | Reuse::NotShared, _) | (_, Validity::Valid) => {}
+        // RFC 9111 4.4: not without validation, whatever would permit it stale
+        (_, Validity::Invalid) => return inside(Forward::Stale, Some("invalidated"), Some(at)),
+        (_, Validity::Outdated) => return inside(Forward::Stale, Some("outdated"), Some(at)),
+    }
     match reused {
         Reuse::Stale if taken_stale() => {}
         Reuse::Fresh => {}
@@ -143,7 +150,6 @@ fn judge_found<St: Store, RB>(
 
 /// A request that has gone inside, and what was known before it did.
 pub(super) struct Miss {
-    pub(super) moment: Moment,
     /// Fills of this process so far.
     pub(super) fills: u64,
     pub(super) started: Instant,
@@ -208,7 +214,7 @@ impl Miss {
         let overrides = parts.extensions.remove::<CacheOverride>();
         let gen_ms = u32::try_from(self.started.elapsed().as_millis()).unwrap_or(u32::MAX);
         let index = self.index.as_ref();
-        let kept = self.asked.judge(&route, overrides, &parts, index, received_ms, gen_ms);
+        let kept = self.asked.judge(&route, overrides.as_ref(), &parts, index, received_ms, gen_ms);
         let kept = match kept {
             Ok(kept) => kept,
             Err(reason) => {
@@ -292,9 +298,8 @@ impl Miss {
             indexes.push((base, with_variant(index, variant)));
             key
         };
-        let (moment, queue_bytes) = (self.moment, route.queue_bytes);
-        let base = plan.base.clone();
-        Fill { engine, base, key, head, indexes, expires_ms, moment, queue_bytes, filled }
+        let (base, queue_bytes) = (plan.base.clone(), route.queue_bytes);
+        Fill { engine, base, key, head, indexes, expires_ms, queue_bytes, filled }
     }
 }
 

@@ -9,13 +9,13 @@ use bytes::Bytes;
 use tracing::Instrument;
 
 use super::bounded::bounded;
-use super::fence::Moment;
 use super::pending::{Refused, Ticket};
 use super::{Engine, search};
 use crate::body::{Abandoned, Sink};
 use crate::key::{CacheKey, KeyRange, variant_key};
 use crate::store::{Store, StoreError};
 use crate::stored::{Entry, HeadUpdate, Stored, StoredHead, StoredResponse, VariantIndex};
+use crate::tag::Validity;
 use crate::telemetry::{count, write_span};
 
 /// How long a write may take before its memory is given up. No request waits for it.
@@ -42,8 +42,6 @@ pub(super) struct Fill<St> {
     pub(super) indexes: Vec<(CacheKey, VariantIndex)>,
     /// When the entry may be removed.
     pub(super) expires_ms: u64,
-    /// Taken before the handler ran.
-    pub(super) moment: Moment,
     pub(super) queue_bytes: usize,
     /// Filled in when the response is stored.
     pub(super) filled: Filled,
@@ -61,8 +59,12 @@ impl Filled {
 
 impl<St: Store> Sink for Fill<St> {
     fn complete(self: Box<Self>, body: Bytes) -> bool {
-        let Self { engine, base, key, head, indexes, expires_ms, moment, queue_bytes, filled } =
-            *self;
+        let Self { engine, base, key, head, indexes, expires_ms, queue_bytes, filled } = *self;
+        if engine.is_invalid_by_now(&key, &head) {
+            count(&engine.counters.not_stored);
+            engine.reasons.count("invalidated");
+            return false;
+        }
         let mut entries = Vec::with_capacity(3);
         for (at, mut index) in indexes {
             let over = index.variants.len().saturating_sub(MAX_VARIANTS);
@@ -82,9 +84,7 @@ impl<St: Store> Sink for Fill<St> {
         let response = StoredResponse { head: Arc::new(head), body };
         let stored = Stored::Response(response.clone());
         entries.push(Entry { key: key.clone(), stored, expires_ms });
-        // asked where no invalidation can come between: it is before or after
-        let clear = |_: &Waits<'_>| engine.fence.is_clear(key.as_bytes(), moment);
-        let ticket = match engine.pending.begin(&entries, queue_bytes, clear) {
+        let ticket = match engine.pending.begin(&entries, queue_bytes, |_| true) {
             Ok(ticket) => ticket,
             Err(refused) => {
                 let counters = &engine.counters;
@@ -117,7 +117,6 @@ impl<St: Store> Engine<St> {
         self: &Arc<Self>,
         update: HeadUpdate,
         body: Bytes,
-        moment: Moment,
         queue_bytes: usize,
     ) {
         let HeadUpdate { key, new, expires_ms, .. } = update.clone();
@@ -125,10 +124,9 @@ impl<St: Store> Engine<St> {
         let visible = Entry { key, stored, expires_ms };
         // what waits to be written is newer than what was validated, unless it is the same
         let clear = |waits: &Waits<'_>| {
-            let same = waits(&update.key).is_none_or(
+            waits(&update.key).is_none_or(
                 |stored| matches!(stored, Stored::Response(response) if response.head == update.old),
-            );
-            same && self.fence.is_clear(update.key.as_bytes(), moment)
+            )
         };
         let ticket = match self.pending.begin(&[visible], queue_bytes, clear) {
             Ok(ticket) => ticket,
@@ -139,14 +137,20 @@ impl<St: Store> Engine<St> {
         self.behind(ticket, async move { store.freshen(update).await.map(drop) });
     }
 
+    /// Whether what this process has seen of the log says already that a response is not to be used. It is
+    /// judged again whenever it is served; this only saves the storing.
+    fn is_invalid_by_now(&self, key: &CacheKey, head: &StoredHead) -> bool {
+        let mut validity = std::pin::pin!(self.store.validity(key, head));
+        let known = validity.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        matches!(known, Poll::Ready(Ok(Validity::Invalid)))
+    }
+
     /// Removes a stored response in the background.
     pub(super) fn forget(self: &Arc<Self>, range: KeyRange) {
         let engine = Arc::clone(self);
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                engine.pending.withdraw(&range);
-                engine.pending.settled_in(&range).await;
-                let _ = engine.store.remove(range).await;
+                let _ = engine.remove(&range).await;
             });
         }
     }

@@ -1,61 +1,118 @@
-//! Removing what is no longer true.
+//! Making stored responses untrue: rows of the invalidation log.
 
 use std::future::Future;
 use std::sync::Arc;
 
 use super::{Engine, Route};
 use crate::key::{KeyRange, TargetKey};
-use crate::store::{Store, StoreError};
-use crate::telemetry::count;
+use crate::store::{Store, StoreError, Transactional};
+use crate::tag::{Invalidation, LogRecord, Scope, Subject};
+use crate::telemetry::count_many;
 
 impl<St: Store> Engine<St> {
-    /// Removes every entry in the ranges, those on their way to the store included, and keeps
-    /// responses out that are being made at this moment. Until it ends, lookups of this process find
-    /// nothing in the ranges. Returns how many entries there were.
-    pub(crate) async fn invalidate(&self, ranges: &[KeyRange]) -> Result<u64, StoreError> {
-        // from here on, nothing that began earlier is stored in the ranges
-        let removing: Vec<_> = ranges.iter().map(|range| self.fence.raise(range.clone())).collect();
-        ranges.iter().for_each(|range| self.pending.withdraw(range));
-        let mut outcome = Ok(0);
-        for range in ranges {
-            // what was on its way is in the store or has failed when the removal begins
-            self.pending.settled_in(range).await;
-            let removed = self.store.remove(range.clone()).await;
-            let counters = &self.counters;
-            count(if removed.is_ok() {
-                &counters.invalidations
-            } else {
-                &counters.invalidation_errors
-            });
-            outcome = match (outcome, removed) {
-                (Ok(sum), Ok(rows)) => Ok(sum + rows),
-                (Err(first), _) | (Ok(_), Err(first)) => Err(first),
-            };
+    /// The rows that say what an application wants to have invalidated.
+    pub(crate) async fn records(
+        &self,
+        route: &Route,
+        wanted: &Invalidation,
+    ) -> Result<Vec<LogRecord>, StoreError> {
+        wanted.check()?;
+        let mut scopes = Vec::with_capacity(wanted.subjects.len());
+        for subject in &wanted.subjects {
+            match subject {
+                Subject::Tag(tag) => scopes.push(Scope::Tag(tag.clone())),
+                Subject::All => scopes.push(route.keys.scope_of_prefix()),
+                Subject::Path(path) => scopes.push(route.keys.scope_of_path(path)?),
+                Subject::Uri(uri) => {
+                    let (target, with_origin) = route.keys.target_of_uri(uri)?;
+                    scopes.extend(self.scopes(route, &[target], with_origin).await);
+                }
+            }
         }
-        drop(removing);
+        let record = |scope| LogRecord { scope, soft: wanted.soft, reason: wanted.reason.clone() };
+        Ok(scopes.into_iter().map(record).collect())
+    }
+
+    /// Appends rows to the log and returns their ids.
+    pub(crate) async fn append(&self, records: Vec<LogRecord>) -> Result<Vec<u64>, StoreError> {
+        let count = records.len() as u64;
+        let outcome = self.store.append(records).await;
+        self.count_rows(count, outcome.is_ok());
         outcome
     }
 
-    /// The same for targets, in all their spellings, in a task of its own: dropping this future does
-    /// not stop it half way.
-    pub(crate) async fn invalidate_targets(
+    /// Appends rows on a connection of the caller's.
+    pub(crate) async fn append_on(
+        &self,
+        connection: &mut St::Connection,
+        records: Vec<LogRecord>,
+    ) -> Result<(), StoreError>
+    where
+        St: Transactional,
+    {
+        let count = records.len() as u64;
+        let outcome = self.store.append_on(connection, records).await;
+        self.count_rows(count, outcome.is_ok());
+        outcome
+    }
+
+    fn count_rows(&self, count: u64, written: bool) {
+        let counters = &self.counters;
+        let counter = if written { &counters.invalidations } else { &counters.invalidation_errors };
+        count_many(counter, count);
+    }
+
+    /// Invalidates in a task of its own: dropping this future does not stop it half way.
+    pub(crate) async fn invalidate(
         self: &Arc<Self>,
         route: &Arc<Route>,
-        targets: Vec<TargetKey>,
-        with_origin: bool,
-    ) -> Result<u64, StoreError> {
+        wanted: Invalidation,
+    ) -> Result<(), StoreError> {
         let (engine, route) = (Arc::clone(self), Arc::clone(route));
         whole(async move {
-            let ranges = engine.ranges(&route, &targets, with_origin).await;
-            engine.invalidate(&ranges).await
+            let records = engine.records(&route, &wanted).await?;
+            engine.append(records).await.map(drop)
         })
         .await
     }
 
-    /// The same for everything under the layer's prefix.
-    pub(crate) async fn purge(self: &Arc<Self>, route: &Route) -> Result<u64, StoreError> {
-        let (engine, range) = (Arc::clone(self), route.keys.range_of_prefix());
-        whole(async move { engine.invalidate(&[range]).await }).await
+    /// The same for targets, in all their spellings.
+    pub(crate) async fn invalidate_targets(
+        self: &Arc<Self>,
+        route: &Arc<Route>,
+        targets: Vec<TargetKey>,
+    ) -> Result<Vec<u64>, StoreError> {
+        let (engine, route) = (Arc::clone(self), Arc::clone(route));
+        whole(async move {
+            let scopes = engine.scopes(&route, &targets, true).await;
+            engine.append(scopes.into_iter().map(LogRecord::hard).collect()).await
+        })
+        .await
+    }
+
+    /// Invalidates, then removes from the store what lies in a range of keys, what is on its way to it
+    /// included. Returns how many entries there were.
+    pub(crate) async fn erase(
+        self: &Arc<Self>,
+        route: &Arc<Route>,
+        wanted: Invalidation,
+        range: KeyRange,
+    ) -> Result<u64, StoreError> {
+        let (engine, route) = (Arc::clone(self), Arc::clone(route));
+        whole(async move {
+            let records = engine.records(&route, &wanted).await?;
+            engine.append(records).await?;
+            engine.remove(&range).await
+        })
+        .await
+    }
+
+    /// Removes a range of keys from the store, and from what is on its way to it.
+    pub(super) async fn remove(&self, range: &KeyRange) -> Result<u64, StoreError> {
+        self.pending.withdraw(range);
+        // what was on its way is in the store or has failed when the removal begins
+        self.pending.settled_in(range).await;
+        self.store.remove(range.clone()).await
     }
 }
 

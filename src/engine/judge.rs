@@ -12,12 +12,14 @@ use super::admission::Plan;
 use crate::cookies::{Credentials, set_cookies_left};
 use crate::overrides::CacheOverride;
 use crate::policy::Mode;
+use crate::rfc9111::groups::cache_groups;
 use crate::rfc9111::{
     Candidate, Nominated, NotStored, RequestDirectives, ResponseDirectives, Storable, nominated,
     select, stored_fields,
 };
+use crate::store::Store;
 use crate::stored::{StoredHead, VariantIndex};
-use crate::tag::LogPosition;
+use crate::tag::{LogPosition, Scope, Tag};
 
 /// More names than this in the `Vary` fields of one target are a mistake: nothing is stored.
 const MAX_VARY_NAMES: usize = 32;
@@ -28,13 +30,21 @@ pub(super) const MAX_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
 const MIN_KEEP_MS: u64 = 3600 * 1000;
 const MAX_KEEP_MS: u64 = 24 * 3600 * 1000;
 
+/// Why a response with a tag that none can have is not stored.
+const BAD_TAG: &str = "bad-tag";
+
 /// The request that a response answers, as it was before it went inside.
+#[derive(Clone)]
 pub(super) struct Asked {
     pub(super) method: Method,
     pub(super) headers: HeaderMap,
     pub(super) credentials: Credentials,
     /// When it went inside, on the store's clock.
     pub(super) requested_ms: u64,
+    /// Where the log stood then.
+    pub(super) position: Arc<LogPosition>,
+    /// Scheme and authority of the target, where it has them.
+    pub(super) origin: Option<(String, String)>,
 }
 
 /// What of a response is stored.
@@ -47,16 +57,49 @@ pub(super) struct Kept {
 }
 
 impl Asked {
-    pub(super) fn of(plan: &Plan, request: &http::request::Parts, requested_ms: u64) -> Self {
-        let (method, headers) = (request.method.clone(), request.headers.clone());
-        Self { method, headers, credentials: plan.credentials, requested_ms }
+    /// A request that is about to go inside.
+    pub(super) fn of<St: Store>(store: &St, plan: &Plan, request: &http::request::Parts) -> Self {
+        let own = |(scheme, authority): (&str, &str)| (scheme.to_owned(), authority.to_owned());
+        Self {
+            method: request.method.clone(),
+            headers: request.headers.clone(),
+            credentials: plan.credentials,
+            requested_ms: store.now_ms(),
+            position: store.position(),
+            origin: plan.target.origin().map(own),
+        }
+    }
+
+    /// The tags of a response: the policy's, the override's, and its cache groups (RFC 9875 2).
+    pub(super) fn tags(
+        &self,
+        route: &Route,
+        overrides: Option<&CacheOverride>,
+        response: &HeaderMap,
+    ) -> Result<Vec<Tag>, &'static str> {
+        let mut tags: Vec<Tag> = Vec::new();
+        let own = overrides.map(|overrides| &overrides.tags[..]).unwrap_or_default();
+        for tag in route.policy.tags.iter().map(|name| Tag::from(*name)).chain(own.iter().cloned())
+        {
+            if let Err(error) = tag.check() {
+                tracing::error!(%error, reason = BAD_TAG, "a response is not stored");
+                return Err(BAD_TAG);
+            }
+            push_new(&mut tags, tag);
+        }
+        if let Some((scheme, authority)) = &self.origin {
+            for group in cache_groups(response) {
+                push_new(&mut tags, Scope::group(scheme, authority, &group));
+            }
+        }
+        Ok(tags)
     }
 
     /// What to store of a response, or the named reason why nothing.
     pub(super) fn judge(
         &self,
         route: &Route,
-        overrides: Option<CacheOverride>,
+        overrides: Option<&CacheOverride>,
         response: &Parts,
         index: Option<&Arc<VariantIndex>>,
         received_ms: u64,
@@ -98,8 +141,8 @@ impl Asked {
             gen_ms,
             shared,
             vary: select(&own, &self.headers),
-            tags: Vec::new(),
-            position: LogPosition::default(),
+            tags: self.tags(route, overrides, &response.headers)?,
+            position: LogPosition::clone(&self.position),
         };
         let expires_ms = expires_ms(&head);
         Ok(Kept { head, expires_ms, names })
@@ -108,7 +151,7 @@ impl Asked {
     pub(super) fn decide(
         &self,
         route: &Route,
-        overrides: Option<CacheOverride>,
+        overrides: Option<&CacheOverride>,
         status: http::StatusCode,
         headers: &HeaderMap,
         directives: &ResponseDirectives,
@@ -136,8 +179,15 @@ impl Asked {
     }
 }
 
+/// Adds a tag that is not there yet.
+pub(super) fn push_new(tags: &mut Vec<Tag>, tag: Tag) {
+    if !tags.contains(&tag) {
+        tags.push(tag);
+    }
+}
+
 /// Whether `Set-Cookie` is left out of what is stored.
-fn strips_cookies(route: &Route, overrides: Option<CacheOverride>) -> bool {
+fn strips_cookies(route: &Route, overrides: Option<&CacheOverride>) -> bool {
     let kept = overrides.is_some_and(|overrides| overrides.with_set_cookie);
     route.policy.mode == Mode::Safe && !kept
 }

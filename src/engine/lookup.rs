@@ -2,6 +2,7 @@
 //! target varies on.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::{HeaderMap, HeaderName};
 use tracing::Instrument;
@@ -15,11 +16,14 @@ use crate::rfc9111::freshness::date_ms;
 use crate::status::Forward;
 use crate::store::{Store, StoreError};
 use crate::stored::{Stored, StoredResponse, VariantIndex};
+use crate::tag::Validity;
 use crate::telemetry::{LookupTimer, count, lookup_span};
 
 /// What a lookup found.
 pub(super) struct Lookup {
     pub(super) found: Found,
+    /// What the log says about the response that was found.
+    pub(super) validity: Validity,
     /// What the target is known to vary on.
     pub(super) index: Option<Arc<VariantIndex>>,
 }
@@ -42,7 +46,7 @@ impl<St: Store> Engine<St> {
     pub(super) async fn lookup(&self, route: &Route, plan: &Plan, request: &HeaderMap) -> Lookup {
         let may_look = self.may_look(route, &plan.base);
         let timer = LookupTimer::start();
-        let looked = bounded(route.store_timeout, self.find(route, plan, request));
+        let looked = bounded(route.store_timeout, self.find_judged(route, plan, request));
         let looked = looked.instrument(lookup_span()).await;
         timer.stop();
         match looked {
@@ -50,7 +54,8 @@ impl<St: Store> Engine<St> {
             Err(_) if !may_look => {
                 count(&self.counters.lookups_skipped);
                 let found = Found::Nothing(Forward::Miss, Some("breaker-open"));
-                Lookup { found, index: self.indexes.get(&plan.base.hash()) }
+                let index = self.indexes.get(&plan.base.hash());
+                Lookup { found, validity: Validity::Valid, index }
             }
             Err(error) => {
                 count(&self.counters.lookup_errors);
@@ -60,9 +65,42 @@ impl<St: Store> Engine<St> {
                     tracing::warn!(%error, reason, suppressed, "lookup failed, the handler answers");
                 }
                 let found = Found::Nothing(Forward::Miss, Some("store-error"));
-                Lookup { found, index: self.indexes.get(&plan.base.hash()) }
+                let index = self.indexes.get(&plan.base.hash());
+                Lookup { found, validity: Validity::Valid, index }
             }
         }
+    }
+
+    /// What is stored for a request, and whether it still holds.
+    async fn find_judged(
+        &self,
+        route: &Route,
+        plan: &Plan,
+        request: &HeaderMap,
+    ) -> Result<Lookup, StoreError> {
+        let began = Instant::now();
+        let mut lookup = self.find(route, plan, request).await?;
+        if let Found::Response(at) = &lookup.found {
+            // what waits to be written cannot be judged without the log
+            if route.breaker.is_open() {
+                return Err(StoreError::Unavailable);
+            }
+            lookup.validity = self.judged(&at.key, &at.response, began).await?;
+        }
+        Ok(lookup)
+    }
+
+    /// What the log says about a response, seen no earlier than `since` or than the store allows for
+    /// what it has in memory.
+    pub(super) async fn judged(
+        &self,
+        key: &CacheKey,
+        response: &StoredResponse,
+        since: Instant,
+    ) -> Result<Validity, StoreError> {
+        let at_most = self.store.max_staleness().max(since.elapsed());
+        self.store.catch_up(key, &response.head, at_most).await?;
+        self.store.validity(key, &response.head).await
     }
 
     /// By the whole query, or by what the path's responses say of it.
@@ -148,7 +186,7 @@ impl<St: Store> Engine<St> {
             (date_ms(&head.headers, head.received_ms), head.received_ms)
         });
         let found = newest.map_or(Found::Nothing(nothing, None), Found::Response);
-        Ok((Lookup { found, index }, at_beside))
+        Ok((Lookup { found, validity: Validity::Valid, index }, at_beside))
     }
 
     /// Asks what is on its way to the store first, then the store.
@@ -165,11 +203,10 @@ impl<St: Store> Engine<St> {
         if route.breaker.is_open() {
             return Err(StoreError::Unavailable);
         }
-        let stored = self.store.get_many(keys.clone()).await?;
+        let stored = self.store.get_many(keys).await?;
         route.breaker.succeeded();
-        for ((found, stored), key) in found.iter_mut().zip(stored).zip(&keys) {
-            // what is being removed is gone already
-            if found.is_none() && !self.fence.is_removing(key.as_bytes()) {
+        for (found, stored) in found.iter_mut().zip(stored) {
+            if found.is_none() {
                 *found = stored;
             }
         }

@@ -4,8 +4,8 @@ mod admission;
 mod bounded;
 mod breaker;
 mod exchange;
-mod fence;
 mod fill;
+mod inspect;
 mod invalidate;
 mod judge;
 mod lookup;
@@ -26,6 +26,7 @@ use moka::sync::Cache;
 
 pub(crate) use admission::{Admission, admit};
 pub(crate) use exchange::exchange;
+pub use inspect::Inspected;
 pub(crate) use reply::Finish;
 pub(crate) use write::write_through;
 
@@ -53,7 +54,6 @@ pub(crate) struct Engine<St> {
     pub(crate) counters: Arc<Counters>,
     pub(crate) reasons: Reasons,
     pending: pending::Pending,
-    fence: fence::Fence,
     /// Variant indexes seen, by the hash of their target's key.
     indexes: Cache<[u8; 16], Arc<VariantIndex>>,
     /// What is known of paths' `No-Vary-Search`, by the hash of their index's key.
@@ -92,7 +92,6 @@ impl<St: Store> Engine<St> {
             counters: Arc::default(),
             reasons: Reasons::default(),
             pending: pending::Pending::default(),
-            fence: fence::Fence::default(),
             indexes: Cache::new(KNOWN_INDEXES),
             searches: Cache::builder().max_capacity(KNOWN_INDEXES).time_to_live(RULES_FOR).build(),
             fills: Cache::builder()

@@ -12,10 +12,11 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::admission::Plan;
 use super::bounded::bounded;
 use super::{Engine, Route};
-use crate::key::{CacheKey, KeyRange, Search, TargetKey};
+use crate::key::{CacheKey, Search, TargetKey};
 use crate::rfc9111::no_vary_search::{NoVarySearch, canonical};
 use crate::store::Store;
 use crate::stored::{Stored, StoredResponse, VariantIndex};
+use crate::tag::Scope;
 
 const NO_VARY_SEARCH: HeaderName = HeaderName::from_static("no-vary-search");
 
@@ -77,31 +78,31 @@ impl<St: Store> Engine<St> {
         self.searches.insert(search.hash(), rule);
     }
 
-    /// Every key of these targets, in all spellings that their paths take for one.
-    pub(crate) async fn ranges(
+    /// What names these targets, in all spellings that their paths take for one.
+    pub(crate) async fn scopes(
         &self,
         route: &Route,
         targets: &[TargetKey],
         with_origin: bool,
-    ) -> Vec<KeyRange> {
-        let mut ranges = Vec::with_capacity(targets.len());
+    ) -> Vec<Scope> {
+        let mut scopes = Vec::with_capacity(targets.len());
         for target in targets {
-            ranges.push(route.keys.range(target, with_origin));
+            scopes.push(route.keys.scope(target, with_origin));
             let Some(search) = route.keys.search(target) else { continue };
             let rule = match self.searches.get(&search.index.hash()).flatten() {
                 Some(rule) => Some(rule),
                 None => {
                     let index = self.store.get(search.index.clone());
-                    // without an answer the removal that follows fails as well, and says so
+                    // without an answer the row that follows is not written either, and says so
                     let index = bounded(route.store_timeout, index).await.ok().flatten();
                     rule_of(index.as_ref())
                 }
             };
             if let Some(rule) = rule {
                 let target = target.with_query(&search.path, &search.canonical(&rule));
-                ranges.push(route.keys.range(&target, with_origin));
+                scopes.push(route.keys.scope(&target, with_origin));
             }
         }
-        ranges
+        scopes
     }
 }

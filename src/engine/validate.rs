@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode};
 
 use super::admission::Plan;
 use super::exchange::Miss;
-use super::judge::{Asked, expires_ms, has_validator};
+use super::judge::{Asked, expires_ms, has_validator, push_new};
 use super::lookup::At;
 use super::reply::{self, Want};
 use super::{Engine, Route};
@@ -115,7 +115,7 @@ pub(super) fn revalidated<St, RB>(
 where
     St: Store,
 {
-    let overrides = response.extensions().get::<CacheOverride>().copied();
+    let overrides = response.extensions().get::<CacheOverride>().cloned();
     let fields = stored_by_update(route, response.headers());
     let updated = if confirms(&fields, &at.response.head.headers) {
         update(engine, route, &miss, overrides, &at, &fields, received_ms)
@@ -185,7 +185,7 @@ pub(super) fn compare_head<St: Store, RB>(
     let same = |name: &HeaderName| fields.get(name) == stored.get(name);
     let says = has_validator(fields) || fields.contains_key(CONTENT_LENGTH);
     if says && same(&ETAG) && same(&LAST_MODIFIED) && length {
-        let overrides = response.extensions().get::<CacheOverride>().copied();
+        let overrides = response.extensions().get::<CacheOverride>().cloned();
         let fields = stored_by_update(route, fields);
         update(engine, route, miss, overrides, &at, &fields, received_ms);
     } else if says {
@@ -210,16 +210,22 @@ fn update<St: Store>(
     let says = if route.has_directives(fields) { fields } else { &stored.headers };
     let headers = update_fields(&stored.headers, fields, &route.directives(says), received_ms);
     let directives = route.directives(&headers);
-    let asked_for_get = Asked {
-        method: Method::GET,
-        headers: asked.headers.clone(),
-        credentials: asked.credentials,
-        requested_ms: asked.requested_ms,
-    };
-    let decided =
-        asked_for_get.decide(route, overrides, stored.status, &headers, &directives, received_ms);
+    let asked_for_get = Asked { method: Method::GET, ..asked.clone() };
+    let decided = asked_for_get.decide(
+        route,
+        overrides.as_ref(),
+        stored.status,
+        &headers,
+        &directives,
+        received_ms,
+    );
     let mut head = StoredHead::clone(stored);
     head.requested_ms = asked.requested_ms;
+    // what the handler confirms holds as of the confirmation
+    head.position = LogPosition::clone(&asked.position);
+    if let Ok(tags) = asked.tags(route, overrides.as_ref(), fields) {
+        tags.into_iter().for_each(|tag| push_new(&mut head.tags, tag));
+    }
     head.received_ms = received_ms;
     // the age is that of the answer just received, not of the response that it confirms
     head.initial_age_ms = initial_age_ms(fields, asked.requested_ms, received_ms);
@@ -256,7 +262,7 @@ impl<St: Store> Engine<St> {
         let update = HeadUpdate { key, old, new: Arc::new(head), expires_ms };
         if self.is_unfilled_since(&update.key, miss.fills) {
             let body = at.response.body.clone();
-            self.freshen_behind(update, body, miss.moment, route.queue_bytes);
+            self.freshen_behind(update, body, route.queue_bytes);
         }
     }
 }

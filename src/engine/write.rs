@@ -20,9 +20,11 @@ use super::{Engine, Route};
 use crate::body::CacheBody;
 use crate::key::TargetKey;
 use crate::rfc9111::freshness::explicit_lifetime;
+use crate::rfc9111::groups::invalidated_groups;
 use crate::rfc9111::{Target, invalidates, same_origin_targets};
 use crate::status::{CacheStatus, Forward};
 use crate::store::{Store, StoreError};
+use crate::tag::{LogRecord, Scope};
 use crate::telemetry::{count, inside_span};
 
 /// The longest that the response to an unsafe request waits for its invalidation. It goes on in the
@@ -48,10 +50,9 @@ where
     let plan = write.as_ref().and_then(|write| write.plan.clone());
     let asked = plan.as_ref().map(|plan| Asked {
         method: Method::GET, // what the response, if it is stored, will answer
-        ..Asked::of(plan, &parts, engine.store.now_ms())
+        ..Asked::of(&engine.store, plan, &parts)
     });
     let started = Instant::now();
-    let moment = engine.fence.moment();
     // a handler that is dropped, fails or panics may have done its work all the same
     let guard = write.as_ref().map(|write| Unanswered::new(&engine, &route, write));
     let inside = inner.oneshot(Request::from_parts(parts, body));
@@ -75,15 +76,14 @@ where
     let own =
         engine.after_write(&route, &method, &write, response.status(), response.headers()).await;
     match (plan, asked) {
-        (Some(plan), Some(asked)) if represents_target(&route, &write, &response, received_ms) => {
+        (Some(plan), Some(mut asked))
+            if represents_target(&route, &write, &response, received_ms) =>
+        {
             let index = engine.indexes.get(&plan.base.hash());
-            // its own invalidations do not count; any other one that came meanwhile does, whatever it was
-            // of: then the moment is too early, and the own ones are in the way
-            let alone = engine.fence.moment() == moment.after(own);
-            let moment = if alone { moment.after(own) } else { moment };
+            // its own invalidation does not count; any other one that came meanwhile does
+            asked.position = Arc::new(asked.position.with_seen(&own));
             let fills = engine.fills_so_far();
-            let miss =
-                Miss { moment, fills, started, asked, client: None, index, stale: None, status };
+            let miss = Miss { fills, started, asked, client: None, index, stale: None, status };
             Ok(miss.keep(engine, route, plan, response, received_ms).await)
         }
         _ => Ok(Finish::new(&route, status).apply(response)),
@@ -107,8 +107,8 @@ impl<St: Store> Unanswered<St> {
     /// The inner service failed: what it did before is not known.
     async fn failed(mut self) {
         let targets = std::mem::take(&mut self.targets);
-        let removal = self.engine.invalidate_targets(&self.route, targets, true);
-        self.engine.wait_for(removal).await;
+        let appended = self.engine.invalidate_targets(&self.route, targets);
+        self.engine.wait_for(appended).await;
     }
 
     fn answered(mut self) {
@@ -125,7 +125,7 @@ impl<St: Store> Drop for Unanswered<St> {
         let (engine, route) = (Arc::clone(&self.engine), Arc::clone(&self.route));
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                if let Err(error) = engine.invalidate_targets(&route, targets, true).await {
+                if let Err(error) = engine.invalidate_targets(&route, targets).await {
                     report(&error);
                 }
             });
@@ -164,7 +164,7 @@ fn represents_target<RB>(
 
 impl<St: Store> Engine<St> {
     /// Invalidates what a successful unsafe request made untrue (RFC 9111 4.4), before its response
-    /// is returned, and returns how many invalidations that was. A failure is loud, but not the
+    /// is returned, and returns the ids of the log's rows that say so. A failure is loud, but not the
     /// client's: what it asked for has been done.
     async fn after_write(
         self: &Arc<Self>,
@@ -173,33 +173,46 @@ impl<St: Store> Engine<St> {
         write: &Write,
         status: StatusCode,
         response: &HeaderMap,
-    ) -> usize {
+    ) -> Vec<u64> {
         if !invalidates(method, status) {
-            return 0;
+            return Vec::new();
         }
         let mut targets = write.targets.clone();
+        let mut groups = Vec::new();
+        let named = invalidated_groups(method, status, response);
         for target in &write.targets {
             let Some((scheme, authority)) = target.origin() else { continue };
+            // RFC 9875 3: those of the same origin, and nothing that they lead to
+            let group = |name: &String| Scope::Tag(Scope::group(scheme, authority, name));
+            groups.extend(named.iter().map(group));
             let target_uri = Target { scheme, authority, path: &write.path };
             let others = same_origin_targets(target_uri, response);
             targets.extend(others.iter().filter_map(|uri| route.keys.beside(target, uri)));
         }
-        let ranges = self.ranges(route, &targets, true).await;
-        let own = ranges.len();
-        let engine = Arc::clone(self);
-        let removal = whole(async move { engine.invalidate(&ranges).await });
-        self.wait_for(removal).await;
-        own
+        let (engine, route) = (Arc::clone(self), Arc::clone(route));
+        let appended = whole(async move {
+            let mut scopes = engine.scopes(&route, &targets, true).await;
+            scopes.extend(groups);
+            engine.append(scopes.into_iter().map(LogRecord::hard).collect()).await
+        });
+        self.wait_for(appended).await
     }
 
     /// Waits for an invalidation, but not for long: it goes on in the background.
-    async fn wait_for(&self, removal: impl Future<Output = Result<u64, StoreError>>) {
-        if let Err(error) = bounded(INVALIDATION_LIMIT, removal).await {
-            // every other failure has been counted where it happened
-            if matches!(error, StoreError::Timeout) {
-                count(&self.counters.invalidation_errors);
+    async fn wait_for(
+        &self,
+        appended: impl Future<Output = Result<Vec<u64>, StoreError>>,
+    ) -> Vec<u64> {
+        match bounded(INVALIDATION_LIMIT, appended).await {
+            Ok(ids) => ids,
+            Err(error) => {
+                // every other failure has been counted where it happened
+                if matches!(error, StoreError::Timeout) {
+                    count(&self.counters.invalidation_errors);
+                }
+                report(&error);
+                Vec::new()
             }
-            report(&error);
         }
     }
 }

@@ -12,10 +12,13 @@ use super::parts::{escape, host, normal};
 use super::query::QueryRules;
 use super::{CacheKey, KeyRange, SEPARATOR, hex, shorten};
 use crate::error::ConfigError;
+use crate::tag::Scope;
 
 /// Bytes of path and query kept as they are. With the other parts' limits below, a key stays under
 /// 1,024 bytes, and all keys of one target lie in one range even when the target is longer.
 const MAX_TARGET_BYTES: usize = 480;
+/// Bytes of a path that are told apart in targets that are not kept whole.
+const PATH_BYTES: usize = 400;
 const MAX_AUTHORITY_BYTES: usize = 200;
 const MAX_PARTITION_BYTES: usize = 120;
 const MAX_PREFIX_BYTES: usize = 64;
@@ -292,6 +295,29 @@ impl KeyRules {
     /// Every key of a target: on its own origin, or on all.
     pub(crate) fn range(&self, target: &TargetKey, with_origin: bool) -> KeyRange {
         KeyRange::continuing(self.start(&target.target, with_origin))
+    }
+
+    /// What names a target: on its own origin, or on all.
+    pub(crate) fn scope(&self, target: &TargetKey, with_origin: bool) -> Scope {
+        Scope::uri(self.start(&target.target, with_origin))
+    }
+
+    /// What names everything with this prefix, whatever its version.
+    pub(crate) fn scope_of_prefix(&self) -> Scope {
+        Scope::Prefix(Bytes::copy_from_slice(self.prefix.as_bytes()))
+    }
+
+    /// What names everything at and below a path.
+    pub(crate) fn scope_of_path(&self, path: &str) -> Result<Scope, ConfigError> {
+        let parsed = path.parse::<Uri>().ok().filter(|uri| uri.authority().is_none());
+        if !path.starts_with('/') || path.contains('?') || parsed.is_none() {
+            let rule = "it is a path that begins with a slash, without a query";
+            return Err(ConfigError::new("path", path, rule));
+        }
+        // a long target keeps its first bytes only: what is above it is all that can be told
+        let kept = path.get(..PATH_BYTES).and_then(|cut| cut.rsplit_once('/'));
+        let path = kept.map_or(path, |(above, _)| above);
+        Ok(Scope::path(format!("{}:{}:{path}", self.prefix, self.version).as_bytes()))
     }
 
     /// Every key with this prefix, whatever its version.

@@ -29,7 +29,7 @@ pub(crate) struct Candidate<'a> {
     pub(crate) mode: Mode,
     /// The policy's lifetime for this status, if it has one.
     pub(crate) policy_ttl: Option<Duration>,
-    pub(crate) overrides: Option<CacheOverride>,
+    pub(crate) overrides: Option<&'a CacheOverride>,
     /// There is a `Set-Cookie` that the policy does not strip.
     pub(crate) set_cookie_left: bool,
     /// The response can be validated, so that it is worth storing even when it is stale at once.
@@ -56,7 +56,8 @@ impl Candidate<'_> {
     /// Whether the response may be stored. `no-store`, `private`, `Set-Cookie` and credentials win
     /// over a policy's lifetime; only an override lifts them.
     pub(crate) fn decide(&self) -> Result<Storable, NotStored> {
-        let overrides = self.overrides.unwrap_or_default();
+        static NONE: CacheOverride = CacheOverride::NONE;
+        let overrides = self.overrides.unwrap_or(&NONE);
         self.check_message()?;
         if overrides.no_store {
             return Err(NotStored::Override);
@@ -90,7 +91,7 @@ impl Candidate<'_> {
     }
 
     /// Whether the lifetime is an override's or the policy's.
-    fn is_given(&self, overrides: CacheOverride) -> bool {
+    fn is_given(&self, overrides: &CacheOverride) -> bool {
         let explicit = || explicit_lifetime(self.directives, self.headers, self.received_ms);
         let own = || self.directives.no_cache == Qualified::All || explicit().is_some();
         overrides.ttl.is_some() || (self.policy_ttl.is_some() && !own())
@@ -116,7 +117,7 @@ impl Candidate<'_> {
         }
     }
 
-    fn check_directives(&self, overrides: CacheOverride) -> Result<(), NotStored> {
+    fn check_directives(&self, overrides: &CacheOverride) -> Result<(), NotStored> {
         if self.request.no_store {
             return Err(NotStored::RequestNoStore); // RFC 9111 5.2.1.5
         }
@@ -138,7 +139,7 @@ impl Candidate<'_> {
     /// Whether the response may be used for requests with credentials. RFC 9111 3.5 names `public`,
     /// `s-maxage` and `must-revalidate`; in safe mode the last of them is not enough. An `s-maxage` of
     /// zero, or one that cannot be read, keeps a response out of shared caches and never lets it in.
-    fn is_shared(&self, overrides: CacheOverride) -> bool {
+    fn is_shared(&self, overrides: &CacheOverride) -> bool {
         overrides.shared
             || self.directives.public
             || self.directives.s_maxage.is_some_and(|seconds| seconds > 0)
@@ -147,7 +148,7 @@ impl Candidate<'_> {
 
     /// Override, then what the response says, then policy, then heuristics. Zero for a response that
     /// is to be validated before every use.
-    fn lifetime(&self, overrides: CacheOverride) -> Result<Duration, NotStored> {
+    fn lifetime(&self, overrides: &CacheOverride) -> Result<Duration, NotStored> {
         let cap = self.max_lifetime.min(Duration::from_millis(DELTA_MAX_MS));
         if let Some(ttl) = overrides.ttl {
             // A lifetime of zero is a wish not to be stored.

@@ -4,10 +4,12 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::key::{CacheKey, KeyRange};
-use crate::store::{CullReport, Store, StoreError, StoreStats};
-use crate::stored::{Entry, HeadUpdate, Stored};
+use crate::store::{CullReport, Named, Store, StoreError, StoreStats};
+use crate::stored::{Entry, HeadUpdate, Stored, StoredHead};
+use crate::tag::{LogPosition, LogRecord, LogRow, Scope, Validity};
 
 type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
@@ -43,6 +45,20 @@ trait DynStore: Send + Sync {
     fn get(&self, key: CacheKey) -> Answer<'_, Option<Stored>>;
     fn put_many(&self, entries: Vec<Entry>) -> Answer<'_, ()>;
     fn freshen(&self, update: HeadUpdate) -> Answer<'_, bool>;
+    fn get_entries(&self, keys: Vec<CacheKey>) -> Answer<'_, Vec<Option<Entry>>>;
+    fn position(&self) -> Arc<LogPosition>;
+    fn append(&self, records: Vec<LogRecord>) -> Answer<'_, Vec<u64>>;
+    fn validity<'a>(&'a self, key: &'a CacheKey, head: &'a StoredHead) -> Answer<'a, Validity>;
+    fn catch_up<'a>(
+        &'a self,
+        key: &'a CacheKey,
+        head: &'a StoredHead,
+        at_most: Duration,
+    ) -> Answer<'a, ()>;
+    fn max_staleness(&self) -> Duration;
+    fn poll_interval(&self) -> Duration;
+    fn log_tail(&self, limit: usize) -> Answer<'_, Vec<LogRow>>;
+    fn count_named(&self, scopes: Vec<Scope>) -> Answer<'_, Named>;
     fn remove(&self, range: KeyRange) -> Answer<'_, u64>;
     fn cull(&self) -> Answer<'_, CullReport>;
     fn stats(&self) -> Answer<'_, StoreStats>;
@@ -64,6 +80,38 @@ impl<St: Store> DynStore for St {
     }
     fn freshen(&self, update: HeadUpdate) -> Answer<'_, bool> {
         Box::pin(Store::freshen(self, update))
+    }
+    fn get_entries(&self, keys: Vec<CacheKey>) -> Answer<'_, Vec<Option<Entry>>> {
+        Box::pin(Store::get_entries(self, keys))
+    }
+    fn position(&self) -> Arc<LogPosition> {
+        Store::position(self)
+    }
+    fn append(&self, records: Vec<LogRecord>) -> Answer<'_, Vec<u64>> {
+        Box::pin(Store::append(self, records))
+    }
+    fn validity<'a>(&'a self, key: &'a CacheKey, head: &'a StoredHead) -> Answer<'a, Validity> {
+        Box::pin(Store::validity(self, key, head))
+    }
+    fn catch_up<'a>(
+        &'a self,
+        key: &'a CacheKey,
+        head: &'a StoredHead,
+        at_most: Duration,
+    ) -> Answer<'a, ()> {
+        Box::pin(Store::catch_up(self, key, head, at_most))
+    }
+    fn max_staleness(&self) -> Duration {
+        Store::max_staleness(self)
+    }
+    fn poll_interval(&self) -> Duration {
+        Store::poll_interval(self)
+    }
+    fn log_tail(&self, limit: usize) -> Answer<'_, Vec<LogRow>> {
+        Box::pin(Store::log_tail(self, limit))
+    }
+    fn count_named(&self, scopes: Vec<Scope>) -> Answer<'_, Named> {
+        Box::pin(Store::count_named(self, scopes))
     }
     fn remove(&self, range: KeyRange) -> Answer<'_, u64> {
         Box::pin(Store::remove(self, range))
@@ -94,6 +142,38 @@ impl Store for BoxStore {
     }
     async fn freshen(&self, update: HeadUpdate) -> Result<bool, StoreError> {
         self.0.freshen(update).await
+    }
+    async fn get_entries(&self, keys: Vec<CacheKey>) -> Result<Vec<Option<Entry>>, StoreError> {
+        self.0.get_entries(keys).await
+    }
+    fn position(&self) -> Arc<LogPosition> {
+        self.0.position()
+    }
+    async fn append(&self, records: Vec<LogRecord>) -> Result<Vec<u64>, StoreError> {
+        self.0.append(records).await
+    }
+    async fn validity(&self, key: &CacheKey, head: &StoredHead) -> Result<Validity, StoreError> {
+        self.0.validity(key, head).await
+    }
+    async fn catch_up(
+        &self,
+        key: &CacheKey,
+        head: &StoredHead,
+        at_most: Duration,
+    ) -> Result<(), StoreError> {
+        self.0.catch_up(key, head, at_most).await
+    }
+    fn max_staleness(&self) -> Duration {
+        self.0.max_staleness()
+    }
+    fn poll_interval(&self) -> Duration {
+        self.0.poll_interval()
+    }
+    async fn log_tail(&self, limit: usize) -> Result<Vec<LogRow>, StoreError> {
+        self.0.log_tail(limit).await
+    }
+    async fn count_named(&self, scopes: Vec<Scope>) -> Result<Named, StoreError> {
+        self.0.count_named(scopes).await
     }
     async fn remove(&self, range: KeyRange) -> Result<u64, StoreError> {
         self.0.remove(range).await

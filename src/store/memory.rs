@@ -15,8 +15,9 @@ use moka::sync::Cache;
 use crate::clock::{Clock, SystemClock};
 use crate::error::ConfigError;
 use crate::key::{CacheKey, KeyRange};
-use crate::store::{CullReport, Store, StoreError, StoreStats};
-use crate::stored::{Entry, HeadUpdate, Stored};
+use crate::store::{CullReport, MemoryLog, Named, Store, StoreError, StoreStats};
+use crate::stored::{Entry, HeadUpdate, Stored, StoredHead};
+use crate::tag::{LogPosition, LogRecord, LogRow, Scope, Validity};
 
 /// Default bound of a [`MemoryStore`]: 64 MiB.
 const DEFAULT_MAX_BYTES: u64 = 64 << 20;
@@ -40,6 +41,7 @@ struct Shared {
     /// The keys in order, so that an invalidation costs what it removes and not what is stored. Holds
     /// every key of `cache`, and for a while some that it has evicted.
     keys: Mutex<BTreeMap<Bytes, CacheKey>>,
+    log: MemoryLog,
     clock: Arc<dyn Clock>,
     max_bytes: u64,
     too_large: AtomicU64,
@@ -90,8 +92,8 @@ impl MemoryStore {
             .weigher(|key: &CacheKey, held: &Held| weight(key, &held.stored))
             .build_with_hasher(BuildHasherDefault::default());
         let (too_large, culls) = (AtomicU64::new(0), AtomicU64::new(0));
-        let keys = Mutex::default();
-        Self { shared: Arc::new(Shared { cache, keys, clock, max_bytes, too_large, culls }) }
+        let (keys, log) = (Mutex::default(), MemoryLog::new());
+        Self { shared: Arc::new(Shared { cache, keys, log, clock, max_bytes, too_large, culls }) }
     }
 
     fn find(&self, key: &CacheKey) -> Option<Stored> {
@@ -206,6 +208,50 @@ impl Store for MemoryStore {
 
     fn freshen(&self, update: HeadUpdate) -> impl Future<Output = Result<bool, StoreError>> + Send {
         ready(Ok(self.replace_head(update)))
+    }
+
+    fn position(&self) -> Arc<LogPosition> {
+        self.shared.log.position()
+    }
+
+    fn append(
+        &self,
+        records: Vec<LogRecord>,
+    ) -> impl Future<Output = Result<Vec<u64>, StoreError>> + Send {
+        ready(Ok(self.shared.log.append(records, self.now_ms())))
+    }
+
+    fn validity(
+        &self,
+        key: &CacheKey,
+        head: &StoredHead,
+    ) -> impl Future<Output = Result<Validity, StoreError>> + Send {
+        ready(Ok(self.shared.log.validity(key, head)))
+    }
+
+    fn log_tail(
+        &self,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<LogRow>, StoreError>> + Send {
+        ready(Ok(self.shared.log.tail(limit)))
+    }
+
+    fn count_named(
+        &self,
+        scopes: Vec<Scope>,
+    ) -> impl Future<Output = Result<Named, StoreError>> + Send {
+        let now_ms = self.now_ms();
+        let mut count = Named::default();
+        for (key, held) in &self.shared.cache {
+            let Stored::Response(response) = &held.stored else { continue };
+            if held.expires_ms > now_ms {
+                let tags = &response.head.tags;
+                let named = scopes.iter().any(|scope| scope.names(key.as_bytes(), tags));
+                let bytes = key.as_bytes().len() + held.stored.size_bytes();
+                count.add(named, bytes as u64);
+            }
+        }
+        ready(Ok(count))
     }
 
     fn remove(&self, range: KeyRange) -> impl Future<Output = Result<u64, StoreError>> + Send {

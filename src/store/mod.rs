@@ -2,18 +2,25 @@
 
 mod boxed;
 mod error;
+pub(crate) mod log;
 mod memory;
 #[cfg(feature = "mysql")]
 pub(crate) mod mysql;
+mod tiered;
 
 pub use boxed::BoxStore;
 pub use error::{Source, StoreError};
+pub use log::MemoryLog;
 pub use memory::{MemoryStore, MemoryStoreBuilder};
 use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+pub use tiered::{Consistency, Tiered};
 
 use crate::clock::{Clock, SystemClock};
 use crate::key::{CacheKey, KeyRange};
-use crate::stored::{Entry, HeadUpdate, Stored};
+use crate::stored::{Entry, HeadUpdate, Stored, StoredHead};
+use crate::tag::{LogPosition, LogRecord, LogRow, Scope, Validity};
 
 /// A place that keeps responses by key.
 ///
@@ -25,7 +32,10 @@ use crate::stored::{Entry, HeadUpdate, Stored};
 /// - what was put is found until `expires_ms`, and not from that moment on;
 /// - keys are compared whole, byte for byte, never by their hash alone;
 /// - a put replaces; the later put wins;
-/// - answers come in the order of the keys, repeated keys included.
+/// - answers come in the order of the keys, repeated keys included;
+/// - a response is [valid](Store::validity) unless the invalidation log has a row after the response's
+///   position that names it. A row appended, or committed, before a lookup was called counts when the
+///   response that it found is judged.
 pub trait Store: Clone + Send + Sync + 'static {
     /// The time on this store's clock, in milliseconds since the Unix epoch: the one clock that all
     /// processes sharing the store agree on. Default: the machine's.
@@ -76,6 +86,103 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// [`StoreError`] when the store cannot be asked.
     fn freshen(&self, update: HeadUpdate) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
+    /// [`Store::get_many`] with the time when each entry may be removed, for stores in front of this one.
+    /// Default: responses are kept in front while they are fresh, indexes for a minute.
+    ///
+    /// # Errors
+    /// As [`Store::get_many`].
+    fn get_entries(
+        &self,
+        keys: Vec<CacheKey>,
+    ) -> impl Future<Output = Result<Vec<Option<Entry>>, StoreError>> + Send {
+        async move {
+            let found = self.get_many(keys.clone()).await?;
+            let now_ms = self.now_ms();
+            let entry = |(stored, key): (Option<Stored>, CacheKey)| {
+                let stored = stored?;
+                let expires_ms = match &stored {
+                    Stored::Response(response) => response.head.fresh_until_ms,
+                    Stored::Variants(_) => now_ms.saturating_add(60_000),
+                };
+                Some(Entry { key, stored, expires_ms })
+            };
+            Ok(found.into_iter().zip(keys).map(entry).collect())
+        }
+    }
+
+    /// Where the invalidation log stands, as far as this process has seen: what is taken before a
+    /// handler runs and stored with its response. Waits for nothing; older than the truth is safe.
+    fn position(&self) -> Arc<LogPosition>;
+
+    /// Appends rows to the invalidation log. When this returns `Ok`, no process that shares the store
+    /// serves what they name, but for what its [`Consistency`] allows, and this one not at all. Returns
+    /// the rows' ids.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the log cannot be written: what the rows name may still be served.
+    fn append(
+        &self,
+        records: Vec<LogRecord>,
+    ) -> impl Future<Output = Result<Vec<u64>, StoreError>> + Send;
+
+    /// What the log says about a stored response, as far as this process has seen it. A lookup and
+    /// [`Store::catch_up`] bring that up to date.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the log has to be asked and cannot.
+    fn validity(
+        &self,
+        key: &CacheKey,
+        head: &StoredHead,
+    ) -> impl Future<Output = Result<Validity, StoreError>> + Send;
+
+    /// Makes sure that what this process has seen of the log is at most `at_most` old, and for a response
+    /// that an invalidation of this process names whose transaction may be about to commit, not old at
+    /// all: what has to precede [`Store::validity`] where a response does not come from a lookup.
+    /// Default: it always is.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the log cannot be read.
+    fn catch_up(
+        &self,
+        key: &CacheKey,
+        head: &StoredHead,
+        at_most: Duration,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send {
+        let _ = (key, head, at_most);
+        async { Ok(()) }
+    }
+
+    /// How old what this process has seen of the log may be for responses that it has in memory.
+    /// Default: not at all.
+    fn max_staleness(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// How often this store looks at the log by itself: what [`Consistency::Bounded`] allows in front of
+    /// it. Default: zero, for stores that need not look.
+    fn poll_interval(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// The newest rows of the log, the newest first, for people.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be asked.
+    fn log_tail(
+        &self,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<LogRow>, StoreError>> + Send;
+
+    /// Counts the stored responses that these name: a look at everything that is stored, for dry runs.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be asked.
+    fn count_named(
+        &self,
+        scopes: Vec<Scope>,
+    ) -> impl Future<Output = Result<Named, StoreError>> + Send;
+
     /// Removes every entry in a range of keys and returns how many there were. Puts that were called
     /// before it are removed too, those called after it stay.
     ///
@@ -102,6 +209,50 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// [`StoreError`] when the store cannot be asked.
     fn flush(&self) -> impl Future<Output = Result<(), StoreError>> + Send {
         async { Ok(()) }
+    }
+}
+
+/// A [`Store`] whose log can be written on a connection of the caller's, in the caller's transaction.
+pub trait Transactional: Store {
+    /// What the caller's transaction runs on.
+    type Connection: Send;
+
+    /// Appends rows to the log on this connection: they count when, and only if, its transaction
+    /// commits; without a transaction at once. Nothing of this store's own is waited for, and no row is
+    /// updated or locked that another transaction could wait for.
+    ///
+    /// When the commit has returned, no process serves what the rows name, but for what its
+    /// [`Consistency`] allows, and this one not at all.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`] with the connection's own error.
+    fn append_on(
+        &self,
+        connection: &mut Self::Connection,
+        records: Vec<LogRecord>,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+}
+
+/// How much of what is stored is named.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Named {
+    /// Responses looked at: those that have not expired and can be read.
+    pub examined: u64,
+    /// Those that are named.
+    pub named: u64,
+    /// Bytes of those, as stored.
+    pub bytes: u64,
+}
+
+impl Named {
+    /// Counts a response.
+    pub fn add(&mut self, named: bool, bytes: u64) {
+        self.examined += 1;
+        if named {
+            self.named += 1;
+            self.bytes += bytes;
+        }
     }
 }
 
@@ -137,4 +288,6 @@ pub struct StoreStats {
     pub failures: u64,
     /// Culls done.
     pub culls: u64,
+    /// Rows of the invalidation log that could not be written and are tried again.
+    pub owed_invalidations: u64,
 }

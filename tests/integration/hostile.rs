@@ -66,6 +66,21 @@ impl Store for Slow {
     async fn remove(&self, r: KeyRange) -> Result<u64, StoreError> {
         self.inner.remove(r).await
     }
+    fn position(&self) -> Arc<LogPosition> {
+        self.inner.position()
+    }
+    async fn append(&self, records: Vec<LogRecord>) -> Result<Vec<u64>, StoreError> {
+        self.inner.append(records).await
+    }
+    async fn validity(&self, key: &CacheKey, head: &StoredHead) -> Result<Validity, StoreError> {
+        self.inner.validity(key, head).await
+    }
+    async fn log_tail(&self, limit: usize) -> Result<Vec<LogRow>, StoreError> {
+        self.inner.log_tail(limit).await
+    }
+    async fn count_named(&self, scopes: Vec<Scope>) -> Result<Named, StoreError> {
+        self.inner.count_named(scopes).await
+    }
     async fn cull(&self) -> Result<CullReport, StoreError> {
         self.inner.cull().await
     }

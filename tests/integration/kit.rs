@@ -8,7 +8,8 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use tower::{Layer, Service, ServiceExt};
 use tower_mysql_cache::{
-    BoxStore, CacheBody, CacheHandle, CacheLayer, CacheStatus, MemoryStore, MySqlStore,
+    BoxStore, CacheBody, CacheHandle, CacheLayer, CacheStatus, Consistency, MemoryStore,
+    MySqlStore, Tiered,
 };
 
 use crate::support::{self, TestDatabase};
@@ -31,6 +32,15 @@ impl Kit {
         let store = store.connect().await.expect("connects");
         store.migrate().await.expect("migrates");
         Self { store: BoxStore::new(store), database: Some(database) }
+    }
+
+    /// The recommended set-up: a store in memory in front of one in the database.
+    pub(crate) async fn tiered() -> Self {
+        let mut kit = Self::mysql().await;
+        // what a neighbour invalidates counts at once
+        let store = Tiered::new(MemoryStore::new(), kit.store).consistency(Consistency::Strict);
+        kit.store = BoxStore::new(store);
+        kit
     }
 
     /// Another process's view: a store of its own on the same database, the same store in memory.
@@ -69,6 +79,13 @@ macro_rules! on_every_store {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
                 super::$name(super::Kit::mysql().await).await;
+            })*
+        }
+
+        mod tiered {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(super::Kit::tiered().await).await;
             })*
         }
     };

@@ -122,7 +122,7 @@ on_every_store! {
         assert!(!one.is_hit() && !two.is_hit());
         assert_ne!(one.body, two.body);
         assert_eq!(site.get("/one/x").await.body, one.body);
-        assert_eq!(handle.invalidate_uri("/two/x").await.unwrap(), 1);
+        handle.invalidate_uri("/two/x").await.unwrap();
         assert!(site.get("/one/x").await.is_hit() && !site.get("/two/x").await.is_hit());
     }
 
@@ -146,8 +146,9 @@ on_every_store! {
     }
 
     async fn a_handler_invalidates_through_the_handle_in_its_state(kit: Kit) {
-        async fn update(State(cache): State<CacheHandle<BoxStore>>) -> String {
-            cache.invalidate_uri("/list").await.unwrap().to_string()
+        async fn update(State(cache): State<CacheHandle<BoxStore>>) -> &'static str {
+            cache.invalidate_uri("/list").await.unwrap();
+            "done"
         }
         let cache = kit.layer().with_policy(MINUTE);
         let app = Router::new()
@@ -157,7 +158,7 @@ on_every_store! {
         let site = Site::axum(app).await;
         site.get("/list").await;
         assert!(site.get("/list").await.is_hit());
-        assert_eq!(site.request("POST", "/update", &[]).await.body, "1");
+        assert_eq!(site.request("POST", "/update", &[]).await.body, "done");
         assert!(!site.get("/list").await.is_hit());
     }
 

@@ -1,19 +1,24 @@
 //! The store as the layer sees it: encodes and decodes in the caller's task, leaves the rest to queues.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
+use sqlx::mysql::MySqlConnection;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 
-use super::MySqlStore;
 use super::codec::{self, RawRow, Reading, Row};
+use super::log::append_on;
 use super::lookups::{Answer, Hash};
 use super::maintenance::Command;
 use super::sql::MAX_KEYS;
 use super::writes::{Freshen, Job, Put, Ticket};
+use super::{Inner, MySqlStore};
 use crate::key::{CacheKey, KeyRange};
-use crate::store::{CullReport, Store, StoreError, StoreStats};
-use crate::stored::{Entry, HeadUpdate, Stored};
+use crate::store::{CullReport, Named, Store, StoreError, StoreStats, Transactional};
+use crate::stored::{Entry, HeadUpdate, Stored, StoredHead};
+use crate::tag::{LogPosition, LogRecord, LogRow, Scope, Validity};
 
 /// Bytes of `max_allowed_packet` that are left for the rest of a statement.
 const PACKET_RESERVE: usize = 64 * 1024;
@@ -25,6 +30,34 @@ impl MySqlStore {
     /// Asks for at most [`MAX_KEYS`] keys.
     fn ask(&self, keys: &[CacheKey]) -> Result<oneshot::Receiver<Answer>, StoreError> {
         self.inner.lookups.push(keys.iter().map(CacheKey::hash).collect::<Vec<Hash>>())
+    }
+
+    /// What is stored under these keys, and until when, and a look at the log beside it.
+    async fn find(&self, keys: &[CacheKey]) -> Result<Vec<Option<(Stored, u64)>>, StoreError> {
+        // seen after this began, whenever the rows are read: what was invalidated before counts
+        let look = self.inner.log.look()?;
+        let mut found = Vec::with_capacity(keys.len());
+        // a very long list does not take the whole queue at once
+        for group in keys.chunks(MAX_KEYS * 4) {
+            let asked = group
+                .chunks(MAX_KEYS)
+                .map(|chunk| self.ask(chunk).map(|answer| (chunk, answer)))
+                .collect::<Result<Vec<_>, _>>()?;
+            for (chunk, answer) in asked {
+                let rows = answer.await.unwrap_or(Err(StoreError::Unavailable))?;
+                for (key, row) in chunk.iter().zip(rows) {
+                    found.push(match row {
+                        Some(row) => {
+                            let expires_ms = row.expires_ms;
+                            self.read(key, row).await.map(|stored| (stored, expires_ms))
+                        }
+                        None => None,
+                    });
+                }
+            }
+        }
+        look.await.unwrap_or(Err(StoreError::Unavailable))?;
+        Ok(found)
     }
 
     /// Understands a row, off the async threads when it is a large compressed one.
@@ -123,24 +156,16 @@ impl Store for MySqlStore {
     }
 
     async fn get_many(&self, keys: Vec<CacheKey>) -> Result<Vec<Option<Stored>>, StoreError> {
-        let mut found = Vec::with_capacity(keys.len());
-        // a very long list does not take the whole queue at once
-        for group in keys.chunks(MAX_KEYS * 4) {
-            let asked = group
-                .chunks(MAX_KEYS)
-                .map(|chunk| self.ask(chunk).map(|answer| (chunk, answer)))
-                .collect::<Result<Vec<_>, _>>()?;
-            for (chunk, answer) in asked {
-                let rows = answer.await.unwrap_or(Err(StoreError::Unavailable))?;
-                for (key, row) in chunk.iter().zip(rows) {
-                    found.push(match row {
-                        Some(row) => self.read(key, row).await,
-                        None => None,
-                    });
-                }
-            }
-        }
-        Ok(found)
+        let found = self.find(&keys).await?;
+        Ok(found.into_iter().map(|found| found.map(|(stored, _)| stored)).collect())
+    }
+
+    async fn get_entries(&self, keys: Vec<CacheKey>) -> Result<Vec<Option<Entry>>, StoreError> {
+        let found = self.find(&keys).await?;
+        let entry = |(found, key): (Option<(Stored, u64)>, CacheKey)| {
+            found.map(|(stored, expires_ms)| Entry { key, stored, expires_ms })
+        };
+        Ok(found.into_iter().zip(keys).map(entry).collect())
     }
 
     async fn put_many(&self, entries: Vec<Entry>) -> Result<(), StoreError> {
@@ -186,6 +211,52 @@ impl Store for MySqlStore {
         self.submit(Job::Freshen(freshen), outcome).await
     }
 
+    fn position(&self) -> Arc<LogPosition> {
+        self.inner.log.position()
+    }
+
+    async fn append(&self, records: Vec<LogRecord>) -> Result<Vec<u64>, StoreError> {
+        let (ack, outcome) = oneshot::channel();
+        let ids = match self.submit(Job::Append(records.clone(), ack), outcome).await {
+            Ok(ids) => ids,
+            Err(error) => {
+                self.inner.log.owe(records);
+                return Err(error);
+            }
+        };
+        for (id, record) in ids.iter().zip(&records) {
+            self.inner.log.await_rows(*id, std::slice::from_ref(record));
+        }
+        // without it, what the rows name waits for the next look
+        let _ = self.inner.log.looked().await;
+        Ok(ids)
+    }
+
+    async fn validity(&self, key: &CacheKey, head: &StoredHead) -> Result<Validity, StoreError> {
+        self.inner.log.validity(key, head).await
+    }
+
+    async fn catch_up(
+        &self,
+        key: &CacheKey,
+        head: &StoredHead,
+        at_most: Duration,
+    ) -> Result<(), StoreError> {
+        self.inner.log.catch_up(key, head, at_most).await
+    }
+
+    fn poll_interval(&self) -> Duration {
+        self.inner.shared.settings.poll_interval
+    }
+
+    async fn log_tail(&self, limit: usize) -> Result<Vec<LogRow>, StoreError> {
+        self.command(|answer| Command::Tail(limit, answer)).await
+    }
+
+    async fn count_named(&self, scopes: Vec<Scope>) -> Result<Named, StoreError> {
+        self.command(|answer| Command::Count(scopes, answer)).await
+    }
+
     async fn remove(&self, range: KeyRange) -> Result<u64, StoreError> {
         let (ack, outcome) = oneshot::channel();
         self.submit(Job::Remove(range, ack), outcome).await
@@ -207,11 +278,25 @@ impl Store for MySqlStore {
             too_large: counters.too_large.load(Relaxed),
             failures: counters.failures.load(Relaxed),
             culls: counters.culls.load(Relaxed),
+            owed_invalidations: self.inner.log.owes() as u64,
         })
     }
 
     async fn flush(&self) -> Result<(), StoreError> {
         let (ack, outcome) = oneshot::channel();
         self.submit(Job::Flush(ack), outcome).await
+    }
+}
+
+impl Transactional for MySqlStore {
+    type Connection = MySqlConnection;
+
+    async fn append_on(
+        &self,
+        connection: &mut MySqlConnection,
+        records: Vec<LogRecord>,
+    ) -> Result<(), StoreError> {
+        let Inner { shared, log, .. } = &*self.inner;
+        append_on(shared, connection, &records, |first, rows| log.await_rows(first, rows)).await
     }
 }

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use super::failure::Failure;
 use super::options::Settings;
 use super::shared::{DbClock, Shared};
-use super::sql::{Text, safe};
+use super::sql::{TableName, Text, safe};
 use crate::store::StoreError;
 
 /// What a connection is for: it decides how long its statements may take.
@@ -27,6 +27,8 @@ pub(super) enum Role {
     Lookups,
     /// Writes and maintenance: `write_timeout`.
     Writes,
+    /// The invalidation log: `query_timeout`.
+    Log,
     /// Creating and describing tables: ten times `write_timeout`.
     Schema,
 }
@@ -34,7 +36,7 @@ pub(super) enum Role {
 impl Role {
     pub(super) fn deadline(self, settings: &Settings) -> Duration {
         match self {
-            Self::Lookups => settings.query_timeout,
+            Self::Lookups | Self::Log => settings.query_timeout,
             Self::Writes => settings.write_timeout,
             Self::Schema => settings.write_timeout.saturating_mul(10),
         }
@@ -53,6 +55,7 @@ pub(super) fn statement(text: &Text) -> Statement {
 #[derive(Debug)]
 pub(super) struct Connection {
     inner: MySqlConnection,
+    role: Role,
     deadline: Duration,
     pub(super) used: Instant,
 }
@@ -76,7 +79,7 @@ impl Connection {
         within(settings.connect_timeout, async {
             let mut inner = MySqlConnection::connect_with(&settings.options).await?;
             set_up(&mut inner, role.deadline(settings)).await?;
-            Ok(Self { inner, deadline: role.deadline(settings), used: Instant::now() })
+            Ok(Self { inner, role, deadline: role.deadline(settings), used: Instant::now() })
         })
         .await
     }
@@ -107,7 +110,7 @@ impl Connection {
             for _ in 0..CLOCK_SAMPLES {
                 read_clock(&mut inner, clock).await?;
             }
-            Ok((Self { inner, deadline, used: Instant::now() }, server))
+            Ok((Self { inner, role: Role::Lookups, deadline, used: Instant::now() }, server))
         })
         .await
     }
@@ -136,6 +139,37 @@ impl Connection {
     ) -> Result<u64, Failure> {
         let answer = timeout(self.deadline, statement.execute(&mut self.inner)).await;
         self.judge(answer, shared).map(|done| done.rows_affected())
+    }
+
+    /// Runs an insert and returns the id of its first row.
+    ///
+    /// # Errors
+    /// As [`Connection::rows`].
+    pub(super) async fn insert(
+        &mut self,
+        statement: Statement,
+        shared: &Shared,
+    ) -> Result<u64, Failure> {
+        let answer = timeout(self.deadline, statement.execute(&mut self.inner)).await;
+        self.judge(answer, shared).map(|done| done.last_insert_id())
+    }
+
+    /// Asks for one number, by a statement that binds nothing.
+    ///
+    /// # Errors
+    /// As [`Connection::rows`].
+    pub(super) async fn number(&mut self, text: &Text, shared: &Shared) -> Result<u64, Failure> {
+        let rows = self.rows(statement(text), shared).await?;
+        let Some(row) = rows.first() else { return Ok(0) };
+        row.try_get(0).map_err(|error| Failure::of(error, self.table(shared)))
+    }
+
+    /// The table that statements on this connection are most likely about.
+    fn table<'a>(&self, shared: &'a Shared) -> &'a TableName {
+        match self.role {
+            Role::Log => &shared.settings.log_table,
+            _ => &shared.settings.table,
+        }
     }
 
     /// Runs one statement of a text that binds nothing and is not prepared.
@@ -185,7 +219,7 @@ impl Connection {
         self.used = Instant::now();
         match answer {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(Failure::of(error, &shared.settings.table)),
+            Ok(Err(error)) => Err(Failure::of(error, self.table(shared))),
             Err(_) => Err(Failure::timeout()),
         }
     }

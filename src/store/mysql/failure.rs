@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_lost_connection_is_replaced() {
-        let table = TableName::parse("t").unwrap();
+        let table = TableName::parse("table", "t").unwrap();
         let lost = sqlx::Error::Io(std::io::ErrorKind::BrokenPipe.into());
         assert_eq!(Failure::of(lost, &table).then, Then::ReconnectAndTryAgain);
         assert_eq!(Failure::of(sqlx::Error::Protocol("?".into()), &table).then, Then::Reconnect);

@@ -20,7 +20,8 @@ use super::owned::{Owned, owner};
 use super::reader::{hash_of, padded};
 use super::shared::Shared;
 use super::sql::MAX_KEYS;
-use crate::store::{CullReport, StoreError};
+use crate::store::{CullReport, Named, StoreError};
+use crate::tag::{LogRow, Scope};
 
 /// How often the database's clock is read.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(30);
@@ -36,6 +37,10 @@ const ATTEMPTS: u32 = 3;
 pub(super) enum Command {
     Cull(oneshot::Sender<Result<CullReport, StoreError>>),
     Stats(oneshot::Sender<Result<Figures, StoreError>>),
+    /// The newest rows of the log.
+    Tail(usize, oneshot::Sender<Result<Vec<LogRow>, StoreError>>),
+    /// How much is named.
+    Count(Vec<Scope>, oneshot::Sender<Result<Named, StoreError>>),
 }
 
 /// How much is stored.
@@ -77,7 +82,7 @@ pub(super) struct Link {
 
 impl Link {
     /// The connection, opened if need be.
-    async fn get(&mut self, shared: &Shared) -> Result<&mut Connection, Failure> {
+    pub(super) async fn get(&mut self, shared: &Shared) -> Result<&mut Connection, Failure> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
             None => {
@@ -132,6 +137,8 @@ impl Maintenance {
                         let figures = self.stats().await;
                         let _ = answer.send(figures);
                     }
+                    Some(Command::Tail(limit, answer)) => self.tail(limit, answer).await,
+                    Some(Command::Count(scopes, answer)) => self.count(&scopes, answer).await,
                     None => break,
                 },
                 () = self.owned.cull.notified(), if background => {
@@ -186,6 +193,7 @@ impl Maintenance {
             }
         }
         self.shared.counters.culls.fetch_add(1, Relaxed);
+        self.prune().await;
     }
 
     fn plan(&mut self, window: u64) -> Plan {
@@ -322,7 +330,7 @@ impl Maintenance {
     }
 
     /// Runs a deletion, again when it loses to another transaction.
-    async fn delete(
+    pub(super) async fn delete(
         &mut self,
         query: impl Fn() -> super::connection::Statement,
     ) -> Result<u64, Failure> {

@@ -1,4 +1,4 @@
-//! The table: how it is made, and whether the one that is there is of the right shape.
+//! The tables: how they are made, and whether those that are there are of the right shape.
 //!
 //! A cache is disposable, so a table is created when it is missing and never altered.
 
@@ -11,6 +11,7 @@ use sqlx::mysql::MySqlRow;
 
 use super::connection::{Connection, Role, Statement};
 use super::failure::{Failure, MISSING, OTHER_SHAPE, Then};
+use super::options::Settings;
 use super::shared::Shared;
 use super::sql::{TableName, Text};
 use crate::store::StoreError;
@@ -18,8 +19,50 @@ use crate::store::StoreError;
 /// Times that creating the table is tried while others do the same.
 const ATTEMPTS: u32 = 10;
 
-/// The statement that creates the table.
-pub(super) fn ddl(table: &TableName) -> String {
+/// A table that the store needs.
+pub(super) struct Needed<'a> {
+    pub(super) name: &'a TableName,
+    pub(super) ddl: String,
+    columns: &'static [Wanted],
+    /// The column of its primary key.
+    primary: &'static str,
+    /// The first column of another index that it has to have.
+    index: Option<&'static str>,
+}
+
+/// Name, types that will do, and whether it may be null.
+type Wanted = (&'static str, &'static [&'static str], bool);
+
+/// All tables of a store.
+pub(super) fn tables(settings: &Settings) -> [Needed<'_>; 3] {
+    let Settings { table, log_table, log_state, .. } = settings;
+    [
+        Needed {
+            name: table,
+            ddl: entries_ddl(table),
+            columns: ENTRIES,
+            primary: "key_hash",
+            index: Some("cache_key"),
+        },
+        Needed {
+            name: log_table,
+            ddl: log_ddl(log_table),
+            columns: LOG,
+            primary: "id",
+            index: Some("tag"),
+        },
+        Needed {
+            name: log_state,
+            ddl: log_state_ddl(log_state),
+            columns: LOG_STATE,
+            primary: "id",
+            index: None,
+        },
+    ]
+}
+
+/// The statement that creates the table of entries.
+pub(super) fn entries_ddl(table: &TableName) -> String {
     format!(
         "CREATE TABLE IF NOT EXISTS {} (
   key_hash       BINARY(16)        NOT NULL, -- first 16 bytes of SHA-256 over cache_key
@@ -40,17 +83,59 @@ pub(super) fn ddl(table: &TableName) -> String {
     )
 }
 
-/// Creates the table if it is missing, then checks it.
+/// The statement that creates the invalidation log. Everything but `tag` has a default, so that a
+/// trigger has to say no more than that.
+pub(super) fn log_ddl(table: &TableName) -> String {
+    format!(
+        "CREATE TABLE IF NOT EXISTS {} (
+  id     BIGINT UNSIGNED NOT NULL AUTO_INCREMENT,
+  tag    VARBINARY(1024) NOT NULL, -- what is invalidated
+  kind   CHAR(1) CHARACTER SET ascii COLLATE ascii_bin NOT NULL DEFAULT 'h', -- h hard, s soft: stale only
+  reason VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NULL,
+  at_ms  BIGINT UNSIGNED NOT NULL DEFAULT (CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS UNSIGNED)), -- ms since 1970
+  PRIMARY KEY (id),
+  KEY tag (tag, id)
+) ENGINE=InnoDB ROW_FORMAT=DYNAMIC",
+        table.quoted()
+    )
+}
+
+/// The statement that creates the table which remembers how far the log is settled.
+pub(super) fn log_state_ddl(table: &TableName) -> String {
+    format!(
+        "CREATE TABLE IF NOT EXISTS {} (
+  id      TINYINT UNSIGNED NOT NULL, -- 1
+  settled BIGINT UNSIGNED  NOT NULL, -- no row up to this id of the log is still to come
+  PRIMARY KEY (id)
+) ENGINE=InnoDB",
+        table.quoted()
+    )
+}
+
+/// Creates the tables that are missing, then checks all.
 ///
 /// # Errors
-/// As [`check`], and those of creating it.
+/// As [`check`], and those of creating them.
 pub(super) async fn migrate(shared: &Shared) -> Result<(), StoreError> {
     let mut connection = Connection::open(&shared.settings, Role::Schema).await?;
-    // looked at first, so that an account that may not create tables can call this
-    if !columns(&mut connection, shared).await?.is_empty() {
-        return check_with(&mut connection, shared).await;
+    let mut outcome = Ok(());
+    for table in tables(&shared.settings) {
+        outcome = outcome.and(create(&mut connection, shared, &table).await);
     }
-    let text: Text = ddl(&shared.settings.table).into();
+    connection.close().await;
+    outcome
+}
+
+async fn create(
+    connection: &mut Connection,
+    shared: &Shared,
+    table: &Needed<'_>,
+) -> Result<(), StoreError> {
+    // looked at first, so that an account that may not create tables can call this
+    if !columns(connection, shared, table.name).await?.is_empty() {
+        return check_with(connection, shared, table).await;
+    }
+    let text: Text = table.ddl.as_str().into();
     let mut attempts = 1;
     while let Err(failure) = connection.run_text(&text, shared).await {
         if attempts == ATTEMPTS || !may_pass(&failure) {
@@ -60,20 +145,21 @@ pub(super) async fn migrate(shared: &Shared) -> Result<(), StoreError> {
         let wait = rand::rng().random_range(10..=100);
         tokio::time::sleep(Duration::from_millis(wait)).await;
     }
-    let checked = check_with(&mut connection, shared).await;
-    connection.close().await;
-    checked
+    check_with(connection, shared, table).await
 }
 
-/// Compares the table with what the store needs.
+/// Compares the tables with what the store needs.
 ///
 /// # Errors
 /// [`StoreError::Schema`] with the first difference.
 pub(super) async fn check(shared: &Shared) -> Result<(), StoreError> {
     let mut connection = Connection::open(&shared.settings, Role::Schema).await?;
-    let checked = check_with(&mut connection, shared).await;
+    let mut outcome = Ok(());
+    for table in tables(&shared.settings) {
+        outcome = outcome.and(check_with(&mut connection, shared, &table).await);
+    }
     connection.close().await;
-    checked
+    outcome
 }
 
 /// Whether creating the table failed only because somebody else is at it.
@@ -113,16 +199,24 @@ struct Indexed {
     column: String,
 }
 
-async fn check_with(connection: &mut Connection, shared: &Shared) -> Result<(), StoreError> {
-    let columns = columns(connection, shared).await?;
-    let indexed = indexed(connection, shared).await?;
-    match problem(&columns, &indexed) {
+async fn check_with(
+    connection: &mut Connection,
+    shared: &Shared,
+    table: &Needed<'_>,
+) -> Result<(), StoreError> {
+    let columns = columns(connection, shared, table.name).await?;
+    let indexed = indexed(connection, shared, table.name).await?;
+    match problem(table, &columns, &indexed) {
         None => Ok(()),
-        Some(problem) => Err(StoreError::Schema { table: shared.settings.table.plain(), problem }),
+        Some(problem) => Err(StoreError::Schema { table: table.name.plain(), problem }),
     }
 }
 
-async fn columns(connection: &mut Connection, shared: &Shared) -> Result<Vec<Column>, StoreError> {
+async fn columns(
+    connection: &mut Connection,
+    shared: &Shared,
+    table: &TableName,
+) -> Result<Vec<Column>, StoreError> {
     // aliased, because MySQL 8 answers with upper-case labels
     let query = sqlx::query(
         "SELECT CAST(column_name AS CHAR) AS name, CAST(data_type AS CHAR) AS data_type, \
@@ -132,7 +226,7 @@ async fn columns(connection: &mut Connection, shared: &Shared) -> Result<Vec<Col
          WHERE table_schema = COALESCE(?, DATABASE()) AND table_name = ? \
          ORDER BY ordinal_position",
     );
-    describe(connection, shared, query, |row| {
+    describe(connection, shared, table, query, |row| {
         Ok(Column {
             name: row.try_get::<String, _>("name")?.to_ascii_lowercase(),
             data_type: row.try_get::<String, _>("data_type")?.to_ascii_lowercase(),
@@ -144,14 +238,18 @@ async fn columns(connection: &mut Connection, shared: &Shared) -> Result<Vec<Col
     .await
 }
 
-async fn indexed(connection: &mut Connection, shared: &Shared) -> Result<Vec<Indexed>, StoreError> {
+async fn indexed(
+    connection: &mut Connection,
+    shared: &Shared,
+    table: &TableName,
+) -> Result<Vec<Indexed>, StoreError> {
     let query = sqlx::query(
         "SELECT CAST(index_name AS CHAR) AS name, CAST(seq_in_index AS UNSIGNED) AS seq, \
          CAST(column_name AS CHAR) AS column_name \
          FROM information_schema.statistics \
          WHERE table_schema = COALESCE(?, DATABASE()) AND table_name = ?",
     );
-    describe(connection, shared, query, |row| {
+    describe(connection, shared, table, query, |row| {
         Ok(Indexed {
             index: row.try_get::<String, _>("name")?.to_ascii_lowercase(),
             seq: row.try_get("seq")?,
@@ -168,10 +266,10 @@ async fn indexed(connection: &mut Connection, shared: &Shared) -> Result<Vec<Ind
 async fn describe<T>(
     connection: &mut Connection,
     shared: &Shared,
+    table: &TableName,
     query: Statement,
     read: impl Fn(&MySqlRow) -> Result<T, sqlx::Error>,
 ) -> Result<Vec<T>, StoreError> {
-    let table = &shared.settings.table;
     let query = query.bind(table.schema().map(str::to_owned)).bind(table.table().to_owned());
     let rows = connection.rows(query, shared).await.map_err(|failure| failed(shared, failure))?;
     rows.iter()
@@ -180,8 +278,7 @@ async fn describe<T>(
         .map_err(|error| StoreError::Database(Arc::new(error)))
 }
 
-/// Name, types that will do, and whether it may be null.
-const NEEDED: [(&str, &[&str], bool); 11] = [
+const ENTRIES: &[Wanted] = &[
     ("key_hash", &["binary(16)"], false),
     ("cache_key", &["varbinary(1024)"], false),
     ("value", &["longblob"], false),
@@ -195,19 +292,32 @@ const NEEDED: [(&str, &[&str], bool); 11] = [
     ("gen_ms", &["int unsigned"], true),
 ];
 
+const LOG: &[Wanted] = &[
+    ("id", &["bigint unsigned"], false),
+    ("tag", &["varbinary(1024)"], false),
+    ("kind", &["char(1)"], false),
+    ("reason", &["varchar(255)"], true),
+    ("at_ms", &["bigint unsigned"], false),
+];
+
+const LOG_STATE: &[Wanted] =
+    &[("id", &["tinyint unsigned"], false), ("settled", &["bigint unsigned"], false)];
+
 /// The first difference from what the store needs.
-fn problem(columns: &[Column], indexed: &[Indexed]) -> Option<String> {
+fn problem(table: &Needed<'_>, columns: &[Column], indexed: &[Indexed]) -> Option<String> {
     if columns.is_empty() {
         return Some(MISSING.to_owned());
     }
-    let difference = NEEDED
+    let difference = table
+        .columns
         .iter()
         .find_map(|(name, types, nullable)| {
             let column = columns.iter().find(|column| column.name == *name);
             column_difference(column, name, types, *nullable)
         })
-        .or_else(|| extra_difference(columns))
-        .or_else(|| index_difference(indexed))?;
+        .or_else(|| fills_itself_difference(table, columns))
+        .or_else(|| extra_difference(table, columns))
+        .or_else(|| index_difference(table, indexed))?;
     Some(format!("{difference}; {OTHER_SHAPE}"))
 }
 
@@ -231,24 +341,32 @@ fn column_difference(
     }
 }
 
-fn extra_difference(columns: &[Column]) -> Option<String> {
-    let known = |column: &Column| NEEDED.iter().any(|(name, _, _)| column.name == *name);
+/// The log's rows are inserted without an id and a time.
+fn fills_itself_difference(table: &Needed<'_>, columns: &[Column]) -> Option<String> {
+    let needs = |name: &str| table.index == Some("tag") && matches!(name, "id" | "at_ms");
+    let empty = columns.iter().find(|column| needs(&column.name) && !column.fills_itself)?;
+    Some(format!("has a column `{}` that does not fill itself", empty.name))
+}
+
+fn extra_difference(table: &Needed<'_>, columns: &[Column]) -> Option<String> {
+    let known = |column: &Column| table.columns.iter().any(|(name, _, _)| column.name == *name);
     let extra =
         columns.iter().find(|column| !known(column) && !column.nullable && !column.fills_itself)?;
     Some(format!("has a column `{}` more, which has no default", extra.name))
 }
 
-fn index_difference(indexed: &[Indexed]) -> Option<String> {
+fn index_difference(table: &Needed<'_>, indexed: &[Indexed]) -> Option<String> {
     let primary: Vec<&str> = indexed
         .iter()
         .filter(|indexed| indexed.index == "primary")
         .map(|indexed| &*indexed.column)
         .collect();
-    if primary != ["key_hash"] {
-        return Some("has another primary key than `key_hash`".to_owned());
+    if primary != [table.primary] {
+        return Some(format!("has another primary key than `{}`", table.primary));
     }
-    let by_key = indexed.iter().any(|indexed| indexed.seq == 1 && indexed.column == "cache_key");
-    (!by_key).then(|| "has no index on `cache_key`".to_owned())
+    let first = table.index?;
+    let by_it = indexed.iter().any(|indexed| indexed.seq == 1 && indexed.column == first);
+    (!by_it).then(|| format!("has no index on `{first}`"))
 }
 
 impl Column {
@@ -267,6 +385,14 @@ impl Column {
 mod tests {
     use super::*;
 
+    fn entries() -> Needed<'static> {
+        static NAME: std::sync::LazyLock<TableName> =
+            std::sync::LazyLock::new(|| TableName::parse("table", "t").unwrap());
+        let (name, columns) = (&*NAME, ENTRIES);
+        let index = Some("cache_key");
+        Needed { name, ddl: String::new(), columns, primary: "key_hash", index }
+    }
+
     fn column(name: &str, column_type: &str, nullable: bool) -> Column {
         Column {
             name: name.to_owned(),
@@ -278,7 +404,7 @@ mod tests {
     }
 
     fn table() -> (Vec<Column>, Vec<Indexed>) {
-        let columns = NEEDED
+        let columns = ENTRIES
             .iter()
             .map(|(name, types, nullable)| {
                 // as MariaDB shows it
@@ -297,9 +423,13 @@ mod tests {
     #[test]
     fn the_right_table_is_right() {
         let (mut columns, indexed) = table();
-        assert_eq!(problem(&columns, &indexed), None);
+        assert_eq!(problem(&entries(), &columns, &indexed), None);
         columns.push(column("note", "text", true));
-        assert_eq!(problem(&columns, &indexed), None, "one more column that may be null");
+        assert_eq!(
+            problem(&entries(), &columns, &indexed),
+            None,
+            "one more column that may be null"
+        );
     }
 
     #[test]
@@ -307,7 +437,7 @@ mod tests {
         let with = |change: &dyn Fn(&mut Vec<Column>, &mut Vec<Indexed>)| {
             let (mut columns, mut indexed) = table();
             change(&mut columns, &mut indexed);
-            problem(&columns, &indexed).unwrap()
+            problem(&entries(), &columns, &indexed).unwrap()
         };
         let missing = with(&|columns, _| columns.clear());
         assert!(missing.contains("does not exist") && missing.contains("`migrate()`"));

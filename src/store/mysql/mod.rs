@@ -4,10 +4,12 @@
 //! `maintenance`). So no request ever owns a query, and a request that is dropped harms nothing.
 
 mod access;
+mod chores;
 mod codec;
 mod connection;
 mod cull;
 mod failure;
+mod log;
 mod lookups;
 mod maintenance;
 mod migrate;
@@ -34,6 +36,7 @@ use tokio::task::JoinHandle;
 pub use self::options::MySqlStoreBuilder;
 
 use self::connection::Connection;
+use self::log::{Log, LogReader};
 use self::lookups::Lookups;
 use self::maintenance::{Command, Link, Maintenance};
 use self::options::Settings;
@@ -45,10 +48,10 @@ use self::writes::Writes;
 use super::StoreError;
 use crate::error::ConfigError;
 
-/// A store in one table of a MySQL or MariaDB database.
+/// A store in tables of a MySQL or MariaDB database: one for entries, one for the invalidation log.
 ///
 /// A handle: clones share connections and queues. It opens `read_connections` (2) connections for
-/// lookups, one for writes and one for maintenance, all its own. When the last handle goes, what was
+/// lookups, one for writes, one for the log and one for maintenance, all its own. When the last handle goes, what was
 /// queued is written, the connections are closed and the tasks end; [`close`](MySqlStore::close) waits
 /// for that.
 ///
@@ -74,6 +77,7 @@ struct Inner {
     shared: Arc<Shared>,
     lookups: Arc<Lookups>,
     writes: Arc<Writes>,
+    log: Arc<Log>,
     commands: mpsc::Sender<Command>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     stop: watch::Sender<bool>,
@@ -122,7 +126,8 @@ impl MySqlStore {
         MySqlStoreBuilder::new(options)
     }
 
-    /// The statement that creates a table of this name, for people with migration tools of their own.
+    /// The statement that creates a table of entries of this name, for people with migration tools of
+    /// their own; [`MySqlStore::log_ddl_for`] has those of the invalidation log.
     ///
     /// ```
     /// let ddl = tower_mysql_cache::MySqlStore::ddl_for("page_cache")?;
@@ -133,17 +138,27 @@ impl MySqlStore {
     /// # Errors
     /// [`ConfigError`] for what cannot be a table name.
     pub fn ddl_for(table: &str) -> Result<String, ConfigError> {
-        Ok(migrate::ddl(&TableName::parse(table)?))
+        Ok(migrate::entries_ddl(&TableName::parse("table", table)?))
     }
 
-    /// The statement that creates this store's table.
+    /// The statements that create an invalidation log of this name and the table of its state.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for what cannot be a table name.
+    pub fn log_ddl_for(log_table: &str) -> Result<[String; 2], ConfigError> {
+        let log = TableName::parse("log_table", log_table)?;
+        Ok([migrate::log_ddl(&log), migrate::log_state_ddl(&log.with_suffix("_state"))])
+    }
+
+    /// The statements that create this store's tables, with semicolons.
     #[must_use]
     pub fn ddl(&self) -> String {
-        migrate::ddl(&self.inner.shared.settings.table)
+        let tables = migrate::tables(&self.inner.shared.settings);
+        tables.iter().map(|table| format!("{};\n", table.ddl)).collect()
     }
 
-    /// Creates the table if it is missing, then checks it. Any number of processes may call this at
-    /// once, and an account that may not create tables may call it when there is one. It touches no
+    /// Creates the tables that are missing, then checks them all. Any number of processes may call this
+    /// at once, and an account that may not create tables may call it when there are all. It touches no
     /// other table, and never alters one.
     ///
     /// # Errors
@@ -153,7 +168,7 @@ impl MySqlStore {
         migrate::migrate(&self.inner.shared).await
     }
 
-    /// Compares the table with what the store needs: columns, types, primary key, index.
+    /// Compares the tables with what the store needs: columns, types, primary key, index.
     ///
     /// # Errors
     /// [`StoreError::Schema`] with the first difference and what to do, [`StoreError::Database`],
@@ -173,6 +188,7 @@ impl MySqlStore {
     pub async fn close(&self) {
         self.inner.writes.close();
         self.inner.lookups.close();
+        self.inner.log.close();
         self.inner.stop.send_replace(true);
         let tasks = std::mem::take(&mut *lock(&self.inner.tasks));
         for task in tasks {
@@ -187,7 +203,8 @@ impl MySqlStore {
         }
         let clock = DbClock::new();
         let (connection, server) = Connection::first(&settings, &clock).await?;
-        let sql = Sql::new(&settings.table, Dialect::of(&server.version));
+        let dialect = Dialect::of(&server.version);
+        let sql = Sql::new(&settings.table, &settings.log_table, &settings.log_state, dialect);
         let shared = Shared::new(settings, sql, server.version, server.max_packet, clock);
         Ok(Self { inner: Arc::new(Inner::spawn(Arc::new(shared), connection)) })
     }
@@ -204,6 +221,7 @@ impl Inner {
         let lookups = Lookups::new(settings.queue_lookups, settings.query_timeout);
         let statement_bytes = MAX_STATEMENT_BYTES.min(shared.max_packet / 2);
         let writes = Writes::new(settings.queue_bytes, statement_bytes);
+        let (log, questions) = Log::new();
         let owned = Arc::new(Owned::default());
         let (stop, stopping) = watch::channel(false);
         let (commands, receiver) = mpsc::channel(MAX_COMMANDS);
@@ -214,6 +232,13 @@ impl Inner {
                 tokio::spawn(reader::lane(shared, lookups, first.take(), stopping.clone()))
             })
             .collect();
+        let reader = LogReader {
+            shared: Arc::clone(&shared),
+            log: Arc::clone(&log),
+            questions,
+            stop: stopping.clone(),
+        };
+        tasks.push(tokio::spawn(reader.run()));
         let random = |salt: u64| match settings.seed {
             Some(seed) => StdRng::seed_from_u64(seed.wrapping_add(salt)),
             None => rand::make_rng(),
@@ -237,6 +262,6 @@ impl Inner {
             link: Link::default(),
         };
         tasks.push(tokio::spawn(maintenance.run()));
-        Self { shared, lookups, writes, commands, tasks: Mutex::new(tasks), stop }
+        Self { shared, lookups, writes, log, commands, tasks: Mutex::new(tasks), stop }
     }
 }

@@ -46,6 +46,18 @@ impl Shared {
         }
     }
 
+    /// Counts and logs that the invalidation log cannot be read: nothing is served without it.
+    pub(super) fn log_failed(&self, error: &StoreError) {
+        self.counters.failures.fetch_add(1, Relaxed);
+        if let Some(suppressed) = self.warnings.due("invalidation log", Instant::now()) {
+            tracing::error!(
+                log = %self.settings.log_table.plain(),
+                suppressed,
+                "cache store: the invalidation log cannot be read, nothing is served: {error}"
+            );
+        }
+    }
+
     /// Counts and logs entries that could not be read.
     pub(super) fn unreadable(&self, key: &[u8]) {
         self.counters.unreadable.fetch_add(1, Relaxed);

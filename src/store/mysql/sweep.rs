@@ -25,6 +25,7 @@ impl Maintenance {
         if outcome.is_ok() {
             self.shared.counters.culls.fetch_add(1, Relaxed);
         }
+        self.prune().await;
         let _ = answer.send(outcome.map(|(report, _)| report));
     }
 

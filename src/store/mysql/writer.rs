@@ -16,12 +16,14 @@ use tokio::time::timeout;
 use super::codec::Row;
 use super::connection::{Connection, Role, Statement, reopen, statement, stopped};
 use super::failure::{Failure, Then};
+use super::log::write_rows;
 use super::lookups::Hash;
 use super::owned::Owned;
 use super::reader::{IDLE, idle_timer};
 use super::shared::Shared;
 use super::writes::{Ack, Freshen, Job, Put, Share, Work, Writes};
 use crate::store::StoreError;
+use crate::tag::LogRecord;
 
 /// Times that a statement is sent again after a deadlock or a lock wait.
 const RETRIES: u32 = 3;
@@ -98,6 +100,9 @@ impl Writer {
             Work::Rows(puts) => self.write(&mut connection, fold(puts)).await,
             Work::One(Job::Freshen(freshen)) => self.freshen(&mut connection, freshen).await,
             Work::One(Job::Remove(range, ack)) => self.remove(&mut connection, &range, ack).await,
+            Work::One(Job::Append(records, ack)) => {
+                self.append(&mut connection, &records, ack).await
+            }
             Work::One(Job::Flush(ack)) => {
                 let _ = ack.send(Ok(()));
                 true
@@ -218,6 +223,32 @@ impl Writer {
                 _ => return Err(failure),
             }
         }
+    }
+
+    /// Appends rows to the invalidation log; `false` when the connection is lost. Rows that were sent and
+    /// not confirmed are sent again: twice is harmless.
+    async fn append(
+        &mut self,
+        connection: &mut Connection,
+        records: &[LogRecord],
+        ack: Ack<Vec<u64>>,
+    ) -> bool {
+        let shared = Arc::clone(&self.shared);
+        let mut outcome = write_rows(connection, &shared, records).await;
+        let then = outcome.as_ref().err().map(|failure| failure.then);
+        if matches!(then, Some(Then::TryAgain | Then::ReconnectAndTryAgain)) {
+            let opening = async {
+                if then == Some(Then::ReconnectAndTryAgain) {
+                    let opening = Connection::open(&shared.settings, Role::Writes);
+                    *connection = opening.await.map_err(Failure::connect)?;
+                }
+                write_rows(connection, &shared, records).await
+            };
+            outcome = timeout(shared.settings.write_timeout, opening)
+                .await
+                .unwrap_or_else(|_| Err(Failure::timeout()));
+        }
+        self.finish("an invalidation", outcome, ack)
     }
 
     async fn freshen(&mut self, connection: &mut Connection, freshen: Freshen) -> bool {

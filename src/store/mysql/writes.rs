@@ -12,6 +12,7 @@ use super::shared::lock;
 use super::sql::MAX_ROWS;
 use crate::key::KeyRange;
 use crate::store::StoreError;
+use crate::tag::LogRecord;
 
 /// Where the outcome of a job goes.
 pub(super) type Ack<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -48,6 +49,8 @@ pub(super) enum Job {
     Put(Put),
     Freshen(Freshen),
     Remove(KeyRange, Ack<u64>),
+    /// Rows of the invalidation log, and where their ids go.
+    Append(Vec<LogRecord>, Ack<Vec<u64>>),
     Flush(Ack<()>),
 }
 
@@ -58,6 +61,7 @@ impl Job {
             Self::Put(put) => drop(put.ack.send(Err(error))),
             Self::Freshen(freshen) => drop(freshen.ack.send(Err(error))),
             Self::Remove(_, ack) => drop(ack.send(Err(error))),
+            Self::Append(_, ack) => drop(ack.send(Err(error))),
             // what was queued before has failed: nothing is outstanding
             Self::Flush(ack) => drop(ack.send(Ok(()))),
         }
@@ -73,7 +77,7 @@ pub(super) enum Work {
     One(Job),
 }
 
-/// Removals and freshenings that may wait; they are rare and small.
+/// Removals, invalidations and freshenings that may wait; they are rare and small.
 const MAX_JOBS: usize = 65_536;
 
 /// The queue.
@@ -160,7 +164,11 @@ impl Writes {
         if let Job::Remove(range, _) = &job {
             state.tickets.removed(range);
         }
-        state.waiting.push_back(job);
+        match job {
+            // somebody waits for this, and no order of it with the others matters
+            Job::Append(..) => state.waiting.push_front(job),
+            _ => state.waiting.push_back(job),
+        }
         drop(state);
         self.work.notify_one();
         Ok(())

@@ -17,6 +17,7 @@ use self::head::Head;
 use crate::key::CacheKey;
 use crate::store::StoreError;
 use crate::stored::{Entry, Stored, StoredHead, StoredResponse};
+use crate::tag::Tag;
 
 /// The largest head that the column takes (MEDIUMBLOB).
 const MAX_HEAD_BYTES: usize = (1 << 24) - 1;
@@ -216,6 +217,14 @@ fn stored(key: &[u8], row: RawRow) -> Option<(Stored, u64)> {
         _ => return None,
     };
     Some((stored, expires_ms))
+}
+
+/// The tags of a response, by the head column of its row; `None` for what is none or cannot be read.
+pub(super) fn tags_of(key: &[u8], head: Bytes) -> Option<Vec<Tag>> {
+    match head::decode(key, head)?.0 {
+        Head::Response(head) => Some(head.tags),
+        Head::Variants(_) => None,
+    }
 }
 
 fn body_format(value_type: u8) -> Option<Format> {

@@ -3,10 +3,13 @@
 //! Lists have few fixed lengths (powers of two, the last key repeated to fill up), so that a connection
 //! prepares about thirty statements at most: sqlx 0.9.0 stalls 44 ms on each that it closes.
 
+mod log;
+
 use std::sync::Arc;
 
 use sqlx::AssertSqlSafe;
 
+pub(super) use self::log::{LogSql, MAX_APPEND, MAX_GAP_IDS, READ_LIMIT};
 use crate::error::ConfigError;
 
 /// Most keys in one statement.
@@ -48,7 +51,7 @@ pub(super) struct TableName {
 impl TableName {
     /// # Errors
     /// [`ConfigError`] for anything but one or two identifiers of 1 to 64 of `A-Z a-z 0-9 _ $`.
-    pub(super) fn parse(name: &str) -> Result<Self, ConfigError> {
+    pub(super) fn parse(setting: &'static str, name: &str) -> Result<Self, ConfigError> {
         const RULE: &str = "it must be 1 to 64 letters, digits, `_` or `$`, \
                             or two of those with a dot between";
         let valid = |part: &str| {
@@ -60,9 +63,20 @@ impl TableName {
             None => (None, name),
         };
         if !valid(table) || !schema.is_none_or(valid) {
-            return Err(ConfigError::new("table", name, RULE));
+            return Err(ConfigError::new(setting, name, RULE));
         }
         Ok(Self { schema: schema.map(str::to_owned), table: table.to_owned() })
+    }
+
+    /// The same in this database, unless it names one itself.
+    pub(super) fn in_schema(mut self, schema: Option<&str>) -> Self {
+        self.schema = self.schema.or_else(|| schema.map(str::to_owned));
+        self
+    }
+
+    /// The table beside it whose name ends in this.
+    pub(super) fn with_suffix(&self, suffix: &str) -> Self {
+        Self { schema: self.schema.clone(), table: format!("{}{suffix}", self.table) }
     }
 
     pub(super) fn schema(&self) -> Option<&str> {
@@ -84,7 +98,8 @@ impl TableName {
     /// Quoted, for statements.
     pub(super) fn quoted(&self) -> String {
         match &self.schema {
-            Some(schema) => format!("`{schema}`.`{}`", self.table),
+            // the database may be the connection's, of which nobody has checked the name
+            Some(schema) => format!("`{}`.`{}`", schema.replace('`', "``"), self.table),
             None => format!("`{}`", self.table),
         }
     }
@@ -135,13 +150,21 @@ pub(super) struct Sql {
     pub(super) window: Text,
     /// Binds first and last hash, now.
     pub(super) delete_expired: Text,
+    /// Binds first hash, limit.
+    pub(super) heads: Text,
+    pub(super) log: LogSql,
 }
 
 /// Bytes of `cache_key` that a window reads to tell the prefix.
 pub(super) const PREFIX_BYTES: usize = 80;
 
 impl Sql {
-    pub(super) fn new(table: &TableName, dialect: Dialect) -> Self {
+    pub(super) fn new(
+        table: &TableName,
+        log: &TableName,
+        log_state: &TableName,
+        dialect: Dialect,
+    ) -> Self {
         let t = table.quoted();
         let keys = || (0..=MAX_KEYS.ilog2()).map(|power| list("?", 1 << power));
         Self {
@@ -188,6 +211,12 @@ impl Sql {
                 "DELETE FROM {t} WHERE key_hash BETWEEN ? AND ? AND expires <= ?"
             )
             .into(),
+            heads: format!(
+                "SELECT key_hash, cache_key, expires, head, size, value_type FROM {t} \
+                 WHERE key_hash >= ? ORDER BY key_hash LIMIT ?"
+            )
+            .into(),
+            log: LogSql::new(log, log_state),
         }
     }
 
@@ -246,18 +275,23 @@ fn upsert(quoted: &str, dialect: Dialect, rows: usize) -> Text {
 mod tests {
     use super::*;
 
+    fn sql(dialect: Dialect) -> Sql {
+        let name = |name| TableName::parse("table", name).unwrap();
+        Sql::new(&name("t"), &name("l"), &name("l_state"), dialect)
+    }
+
     #[test]
     fn table_names_are_identifiers() {
         for good in ["cache_entries", "a", "A$1", "shop.cache", &"x".repeat(64)] {
-            assert_eq!(TableName::parse(good).unwrap().plain(), good);
+            assert_eq!(TableName::parse("table", good).unwrap().plain(), good);
         }
         let long = "x".repeat(65);
         for bad in ["", "a b", "a`b", "a;b", "a-b", ".a", "a.", "a.b.c", "caf\u{e9}", "a\0", &long]
         {
-            let error = TableName::parse(bad).unwrap_err().to_string();
+            let error = TableName::parse("table", bad).unwrap_err().to_string();
             assert!(error.contains(&format!("{bad:?}")) && error.contains("1 to 64"), "{error}");
         }
-        assert_eq!(TableName::parse("s.t").unwrap().quoted(), "`s`.`t`");
+        assert_eq!(TableName::parse("table", "s.t").unwrap().quoted(), "`s`.`t`");
     }
 
     #[test]
@@ -279,8 +313,7 @@ mod tests {
 
     #[test]
     fn lists_are_padded_up_and_rows_split_down() {
-        let table = TableName::parse("t").unwrap();
-        let sql = Sql::new(&table, Dialect::Values);
+        let sql = sql(Dialect::Values);
         let sizes = |count| (sql.select(count).1, sql.upsert(count).1);
         assert_eq!(sizes(1), (1, 1));
         assert_eq!(sizes(3), (4, 2));
@@ -299,11 +332,10 @@ mod tests {
 
     #[test]
     fn an_upsert_replaces_every_column_but_the_hash() {
-        let table = TableName::parse("t").unwrap();
-        let values = Sql::new(&table, Dialect::Values).upsert(1).0.to_string();
+        let values = sql(Dialect::Values).upsert(1).0.to_string();
         assert!(values.starts_with("INSERT INTO `t` (key_hash, cache_key, value,"), "{values}");
         assert!(values.contains("UPDATE cache_key = VALUES(cache_key), value = VALUES(value)"));
-        let alias = Sql::new(&table, Dialect::Alias).upsert(1).0.to_string();
+        let alias = sql(Dialect::Alias).upsert(1).0.to_string();
         assert!(alias.contains(") AS new ON DUPLICATE KEY UPDATE cache_key = new.cache_key, "));
     }
 }

@@ -1,14 +1,15 @@
 //! Settings of the store and how they are made.
 
+mod settings;
+
 use std::fmt;
 use std::time::Duration;
 
 use sqlx::ConnectOptions;
 use sqlx::mysql::MySqlConnectOptions;
 
+pub(super) use self::settings::Settings;
 use super::MySqlStore;
-use super::codec::Compressing;
-use super::sql::TableName;
 use crate::error::ConfigError;
 use crate::store::StoreError;
 
@@ -38,6 +39,7 @@ const STATEMENT_CACHE: usize = 256;
 pub struct MySqlStoreBuilder {
     options: MySqlConnectOptions,
     table: String,
+    log_table: String,
     connect_timeout: Duration,
     query_timeout: Duration,
     write_timeout: Duration,
@@ -52,6 +54,9 @@ pub struct MySqlStoreBuilder {
     idle_cull_interval: Duration,
     max_entries: u64,
     max_bytes: u64,
+    log_retention: Duration,
+    poll_interval: Duration,
+    gap_grace: Duration,
     seed: Option<u64>,
 }
 
@@ -63,6 +68,7 @@ impl fmt::Debug for MySqlStoreBuilder {
             .field("port", &self.options.get_port())
             .field("database", &self.options.get_database())
             .field("table", &self.table)
+            .field("log_table", &self.log_table)
             .field("connect_timeout", &self.connect_timeout)
             .field("query_timeout", &self.query_timeout)
             .field("write_timeout", &self.write_timeout)
@@ -77,6 +83,9 @@ impl fmt::Debug for MySqlStoreBuilder {
             .field("idle_cull_interval", &self.idle_cull_interval)
             .field("max_entries", &self.max_entries)
             .field("max_bytes", &self.max_bytes)
+            .field("log_retention", &self.log_retention)
+            .field("poll_interval", &self.poll_interval)
+            .field("gap_grace", &self.gap_grace)
             .field("seed", &self.seed)
             .finish()
     }
@@ -111,6 +120,7 @@ impl MySqlStoreBuilder {
         Self {
             options,
             table: "cache_entries".to_owned(),
+            log_table: "cache_invalidations".to_owned(),
             connect_timeout: Duration::from_secs(5),
             query_timeout: Duration::from_secs(1),
             write_timeout: Duration::from_secs(5),
@@ -125,6 +135,9 @@ impl MySqlStoreBuilder {
             idle_cull_interval: Duration::from_secs(30),
             max_entries: 1_000_000,
             max_bytes: 1 << 30,
+            log_retention: Duration::from_secs(7 * 24 * 3600),
+            poll_interval: Duration::from_millis(100),
+            gap_grace: Duration::from_secs(10),
             seed: None,
         }
     }
@@ -133,6 +146,38 @@ impl MySqlStoreBuilder {
     /// dot between for a table in another database. Default: `cache_entries`.
     pub fn table(mut self, name: impl Into<String>) -> Self {
         self.table = name.into();
+        self
+    }
+
+    /// The table of the invalidation log, named like [`table`](Self::table), at most 58 characters; a
+    /// second small one beside it, with `_state` at its end, remembers how far the log is settled. All
+    /// stores on one server that are to see each other's invalidations have to name the same log.
+    /// Default: `cache_invalidations`, in the database of the entries.
+    pub fn log_table(mut self, name: impl Into<String>) -> Self {
+        self.log_table = name.into();
+        self
+    }
+
+    /// How long rows of the invalidation log are kept. A response that is stored for longer than this is
+    /// not served without validation once rows that it has not seen are gone. Default: 7 days.
+    pub fn log_retention(mut self, retention: Duration) -> Self {
+        self.log_retention = retention;
+        self
+    }
+
+    /// How often the invalidation log is read when nothing else makes the store read it: each lookup
+    /// does. It is how stale a [`Tiered`](crate::Tiered) front may be with
+    /// [`Consistency::Bounded`](crate::Consistency::Bounded). Default: 100 ms.
+    pub fn poll_interval(mut self, interval: Duration) -> Self {
+        self.poll_interval = interval;
+        self
+    }
+
+    /// How long an id of the log may be without a row before the server is asked whether a transaction
+    /// still holds it. It covers the moment between handing an id out and inserting its row, and nothing
+    /// is stale for it: while a gap is open, responses are merely judged more strictly. Default: 10 s.
+    pub fn gap_grace(mut self, grace: Duration) -> Self {
+        self.gap_grace = grace;
         self
     }
 
@@ -246,152 +291,6 @@ impl MySqlStoreBuilder {
     pub async fn connect(self) -> Result<MySqlStore, StoreError> {
         MySqlStore::start(self.settings()?).await
     }
-
-    /// Checks every setting.
-    pub(super) fn settings(self) -> Result<Settings, ConfigError> {
-        let table = TableName::parse(&self.table)?;
-        let homeless = self.options.get_database().is_none() && table.schema().is_none();
-        check(
-            "table",
-            &self.table,
-            !homeless,
-            "the connection has no database, so it must be of the form database.table",
-        )?;
-        for (setting, value) in [
-            ("connect_timeout", self.connect_timeout),
-            ("query_timeout", self.query_timeout),
-            ("write_timeout", self.write_timeout),
-        ] {
-            check(
-                setting,
-                Shown(value),
-                value >= MIN_TIMEOUT && value <= MAX_TIMEOUT,
-                TIMEOUT_RULE,
-            )?;
-        }
-        check(
-            "idle_cull_interval",
-            Shown(self.idle_cull_interval),
-            self.idle_cull_interval >= MIN_TIMEOUT && self.idle_cull_interval <= MAX_INTERVAL,
-            "it must be at least 1 ms and at most a day; \
-             `background_cull(false)` switches culling off",
-        )?;
-        check(
-            "read_connections",
-            self.read_connections,
-            (1..=16).contains(&self.read_connections),
-            "it must be from 1 to 16",
-        )?;
-        check(
-            "max_entry_bytes",
-            self.max_entry_bytes,
-            (1024..=1 << 30).contains(&self.max_entry_bytes),
-            "it must be from 1 KiB to 1 GiB, the most that a MySQL packet holds",
-        )?;
-        check(
-            "queue_bytes",
-            self.queue_bytes,
-            self.queue_bytes >= self.max_entry_bytes,
-            "it must be at least `max_entry_bytes`, so that each entry fits into the queue",
-        )?;
-        check(
-            "queue_lookups",
-            self.queue_lookups,
-            (1..=1 << 20).contains(&self.queue_lookups),
-            "it must be from 1 to 1048576",
-        )?;
-        check(
-            "compress_level",
-            self.compress_level,
-            self.compress_level <= 9,
-            "it must be from 0 (off) to 9 (smallest)",
-        )?;
-        check(
-            "cull_probability",
-            self.cull_probability,
-            self.cull_probability >= MIN_PROBABILITY && self.cull_probability <= 1.0,
-            "it must be from 0.000001 to 1; `background_cull(false)` switches culling off",
-        )?;
-        check(
-            "max_entries",
-            self.max_entries,
-            self.max_entries >= 1,
-            "it must be at least 1; a route that shall not be cached needs no layer",
-        )?;
-        check(
-            "max_bytes",
-            self.max_bytes,
-            self.max_bytes >= 1024,
-            "it must be at least 1 KiB, or hardly an entry fits",
-        )?;
-        Ok(Settings {
-            options: self.options.statement_cache_capacity(STATEMENT_CACHE),
-            table,
-            connect_timeout: self.connect_timeout,
-            query_timeout: self.query_timeout,
-            write_timeout: self.write_timeout,
-            read_connections: self.read_connections,
-            max_entry_bytes: self.max_entry_bytes,
-            queue_bytes: self.queue_bytes,
-            queue_lookups: self.queue_lookups,
-            compressing: Compressing {
-                min_bytes: self.compress_min_bytes,
-                level: self.compress_level,
-            },
-            background_cull: self.background_cull,
-            cull_probability: self.cull_probability,
-            idle_cull_interval: self.idle_cull_interval,
-            max_entries: self.max_entries,
-            max_bytes: self.max_bytes,
-            seed: self.seed,
-        })
-    }
-}
-
-/// Smaller than any round trip makes no sense, and the server counts in milliseconds.
-const MIN_TIMEOUT: Duration = Duration::from_millis(1);
-const MAX_TIMEOUT: Duration = Duration::from_secs(600);
-const MAX_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
-const TIMEOUT_RULE: &str = "it must be at least 1 ms and at most 10 minutes";
-/// A cull then looks at ten million rows.
-const MIN_PROBABILITY: f64 = 1e-6;
-
-struct Shown(Duration);
-
-impl fmt::Display for Shown {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.0)
-    }
-}
-
-fn check(
-    setting: &'static str,
-    value: impl fmt::Display,
-    ok: bool,
-    rule: &'static str,
-) -> Result<(), ConfigError> {
-    if ok { Ok(()) } else { Err(ConfigError::new(setting, value, rule)) }
-}
-
-/// Checked settings.
-#[derive(Clone)]
-pub(super) struct Settings {
-    pub(super) options: MySqlConnectOptions,
-    pub(super) table: TableName,
-    pub(super) connect_timeout: Duration,
-    pub(super) query_timeout: Duration,
-    pub(super) write_timeout: Duration,
-    pub(super) read_connections: usize,
-    pub(super) max_entry_bytes: usize,
-    pub(super) queue_bytes: usize,
-    pub(super) queue_lookups: usize,
-    pub(super) compressing: Compressing,
-    pub(super) background_cull: bool,
-    pub(super) cull_probability: f64,
-    pub(super) idle_cull_interval: Duration,
-    pub(super) max_entries: u64,
-    pub(super) max_bytes: u64,
-    pub(super) seed: Option<u64>,
 }
 
 #[cfg(test)]
@@ -438,6 +337,14 @@ mod tests {
             ),
             (refused(|b| b.max_entries(0)), ["max_entries", "\"0\"", "at least 1"]),
             (refused(|b| b.max_bytes(0)), ["max_bytes", "\"0\"", "at least 1 KiB"]),
+            (refused(|b| b.log_table("a`b")), ["log_table", "\"a`b\"", "1 to 64"]),
+            (refused(|b| b.log_table("x".repeat(59))), ["log_table", "xxx", "58"]),
+            (
+                refused(|b| b.log_retention(Duration::from_secs(1))),
+                ["log_retention", "\"1s\"", "a minute"],
+            ),
+            (refused(|b| b.poll_interval(Duration::ZERO)), ["poll_interval", "\"0ns\"", "1 ms"]),
+            (refused(|b| b.gap_grace(Duration::ZERO)), ["gap_grace", "\"0ns\"", "100 ms"]),
         ] {
             for part in parts {
                 assert!(message.contains(part), "{message:?} has no {part:?}");

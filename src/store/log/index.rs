@@ -1,0 +1,85 @@
+//! From what rows name to their newest ids.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+
+use crate::tag::{Implied, Scope, Tag, implied};
+
+/// The newest ids of rows that name one thing; zero for none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Newest {
+    pub(super) hard: u64,
+    pub(super) soft: u64,
+}
+
+impl Newest {
+    fn add(&mut self, id: u64, soft: bool) {
+        let slot = if soft { &mut self.soft } else { &mut self.hard };
+        *slot = id.max(*slot);
+    }
+
+    fn largest(self) -> u64 {
+        self.hard.max(self.soft)
+    }
+}
+
+/// Everything that some rows name.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    everything: Newest,
+    tags: HashMap<Bytes, Newest>,
+    prefixes: HashMap<Bytes, Newest>,
+    uris: HashMap<Bytes, Newest>,
+    paths: HashMap<Bytes, Newest>,
+}
+
+impl Index {
+    pub(super) fn add(&mut self, id: u64, scope: &Scope, soft: bool) {
+        match self.map(scope) {
+            None => self.everything.add(id, soft),
+            Some((map, name)) => map.entry(name).or_default().add(id, soft),
+        }
+    }
+
+    /// Forgets a row, when nothing newer names the same.
+    pub(super) fn remove(&mut self, id: u64, scope: &Scope) {
+        if let Some((map, name)) = self.map(scope) {
+            if map.get(&name).is_some_and(|newest| newest.largest() <= id) {
+                map.remove(&name);
+            }
+        } else if self.everything.largest() <= id {
+            self.everything = Newest::default();
+        }
+    }
+
+    fn map(&mut self, scope: &Scope) -> Option<(&mut HashMap<Bytes, Newest>, Bytes)> {
+        Some(match scope {
+            Scope::Everything => return None,
+            Scope::Tag(tag) => (&mut self.tags, tag.to_bytes()),
+            Scope::Prefix(prefix) => (&mut self.prefixes, prefix.clone()),
+            Scope::Uri(start) => (&mut self.uris, start.clone()),
+            Scope::Path(start) => (&mut self.paths, start.clone()),
+        })
+    }
+
+    /// The newest rows that name a response, by each of its tags and beginnings.
+    pub(super) fn of<'a>(
+        &'a self,
+        key: &'a [u8],
+        tags: &'a [Tag],
+    ) -> impl Iterator<Item = Newest> + 'a {
+        let by_tag = tags.iter().filter_map(|tag| self.tags.get(tag.as_bytes()));
+        let by_key = implied(key).filter_map(|implied| match implied {
+            Implied::Everything => Some(&self.everything),
+            Implied::Prefix(prefix) => self.prefixes.get(prefix),
+            Implied::Uri(start) => self.uris.get(start),
+            Implied::Path(start) => self.paths.get(start),
+        });
+        by_key.chain(by_tag).copied().filter(|newest| newest.largest() > 0)
+    }
+
+    pub(super) fn names(&self, key: &[u8], tags: &[Tag]) -> bool {
+        self.of(key, tags).next().is_some()
+    }
+}

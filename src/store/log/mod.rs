@@ -1,0 +1,13 @@
+//! The invalidation log as one process sees it: rows, gaps, and what they say about a response. No I/O.
+
+mod index;
+mod memory;
+mod view;
+
+pub use memory::MemoryLog;
+#[cfg(feature = "mysql")]
+pub(crate) use view::Mark;
+pub(crate) use view::{Judgement, LogView};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,148 @@
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::tag::{LogPosition, Scope, Tag, Validity};
+
+fn tag(name: &str) -> Mark {
+    Mark { scope: Scope::Tag(Tag::from(name)), soft: false }
+}
+
+fn soft(name: &str) -> Mark {
+    Mark { soft: true, ..tag(name) }
+}
+
+fn at(largest: u64, gaps: &[u64]) -> LogPosition {
+    LogPosition { largest, gaps: gaps.to_vec() }
+}
+
+/// What a view says of a response with the tag `t`.
+fn of(view: &LogView, position: &LogPosition) -> Judgement {
+    view.judge(b"p:1:/x http://h", &[Tag::from("t")], position)
+}
+
+const VALID: Judgement = Judgement::Known(Validity::Valid);
+const OUTDATED: Judgement = Judgement::Known(Validity::Outdated);
+const INVALID: Judgement = Judgement::Known(Validity::Invalid);
+
+#[test]
+fn only_rows_after_its_position_concern_a_response() {
+    let mut view = LogView::new(0);
+    view.absorb([(1, tag("t")), (2, tag("u")), (3, soft("t"))], Instant::now());
+    assert_eq!(of(&view, &at(0, &[])), INVALID);
+    assert_eq!(of(&view, &at(1, &[])), OUTDATED);
+    assert_eq!(of(&view, &at(3, &[])), VALID);
+    assert_eq!(of(&view, &at(4, &[])), Judgement::Ahead);
+}
+
+#[test]
+fn a_row_that_appears_late_concerns_those_who_had_not_seen_it() {
+    let mut view = LogView::new(0);
+    let now = Instant::now();
+    view.absorb([(1, tag("u")), (4, tag("u"))], now);
+    let before = view.position();
+    assert_eq!(*before, at(4, &[2, 3]));
+    view.absorb([(3, tag("t"))], now);
+    assert_eq!(of(&view, &before), INVALID);
+    assert_eq!(*view.position(), at(4, &[2]));
+    assert_eq!(of(&view, &view.position()), VALID);
+    view.absorb([(3, tag("t")), (4, tag("t"))], now);
+    assert_eq!(of(&view, &view.position()), VALID, "seen before");
+}
+
+#[test]
+fn gaps_end_when_their_transactions_are_known_to_be_rolled_back() {
+    let mut view = LogView::new(10);
+    let now = Instant::now();
+    view.absorb([(20, tag("u")), (1_000_000, tag("u"))], now);
+    assert_eq!(view.gap_ids(100), None, "too many to list");
+    assert_eq!(*view.position(), at(10, &[]), "before the lowest of too many");
+    assert!(view.overdue(Duration::from_secs(10), now + Duration::from_secs(9)).is_empty());
+    let overdue = view.overdue(Duration::from_secs(10), now + Duration::from_secs(10));
+    assert_eq!(overdue, [(11, 19), (21, 999_999)]);
+    view.close(21, 999_999);
+    assert_eq!(view.gap_ids(100), Some((11..20).collect()));
+    view.close(12, 13);
+    view.absorb([(16, tag("u"))], now);
+    assert_eq!(*view.position(), at(1_000_000, &[11, 14, 15, 17, 18, 19]));
+    assert_eq!(view.settled(), 10);
+    view.settle(18);
+    assert_eq!((view.settled(), view.position().gaps.clone()), (18, vec![19]));
+    view.close(0, u64::MAX);
+    assert_eq!(view.settled(), 1_000_000);
+}
+
+#[test]
+fn what_is_older_than_the_window_has_to_be_asked_for() {
+    let mut view = LogView::new(5).with_window(3);
+    assert_eq!(of(&view, &at(4, &[])), Judgement::Older);
+    assert_eq!(of(&view, &at(5, &[])), VALID);
+    view.absorb((6..10).map(|id| (id, tag("u"))), Instant::now());
+    assert_eq!(of(&view, &at(5, &[])), Judgement::Older);
+    assert_eq!(of(&view, &at(6, &[])), VALID);
+    assert_eq!(of(&view, &at(8, &[2])), Judgement::Older);
+    assert_eq!(of(&view, &at(9, &[])), VALID);
+}
+
+#[test]
+fn a_row_of_ones_own_is_awaited_until_it_appears_or_is_known_not_to() {
+    let mut view = LogView::new(5);
+    let (now, tags) = (Instant::now(), [Tag::from("t")]);
+    let grace = Duration::from_secs(1);
+    view.await_row(7, tag("t"), now);
+    assert!(view.awaits(b"p:1:/", &tags) && !view.awaits(b"p:1:/", &[]));
+    assert_eq!(view.overdue(grace, now + grace), [(7, 7)]);
+    view.absorb([(7, tag("t"))], now);
+    assert!(!view.awaits(b"p:1:/", &tags));
+    view.await_row(7, tag("t"), now);
+    assert!(!view.awaits(b"p:1:/", &tags), "seen already");
+    view.await_row(8, tag("t"), now);
+    view.close(8, 8);
+    assert!(!view.awaits(b"p:1:/", &tags));
+}
+
+#[test]
+fn what_could_not_be_written_yet_counts_here() {
+    let mut view = LogView::new(5);
+    view.set_owed([tag("t")].iter());
+    assert_eq!(of(&view, &at(5, &[])), INVALID);
+    view.set_owed([soft("t")].iter());
+    assert_eq!(of(&view, &at(5, &[])), OUTDATED);
+    view.set_owed([].iter());
+    assert_eq!(of(&view, &at(5, &[])), VALID);
+}
+
+#[test]
+fn every_scope_is_judged() {
+    for (scope, named) in [
+        (Scope::Everything, true),
+        (Scope::Prefix("p".into()), true),
+        (Scope::Prefix("q".into()), false),
+        (Scope::uri("p:1:/x"), true),
+        (Scope::uri("p:1:/x http://h"), true),
+        (Scope::uri("p:1:/x http://i"), false),
+        (Scope::uri("p:1:/"), false),
+        (Scope::path(b"p:1:/"), true),
+        (Scope::path(b"p:1:/x"), true),
+        (Scope::path(b"p:1:/y"), false),
+    ] {
+        let mut view = LogView::new(0);
+        view.absorb([(1, Mark { scope: scope.clone(), soft: false })], Instant::now());
+        let expected = if named { INVALID } else { VALID };
+        assert_eq!(of(&view, &at(0, &[])), expected, "{scope:?}");
+        // the same by a gap
+        view.absorb([(3, tag("u"))], Instant::now());
+        view.absorb([(2, Mark { scope: scope.clone(), soft: false })], Instant::now());
+        assert_eq!(of(&view, &at(3, &[2])), expected, "{scope:?}");
+    }
+}
+
+#[test]
+fn a_log_in_memory_remembers_why() {
+    let log = MemoryLog::new();
+    let reason = Some("price import".to_owned());
+    let record = crate::tag::LogRecord { scope: Scope::Everything, soft: true, reason };
+    assert_eq!(log.append(vec![record.clone(), record], 7), [1, 2]);
+    let tail = log.tail(1);
+    assert_eq!((tail[0].id, tail[0].at_ms, tail[0].soft), (2, 7, true));
+    assert_eq!(tail[0].reason.as_deref(), Some("price import"));
+}

@@ -1,0 +1,283 @@
+//! What one process has seen of the log, and what that says about responses.
+//!
+//! Ids are handed out when a row is inserted, and rows appear when their transaction commits, in any
+//! order. So what has been seen is the largest id and the *gaps* below it: ids that no row has been
+//! seen for. A gap ends when its row appears, or when it is known that there will be none.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::index::Index;
+use crate::tag::{LogPosition, Scope, Tag, Validity};
+
+/// Rows that a process remembers: 65,536, about 10 MB. What is older is asked for.
+const WINDOW: usize = 65_536;
+
+/// What one process has seen of the log.
+#[derive(Debug)]
+pub(crate) struct LogView {
+    largest: u64,
+    /// Ids below `largest` without a row, as ranges: first to last, and since when.
+    gaps: BTreeMap<u64, Gap>,
+    /// The rows seen, from `from` on.
+    rows: BTreeMap<u64, Mark>,
+    /// Every row with an id from here on that has been seen is in `rows`.
+    from: u64,
+    index: Index,
+    /// Rows that this process has appended, or is about to commit, and has not seen yet.
+    awaited: BTreeMap<u64, (Mark, Instant)>,
+    awaited_index: Index,
+    /// What is to be invalidated and could not be written yet.
+    owed_index: Index,
+    owes: bool,
+    position: Arc<LogPosition>,
+    window: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Gap {
+    to: u64,
+    since: Instant,
+}
+
+/// What a row says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pub(crate) scope: Scope,
+    pub(crate) soft: bool,
+}
+
+/// What the view says about a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Judgement {
+    /// What has been seen decides.
+    Known(Validity),
+    /// The response is older than what is remembered: the log itself has to be asked.
+    Older,
+    /// The response's position lies ahead of what has been seen.
+    Ahead,
+}
+
+impl LogView {
+    /// The view of a log that has been seen up to `largest`, without gaps, and of which nothing is
+    /// remembered.
+    pub(crate) fn new(largest: u64) -> Self {
+        Self {
+            largest,
+            gaps: BTreeMap::new(),
+            rows: BTreeMap::new(),
+            from: largest.saturating_add(1),
+            index: Index::default(),
+            awaited: BTreeMap::new(),
+            awaited_index: Index::default(),
+            owed_index: Index::default(),
+            owes: false,
+            position: Arc::new(LogPosition { largest, gaps: Vec::new() }),
+            window: WINDOW,
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn with_window(mut self, window: usize) -> Self {
+        self.window = window;
+        self
+    }
+
+    /// The largest id seen.
+    pub(crate) fn largest(&self) -> u64 {
+        self.largest
+    }
+
+    /// Where a response stands whose handler runs now.
+    pub(crate) fn position(&self) -> Arc<LogPosition> {
+        Arc::clone(&self.position)
+    }
+
+    /// The largest id up to which every id is settled: seen, or known never to come.
+    pub(crate) fn settled(&self) -> u64 {
+        self.gaps.keys().next().map_or(self.largest, |first| first.saturating_sub(1))
+    }
+
+    /// The ids in gaps, lowest first, `limit` at most; `None` when there are more.
+    pub(crate) fn gap_ids(&self, limit: usize) -> Option<Vec<u64>> {
+        let mut ids = Vec::new();
+        for (&from, gap) in &self.gaps {
+            if gap.to.saturating_sub(from) >= limit as u64 {
+                return None;
+            }
+            ids.extend(from..=gap.to);
+            if ids.len() > limit {
+                return None;
+            }
+        }
+        Some(ids)
+    }
+
+    /// Ranges of ids that have been without a row for longer than `grace`: gaps, and rows of this
+    /// process that have not appeared.
+    pub(crate) fn overdue(&self, grace: Duration, now: Instant) -> Vec<(u64, u64)> {
+        let late = |since: &Instant| now.saturating_duration_since(*since) >= grace;
+        let gaps = self.gaps.iter().filter(|(_, gap)| late(&gap.since));
+        let mut overdue: Vec<_> = gaps.map(|(&from, gap)| (from, gap.to)).collect();
+        let own = self.awaited.iter().filter(|(id, (_, since))| **id > self.largest && late(since));
+        overdue.extend(own.map(|(&id, _)| (id, id)));
+        overdue
+    }
+
+    /// Takes in rows that have been read, in any order. Those seen before change nothing.
+    pub(crate) fn absorb(&mut self, rows: impl IntoIterator<Item = (u64, Mark)>, now: Instant) {
+        let mut rows: Vec<_> = rows.into_iter().collect();
+        rows.sort_unstable_by_key(|(id, _)| *id);
+        let mut changed = false;
+        for (id, mark) in rows {
+            if id > self.largest {
+                if id > self.largest.saturating_add(1) {
+                    let gap = Gap { to: id - 1, since: now };
+                    self.gaps.insert(self.largest + 1, gap);
+                }
+                self.largest = id;
+            } else if !self.leave_gap(id, id) {
+                continue;
+            }
+            changed = true;
+            self.arrived(id);
+            self.index.add(id, &mark.scope, mark.soft);
+            self.rows.insert(id, mark);
+        }
+        if changed {
+            self.forget_old();
+            self.update_position();
+        }
+    }
+
+    /// There will be no row with these ids: their transactions were rolled back.
+    pub(crate) fn close(&mut self, from: u64, to: u64) {
+        let ranges: Vec<(u64, u64)> = {
+            let before = self.gaps.range(..=to).map(|(&from, gap)| (from, gap.to));
+            before.filter(|&(_, last)| last >= from).collect()
+        };
+        for (first, last) in ranges {
+            self.leave_gap(first.max(from), last.min(to));
+        }
+        let gone: Vec<u64> = self.awaited.range(from..=to).map(|(&id, _)| id).collect();
+        gone.into_iter().for_each(|id| self.arrived(id));
+        self.update_position();
+    }
+
+    /// Everything up to `id` is known to be settled.
+    pub(crate) fn settle(&mut self, id: u64) {
+        self.close(0, id.min(self.largest));
+    }
+
+    /// Takes a range out of the gap that it lies in; `false` when it lies in none.
+    fn leave_gap(&mut self, from: u64, to: u64) -> bool {
+        let Some((&first, &gap)) = self.gaps.range(..=from).next_back() else { return false };
+        if gap.to < to {
+            return false;
+        }
+        self.gaps.remove(&first);
+        if first < from {
+            self.gaps.insert(first, Gap { to: from - 1, since: gap.since });
+        }
+        if to < gap.to {
+            self.gaps.insert(to + 1, gap);
+        }
+        true
+    }
+
+    fn forget_old(&mut self) {
+        while self.rows.len() > self.window {
+            let Some((id, mark)) = self.rows.pop_first() else { break };
+            self.index.remove(id, &mark.scope);
+            self.from = id.saturating_add(1);
+        }
+    }
+
+    fn update_position(&mut self) {
+        let gaps = self.gaps.iter().map(|(&from, gap)| (from, gap.to));
+        self.position = Arc::new(LogPosition::new(self.largest, gaps));
+    }
+
+    /// This process has inserted a row that is visible when its transaction commits. Until it appears,
+    /// what it names is served only after another look at the log.
+    pub(crate) fn await_row(&mut self, id: u64, mark: Mark, now: Instant) {
+        let seen = id <= self.largest
+            && self.gaps.range(..=id).next_back().is_none_or(|(_, gap)| gap.to < id);
+        if seen {
+            return;
+        }
+        self.awaited_index.add(id, &mark.scope, mark.soft);
+        self.awaited.insert(id, (mark, now));
+    }
+
+    fn arrived(&mut self, id: u64) {
+        if let Some((mark, _)) = self.awaited.remove(&id) {
+            self.awaited_index.remove(id, &mark.scope);
+        }
+    }
+
+    /// Whether a row of this process that has not appeared yet names a response.
+    pub(crate) fn awaits(&self, key: &[u8], tags: &[Tag]) -> bool {
+        !self.awaited.is_empty() && self.awaited_index.names(key, tags)
+    }
+
+    /// Replaces what is to be invalidated and could not be written yet: it counts as invalid here.
+    pub(crate) fn set_owed<'a>(&mut self, owed: impl Iterator<Item = &'a Mark>) {
+        self.owed_index = Index::default();
+        self.owes = false;
+        for mark in owed {
+            self.owes = true;
+            self.owed_index.add(1, &mark.scope, mark.soft);
+        }
+    }
+
+    /// What has been seen says of a response with this key, these tags and this position.
+    pub(crate) fn judge(&self, key: &[u8], tags: &[Tag], position: &LogPosition) -> Judgement {
+        if self.owes {
+            match validity(
+                self.owed_index.of(key, tags).map(|newest| (newest.hard, newest.soft)),
+                0,
+            ) {
+                Validity::Valid => {}
+                owed => return Judgement::Known(owed),
+            }
+        }
+        if position.largest > self.largest {
+            return Judgement::Ahead;
+        }
+        if position.lowest_unseen() < self.from {
+            return Judgement::Older;
+        }
+        if position.largest == self.largest && position.gaps.is_empty() {
+            return Judgement::Known(Validity::Valid);
+        }
+        let newest = self.index.of(key, tags).map(|newest| (newest.hard, newest.soft));
+        let mut verdict = validity(newest, position.largest);
+        for gap in &position.gaps {
+            if let Some(mark) = self.rows.get(gap)
+                && mark.scope.names(key, tags)
+            {
+                verdict = verdict.max(mark.verdict());
+            }
+        }
+        Judgement::Known(verdict)
+    }
+}
+
+impl Mark {
+    /// What the row makes of what it names.
+    pub(crate) fn verdict(&self) -> Validity {
+        if self.soft { Validity::Outdated } else { Validity::Invalid }
+    }
+}
+
+/// The worst that rows after `largest` say.
+fn validity(newest: impl Iterator<Item = (u64, u64)>, largest: u64) -> Validity {
+    let verdict = |(hard, soft): (u64, u64)| match (hard > largest, soft > largest) {
+        (true, _) => Validity::Invalid,
+        (false, true) => Validity::Outdated,
+        (false, false) => Validity::Valid,
+    };
+    newest.map(verdict).max().unwrap_or(Validity::Valid)
+}

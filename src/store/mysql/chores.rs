@@ -1,0 +1,149 @@
+//! What else the maintaining task does: it prunes the log, shows it, and counts for dry runs.
+
+use bytes::Bytes;
+use sqlx::Row as _;
+use sqlx::mysql::MySqlRow;
+use tokio::sync::oneshot;
+
+use super::codec;
+use super::connection::statement;
+use super::cull::STEP;
+use super::failure::Failure;
+use super::lookups::Hash;
+use super::maintenance::Maintenance;
+use super::reader::hash_of;
+use crate::store::{Named, StoreError};
+use crate::tag::{LogRecord, LogRow, Scope};
+
+/// Rows that one cull prunes from the log at the most.
+const PRUNED: u64 = 1_000;
+
+/// Rows of the log that are shown at the most.
+const SHOWN: usize = 10_000;
+
+/// A row as a count sees it.
+struct Seen {
+    hash: u128,
+    key: Bytes,
+    expires_ms: u64,
+    head: Option<Bytes>,
+    bytes: u64,
+}
+
+impl Maintenance {
+    /// Removes the oldest rows of the log when they are past their time. The newest row stays, whatever
+    /// its age: it shows that the log is the one it was.
+    pub(super) async fn prune(&mut self) {
+        if let Err(failure) = self.prune_log().await {
+            self.link.failed(&self.shared, "pruning the log", failure);
+        }
+    }
+
+    async fn prune_log(&mut self) -> Result<(), Failure> {
+        let retention = self.shared.settings.log_retention.as_millis();
+        let retention_ms = u64::try_from(retention).unwrap_or(u64::MAX);
+        let before_ms = self.shared.clock.now_ms().saturating_sub(retention_ms);
+        let query = statement(&self.shared.sql.log.oldest).bind(PRUNED + 1);
+        let rows = self.link.get(&self.shared).await?.rows(query, &self.shared).await?;
+        let aged = |row: &MySqlRow| -> Result<(u64, u64), sqlx::Error> {
+            Ok((row.try_get(0)?, row.try_get(1)?))
+        };
+        let rows: Vec<(u64, u64)> = rows
+            .iter()
+            .map(aged)
+            .collect::<Result<_, _>>()
+            .map_err(|error| Failure::of(error, &self.shared.settings.log_table))?;
+        // the last of these is either the newest of all or not to be pruned now
+        let old = rows.iter().take(rows.len().saturating_sub(1));
+        let old = old.take_while(|(_, at_ms)| *at_ms < before_ms).last();
+        let Some((last, _)) = old.copied() else { return Ok(()) };
+        let text = self.shared.sql.log.prune.clone();
+        self.delete(|| statement(&text).bind(last)).await.map(drop)
+    }
+
+    /// Shows the newest rows of the log.
+    pub(super) async fn tail(
+        &mut self,
+        limit: usize,
+        answer: oneshot::Sender<Result<Vec<LogRow>, StoreError>>,
+    ) {
+        let outcome = self.newest(limit.min(SHOWN) as u64).await;
+        let outcome =
+            outcome.map_err(|failure| self.link.failed(&self.shared, "reading the log", failure));
+        let _ = answer.send(outcome);
+    }
+
+    async fn newest(&mut self, limit: u64) -> Result<Vec<LogRow>, Failure> {
+        let query = statement(&self.shared.sql.log.tail).bind(limit);
+        let rows = self.link.get(&self.shared).await?.rows(query, &self.shared).await?;
+        rows.iter()
+            .map(log_row)
+            .collect::<Result<_, _>>()
+            .map_err(|error| Failure::of(error, &self.shared.settings.log_table))
+    }
+
+    /// Counts what these name, as long as somebody waits for it.
+    pub(super) async fn count(
+        &mut self,
+        scopes: &[Scope],
+        answer: oneshot::Sender<Result<Named, StoreError>>,
+    ) {
+        let outcome = self.count_named(scopes, &answer).await;
+        let outcome =
+            outcome.map_err(|failure| self.link.failed(&self.shared, "a dry run", failure));
+        let _ = answer.send(outcome);
+    }
+
+    async fn count_named(
+        &mut self,
+        scopes: &[Scope],
+        answer: &oneshot::Sender<Result<Named, StoreError>>,
+    ) -> Result<Named, Failure> {
+        let mut count = Named::default();
+        let mut from = Some(0_u128);
+        while let Some(at) = from
+            && !answer.is_closed()
+        {
+            let query =
+                statement(&self.shared.sql.heads).bind(at.to_be_bytes().to_vec()).bind(STEP as u64);
+            let rows = self.link.get(&self.shared).await?.rows(query, &self.shared).await?;
+            let rows: Vec<Seen> = rows
+                .iter()
+                .map(seen)
+                .collect::<Result<_, _>>()
+                .map_err(|error| Failure::of(error, &self.shared.settings.table))?;
+            let now_ms = self.shared.clock.now_ms();
+            for row in rows.iter().filter(|row| row.expires_ms > now_ms) {
+                let Some(head) = row.head.clone() else { continue };
+                let Some(tags) = codec::tags_of(&row.key, head) else { continue };
+                count.add(scopes.iter().any(|scope| scope.names(&row.key, &tags)), row.bytes);
+            }
+            let last = rows.last().filter(|_| rows.len() == STEP);
+            from = last.and_then(|row| row.hash.checked_add(1));
+        }
+        Ok(count)
+    }
+}
+
+fn seen(row: &MySqlRow) -> Result<Seen, sqlx::Error> {
+    let hash: Hash = hash_of(row.try_get(0)?)?;
+    let size: Option<u32> = row.try_get(4)?;
+    let head: Option<&[u8]> = row.try_get(3)?;
+    Ok(Seen {
+        hash: u128::from_be_bytes(hash),
+        key: Bytes::copy_from_slice(row.try_get(1)?),
+        expires_ms: row.try_get(2)?,
+        head: head.map(Bytes::copy_from_slice),
+        bytes: size.unwrap_or(0).into(),
+    })
+}
+
+fn log_row(row: &MySqlRow) -> Result<LogRow, sqlx::Error> {
+    let column = Bytes::copy_from_slice(row.try_get::<&[u8], _>(1)?);
+    let record = LogRecord {
+        scope: Scope::from_column(&column),
+        soft: row.try_get::<&str, _>(2)? == "s",
+        reason: row.try_get(3)?,
+    };
+    Ok(LogRow::new(row.try_get(0)?, record, row.try_get(4)?))
+}

@@ -1,0 +1,59 @@
+//! Writing rows of the log: on a connection of the store's, or in the caller's transaction.
+
+use std::sync::Arc;
+
+use sqlx::mysql::MySqlConnection;
+
+use super::super::connection::{Connection, Statement, statement};
+use super::super::failure::Failure;
+use super::super::shared::Shared;
+use crate::store::StoreError;
+use crate::tag::{LogRecord, reason_of};
+
+/// Binds rows of tag, kind, reason.
+fn bind(mut query: Statement, records: &[LogRecord]) -> Statement {
+    for record in records {
+        query = query
+            .bind(record.scope.to_column().to_vec())
+            .bind(if record.soft { "s" } else { "h" })
+            .bind(reason_of(record));
+    }
+    query
+}
+
+/// Writes rows, each list of them at once, and returns their ids. What has been written stays written
+/// when a later list fails.
+pub(in super::super) async fn write(
+    connection: &mut Connection,
+    shared: &Arc<Shared>,
+    records: &[LogRecord],
+) -> Result<Vec<u64>, Failure> {
+    let (mut rest, mut ids) = (records, Vec::with_capacity(records.len()));
+    while !rest.is_empty() {
+        let (text, count) = shared.sql.log.append(rest.len());
+        let (now, later) = rest.split_at(count.min(rest.len()));
+        let first = connection.insert(bind(statement(text), now), shared).await?;
+        ids.extend((first..).take(now.len()));
+        rest = later;
+    }
+    Ok(ids)
+}
+
+/// Writes rows on a connection of the caller's, and tells of each list its first id.
+pub(in super::super) async fn append_on(
+    shared: &Arc<Shared>,
+    connection: &mut MySqlConnection,
+    records: &[LogRecord],
+    mut written: impl FnMut(u64, &[LogRecord]),
+) -> Result<(), StoreError> {
+    let mut rest = records;
+    while !rest.is_empty() {
+        let (text, count) = shared.sql.log.append(rest.len());
+        let (now, later) = rest.split_at(count.min(rest.len()));
+        let done = bind(statement(text), now).execute(&mut *connection).await;
+        let done = done.map_err(|error| Failure::of(error, &shared.settings.log_table).error)?;
+        written(done.last_insert_id(), now);
+        rest = later;
+    }
+    Ok(())
+}

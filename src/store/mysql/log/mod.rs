@@ -1,0 +1,263 @@
+//! The invalidation log in its table, as this process sees it.
+//!
+//! Whoever needs a late view of it asks for one look, which all who wait share; a task of its own
+//! (`reader`) does it. What has been seen is judged in the caller's own time.
+
+mod append;
+mod history;
+mod reader;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
+
+use moka::sync::Cache;
+use tokio::sync::{Notify, mpsc, oneshot};
+
+pub(super) use self::append::{append_on, write as write_rows};
+use self::history::Question;
+pub(super) use self::reader::LogReader;
+use super::shared::lock;
+use crate::key::CacheKey;
+use crate::store::StoreError;
+use crate::store::log::{Judgement, LogView, Mark};
+use crate::stored::StoredHead;
+use crate::tag::{LogPosition, LogRecord, Scope, Tag, Validity};
+
+/// Questions about responses older than what is remembered that may wait.
+const MAX_QUESTIONS: usize = 1_024;
+
+/// Responses whose answer to such a question is remembered.
+const MAX_CHECKED: u64 = 100_000;
+
+/// Rows that could not be written and are kept to be tried again; more, and they become one row that
+/// names everything.
+const MAX_OWED: usize = 10_000;
+
+/// Who waits for a look at the log.
+type Waiter = oneshot::Sender<Result<(), StoreError>>;
+
+/// What this process knows of the log.
+pub(super) struct Log {
+    view: RwLock<LogView>,
+    waiting: Mutex<Waiting>,
+    /// Somebody waits.
+    work: Notify,
+    questions: mpsc::Sender<Question>,
+    /// What was found about responses older than the view remembers, by the hash of their key.
+    checked: Cache<[u8; 16], Checked>,
+    /// Rows that could not be written yet.
+    owed: Mutex<Vec<LogRecord>>,
+    started: Instant,
+    /// When the last look that succeeded began, in microseconds after `started`; 0 for never.
+    seen_at: AtomicU64,
+    /// Somebody has asked for a look since the task last looked at this.
+    used: AtomicBool,
+}
+
+#[derive(Default)]
+struct Waiting {
+    waiters: Vec<Waiter>,
+    down: bool,
+    closed: bool,
+}
+
+/// A response that the log itself was asked about and found nothing against.
+#[derive(Clone)]
+struct Checked {
+    /// Which response.
+    received_ms: u64,
+    largest: u64,
+    /// Up to here.
+    position: Arc<LogPosition>,
+}
+
+impl Log {
+    pub(super) fn new() -> (Arc<Self>, mpsc::Receiver<Question>) {
+        let (questions, receiver) = mpsc::channel(MAX_QUESTIONS);
+        let log = Self {
+            view: RwLock::new(LogView::new(0)),
+            waiting: Mutex::default(),
+            work: Notify::new(),
+            questions,
+            checked: Cache::new(MAX_CHECKED),
+            owed: Mutex::default(),
+            started: Instant::now(),
+            seen_at: AtomicU64::new(0),
+            used: AtomicBool::new(false),
+        };
+        (Arc::new(log), receiver)
+    }
+
+    fn view(&self) -> RwLockReadGuard<'_, LogView> {
+        self.view.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn view_mut(&self) -> RwLockWriteGuard<'_, LogView> {
+        self.view.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn position(&self) -> Arc<LogPosition> {
+        self.view().position()
+    }
+
+    /// Asks for a look at the log that begins after this call.
+    ///
+    /// # Errors
+    /// At once: [`StoreError::Unavailable`] without a connection, [`StoreError::Closed`].
+    pub(super) fn look(&self) -> Result<oneshot::Receiver<Result<(), StoreError>>, StoreError> {
+        let (waiter, receiver) = oneshot::channel();
+        let mut waiting = lock(&self.waiting);
+        if waiting.closed {
+            return Err(StoreError::Closed);
+        }
+        if waiting.down {
+            return Err(StoreError::Unavailable);
+        }
+        waiting.waiters.retain(|waiter| !waiter.is_closed());
+        waiting.waiters.push(waiter);
+        drop(waiting);
+        self.used.store(true, Ordering::Relaxed);
+        self.work.notify_one();
+        Ok(receiver)
+    }
+
+    /// Waits for a look at the log that begins after this call.
+    ///
+    /// # Errors
+    /// [`StoreError`] when there can be none.
+    pub(super) async fn looked(&self) -> Result<(), StoreError> {
+        self.look()?.await.unwrap_or(Err(StoreError::Unavailable))
+    }
+
+    /// As [`Store::catch_up`](crate::Store::catch_up).
+    pub(super) async fn catch_up(
+        &self,
+        key: &CacheKey,
+        head: &StoredHead,
+        at_most: Duration,
+    ) -> Result<(), StoreError> {
+        if self.age() <= at_most && !self.view().awaits(key.as_bytes(), &head.tags) {
+            self.used.store(true, Ordering::Relaxed);
+            return Ok(());
+        }
+        self.looked().await
+    }
+
+    /// How long ago the last look that succeeded began.
+    fn age(&self) -> Duration {
+        match self.seen_at.load(Ordering::Acquire) {
+            0 => Duration::MAX,
+            at => self.started.elapsed().saturating_sub(Duration::from_micros(at)),
+        }
+    }
+
+    fn seen(&self, began: Instant) {
+        let at = began.saturating_duration_since(self.started).as_micros();
+        self.seen_at.store(u64::try_from(at).unwrap_or(u64::MAX).max(1), Ordering::Release);
+    }
+
+    /// As [`Store::validity`](crate::Store::validity).
+    pub(super) async fn validity(
+        &self,
+        key: &CacheKey,
+        head: &StoredHead,
+    ) -> Result<Validity, StoreError> {
+        let judge =
+            |position: &LogPosition| self.view().judge(key.as_bytes(), &head.tags, position);
+        let mut judgement = judge(&head.position);
+        if judgement == Judgement::Ahead {
+            // stored by a process that has seen more, between our look and our lookup
+            self.looked().await?;
+            judgement = judge(&head.position);
+        }
+        match judgement {
+            Judgement::Known(validity) => Ok(validity),
+            // the log has lost rows that this response had seen: what else it has lost is not known
+            Judgement::Ahead => Ok(Validity::Invalid),
+            Judgement::Older => {
+                let known = self.checked.get(&key.hash()).filter(|checked| checked.is_of(head));
+                match known.map(|checked| judge(&checked.position)) {
+                    Some(Judgement::Known(validity)) => Ok(validity),
+                    _ => self.ask(key, head).await,
+                }
+            }
+        }
+    }
+
+    /// Rows of this process are on their way: until they appear, or are known not to, what they name is
+    /// served from memory only after another look.
+    pub(super) fn await_rows(&self, first: u64, records: &[LogRecord]) {
+        let now = Instant::now();
+        let mut view = self.view_mut();
+        for (id, record) in (first..).zip(records) {
+            view.await_row(id, Mark { scope: record.scope.clone(), soft: record.soft }, now);
+        }
+    }
+
+    /// Remembers rows that could not be written: they count here at once, and are tried again.
+    pub(super) fn owe(&self, records: Vec<LogRecord>) {
+        let mut owed = lock(&self.owed);
+        owed.extend(records);
+        if owed.len() > MAX_OWED {
+            let reason = Some("more invalidations failed than could be remembered".to_owned());
+            *owed = vec![LogRecord { scope: Scope::Everything, soft: false, reason }];
+        }
+        self.note_owed(&owed);
+    }
+
+    fn note_owed(&self, owed: &[LogRecord]) {
+        let marks: Vec<Mark> = owed
+            .iter()
+            .map(|record| Mark { scope: record.scope.clone(), soft: record.soft })
+            .collect();
+        self.view_mut().set_owed(marks.iter());
+    }
+
+    /// Rows that could not be written yet.
+    pub(super) fn owes(&self) -> usize {
+        lock(&self.owed).len()
+    }
+
+    /// Nobody waits while there is no connection.
+    fn down(&self, error: &StoreError) {
+        let waiters = {
+            let mut waiting = lock(&self.waiting);
+            waiting.down = true;
+            std::mem::take(&mut waiting.waiters)
+        };
+        answer(waiters, &Err(error.clone()));
+    }
+
+    fn up(&self) {
+        lock(&self.waiting).down = false;
+    }
+
+    /// Refuses everything from now on.
+    pub(super) fn close(&self) {
+        let waiters = {
+            let mut waiting = lock(&self.waiting);
+            waiting.closed = true;
+            std::mem::take(&mut waiting.waiters)
+        };
+        answer(waiters, &Err(StoreError::Closed));
+    }
+}
+
+impl Checked {
+    fn is_of(&self, head: &StoredHead) -> bool {
+        self.received_ms == head.received_ms && self.largest == head.position.largest
+    }
+}
+
+fn answer(waiters: Vec<Waiter>, outcome: &Result<(), StoreError>) {
+    for waiter in waiters {
+        let _ = waiter.send(outcome.clone());
+    }
+}
+
+/// The columns that a row which names a response can hold.
+fn columns(key: &[u8], tags: &[Tag]) -> Vec<bytes::Bytes> {
+    let own = crate::tag::implied(key).map(crate::tag::Implied::to_column);
+    own.chain(tags.iter().map(|tag| Scope::Tag(tag.clone()).to_column())).collect()
+}

@@ -1,0 +1,203 @@
+//! Settings that have been checked.
+
+use std::fmt;
+use std::time::Duration;
+
+use sqlx::mysql::MySqlConnectOptions;
+
+use super::super::codec::Compressing;
+use super::super::sql::TableName;
+use super::{MySqlStoreBuilder, STATEMENT_CACHE};
+use crate::error::ConfigError;
+
+impl MySqlStoreBuilder {
+    /// Checks every setting.
+    pub(in super::super) fn settings(self) -> Result<Settings, ConfigError> {
+        let table = TableName::parse("table", &self.table)?;
+        let log_table = TableName::parse("log_table", &self.log_table)?;
+        let homeless = self.options.get_database().is_none() && table.schema().is_none();
+        check(
+            "table",
+            &self.table,
+            !homeless,
+            "the connection has no database, so it must be of the form database.table",
+        )?;
+        check(
+            "log_table",
+            &self.log_table,
+            log_table.table().len() <= 58,
+            "it must be 58 characters at most, because another table has its name with `_state`",
+        )?;
+        // the application's connections may have another database: the log's is named always
+        let database = table.schema().or(self.options.get_database());
+        let log_table = log_table.in_schema(database);
+        check(
+            "log_retention",
+            Shown(self.log_retention),
+            self.log_retention >= MIN_RETENTION,
+            "it must be at least a minute",
+        )?;
+        check(
+            "poll_interval",
+            Shown(self.poll_interval),
+            self.poll_interval >= MIN_TIMEOUT && self.poll_interval <= MAX_POLL,
+            "it must be at least 1 ms and at most a minute",
+        )?;
+        check(
+            "gap_grace",
+            Shown(self.gap_grace),
+            self.gap_grace >= MIN_GRACE && self.gap_grace <= MAX_INTERVAL,
+            "it must be at least 100 ms and at most a day",
+        )?;
+        for (setting, value) in [
+            ("connect_timeout", self.connect_timeout),
+            ("query_timeout", self.query_timeout),
+            ("write_timeout", self.write_timeout),
+        ] {
+            check(
+                setting,
+                Shown(value),
+                value >= MIN_TIMEOUT && value <= MAX_TIMEOUT,
+                TIMEOUT_RULE,
+            )?;
+        }
+        check(
+            "idle_cull_interval",
+            Shown(self.idle_cull_interval),
+            self.idle_cull_interval >= MIN_TIMEOUT && self.idle_cull_interval <= MAX_INTERVAL,
+            "it must be at least 1 ms and at most a day; \
+             `background_cull(false)` switches culling off",
+        )?;
+        check(
+            "read_connections",
+            self.read_connections,
+            (1..=16).contains(&self.read_connections),
+            "it must be from 1 to 16",
+        )?;
+        check(
+            "max_entry_bytes",
+            self.max_entry_bytes,
+            (1024..=1 << 30).contains(&self.max_entry_bytes),
+            "it must be from 1 KiB to 1 GiB, the most that a MySQL packet holds",
+        )?;
+        check(
+            "queue_bytes",
+            self.queue_bytes,
+            self.queue_bytes >= self.max_entry_bytes,
+            "it must be at least `max_entry_bytes`, so that each entry fits into the queue",
+        )?;
+        check(
+            "queue_lookups",
+            self.queue_lookups,
+            (1..=1 << 20).contains(&self.queue_lookups),
+            "it must be from 1 to 1048576",
+        )?;
+        check(
+            "compress_level",
+            self.compress_level,
+            self.compress_level <= 9,
+            "it must be from 0 (off) to 9 (smallest)",
+        )?;
+        check(
+            "cull_probability",
+            self.cull_probability,
+            self.cull_probability >= MIN_PROBABILITY && self.cull_probability <= 1.0,
+            "it must be from 0.000001 to 1; `background_cull(false)` switches culling off",
+        )?;
+        check(
+            "max_entries",
+            self.max_entries,
+            self.max_entries >= 1,
+            "it must be at least 1; a route that shall not be cached needs no layer",
+        )?;
+        check(
+            "max_bytes",
+            self.max_bytes,
+            self.max_bytes >= 1024,
+            "it must be at least 1 KiB, or hardly an entry fits",
+        )?;
+        Ok(Settings {
+            options: self.options.statement_cache_capacity(STATEMENT_CACHE),
+            table,
+            log_state: log_table.with_suffix("_state"),
+            log_table,
+            log_retention: self.log_retention,
+            poll_interval: self.poll_interval,
+            gap_grace: self.gap_grace,
+            connect_timeout: self.connect_timeout,
+            query_timeout: self.query_timeout,
+            write_timeout: self.write_timeout,
+            read_connections: self.read_connections,
+            max_entry_bytes: self.max_entry_bytes,
+            queue_bytes: self.queue_bytes,
+            queue_lookups: self.queue_lookups,
+            compressing: Compressing {
+                min_bytes: self.compress_min_bytes,
+                level: self.compress_level,
+            },
+            background_cull: self.background_cull,
+            cull_probability: self.cull_probability,
+            idle_cull_interval: self.idle_cull_interval,
+            max_entries: self.max_entries,
+            max_bytes: self.max_bytes,
+            seed: self.seed,
+        })
+    }
+}
+
+/// Smaller than any round trip makes no sense, and the server counts in milliseconds.
+const MIN_TIMEOUT: Duration = Duration::from_millis(1);
+const MAX_TIMEOUT: Duration = Duration::from_secs(600);
+/// Shorter than any response is stored makes no sense.
+const MIN_RETENTION: Duration = Duration::from_secs(60);
+const MAX_POLL: Duration = Duration::from_secs(60);
+/// Longer than it takes to insert a row whose id has been handed out.
+const MIN_GRACE: Duration = Duration::from_millis(100);
+const MAX_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
+const TIMEOUT_RULE: &str = "it must be at least 1 ms and at most 10 minutes";
+/// A cull then looks at ten million rows.
+const MIN_PROBABILITY: f64 = 1e-6;
+
+struct Shown(Duration);
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
+
+fn check(
+    setting: &'static str,
+    value: impl fmt::Display,
+    ok: bool,
+    rule: &'static str,
+) -> Result<(), ConfigError> {
+    if ok { Ok(()) } else { Err(ConfigError::new(setting, value, rule)) }
+}
+
+/// Checked settings.
+#[derive(Clone)]
+pub(in super::super) struct Settings {
+    pub(in super::super) options: MySqlConnectOptions,
+    pub(in super::super) table: TableName,
+    /// With its database.
+    pub(in super::super) log_table: TableName,
+    pub(in super::super) log_state: TableName,
+    pub(in super::super) log_retention: Duration,
+    pub(in super::super) poll_interval: Duration,
+    pub(in super::super) gap_grace: Duration,
+    pub(in super::super) connect_timeout: Duration,
+    pub(in super::super) query_timeout: Duration,
+    pub(in super::super) write_timeout: Duration,
+    pub(in super::super) read_connections: usize,
+    pub(in super::super) max_entry_bytes: usize,
+    pub(in super::super) queue_bytes: usize,
+    pub(in super::super) queue_lookups: usize,
+    pub(in super::super) compressing: Compressing,
+    pub(in super::super) background_cull: bool,
+    pub(in super::super) cull_probability: f64,
+    pub(in super::super) idle_cull_interval: Duration,
+    pub(in super::super) max_entries: u64,
+    pub(in super::super) max_bytes: u64,
+    pub(in super::super) seed: Option<u64>,
+}

@@ -1,0 +1,236 @@
+//! A small, quick store in front of a large, shared one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::key::{CacheKey, KeyRange};
+use crate::store::{CullReport, Named, Store, StoreError, StoreStats, Transactional};
+use crate::stored::{Entry, HeadUpdate, Stored, StoredHead};
+use crate::tag::{LogPosition, LogRecord, LogRow, Scope, Validity};
+
+/// How long an index of variants is kept in front: other processes add to it.
+const INDEX_MS: u64 = 60_000;
+
+/// How soon an invalidation that another process has committed counts for what is in front.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Consistency {
+    /// At the latest after the `poll_interval` of the store behind (100 ms). A hit in front waits for
+    /// nothing, but where the last look at the log is longer ago than that. The process's own
+    /// invalidations count at once. The default.
+    #[default]
+    Bounded,
+    /// At once: a hit in front waits for one look at the log, shared by all hits that wait.
+    Strict,
+}
+
+/// A store in front of another one: what is found behind is kept in front, and both are judged by the
+/// invalidation log of the store behind. What the front has to say is only ever a copy.
+///
+/// ```no_run
+/// # async fn run() -> Result<(), tower_mysql_cache::StoreError> {
+/// use tower_mysql_cache::{MemoryStore, MySqlStore, Tiered};
+///
+/// let behind = MySqlStore::connect("mysql://cache:secret@db.internal/shop").await?;
+/// behind.migrate().await?;
+/// let store = Tiered::new(MemoryStore::new(), behind);
+/// # let _ = store;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Tiered<F, B> {
+    front: F,
+    back: B,
+    consistency: Consistency,
+}
+
+impl<F: Store, B: Store> Tiered<F, B> {
+    /// `front` before `back`, with [`Consistency::Bounded`].
+    #[must_use]
+    pub fn new(front: F, back: B) -> Self {
+        Self { front, back, consistency: Consistency::Bounded }
+    }
+
+    /// How soon invalidations of other processes count for what is in front. Default:
+    /// [`Consistency::Bounded`].
+    #[must_use]
+    pub fn consistency(mut self, consistency: Consistency) -> Self {
+        self.consistency = consistency;
+        self
+    }
+
+    /// The store in front.
+    #[must_use]
+    pub fn front(&self) -> &F {
+        &self.front
+    }
+
+    /// The store behind.
+    #[must_use]
+    pub fn back(&self) -> &B {
+        &self.back
+    }
+
+    /// What is in front and as good as what is behind: fresh, and valid by a log seen late enough.
+    async fn in_front(&self, keys: &[CacheKey]) -> Result<Vec<Option<Stored>>, StoreError> {
+        let mut found = self.front.get_many(keys.to_vec()).await?;
+        let now_ms = self.now_ms();
+        for (slot, key) in found.iter_mut().zip(keys) {
+            let Some(Stored::Response(response)) = slot else { continue };
+            let head = Arc::clone(&response.head);
+            // somebody else may have a newer one
+            if head.fresh_until_ms <= now_ms {
+                *slot = None;
+                continue;
+            }
+            self.back.catch_up(key, &head, self.max_staleness()).await?;
+            if self.back.validity(key, &head).await? != Validity::Valid {
+                *slot = None;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Keeps copies in front.
+    async fn keep(&self, entries: Vec<Entry>) {
+        let now_ms = self.now_ms();
+        let cut = |mut entry: Entry| {
+            if matches!(entry.stored, Stored::Variants(_)) {
+                entry.expires_ms = entry.expires_ms.min(now_ms.saturating_add(INDEX_MS));
+            }
+            entry
+        };
+        // one that the front does not take is found behind
+        let _ = self.front.put_many(entries.into_iter().map(cut).collect()).await;
+    }
+
+    async fn find(&self, keys: Vec<CacheKey>) -> Result<Vec<Option<Entry>>, StoreError> {
+        let mut found: Vec<Option<Entry>> = Vec::with_capacity(keys.len());
+        let mut missing = Vec::new();
+        for (stored, key) in self.in_front(&keys).await?.into_iter().zip(&keys) {
+            let entry = stored.map(|stored| {
+                let expires_ms = match &stored {
+                    Stored::Response(response) => response.head.fresh_until_ms,
+                    Stored::Variants(_) => u64::MAX,
+                };
+                Entry { key: key.clone(), stored, expires_ms }
+            });
+            if entry.is_none() {
+                missing.push(key.clone());
+            }
+            found.push(entry);
+        }
+        if missing.is_empty() {
+            return Ok(found);
+        }
+        let mut behind = self.back.get_entries(missing).await?.into_iter();
+        let mut copies = Vec::new();
+        for slot in found.iter_mut().filter(|slot| slot.is_none()) {
+            *slot = behind.next().flatten();
+            copies.extend(slot.clone());
+        }
+        self.keep(copies).await;
+        Ok(found)
+    }
+}
+
+impl<F: Store, B: Store> Store for Tiered<F, B> {
+    fn now_ms(&self) -> u64 {
+        self.back.now_ms()
+    }
+
+    async fn get_many(&self, keys: Vec<CacheKey>) -> Result<Vec<Option<Stored>>, StoreError> {
+        let found = self.find(keys).await?;
+        Ok(found.into_iter().map(|entry| entry.map(|entry| entry.stored)).collect())
+    }
+
+    async fn get_entries(&self, keys: Vec<CacheKey>) -> Result<Vec<Option<Entry>>, StoreError> {
+        self.find(keys).await
+    }
+
+    async fn put_many(&self, entries: Vec<Entry>) -> Result<(), StoreError> {
+        self.keep(entries.clone()).await;
+        self.back.put_many(entries).await
+    }
+
+    async fn freshen(&self, update: HeadUpdate) -> Result<bool, StoreError> {
+        // a front that has another head loses it: what is behind decides
+        if !self.front.freshen(update.clone()).await? {
+            self.front.remove(KeyRange::only(&update.key)).await?;
+        }
+        self.back.freshen(update).await
+    }
+
+    fn position(&self) -> Arc<LogPosition> {
+        self.back.position()
+    }
+
+    async fn append(&self, records: Vec<LogRecord>) -> Result<Vec<u64>, StoreError> {
+        self.back.append(records).await
+    }
+
+    async fn validity(&self, key: &CacheKey, head: &StoredHead) -> Result<Validity, StoreError> {
+        self.back.validity(key, head).await
+    }
+
+    async fn catch_up(
+        &self,
+        key: &CacheKey,
+        head: &StoredHead,
+        at_most: Duration,
+    ) -> Result<(), StoreError> {
+        self.back.catch_up(key, head, at_most).await
+    }
+
+    fn max_staleness(&self) -> Duration {
+        match self.consistency {
+            Consistency::Bounded => self.back.poll_interval(),
+            Consistency::Strict => Duration::ZERO,
+        }
+    }
+
+    fn poll_interval(&self) -> Duration {
+        self.back.poll_interval()
+    }
+
+    async fn log_tail(&self, limit: usize) -> Result<Vec<LogRow>, StoreError> {
+        self.back.log_tail(limit).await
+    }
+
+    async fn count_named(&self, scopes: Vec<Scope>) -> Result<Named, StoreError> {
+        self.back.count_named(scopes).await
+    }
+
+    async fn remove(&self, range: KeyRange) -> Result<u64, StoreError> {
+        let removed = self.back.remove(range.clone()).await;
+        // after what is behind, so that no lookup brings it back; also when that failed
+        self.front.remove(range).await?;
+        removed
+    }
+
+    async fn cull(&self) -> Result<CullReport, StoreError> {
+        self.front.cull().await?;
+        self.back.cull().await
+    }
+
+    async fn stats(&self) -> Result<StoreStats, StoreError> {
+        self.back.stats().await
+    }
+
+    async fn flush(&self) -> Result<(), StoreError> {
+        self.back.flush().await
+    }
+}
+
+impl<F: Store, B: Transactional> Transactional for Tiered<F, B> {
+    type Connection = B::Connection;
+
+    async fn append_on(
+        &self,
+        connection: &mut Self::Connection,
+        records: Vec<LogRecord>,
+    ) -> Result<(), StoreError> {
+        self.back.append_on(connection, records).await
+    }
+}
