@@ -77,6 +77,21 @@ async fn a_store_of_ones_own_works_behind_the_layer() {
 }
 
 #[tokio::test]
+async fn an_invalidation_commits_with_the_data_or_not_at_all() {
+    let database = support::database().await;
+    let text = text(&output(example("transaction", &[database.url()])).await);
+    has_line(&text, &["PUT /price/7 9999", "422"]);
+    let (before, after) = text.split_once("PUT /price/7 5 ").unwrap();
+    has_line(before.rsplit_once("9999").unwrap().1, &["GET /products/7", "200 hit", "tea 4"]);
+    has_line(after, &["GET /products/7", "inside (invalidated)", "tea 5"]);
+    has_line(after, &["GET /products ", "inside (invalidated)", "tea 5, coffee 12"]);
+    has_line(after, &["GET /products/8", "200 hit", "coffee 12"]);
+    let (_, second) = after.split_once("The second node has noticed").unwrap();
+    has_line(second, &["GET /products/7", "tea 5"]);
+    has_line(second, &["Scope(products)"]);
+}
+
+#[tokio::test]
 async fn the_demonstration_holds_with_a_database() {
     let database = support::database().await;
     let output = output(example("shop", &["--drive", "--database", database.url()])).await;

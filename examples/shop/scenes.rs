@@ -18,6 +18,8 @@ const MISS: &[&str] = &["fwd=uri-miss", "; stored"];
 const NEW_VARIANT: &[&str] = &["fwd=vary-miss", "; stored"];
 const HIT: &[&str] = &["; hit"];
 const WRITE: &[&str] = &["fwd=method"];
+/// Stored, and not to be used: an invalidation names it.
+const GONE: &[&str] = &["fwd=stale", "; stored", "detail=invalidated"];
 
 /// Plays everything. `false` if something was not as announced.
 pub(crate) async fn play(
@@ -108,28 +110,25 @@ async fn invalidation(d: &mut Driver, node: &Node) -> Outcome {
     heading(
         "A write invalidates",
         "PUT goes inside, and the stored response is gone before PUT is answered. The shop knows that\n\
-         the list has changed as well, in all languages, and says so with one call. POST to the list\n\
-         needs no call. (One product is fresh for 60 s by its own CacheOverride, its route says 300.)",
+         everything that shows the product has changed as well: those pages have the tag `product:1`, and\n\
+         one call invalidates the tag, in all languages. POST to the list needs no call. (One product is fresh for 60 s by its own CacheOverride, its route says 300.)",
     );
     d.send(node, get("/products/1", &["fwd=uri-miss", "; stored"]).shows("tea 3.99")).await?;
     let hit = d.send(node, get("/products/1", HIT).shows("tea 3.99")).await?;
     let own = table::ttl(&hit).is_some_and(|seconds| (50..=60).contains(&seconds));
     d.check(own, || "the product's own lifetime does not count".to_owned());
     d.send(node, ask(Method::PUT, "/products/1", WRITE).body("4.50")).await?;
-    d.send(node, get("/products/1", MISS).shows("tea 4.50")).await?;
+    d.send(node, get("/products/1", GONE).shows("tea 4.50")).await?;
     d.send(node, get("/products/1", HIT).shows("tea 4.50")).await?;
     for language in ["en", "de"] {
-        let list = d.send(
-            node,
-            get("/products", &["-miss", "; stored"]).field("accept-language", language),
-        );
+        let list = d.send(node, get("/products", GONE).field("accept-language", language));
         let list = list.await?;
         let text = String::from_utf8_lossy(&list.body);
         d.check(text.contains("tea 4.50"), || "the list does not show the new price".to_owned());
     }
     let post = ask(Method::POST, "/products", WRITE).body("mate").status(StatusCode::CREATED);
     d.send(node, post).await?;
-    let list = get("/products", &["-miss", "; stored"]).field("accept-language", "en");
+    let list = get("/products", GONE).field("accept-language", "en");
     d.send(node, list.shows("Our products: 4")).await?;
     Ok(())
 }
@@ -235,13 +234,12 @@ async fn two_nodes(d: &mut Driver, first: &Node, second: &Node) -> Outcome {
     d.send(second, get("/report", HIT)).await?;
     d.send(first, get("/products/1", HIT).shows("tea 4.50")).await?;
     d.send(second, ask(Method::PUT, "/products/1", WRITE).body("5.00")).await?;
-    d.send(first, get("/products/1", &["-miss", "; stored"]).shows("tea 5.00")).await?;
+    d.send(first, get("/products/1", GONE).shows("tea 5.00")).await?;
     let german = || get("/products", HIT).field("accept-language", "de").shows("Unser");
-    d.send(first, Ask { expects: &["-miss", "; stored"], ..german() }).await?;
+    d.send(first, Ask { expects: GONE, ..german() }).await?;
     first.cache.flush().await?;
     d.send(second, german()).await?;
-    d.send(second, get("/products", NEW_VARIANT).field("accept-language", "fr").shows("Nos"))
-        .await?;
+    d.send(second, get("/products", GONE).field("accept-language", "fr").shows("Nos")).await?;
     second.cache.flush().await?;
     Ok(())
 }
@@ -255,5 +253,20 @@ async fn rows(d: &mut Driver, node: &Node, url: &str) -> Outcome {
     node.cache.flush().await?;
     let rows = crate::rows::show(url).await?;
     d.check(rows >= 12, || format!("only {rows} rows are stored"));
+
+    heading(
+        "The table `cache_invalidations`, its newest rows",
+        "An invalidation is a row, whatever it makes untrue: a target by its key, a tag by its name. A stored\n\
+         response remembers which rows had been there before its handler ran, and none that has come since\n\
+         may name it.",
+    );
+    let rows = node.cache.invalidations(8).await?;
+    for row in &rows {
+        let named = row.scope.to_column();
+        println!("  {:>6}  {}", row.id, named.escape_ascii());
+    }
+    let has = |tag: &str| rows.iter().any(|row| row.scope.to_column().starts_with(tag.as_bytes()));
+    let both = has("product:1") && has(":uri demo:1:/products/1 http://");
+    d.check(both, || "the log does not show what was invalidated".to_owned());
     Ok(())
 }

@@ -128,8 +128,10 @@ async fn list(State(shop): State<Shop>, headers: HeaderMap) -> impl IntoResponse
     let products = shop.goods.products.lock().await;
     let rows = products.iter().map(|(id, p)| format!("\n  {id} {} {}", p.name, p.price));
     let text = rows.collect::<String>();
+    // a tag for each product that the list shows: what changes one invalidates the list as well
+    let tags = CacheOverride::new().tags(products.keys().map(tag));
     let fields = [(VARY, "accept-language"), (CONTENT_LANGUAGE, language)];
-    (fields, shop.page(format!("{title}: {}{text}", products.len())))
+    (tags, fields, shop.page(format!("{title}: {}{text}", products.len())))
 }
 
 /// POST to the list: the layer invalidates the list in all languages.
@@ -144,14 +146,21 @@ async fn add(State(shop): State<Shop>, name: String) -> impl IntoResponse {
 async fn show(State(shop): State<Shop>, Path(id): Path<u32>) -> impl IntoResponse {
     match shop.goods.products.lock().await.get(&id) {
         Some(Product { name, price }) => {
-            let lifetime = CacheOverride::ttl(Duration::from_secs(60));
+            let lifetime = CacheOverride::ttl(Duration::from_secs(60)).tag(tag(&id));
             Ok((lifetime, shop.page(format!("{name} {price}"))))
         }
         None => Err((StatusCode::NOT_FOUND, shop.page("No such product"))),
     }
 }
 
-/// PUT: the layer invalidates this product. That the list shows its price too only the shop knows.
+/// The tag of everything that shows a product.
+fn tag(id: &u32) -> String {
+    format!("product:{id}")
+}
+
+/// PUT: the layer invalidates this product. That the list shows its price too only the shop knows. (In an
+/// application whose products are in the database this would be `invalidate_tags_on`, in the
+/// transaction that changes the price: see the example `transaction`.)
 async fn reprice(
     State(shop): State<Shop>,
     Path(id): Path<u32>,
@@ -161,8 +170,8 @@ async fn reprice(
         Some(product) => product.price = price,
         None => return (StatusCode::NOT_FOUND, shop.page("No such product")),
     }
-    if let Err(error) = shop.cache.invalidate_uri("/products").await {
-        tracing::error!(%error, "the list of products may be out of date for a while");
+    if let Err(error) = shop.cache.invalidate_tags([tag(&id)]).await {
+        tracing::error!(%error, "pages with this product may be out of date for a while");
     }
     (StatusCode::OK, shop.page("Repriced"))
 }
