@@ -117,6 +117,14 @@ impl<St: Store> CacheLayer<St> {
         self
     }
 
+    /// The most validations that may be under way in the background, behind stale and early responses;
+    /// what goes over it is not begun, and counted. Default: 64.
+    #[must_use]
+    pub fn max_refreshes(mut self, max_refreshes: usize) -> Self {
+        self.edit().max_refreshes = max_refreshes;
+        self
+    }
+
     /// What the layer says in `Cache-Status` (RFC 9211). Default: [`StatusField::On`].
     #[must_use]
     pub fn status_field(mut self, status_field: StatusField) -> Self {

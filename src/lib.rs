@@ -33,7 +33,8 @@
 //! | `metrics` | no | counters and times of lookups through the `metrics` facade ([`guide::observability`]) |
 //! | `mysql-rsa` | no | passwords over connections without TLS on MySQL 8 and later |
 //!
-//! A `MySqlStore` needs a tokio runtime with its timers enabled; a [`MemoryStore`] needs none.
+//! A `MySqlStore` needs a tokio runtime with its timers enabled; a [`MemoryStore`] needs none, and where there is
+//! one, its timers.
 
 #[cfg(feature = "axum")]
 mod axum;
@@ -66,7 +67,7 @@ pub use handle::{CacheHandle, CacheStats, Inspected};
 pub use key::{CacheKey, KeyBuilder, KeyRange, MAX_KEY_BYTES, TargetKey};
 pub use layer::CacheLayer;
 pub use overrides::CacheOverride;
-pub use policy::CachePolicy;
+pub use policy::{CachePolicy, Collapse};
 pub use rfc9111::NotStored;
 pub use service::CacheService;
 pub use status::{CacheStatus, Forward, StatusField};
@@ -90,6 +91,8 @@ pub mod guide {
     pub mod keys {}
     #[doc = include_str!("docs/table.md")]
     pub mod table {}
+    #[doc = include_str!("docs/stale.md")]
+    pub mod stale {}
     #[doc = include_str!("docs/failures.md")]
     pub mod failures {}
     #[doc = include_str!("docs/observability.md")]

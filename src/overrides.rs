@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use crate::tag::Tag;
 
+/// Under this name the stored form of a response remembers what its override said of stale windows. It never
+/// leaves the process.
+pub(crate) const STALE_FIELD: &str = "tower-mysql-cache-stale";
+
 /// What a handler says about one response, in place of its route's policy and of the response's own
 /// `Cache-Control`. A response extension; with axum also part of a response:
 ///
@@ -29,6 +33,8 @@ pub struct CacheOverride {
     pub(crate) no_store: bool,
     pub(crate) shared: bool,
     pub(crate) with_set_cookie: bool,
+    pub(crate) stale_while_revalidate: Option<Duration>,
+    pub(crate) stale_if_error: Option<Duration>,
     pub(crate) tags: Vec<Tag>,
 }
 
@@ -39,10 +45,12 @@ impl CacheOverride {
         no_store: false,
         shared: false,
         with_set_cookie: false,
+        stale_while_revalidate: None,
+        stale_if_error: None,
         tags: Vec::new(),
     };
 
-    /// Says nothing yet: for a response that only gets tags.
+    /// Says nothing yet: for an override without a lifetime.
     #[must_use]
     pub const fn new() -> Self {
         Self::NONE
@@ -52,19 +60,17 @@ impl CacheOverride {
     /// nothing.
     #[must_use]
     pub const fn ttl(ttl: Duration) -> Self {
-        Self {
-            ttl: Some(ttl),
-            no_store: false,
-            shared: false,
-            with_set_cookie: false,
-            tags: Vec::new(),
-        }
+        let mut said = Self::NONE;
+        said.ttl = Some(ttl);
+        said
     }
 
     /// The response is not stored.
     #[must_use]
     pub const fn no_store() -> Self {
-        Self { ttl: None, no_store: true, shared: false, with_set_cookie: false, tags: Vec::new() }
+        let mut said = Self::NONE;
+        said.no_store = true;
+        said
     }
 
     /// The response has this tag as well: what invalidates the tag invalidates the response. A response
@@ -109,6 +115,25 @@ impl CacheOverride {
     #[must_use]
     pub const fn with_set_cookie(mut self) -> Self {
         self.with_set_cookie = true;
+        self
+    }
+    /// For how long after it has become stale the response may still be served while one request validates
+    /// it in the background, in place of its own directive and the policy's
+    /// [`stale_while_revalidate`](crate::CachePolicy::stale_while_revalidate); zero forbids it. It does not
+    /// lift what the response forbids by `must-revalidate`, `proxy-revalidate`, `no-cache` or `s-maxage`
+    /// (RFC 9111 4.2.4). A longer one than a year counts as a year.
+    #[must_use]
+    pub const fn stale_while_revalidate(mut self, window: Duration) -> Self {
+        self.stale_while_revalidate = Some(window);
+        self
+    }
+
+    /// For how long after it has become stale the response may be served in place of an error, in place of
+    /// its own directive and the policy's [`stale_if_error`](crate::CachePolicy::stale_if_error); zero
+    /// forbids it. It lifts no more than [`CacheOverride::stale_while_revalidate`] does.
+    #[must_use]
+    pub const fn stale_if_error(mut self, window: Duration) -> Self {
+        self.stale_if_error = Some(window);
         self
     }
 }

@@ -1,5 +1,6 @@
 //! How a route is cached: a constant beside the route.
 
+use std::fmt;
 use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
@@ -14,6 +15,13 @@ const MAX_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 const DEFAULT_MAX_BODY_BYTES: usize = 8 << 20;
 /// The largest limit that can be set: 1 GiB, under what a `LONGBLOB` and a packet can hold.
 const LARGEST_MAX_BODY_BYTES: usize = 1 << 30;
+/// More would hardly leave a lifetime.
+const MAX_JITTER_PERCENT: u8 = 90;
+/// Longer than most handlers take, and shorter than most clients wait.
+const DEFAULT_COLLAPSE_WAIT: Duration = Duration::from_secs(5);
+const LONGEST_COLLAPSE_WAIT: Duration = Duration::from_secs(3600);
+const DEFAULT_UNSHAREABLE_FOR: Duration = Duration::from_secs(120);
+const LONGEST_UNSHAREABLE: Duration = Duration::from_secs(24 * 3600);
 /// What a policy's `ttl` applies to unless the policy says otherwise: complete answers and permanent
 /// redirects. An error page is stored only when it gives a lifetime itself, or by `statuses`.
 const DEFAULT_STATUSES: &[u16] = &[200, 203, 204, 301, 308];
@@ -53,6 +61,41 @@ pub struct CachePolicy {
     pub(crate) stripped_cookies: &'static [&'static str],
     pub(crate) targeted: &'static [&'static str],
     pub(crate) tags: &'static [&'static str],
+    pub(crate) stale_while_revalidate: Option<Duration>,
+    pub(crate) stale_if_error: Option<Duration>,
+    pub(crate) handler_timeout: Option<Duration>,
+    pub(crate) early_refresh: Option<Beta>,
+    pub(crate) ttl_jitter_percent: u8,
+    pub(crate) collapse: Collapse,
+    pub(crate) collapse_wait: Duration,
+    pub(crate) unshareable_for: Duration,
+}
+
+/// How far requests for the same thing at the same time go inside as one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Collapse {
+    /// Each goes inside.
+    Off,
+    /// One goes inside in each process, and the others wait for its response. The default.
+    #[default]
+    Process,
+}
+
+/// The factor of an early refresh, as the bits of an `f32`: a policy can be compared, floats cannot.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Beta(u32);
+
+impl Beta {
+    pub(crate) fn get(self) -> f32 {
+        f32::from_bits(self.0)
+    }
+}
+
+impl fmt::Debug for Beta {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.get().fmt(f)
+    }
 }
 
 /// The cache's own targeted field (RFC 9213): what it says holds for this cache alone, and it is taken
@@ -74,6 +117,14 @@ impl CachePolicy {
             stripped_cookies: &[],
             targeted: &[OWN_FIELD],
             tags: &[],
+            stale_while_revalidate: None,
+            stale_if_error: None,
+            handler_timeout: None,
+            early_refresh: None,
+            ttl_jitter_percent: 0,
+            collapse: Collapse::Process,
+            collapse_wait: DEFAULT_COLLAPSE_WAIT,
+            unshareable_for: DEFAULT_UNSHAREABLE_FOR,
         }
     }
 
@@ -164,12 +215,85 @@ impl CachePolicy {
         self
     }
 
+    /// For how long after it has become stale a response that does not say so itself may still be served
+    /// while one request validates it in the background (RFC 5861 3). A response that says
+    /// `must-revalidate`, `proxy-revalidate`, `no-cache` or `s-maxage` is never served stale (RFC 9111
+    /// 4.2.4). At most ten years. Default: none.
+    #[must_use]
+    pub const fn stale_while_revalidate(mut self, window: Duration) -> Self {
+        self.stale_while_revalidate = Some(window);
+        self
+    }
+
+    /// For how long after it has become stale a response that does not say so itself may be served in place
+    /// of a 500, 502, 503 or 504, of the inner service's error, and of a handler that takes longer than
+    /// [`CachePolicy::handler_timeout`] (RFC 5861 4). The same responses as above are never served stale.
+    /// At most ten years. Default: none.
+    #[must_use]
+    pub const fn stale_if_error(mut self, window: Duration) -> Self {
+        self.stale_if_error = Some(window);
+        self
+    }
+
+    /// How long a request waits for the handler where a stale response may be served in place of an error.
+    /// Then it is served, and the handler goes on in the background to fill the cache. No limit where there
+    /// is nothing else to serve. Over zero. Default: none.
+    #[must_use]
+    pub const fn handler_timeout(mut self, limit: Duration) -> Self {
+        self.handler_timeout = Some(limit);
+        self
+    }
+
+    /// Validates a response in the background before it is stale, with a probability that grows as its end
+    /// comes nearer, and the more the longer the handler took (XFetch): so that a busy target is never
+    /// found stale. A request starts it when `handler time * beta * -ln(random)` reaches the end of the
+    /// lifetime; 1 is the optimum of the paper, more is earlier. Over 0 and at most 100. Default: off.
+    #[must_use]
+    pub const fn early_refresh(mut self, beta: f32) -> Self {
+        self.early_refresh = Some(Beta(beta.to_bits()));
+        self
+    }
+
+    /// Shortens each lifetime by a random share of at most so many percent, never lengthens it, so that
+    /// responses that were stored together do not become stale together. At most 90. Default: 0.
+    #[must_use]
+    pub const fn ttl_jitter(mut self, percent: u8) -> Self {
+        self.ttl_jitter_percent = percent;
+        self
+    }
+
+    /// Whether requests for the same thing at the same time go inside as one. Default:
+    /// [`Collapse::Process`].
+    #[must_use]
+    pub const fn collapse(mut self, collapse: Collapse) -> Self {
+        self.collapse = collapse;
+        self
+    }
+
+    /// The longest that a request waits for the response to another before it goes inside alone. At most an
+    /// hour. Default: 5 s.
+    #[must_use]
+    pub const fn collapse_wait(mut self, limit: Duration) -> Self {
+        self.collapse_wait = limit;
+        self
+    }
+
+    /// For how long nobody waits for the responses to a key, once one of them was not to be shared: private
+    /// pages never queue. At most a day. Default: 120 s.
+    #[must_use]
+    pub const fn unshareable_for(mut self, time: Duration) -> Self {
+        self.unshareable_for = time;
+        self
+    }
+
     /// Checks the policy.
     ///
     /// # Errors
     /// [`ConfigError`] naming the setting, its value and the rule:
     /// `ttl` over zero and at most ten years, `max_body_bytes` from 1 byte to 1 GiB, `statuses`
-    /// final and neither 206 nor 304, `targeted` names of fields, `tags` of 1 to 255 bytes.
+    /// final and neither 206 nor 304, `targeted` names of fields, `tags` of 1 to 255 bytes,
+    /// the stale windows at most ten years, `handler_timeout` over zero, `early_refresh` over 0 and at most 100, `ttl_jitter` at most 90,
+    /// `collapse_wait` at most an hour, `unshareable_for` at most a day.
     pub fn validate(&self) -> Result<(), ConfigError> {
         if let Some(ttl) = self.ttl {
             if ttl.is_zero() {
@@ -195,6 +319,40 @@ impl CachePolicy {
             if HeaderName::from_bytes(name.as_bytes()).is_err() {
                 return Err(ConfigError::new("targeted", name, "it is the name of a header field"));
             }
+        }
+        self.validate_stale()
+    }
+
+    fn validate_stale(&self) -> Result<(), ConfigError> {
+        for (setting, window) in [
+            ("stale_while_revalidate", self.stale_while_revalidate),
+            ("stale_if_error", self.stale_if_error),
+        ] {
+            if let Some(window) = window.filter(|window| *window > MAX_TTL) {
+                let rule = "it is at most ten years";
+                return Err(ConfigError::new(setting, format!("{window:?}"), rule));
+            }
+        }
+        if self.handler_timeout.is_some_and(|limit| limit.is_zero()) {
+            let rule = "it is over zero; leave it out to wait for the handler";
+            return Err(ConfigError::new("handler_timeout", "0ns", rule));
+        }
+        if let Some(beta) = self.early_refresh.map(Beta::get)
+            && !(beta > 0.0 && beta <= 100.0)
+        {
+            return Err(ConfigError::new("early_refresh", beta, "it is over 0 and at most 100"));
+        }
+        if self.ttl_jitter_percent > MAX_JITTER_PERCENT {
+            let rule = "it is at most 90 percent";
+            return Err(ConfigError::new("ttl_jitter", self.ttl_jitter_percent, rule));
+        }
+        if self.collapse_wait > LONGEST_COLLAPSE_WAIT {
+            let value = format!("{:?}", self.collapse_wait);
+            return Err(ConfigError::new("collapse_wait", value, "it is at most an hour"));
+        }
+        if self.unshareable_for > LONGEST_UNSHAREABLE {
+            let value = format!("{:?}", self.unshareable_for);
+            return Err(ConfigError::new("unshareable_for", value, "it is at most a day"));
         }
         Ok(())
     }
@@ -233,6 +391,19 @@ mod tests {
             (NEW.statuses(&[99]), "statuses", "99"),
             (NEW.targeted(&["a b"]), "targeted", "a b"),
             (NEW.tags(&["a", ""]), "tag", "at least one byte"),
+            (
+                NEW.stale_while_revalidate(Duration::MAX),
+                "stale_while_revalidate",
+                "18446744073709551615",
+            ),
+            (NEW.stale_if_error(Duration::MAX), "stale_if_error", "18446744073709551615"),
+            (NEW.handler_timeout(Duration::ZERO), "handler_timeout", "0ns"),
+            (NEW.early_refresh(0.0), "early_refresh", "0"),
+            (NEW.early_refresh(f32::NAN), "early_refresh", "NaN"),
+            (NEW.early_refresh(f32::INFINITY), "early_refresh", "inf"),
+            (NEW.ttl_jitter(91), "ttl_jitter", "91"),
+            (NEW.collapse_wait(Duration::MAX), "collapse_wait", "18446744073709551615"),
+            (NEW.unshareable_for(Duration::MAX), "unshareable_for", "18446744073709551615"),
         ];
         for (policy, setting, value) in cases {
             let error = policy.validate().unwrap_err();

@@ -76,7 +76,7 @@ pub struct CacheStatus {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Hit { ttl_s: i64 },
-    Forwarded { reason: Forward, status: Option<u16>, stored: bool },
+    Forwarded { reason: Forward, status: Option<u16>, stored: bool, collapsed: bool },
 }
 
 impl CacheStatus {
@@ -84,8 +84,14 @@ impl CacheStatus {
         Self { outcome: Outcome::Hit { ttl_s }, detail: None }
     }
 
+    /// A response out of the store that is served although it is stale, and why.
+    pub(crate) fn stale(ttl_s: i64, why: &'static str) -> Self {
+        Self { outcome: Outcome::Hit { ttl_s }, detail: Some(why) }
+    }
+
     pub(crate) fn forwarded(reason: Forward, detail: Option<&'static str>) -> Self {
-        Self { outcome: Outcome::Forwarded { reason, status: None, stored: false }, detail }
+        let outcome = Outcome::Forwarded { reason, status: None, stored: false, collapsed: false };
+        Self { outcome, detail }
     }
 
     /// Whether the response came out of the store.
@@ -110,6 +116,13 @@ impl CacheStatus {
         matches!(self.outcome, Outcome::Forwarded { stored: true, .. })
     }
 
+    /// Whether the request was answered by the response to another one that was inside at the same time
+    /// (`collapsed`, RFC 9211 2.6).
+    #[must_use]
+    pub fn is_collapsed(&self) -> bool {
+        matches!(self.outcome, Outcome::Forwarded { collapsed: true, .. })
+    }
+
     /// For how many more seconds a hit is fresh; negative when it is stale.
     #[must_use]
     pub fn ttl_secs(&self) -> Option<i64> {
@@ -125,6 +138,14 @@ impl CacheStatus {
         }
     }
 
+    /// Another request's response answers this one.
+    pub(crate) fn collapsed(mut self) -> Self {
+        if let Outcome::Forwarded { collapsed, .. } = &mut self.outcome {
+            *collapsed = true;
+        }
+        self
+    }
+
     /// The handler's status, where the client is sent another (RFC 9211 2.3).
     pub(crate) fn with_fwd_status(mut self, code: http::StatusCode) -> Self {
         if let Outcome::Forwarded { status, .. } = &mut self.outcome {
@@ -133,7 +154,8 @@ impl CacheStatus {
         self
     }
 
-    /// The named reason why the cache was bypassed, or why the response was not stored.
+    /// The named reason why the cache was bypassed, why the response was not stored, or why a stale one was
+    /// served.
     #[must_use]
     pub fn detail(&self) -> Option<&'static str> {
         self.detail
@@ -151,12 +173,13 @@ impl CacheStatus {
             Outcome::Hit { ttl_s } => {
                 let _ = write!(value, "; hit; ttl={ttl_s}");
             }
-            Outcome::Forwarded { reason, status, stored } => {
+            Outcome::Forwarded { reason, status, stored, collapsed } => {
                 let _ = write!(value, "; fwd={}", reason.as_str());
                 if let Some(status) = status {
                     let _ = write!(value, "; fwd-status={status}");
                 }
                 value.push_str(if stored { "; stored" } else { "" });
+                value.push_str(if collapsed { "; collapsed" } else { "" });
             }
         }
         if debug {
@@ -201,6 +224,7 @@ mod tests {
     fn says_why_it_went_inside_and_whether_the_answer_is_stored() {
         let status = CacheStatus::forwarded(Forward::UriMiss, None);
         assert_eq!(text(&status, false), "shop; fwd=uri-miss");
+        assert_eq!(text(&status.collapsed(), false), "shop; fwd=uri-miss; collapsed");
         let mut status = CacheStatus::forwarded(Forward::Stale, None);
         status.set_stored();
         let status = status.with_fwd_status(http::StatusCode::NOT_MODIFIED);

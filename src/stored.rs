@@ -40,6 +40,25 @@ pub struct StoredHead {
     pub position: LogPosition,
 }
 
+impl StoredHead {
+    /// A head that says nothing but this, made at this moment.
+    pub(crate) fn bare(status: StatusCode, headers: HeaderMap, at_ms: u64) -> Self {
+        Self {
+            status,
+            headers,
+            requested_ms: at_ms,
+            received_ms: at_ms,
+            initial_age_ms: 0,
+            fresh_until_ms: at_ms,
+            gen_ms: 0,
+            shared: false,
+            vary: Vec::new(),
+            tags: Vec::new(),
+            position: LogPosition::default(),
+        }
+    }
+}
+
 /// A request header field that selects a variant: a name, and 128 bits of hash over its normalised
 /// value, or `None` where the request did not have it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -49,6 +49,26 @@ macro_rules! counters {
 counters! {
     /// Requests answered out of the store.
     hits,
+    /// Stale responses served while they were being validated (RFC 5861 3); among the hits.
+    stale_while_revalidate,
+    /// Stale responses served in place of an error or of a handler that took too long (RFC 5861 4).
+    stale_if_error,
+    /// Validations begun behind a response that was served: of stale ones, and early ones.
+    refreshes,
+    /// Those among them that were begun before the response was stale.
+    early_refreshes,
+    /// Validations not begun, or handlers not left to go on, because too many were under way.
+    refreshes_shed,
+    /// Validations in the background that came to nothing: an error, a 500, 502, 503 or 504, or no answer in time.
+    refresh_failures,
+    /// Requests answered by the response to another one that was inside at the same time.
+    collapsed,
+    /// Requests that went inside for those who might ask the same meanwhile.
+    flights,
+    /// Requests that waited for another one's response, and went inside because it was not to be shared.
+    flights_released,
+    /// Requests that waited for another one's response for too long, and went inside alone.
+    collapse_timeouts,
     /// Requests that went inside because nothing usable was stored.
     misses,
     /// Requests that the cache was told to leave alone.

@@ -4,6 +4,7 @@ mod recorder;
 
 use std::any::Any;
 use std::fmt;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -113,6 +114,23 @@ where
             None => Recorded::Streaming,
         };
         (Self { kind: Kind::Recording(recording) }, recorded)
+    }
+}
+
+impl<B> CacheBody<B>
+where
+    B: Body<Error: Send> + Send + 'static,
+{
+    /// Reads the body for what listens in alone, as long as that does: a body that is not recorded, or not
+    /// any more, is dropped at once.
+    pub(crate) async fn record(self) {
+        let Kind::Recording(mut recording) = self.kind else { return };
+        while recording.recorder.is_open() {
+            match poll_fn(|cx| recording.poll(cx)).await {
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return,
+            }
+        }
     }
 }
 

@@ -105,6 +105,11 @@ impl Recorder {
         }
     }
 
+    /// Whether the outcome is not known yet.
+    pub(crate) fn is_open(&self) -> bool {
+        self.sink.is_some()
+    }
+
     /// Why the recording has come to nothing already.
     pub(crate) fn abandoned(&self) -> Option<Abandoned> {
         self.abandoned

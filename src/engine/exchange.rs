@@ -1,35 +1,39 @@
 //! The life of one request: look up, judge, serve; else call inside, decide, record.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
 use http::header::CONTENT_LENGTH;
-use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use http_body::Body;
 use tower::{Service, ServiceExt};
 use tracing::Instrument;
 
 use super::admission::Plan;
+use super::background::Background;
+use super::collapse::{Collapsed, Collapsing, Queue};
 use super::fill::{Fill, Filled};
+use super::flight::Lead;
 use super::judge::{Asked, Kept};
-use super::lookup::{At, Found, Lookup, selected};
+use super::lookup::{At, Lookup, selected};
+use super::refresh::{self, Refresh};
 use super::reply::{self, Finish, Want};
+use super::stale::Rescue;
 use super::validate::{self, Stripped};
+use super::verdict::{Verdict, judge_found};
 use super::{Engine, Route};
 use crate::body::{CacheBody, Recorder};
-use crate::cookies::Credentials;
 use crate::key::variant_key;
 use crate::overrides::CacheOverride;
 use crate::policy::Mode;
-use crate::rfc9111::reuse::request_takes_stale;
-use crate::rfc9111::{RequestDirectives, Reuse, reuse};
+use crate::rfc9111::RequestDirectives;
+use crate::rfc9111::stale::{Cause, is_failure};
 use crate::status::{CacheStatus, Forward};
 use crate::store::Store;
 use crate::stored::VariantIndex;
-use crate::tag::Validity;
 use crate::telemetry::{count, inside_span};
 
 /// Reasons that lie in the response and will most likely hold for the next one.
@@ -46,26 +50,48 @@ pub(crate) async fn exchange<St, S, B, RB>(
 ) -> Result<Response<CacheBody<RB>>, S::Error>
 where
     St: Store,
-    S: Service<Request<B>, Response = Response<RB>>,
+    S: Service<Request<B>, Response = Response<RB>> + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+    B: Send + 'static,
     RB: Body<Error: Send> + Send + 'static,
 {
     let (mut parts, body) = request.into_parts();
-    let lookup = engine.lookup(&route, &plan, &parts.headers).await;
     let directives = RequestDirectives::parse(&parts.headers);
-    let Lookup { found, validity, index } = lookup;
-    let verdict = judge_found(&engine, &route, &plan, &parts, &directives, found, validity);
-    let (status, stale) = match verdict {
-        Verdict::Serve(response) => return Ok(response),
-        Verdict::Inside(status, stale) => (status, stale),
+    let mut queue = Queue::new();
+    let (status, stale, index, rescue, lead) = loop {
+        queue.looks(&engine);
+        let Lookup { found, index } = engine.lookup(&route, &plan, &parts.headers).await;
+        let verdict = judge_found(&engine, &route, &plan, &parts, &directives, found);
+        let (mut status, stale) = match verdict {
+            Verdict::Serve(response) => return Ok(response),
+            Verdict::ServeAndRefresh(response, at, early) => {
+                let refresh = Refresh { engine, route, plan, at, index, early };
+                refresh.begin(Request::from_parts(parts, body), &directives, inner);
+                return Ok(response);
+            }
+            Verdict::Inside(status, stale) => (status, stale),
+        };
+        // RFC 9111 5.2.1.7
+        if directives.only_if_cached {
+            return Ok(gateway_timeout(&engine, status));
+        }
+        let rescue = stale.as_ref().map(|at| Rescue::new(at, &parts, &directives, at.validity));
+        let collapsing = Collapsing {
+            engine: &engine,
+            route: &route,
+            plan: &plan,
+            request: &parts,
+            directives: &directives,
+            index: index.as_deref(),
+            rescue: rescue.as_ref(),
+        };
+        match collapsing.join(&mut status, &mut queue).await {
+            Collapsed::Answer(response) => return Ok(response),
+            Collapsed::Again => {}
+            Collapsed::Inside(lead) => break (status, stale, index, rescue, lead),
+        }
     };
-    // RFC 9111 5.2.1.7; RFC 9211 2: nothing is said about responses of the cache's own making
-    if directives.only_if_cached {
-        engine.explain(&status);
-        let mut response = Response::new(CacheBody::stored(Default::default()));
-        *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
-        response.extensions_mut().insert(status);
-        return Ok(response);
-    }
     let bypassed = status.forward() == Some(Forward::Bypass);
     count(if bypassed { &engine.counters.bypassed } else { &engine.counters.misses });
 
@@ -79,73 +105,75 @@ where
         index,
         stale,
         status,
+        lead,
     };
-    let inside = inner.oneshot(Request::from_parts(parts, body));
-    let response = inside.instrument(inside_span()).await?;
-    Ok(miss.answer(engine, route, plan, response).await)
-}
-
-/// What becomes of what a lookup found.
-enum Verdict<RB> {
-    Serve(Response<CacheBody<RB>>),
-    /// With a stored response that may be validated.
-    Inside(CacheStatus, Option<At>),
-}
-
-fn judge_found<St: Store, RB>(
-    engine: &Engine<St>,
-    route: &Route,
-    plan: &Plan,
-    request: &Parts,
-    directives: &RequestDirectives,
-    found: Found,
-    validity: Validity,
-) -> Verdict<RB> {
-    let inside = |forward, detail, stale| {
-        // whoever carries credentials would have been served only what is for everyone
-        let status = match plan.credentials {
-            Credentials::None => CacheStatus::forwarded(forward, detail),
-            credentials => CacheStatus::forwarded(Forward::Bypass, Some(credentials.as_str())),
-        };
-        Verdict::Inside(status, stale)
+    let call = inner.oneshot(Request::from_parts(parts, body)).instrument(inside_span());
+    let Some(rescue) = rescue else {
+        return Ok(miss.answer(engine, route, plan, call.await?).await);
     };
-    let at = match found {
-        Found::Nothing(forward, detail) => return inside(forward, detail, None),
-        Found::Response(at) => at,
+    let outcome = match in_time(&engine, &route, &rescue, call).await {
+        Ok(outcome) => outcome,
+        Err(call) => match rescue.serve(&engine, &route, &plan, Cause::Timeout) {
+            Some(response) => {
+                refresh::go_on(engine, route, plan, miss, call);
+                return Ok(response);
+            }
+            None => call.await,
+        },
     };
-    let now_ms = engine.store.now_ms();
-    let head = &at.response.head;
-    // RFC 9111 5.2.1 leaves it to the cache: in safe mode clients cannot drive load
-    let obeyed = (route.policy.mode == Mode::Strict).then_some(directives);
-    let reused = reuse(head, &request.headers, plan.credentials, obeyed, now_ms);
-    let taken_stale = || {
-        let forbidden = route.directives(&head.headers).forbids_stale();
-        !forbidden && obeyed.is_some_and(|wanted| request_takes_stale(head, wanted, now_ms))
-    };
-    match (reused, validity) {
-        (Reuse::VaryMiss | Reuse::NotShared, _) | (_, Validity::Valid) => {}
-        // RFC 9111 4.4: not without validation, whatever would permit it stale
-        (_, Validity::Invalid) => return inside(Forward::Stale, Some("invalidated"), Some(at)),
-        (_, Validity::Outdated) => return inside(Forward::Stale, Some("outdated"), Some(at)),
-    }
-    match reused {
-        Reuse::Stale if taken_stale() => {}
-        Reuse::Fresh => {}
-        Reuse::Stale => return inside(Forward::Stale, None, Some(at)),
-        Reuse::RequestWants => return inside(Forward::Request, None, Some(at)),
-        Reuse::VaryMiss => return inside(Forward::VaryMiss, None, None),
-        Reuse::NotShared => return inside(Forward::Bypass, None, None),
-    }
-    match Want::of(request, head, at.response.body.len(), now_ms) {
-        Want::Inside => inside(Forward::Request, Some("precondition"), None),
-        want => {
-            count(&engine.counters.hits);
-            let status = reply::hit(head, now_ms);
-            engine.explain(&status);
-            let key = &plan.base;
-            Verdict::Serve(reply::serve(route, key, at.response, &want, request, status, now_ms))
+    match outcome {
+        Ok(response) if is_failure(response.status()) => {
+            match rescue.serve(&engine, &route, &plan, Cause::ErrorStatus) {
+                Some(stale) => {
+                    miss.fail(Cause::ErrorStatus);
+                    Ok(stale)
+                }
+                None => Ok(miss.answer(engine, route, plan, response).await),
+            }
+        }
+        Ok(response) => Ok(miss.answer(engine, route, plan, response).await),
+        Err(error) => {
+            miss.fail(Cause::Error);
+            match rescue.serve(&engine, &route, &plan, Cause::Error) {
+                Some(stale) => Ok(stale),
+                // RFC 9111 5.2.2.2; in safe mode the error itself says more to the application
+                None if route.policy.mode == Mode::Strict && rescue.must_be_validated(&route) => {
+                    let status = CacheStatus::forwarded(Forward::Stale, Some("must-revalidate"));
+                    Ok(gateway_timeout(&engine, status))
+                }
+                None => Err(error),
+            }
         }
     }
+}
+
+/// A 504 of the cache's own making. RFC 9211 2: it does not say what the cache did.
+fn gateway_timeout<St: Store, RB>(
+    engine: &Engine<St>,
+    status: CacheStatus,
+) -> Response<CacheBody<RB>> {
+    engine.explain(&status);
+    let mut response = Response::new(CacheBody::stored(Default::default()));
+    *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
+    response.extensions_mut().insert(status);
+    response
+}
+
+/// The handler's answer, or the call itself where it takes longer than it may while there is something
+/// stale to serve.
+async fn in_time<St: Store, F: Future>(
+    engine: &Engine<St>,
+    route: &Route,
+    rescue: &Rescue,
+    call: F,
+) -> Result<F::Output, Pin<Box<F>>> {
+    let limit = route.policy.handler_timeout.filter(|_| {
+        let now_ms = engine.store.now_ms();
+        Background::is_possible() && rescue.may_serve(route, Cause::Timeout, now_ms)
+    });
+    let Some(limit) = limit else { return Ok(call.await) };
+    let mut call = Box::pin(call);
+    tokio::time::timeout(limit, &mut call).await.map_err(|_| call)
 }
 
 /// A request that has gone inside, and what was known before it did.
@@ -160,10 +188,19 @@ pub(super) struct Miss {
     /// The stored response that the handler was asked to validate, or that is simply out of date.
     pub(super) stale: Option<At>,
     pub(super) status: CacheStatus,
+    /// Others wait for the response.
+    pub(super) lead: Option<Lead>,
 }
 
 impl Miss {
-    async fn answer<St, RB>(
+    /// The inner service failed, in this way.
+    pub(super) fn fail(self, cause: Cause) {
+        if let Some(lead) = self.lead {
+            lead.fail(cause);
+        }
+    }
+
+    pub(super) async fn answer<St, RB>(
         mut self,
         engine: Arc<Engine<St>>,
         route: Arc<Route>,
@@ -222,6 +259,12 @@ impl Miss {
                 if parts.status.is_success() && UNSTORABLE.contains(&reason) {
                     engine.remember_unstorable(&plan.base);
                 }
+                match self.lead.take() {
+                    // the next answer may be a better one
+                    Some(lead) if parts.status.is_server_error() => lead.release(),
+                    Some(lead) => lead.refuse(),
+                    None => {}
+                }
                 self.status.detail.get_or_insert(reason);
                 engine.explain(&self.status);
                 let unchanged = self.client.as_ref().is_some_and(|c| c.has(&parts, received_ms));
@@ -240,8 +283,10 @@ impl Miss {
         if declared.is_some_and(|declared: u64| declared > limit as u64) {
             engine.remember_unstorable(&plan.base);
         }
+        let lead = self.lead.take();
+        let lead = lead.and_then(|lead| lead.if_shareable(&route, &kept.head, received_ms));
         let filled = Filled::default();
-        let fill = self.fill(Arc::clone(&engine), &route, &plan, kept, filled.clone());
+        let fill = self.fill(Arc::clone(&engine), &route, &plan, kept, filled.clone(), lead);
         let recorder = Recorder::new(Box::new(fill), limit, declared);
         let mut waiting = Some((body, recorder));
         // one poll, with the waker of whoever waits for this response
@@ -283,6 +328,7 @@ impl Miss {
         plan: &Plan,
         kept: Kept,
         filled: Filled,
+        lead: Option<Lead>,
     ) -> Fill<St> {
         let Kept { head, expires_ms, names } = kept;
         let (base, path) = plan.place(route, &head.headers);
@@ -299,7 +345,7 @@ impl Miss {
             key
         };
         let (base, queue_bytes) = (plan.base.clone(), route.queue_bytes);
-        Fill { engine, base, key, head, indexes, expires_ms, queue_bytes, filled }
+        Fill { engine, base, key, head, indexes, expires_ms, queue_bytes, filled, lead }
     }
 }
 

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tracing::Instrument;
 
 use super::bounded::bounded;
+use super::flight::Lead;
 use super::pending::{Refused, Ticket};
 use super::{Engine, search};
 use crate::body::{Abandoned, Sink};
@@ -45,6 +46,8 @@ pub(super) struct Fill<St> {
     pub(super) queue_bytes: usize,
     /// Filled in when the response is stored.
     pub(super) filled: Filled,
+    /// Others wait for it.
+    pub(super) lead: Option<Lead>,
 }
 
 /// A response that has just been stored, for whoever recorded it.
@@ -59,7 +62,9 @@ impl Filled {
 
 impl<St: Store> Sink for Fill<St> {
     fn complete(self: Box<Self>, body: Bytes) -> bool {
-        let Self { engine, base, key, head, indexes, expires_ms, queue_bytes, filled } = *self;
+        let Self { engine, base, key, head, indexes, expires_ms, queue_bytes, filled, lead } =
+            *self;
+        // it is nobody else's either: the lead is dropped, and the next one leads
         if engine.is_invalid_by_now(&key, &head) {
             count(&engine.counters.not_stored);
             engine.reasons.count("invalidated");
@@ -90,12 +95,19 @@ impl<St: Store> Sink for Fill<St> {
                 let counters = &engine.counters;
                 let full = refused == Refused::Full;
                 count(if full { &counters.shed } else { &counters.not_stored });
+                if let Some(lead) = lead {
+                    lead.release();
+                }
                 return false;
             }
         };
         engine.forget_unstorable(&base);
         engine.filled(&key);
-        let _ = filled.0.set(response);
+        let _ = filled.0.set(response.clone());
+        // visible by now to whoever looks for it
+        if let Some(lead) = lead {
+            lead.land(response);
+        }
         let store = engine.store.clone();
         engine.behind(ticket, async move { store.put_many(entries).await })
     }
@@ -104,6 +116,15 @@ impl<St: Store> Sink for Fill<St> {
         count(&self.engine.counters.abandoned);
         if why == Abandoned::TooLarge {
             self.engine.remember_unstorable(&self.base);
+        }
+        match why {
+            Abandoned::TooLarge | Abandoned::Trailers => {
+                if let Some(lead) = self.lead {
+                    lead.refuse();
+                }
+            }
+            // dropped, the next one leads
+            Abandoned::Dropped | Abandoned::Failed | Abandoned::WrongLength => {}
         }
         self.engine.reasons.count(why.as_str());
         tracing::debug!(reason = why.as_str(), key = ?self.key, "response not stored");
@@ -139,7 +160,7 @@ impl<St: Store> Engine<St> {
 
     /// Whether what this process has seen of the log says already that a response is not to be used. It is
     /// judged again whenever it is served; this only saves the storing.
-    fn is_invalid_by_now(&self, key: &CacheKey, head: &StoredHead) -> bool {
+    pub(super) fn is_invalid_by_now(&self, key: &CacheKey, head: &StoredHead) -> bool {
         let mut validity = std::pin::pin!(self.store.validity(key, head));
         let known = validity.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         matches!(known, Poll::Ready(Ok(Validity::Invalid)))

@@ -7,8 +7,8 @@ use http::header::{CONTENT_ENCODING, ETAG, LAST_MODIFIED, SET_COOKIE};
 use http::response::Parts;
 use http::{HeaderMap, HeaderName, Method};
 
-use super::Route;
 use super::admission::Plan;
+use super::{Route, stale};
 use crate::cookies::{Credentials, set_cookies_left};
 use crate::overrides::CacheOverride;
 use crate::policy::Mode;
@@ -130,7 +130,9 @@ impl Asked {
         if strips_cookies(route, overrides) {
             headers.remove(SET_COOKIE);
         }
+        stale::remember(&mut headers, overrides);
         let Storable { initial_age_ms, shared, fresh_until_ms, .. } = storable;
+        let fresh_until_ms = route.jittered(fresh_until_ms, received_ms);
         let head = StoredHead {
             status: response.status,
             headers,
@@ -144,7 +146,7 @@ impl Asked {
             tags: self.tags(route, overrides, &response.headers)?,
             position: LogPosition::clone(&self.position),
         };
-        let expires_ms = expires_ms(&head);
+        let expires_ms = expires_ms(route, &head);
         Ok(Kept { head, expires_ms, names })
     }
 
@@ -158,6 +160,7 @@ impl Asked {
         received_ms: u64,
     ) -> Result<Storable, NotStored> {
         let policy = &route.policy;
+        let windows = route.windows(overrides, headers, directives);
         let cookies: Vec<_> = headers.get_all(SET_COOKIE).iter().cloned().collect();
         Candidate {
             method: &self.method,
@@ -171,6 +174,7 @@ impl Asked {
             overrides,
             set_cookie_left: set_cookies_left(&cookies, policy.stripped_cookies),
             validatable: has_validator(headers),
+            useful_stale: windows.longest_ms() > 0,
             requested_ms: self.requested_ms,
             received_ms,
             max_lifetime: MAX_LIFETIME,
@@ -212,13 +216,22 @@ pub(super) fn has_validator(headers: &HeaderMap) -> bool {
     headers.contains_key(ETAG) || headers.contains_key(LAST_MODIFIED)
 }
 
-/// When an entry may be removed: once it is stale, or, when it can be validated, some time later.
-pub(super) fn expires_ms(head: &StoredHead) -> u64 {
-    let fresh_until_ms = head.fresh_until_ms;
-    if !has_validator(&head.headers) {
-        return fresh_until_ms;
+/// When an entry may be removed: after the last stale window; when it can be validated, or served because the
+/// inner service cannot be reached, some time later.
+pub(super) fn expires_ms(route: &Route, head: &StoredHead) -> u64 {
+    let windows = route.windows_of(head);
+    let stale_from_ms = head.fresh_until_ms.max(head.received_ms);
+    let expires_ms = match windows.longest_ms() {
+        0 => head.fresh_until_ms,
+        // RFC 5861: up to and including the last moment
+        window_ms => head.fresh_until_ms.saturating_add(window_ms).saturating_add(1),
+    };
+    // RFC 9111 4.2.4
+    let disconnected = route.policy.mode == Mode::Strict && !windows.forbidden;
+    if !has_validator(&head.headers) && !disconnected {
+        return expires_ms;
     }
-    let lifetime_ms = fresh_until_ms.saturating_sub(head.received_ms);
+    let lifetime_ms = head.fresh_until_ms.saturating_sub(head.received_ms);
     let keep_ms = lifetime_ms.clamp(MIN_KEEP_MS, MAX_KEEP_MS);
-    fresh_until_ms.max(head.received_ms).saturating_add(keep_ms)
+    expires_ms.max(stale_from_ms.saturating_add(keep_ms))
 }

@@ -22,8 +22,6 @@ use crate::telemetry::{LookupTimer, count, lookup_span};
 /// What a lookup found.
 pub(super) struct Lookup {
     pub(super) found: Found,
-    /// What the log says about the response that was found.
-    pub(super) validity: Validity,
     /// What the target is known to vary on.
     pub(super) index: Option<Arc<VariantIndex>>,
 }
@@ -39,6 +37,8 @@ pub(super) enum Found {
 pub(super) struct At {
     pub(super) key: CacheKey,
     pub(super) response: StoredResponse,
+    /// What the log says about it.
+    pub(super) validity: Validity,
 }
 
 impl<St: Store> Engine<St> {
@@ -55,7 +55,7 @@ impl<St: Store> Engine<St> {
                 count(&self.counters.lookups_skipped);
                 let found = Found::Nothing(Forward::Miss, Some("breaker-open"));
                 let index = self.indexes.get(&plan.base.hash());
-                Lookup { found, validity: Validity::Valid, index }
+                Lookup { found, index }
             }
             Err(error) => {
                 count(&self.counters.lookup_errors);
@@ -66,7 +66,7 @@ impl<St: Store> Engine<St> {
                 }
                 let found = Found::Nothing(Forward::Miss, Some("store-error"));
                 let index = self.indexes.get(&plan.base.hash());
-                Lookup { found, validity: Validity::Valid, index }
+                Lookup { found, index }
             }
         }
     }
@@ -80,12 +80,12 @@ impl<St: Store> Engine<St> {
     ) -> Result<Lookup, StoreError> {
         let began = Instant::now();
         let mut lookup = self.find(route, plan, request).await?;
-        if let Found::Response(at) = &lookup.found {
+        if let Found::Response(at) = &mut lookup.found {
             // what waits to be written cannot be judged without the log
             if route.breaker.is_open() {
                 return Err(StoreError::Unavailable);
             }
-            lookup.validity = self.judged(&at.key, &at.response, began).await?;
+            at.validity = self.judged(&at.key, &at.response, began).await?;
         }
         Ok(lookup)
     }
@@ -186,7 +186,7 @@ impl<St: Store> Engine<St> {
             (date_ms(&head.headers, head.received_ms), head.received_ms)
         });
         let found = newest.map_or(Found::Nothing(nothing, None), Found::Response);
-        Ok((Lookup { found, validity: Validity::Valid, index }, at_beside))
+        Ok((Lookup { found, index }, at_beside))
     }
 
     /// Asks what is on its way to the store first, then the store.
@@ -233,7 +233,7 @@ pub(super) fn selected(names: &[HeaderName], request: &HeaderMap) -> [u8; 16] {
 fn usable(key: Option<CacheKey>, stored: Option<Stored>, request: &HeaderMap) -> Option<At> {
     match stored {
         Some(Stored::Response(response)) if rfc9111::matches(&response.head.vary, request) => {
-            Some(At { key: key?, response })
+            Some(At { key: key?, response, validity: Validity::Valid })
         }
         _ => None,
     }

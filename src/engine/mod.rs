@@ -1,18 +1,24 @@
 //! The only place that sees HTTP rules and storage together. Read `exchange` first.
 
 mod admission;
+mod background;
 mod bounded;
 mod breaker;
+mod collapse;
 mod exchange;
 mod fill;
+mod flight;
 mod inspect;
 mod invalidate;
 mod judge;
 mod lookup;
 mod pending;
+mod refresh;
 mod reply;
 mod search;
+mod stale;
 mod validate;
+mod verdict;
 mod write;
 
 use std::fmt;
@@ -54,6 +60,10 @@ pub(crate) struct Engine<St> {
     pub(crate) counters: Arc<Counters>,
     pub(crate) reasons: Reasons,
     pending: pending::Pending,
+    /// Requests inside, by what they ask about.
+    flights: flight::Flights,
+    /// Work behind responses.
+    background: background::Background,
     /// Variant indexes seen, by the hash of their target's key.
     indexes: Cache<[u8; 16], Arc<VariantIndex>>,
     /// What is known of paths' `No-Vary-Search`, by the hash of their index's key.
@@ -81,6 +91,8 @@ pub(crate) struct Route {
     breaker: Arc<breaker::Breaker>,
     /// The most bytes of responses waiting to be written.
     pub(crate) queue_bytes: usize,
+    /// The most validations under way in the background.
+    pub(crate) max_refreshes: usize,
     pub(crate) status_field: StatusField,
     pub(crate) age_field: bool,
 }
@@ -92,6 +104,8 @@ impl<St: Store> Engine<St> {
             counters: Arc::default(),
             reasons: Reasons::default(),
             pending: pending::Pending::default(),
+            flights: flight::Flights::default(),
+            background: background::Background::default(),
             indexes: Cache::new(KNOWN_INDEXES),
             searches: Cache::builder().max_capacity(KNOWN_INDEXES).time_to_live(RULES_FOR).build(),
             fills: Cache::builder()
@@ -114,9 +128,20 @@ impl<St: Store> Engine<St> {
             let reason = status.detail().unwrap_or(forward.as_str());
             self.reasons.count(reason);
             let stored = status.is_stored();
-            tracing::debug!(fwd = forward.as_str(), reason, stored, "request went inside");
+            let collapsed = status.is_collapsed();
+            tracing::debug!(
+                fwd = forward.as_str(),
+                reason,
+                stored,
+                collapsed,
+                "request went inside"
+            );
         } else {
-            tracing::trace!(ttl = status.ttl_secs(), "request answered out of the store");
+            let (ttl, reason) = (status.ttl_secs(), status.detail());
+            if let Some(reason) = reason {
+                self.reasons.count(reason);
+            }
+            tracing::trace!(ttl, reason, "request answered out of the store");
         }
     }
 
@@ -147,8 +172,10 @@ impl<St: Store> Engine<St> {
         self.unstorable.invalidate(&base.hash());
     }
 
-    /// Waits until everything that was handed to the store before has been written or has failed.
+    /// Waits until everything that has begun in the background and was handed to the store before has been
+    /// written or has failed.
     pub(crate) async fn flush(&self) -> Result<(), StoreError> {
+        self.background.settled().await;
         self.pending.settled().await;
         self.store.flush().await
     }
@@ -198,6 +225,7 @@ impl Default for Route {
             store_timeout: Duration::from_millis(250),
             breaker: Arc::default(),
             queue_bytes: 64 << 20,
+            max_refreshes: 64,
             status_field: StatusField::On,
             age_field: true,
         }

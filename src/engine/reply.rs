@@ -13,7 +13,7 @@ use http::{HeaderValue, Method, Response, StatusCode};
 use super::Route;
 use crate::body::CacheBody;
 use crate::key::{CacheKey, hex};
-use crate::overrides::CacheOverride;
+use crate::overrides::{CacheOverride, STALE_FIELD};
 use crate::policy::OWN_FIELD;
 use crate::rfc9111::range::{self, RangeOutcome, content_range};
 use crate::rfc9111::validation::{self, Precondition, not_modified_fields};
@@ -52,6 +52,7 @@ impl Finish {
     pub(super) fn wrap<RB>(self, mut response: Response<CacheBody<RB>>) -> Response<CacheBody<RB>> {
         response.extensions_mut().remove::<CacheOverride>();
         response.headers_mut().remove(OWN_FIELD); // RFC 9213 2.2: it was for this cache
+        response.headers_mut().remove(STALE_FIELD);
         if let Some(value) = self.field {
             response.headers_mut().append(CACHE_STATUS, value);
         }

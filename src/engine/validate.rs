@@ -14,10 +14,10 @@ use super::exchange::Miss;
 use super::judge::{Asked, expires_ms, has_validator, push_new};
 use super::lookup::At;
 use super::reply::{self, Want};
-use super::{Engine, Route};
+use super::{Engine, Route, stale};
 use crate::body::CacheBody;
 use crate::key::KeyRange;
-use crate::overrides::CacheOverride;
+use crate::overrides::{CacheOverride, STALE_FIELD};
 use crate::policy::Mode;
 use crate::rfc9111::fields::update_fields;
 use crate::rfc9111::freshness::initial_age_ms;
@@ -29,7 +29,7 @@ use crate::tag::LogPosition;
 
 /// Fields that the handler does not see while the cache fills or validates: they are evaluated
 /// against the stored response.
-const CONDITIONS: [HeaderName; 4] = [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE, RANGE];
+pub(super) const CONDITIONS: [HeaderName; 4] = [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE, RANGE];
 
 /// A client's conditions, taken off its request.
 pub(super) struct Stripped {
@@ -74,19 +74,7 @@ impl Stripped {
 
     /// Whether the client has this response of the handler's already.
     pub(super) fn has(&self, response: &http::response::Parts, received_ms: u64) -> bool {
-        let head = StoredHead {
-            status: response.status,
-            headers: response.headers.clone(),
-            requested_ms: received_ms,
-            received_ms,
-            initial_age_ms: 0,
-            fresh_until_ms: received_ms,
-            gen_ms: 0,
-            shared: false,
-            vary: Vec::new(),
-            tags: Vec::new(),
-            position: LogPosition::default(),
-        };
+        let head = StoredHead::bare(response.status, response.headers.clone(), received_ms);
         // RFC 9111 4.3.2 compares Date for stored responses only
         let comparable = has_validator(&response.headers);
         comparable && evaluate(&self.headers, &head, received_ms) == Precondition::NotModified
@@ -107,7 +95,7 @@ pub(super) fn revalidated<St, RB>(
     engine: &Arc<Engine<St>>,
     route: &Route,
     plan: &Plan,
-    miss: Miss,
+    mut miss: Miss,
     at: At,
     response: Response<RB>,
     received_ms: u64,
@@ -125,6 +113,13 @@ where
         engine.forget(KeyRange::only(&at.key));
         at.response.clone()
     };
+    // those who wait get it as it is now, unless something has been invalidated meanwhile
+    let clear = !engine.is_invalid_by_now(&at.key, &updated.head);
+    if let Some(lead) = miss.lead.take().filter(|_| clear)
+        && let Some(lead) = lead.if_shareable(route, &updated.head, received_ms)
+    {
+        lead.land(updated.clone());
+    }
     let client = miss.client.as_ref().map(Stripped::request);
     let request = client.unwrap_or_else(|| Request::new(()).into_parts().0);
     let want = Want::of(&request, &updated.head, updated.body.len(), received_ms);
@@ -146,6 +141,7 @@ fn stored_by_update(route: &Route, fields: &HeaderMap) -> HeaderMap {
     if route.policy.mode == Mode::Safe {
         fields.remove(SET_COOKIE);
     }
+    fields.remove(STALE_FIELD);
     fields
 }
 
@@ -233,7 +229,8 @@ fn update<St: Store>(
         Ok(storable) => {
             let lifetime_ms = u64::try_from(storable.lifetime.as_millis()).unwrap_or(u64::MAX);
             let until_ms = received_ms.saturating_add(lifetime_ms);
-            head.fresh_until_ms = until_ms.saturating_sub(head.initial_age_ms);
+            let until_ms = until_ms.saturating_sub(head.initial_age_ms);
+            head.fresh_until_ms = route.jittered(until_ms, received_ms);
             head.shared = storable.shared;
         }
         Err(_) => head.fresh_until_ms = received_ms,
@@ -242,6 +239,7 @@ fn update<St: Store>(
         head.vary = select(&names, &asked.headers);
     }
     head.headers = headers;
+    stale::renew(&mut head.headers, overrides.as_ref());
     match decided {
         Ok(_) => engine.freshen(route, miss, at, head.clone()),
         // what may not be stored any more is not kept
@@ -257,7 +255,7 @@ impl<St: Store> Engine<St> {
     /// Replaces the head of a stored response, visibly at once, unless it has been invalidated since the
     /// request went inside.
     fn freshen(self: &Arc<Self>, route: &Route, miss: &Miss, at: &At, head: StoredHead) {
-        let expires_ms = expires_ms(&head);
+        let expires_ms = expires_ms(route, &head);
         let (key, old) = (at.key.clone(), Arc::clone(&at.response.head));
         let update = HeadUpdate { key, old, new: Arc::new(head), expires_ms };
         if self.is_unfilled_since(&update.key, miss.fills) {

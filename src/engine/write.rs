@@ -83,7 +83,16 @@ where
             // its own invalidation does not count; any other one that came meanwhile does
             asked.position = Arc::new(asked.position.with_seen(&own));
             let fills = engine.fills_so_far();
-            let miss = Miss { fills, started, asked, client: None, index, stale: None, status };
+            let miss = Miss {
+                fills,
+                started,
+                asked,
+                client: None,
+                index,
+                stale: None,
+                status,
+                lead: None,
+            };
             Ok(miss.keep(engine, route, plan, response, received_ms).await)
         }
         _ => Ok(Finish::new(&route, status).apply(response)),

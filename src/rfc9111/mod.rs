@@ -18,6 +18,7 @@
 //! | [`vary`] | which requests does it answer? | 4.1 |
 //! | [`no_vary_search`] | which queries does it answer? | draft-ietf-httpbis-no-vary-search |
 //! | [`mod@reuse`] | does it answer this one, without validation? | 4, 4.2.4 |
+//! | [`stale`] | may it answer although it is stale? | 4.2.4, RFC 5861 |
 //! | [`validation`] | does the client have it already? | 4.3.2 |
 //! | [`range`] | which part of it is wanted? | RFC 9110 14 |
 //! | [`invalidation`] | what else does a request make untrue? | 4.4 |
@@ -32,6 +33,7 @@ pub(crate) mod invalidation;
 pub(crate) mod no_vary_search;
 pub(crate) mod range;
 pub(crate) mod reuse;
+pub(crate) mod stale;
 pub(crate) mod storage;
 mod syntax;
 pub(crate) mod targeted;

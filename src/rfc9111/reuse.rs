@@ -63,7 +63,7 @@ pub(crate) fn reuse(
     }
 }
 
-/// Whether a fresh response is new enough for the request.
+/// Whether a response is new enough for the request.
 fn satisfies(head: &StoredHead, directives: &RequestDirectives, now_ms: u64) -> bool {
     // RFC 9111 5.2.1.4
     if directives.no_cache {
@@ -79,6 +79,16 @@ fn satisfies(head: &StoredHead, directives: &RequestDirectives, now_ms: u64) -> 
         remaining_ms >= seconds.saturating_mul(1000)
     });
     young && lasting
+}
+
+/// Whether a response, fresh or not, is as young as the request wants it.
+pub(super) fn is_new_enough(
+    head: &StoredHead,
+    directives: &RequestDirectives,
+    now_ms: u64,
+) -> bool {
+    let any = RequestDirectives { min_fresh: None, ..directives.clone() };
+    satisfies(head, &any, now_ms)
 }
 
 /// Whether the request's `max-stale` takes the response as stale as it is (RFC 9111 5.2.1.2). What

@@ -34,6 +34,8 @@ pub(crate) struct Candidate<'a> {
     pub(crate) set_cookie_left: bool,
     /// The response can be validated, so that it is worth storing even when it is stale at once.
     pub(crate) validatable: bool,
+    /// It may be served when it is stale, so that it is worth storing then.
+    pub(crate) useful_stale: bool,
     pub(crate) requested_ms: u64,
     pub(crate) received_ms: u64,
     pub(crate) max_lifetime: Duration,
@@ -83,7 +85,7 @@ impl Candidate<'_> {
         // a lifetime of the application's own counts from now, however long its handler took
         let spent_ms = if self.is_given(overrides) { 0 } else { initial_age_ms };
         // RFC 9111 4.2: fresh while the lifetime is greater than the age
-        if lifetime_ms <= spent_ms && !self.validatable {
+        if lifetime_ms <= spent_ms && !self.validatable && !self.useful_stale {
             return Err(NotStored::StaleOnArrival);
         }
         let fresh_until_ms = self.received_ms.saturating_add(lifetime_ms).saturating_sub(spent_ms);

@@ -2,6 +2,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // helpers of tests
 #![allow(clippy::type_complexity)] // tables of cases
 
+mod collapse;
 mod conditions;
 mod contract;
 mod hostile;
@@ -12,6 +13,7 @@ mod outage;
 mod processes;
 mod search;
 mod servers;
+mod stale;
 mod streams;
 #[path = "../support/mod.rs"]
 mod support;

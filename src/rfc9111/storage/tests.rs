@@ -85,6 +85,7 @@ impl Case {
             overrides: self.overrides.as_ref(),
             set_cookie_left: self.set_cookie_left,
             validatable: self.validatable,
+            useful_stale: false,
             requested_ms: NOW_MS - self.delay_ms,
             received_ms: NOW_MS,
             max_lifetime: self.max_lifetime,

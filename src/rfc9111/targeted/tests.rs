@@ -44,6 +44,7 @@ fn stored(fields: &[(&str, &str)]) -> Result<Storable, NotStored> {
         overrides: None,
         set_cookie_left: false,
         validatable: false,
+        useful_stale: false,
         requested_ms: NOW_MS,
         received_ms: NOW_MS,
         max_lifetime: Duration::MAX,

@@ -1,0 +1,290 @@
+//! Collapsing: requests that ask the same at the same time go inside once (RFC 9111 4), and each gets of the
+//! answer what it would get of a stored one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{HeaderMap, IF_MATCH, IF_UNMODIFIED_SINCE};
+use http::request::Parts;
+use http::{Response, StatusCode};
+use tokio::time::Instant;
+
+use super::admission::Plan;
+use super::background::Background;
+use super::bounded::bounded;
+use super::flight::{FlightKey, Joined, Landing, Lead};
+use super::lookup::selected;
+use super::reply::{self, Want};
+use super::search::Rule;
+use super::stale::Rescue;
+use super::{Engine, Route};
+use crate::body::CacheBody;
+use crate::cookies::Credentials;
+use crate::key::{CacheKey, variant_key};
+use crate::policy::{Collapse, Mode};
+use crate::rfc9111::freshness::is_fresh;
+use crate::rfc9111::stale::Cause;
+use crate::rfc9111::{RequestDirectives, Reuse, reuse};
+use crate::status::{CacheStatus, Forward};
+use crate::store::Store;
+use crate::stored::{StoredHead, StoredResponse, VariantIndex};
+use crate::tag::{LogPosition, Tag, Validity};
+use crate::telemetry::count;
+
+/// How often a request looks again before it goes inside alone: a target whose `Vary` changes with every
+/// response must not keep it.
+const ROUNDS: u8 = 4;
+
+/// What becomes of a request that nothing usable is stored for.
+pub(super) enum Collapsed<RB> {
+    /// It is answered by another's response, or by a stale one in place of an error.
+    Answer(Response<CacheBody<RB>>),
+    /// It goes inside: for others as well, or alone.
+    Inside(Option<Lead>),
+    /// Something has been stored: it looks again.
+    Again,
+}
+
+/// How long a request has queued.
+pub(super) struct Queue {
+    arrived: std::time::Instant,
+    rounds: u8,
+    /// Flights landed before its last lookup.
+    landings: u64,
+    /// When it has waited long enough.
+    until: Option<Instant>,
+}
+
+impl Queue {
+    /// A request that has just arrived.
+    pub(super) fn new() -> Self {
+        Self { arrived: std::time::Instant::now(), rounds: 0, landings: 0, until: None }
+    }
+
+    /// To be called before each lookup.
+    pub(super) fn looks<St: Store>(&mut self, engine: &Engine<St>) {
+        self.landings = engine.flights.landings();
+        self.rounds = self.rounds.saturating_add(1);
+    }
+}
+
+/// What is known of a request that might be collapsed.
+pub(super) struct Collapsing<'a, St> {
+    pub(super) engine: &'a Engine<St>,
+    pub(super) route: &'a Route,
+    pub(super) plan: &'a Plan,
+    pub(super) request: &'a Parts,
+    pub(super) directives: &'a RequestDirectives,
+    pub(super) index: Option<&'a VariantIndex>,
+    pub(super) rescue: Option<&'a Rescue>,
+}
+
+impl<St: Store> Collapsing<'_, St> {
+    /// Joins the flight about what the request asks for, or leads one.
+    pub(super) async fn join<RB>(
+        &self,
+        status: &mut CacheStatus,
+        queue: &mut Queue,
+    ) -> Collapsed<RB> {
+        let Self { engine, route, .. } = *self;
+        if !self.is_possible(status) {
+            return Collapsed::Inside(None);
+        }
+        let (key, rule) = self.key();
+        loop {
+            if engine.flights.is_unshareable(&key) {
+                return Collapsed::Inside(None);
+            }
+            // what could not be stored is nothing to wait for (RFC 9111 5.2.1.5, 9.3.2)
+            let may_lead = !self.plan.head_only && !self.directives.no_store;
+            let remember = route.policy.unshareable_for;
+            let clear = |position: &_| engine.still_flies(route, &key.key, position);
+            let position = engine.store.position();
+            let follower = match engine.flights.join(&key, position, may_lead, remember, clear) {
+                Joined::Nobody => return Collapsed::Inside(None),
+                Joined::Leads(lead) => {
+                    // the last one landed between this request's lookup and now
+                    if queue.rounds < ROUNDS && engine.flights.landed_since(&key, queue.landings) {
+                        drop(lead);
+                        return Collapsed::Again;
+                    }
+                    count(&engine.counters.flights);
+                    return Collapsed::Inside(Some(lead));
+                }
+                Joined::Follows(follower) => follower,
+            };
+            match follower.wait(self.until(queue)).await {
+                Landing::Response(response) => {
+                    let valid = engine.shares(route, &key.key, &response, queue.arrived).await;
+                    return self.share(status, queue, rule.as_deref(), response, valid);
+                }
+                Landing::Released => {
+                    count(&engine.counters.flights_released);
+                    return Collapsed::Inside(None);
+                }
+                Landing::Failed(cause) => {
+                    if let Some(stale) = self.rescued(cause) {
+                        return Collapsed::Answer(stale);
+                    }
+                    if cause != Cause::Error {
+                        count(&engine.counters.flights_released);
+                        return Collapsed::Inside(None);
+                    }
+                }
+                Landing::Vacant => {}
+                Landing::TooLong => {
+                    if let Some(stale) = self.rescued(Cause::Timeout) {
+                        return Collapsed::Answer(stale);
+                    }
+                    count(&engine.counters.collapse_timeouts);
+                    status.detail.get_or_insert("collapse-timeout");
+                    return Collapsed::Inside(None);
+                }
+            }
+        }
+    }
+
+    /// Whether the request is one of those that another's answer may be for.
+    fn is_possible(&self, status: &CacheStatus) -> bool {
+        let headers = &self.request.headers;
+        let handlers = headers.contains_key(IF_MATCH) || headers.contains_key(IF_UNMODIFIED_SINCE);
+        self.route.policy.collapse != Collapse::Off
+            // the client wants an answer of its own (RFC 9111 5.2.1)
+            && status.forward() != Some(Forward::Request)
+            && !handlers
+            && Background::is_possible()
+    }
+
+    /// What the flight is about: the key, and what it goes by.
+    fn key(&self) -> (FlightKey, Rule) {
+        let Self { engine, route, plan, .. } = *self;
+        let known = plan.search.as_ref().map(|search| search.index.hash());
+        let rule = known.and_then(|hash| engine.searches.get(&hash)).flatten();
+        let base = rule.as_ref().map_or_else(|| plan.base.clone(), |rule| plan.key_by(route, rule));
+        let key = variant_of(base, self.index, &self.request.headers);
+        (FlightKey { key, credentialed: plan.credentials != Credentials::None }, rule)
+    }
+
+    /// When the request has waited long enough: sooner where there is something stale to serve.
+    fn until(&self, queue: &mut Queue) -> Instant {
+        let Self { engine, route, rescue, .. } = *self;
+        *queue.until.get_or_insert_with(|| {
+            let now_ms = engine.store.now_ms();
+            let stale = rescue.is_some_and(|r| r.may_serve(route, Cause::Timeout, now_ms));
+            let wait = route.policy.collapse_wait;
+            let wait = match route.policy.handler_timeout {
+                Some(limit) if stale => wait.min(limit),
+                _ => wait,
+            };
+            Instant::now() + wait.min(LONGEST_WAIT)
+        })
+    }
+
+    /// The stale response in place of an error.
+    fn rescued<RB>(&self, cause: Cause) -> Option<Response<CacheBody<RB>>> {
+        let Self { engine, route, plan, rescue, .. } = *self;
+        if cause == Cause::Timeout && route.policy.handler_timeout.is_none() {
+            return None;
+        }
+        rescue?.serve(engine, route, plan, cause)
+    }
+
+    /// Answers the request with the leader's response, if that answers it.
+    fn share<RB>(
+        &self,
+        status: &CacheStatus,
+        queue: &Queue,
+        rule: Option<&crate::rfc9111::no_vary_search::NoVarySearch>,
+        response: StoredResponse,
+        valid: bool,
+    ) -> Collapsed<RB> {
+        let Self { engine, route, plan, request, directives, .. } = *self;
+        // invalidated before this request arrived, and after the leader went inside
+        if !valid {
+            return if queue.rounds < ROUNDS { Collapsed::Again } else { Collapsed::Inside(None) };
+        }
+        let now_ms = engine.store.now_ms();
+        let obeyed = (route.policy.mode == Mode::Strict).then_some(directives);
+        let head = &response.head;
+        match reuse(head, &request.headers, plan.credentials, obeyed, now_ms) {
+            Reuse::Fresh => {}
+            // another variant flies by itself, now that it is known what the target varies on; what is
+            // stale may be served stale
+            Reuse::VaryMiss | Reuse::Stale if queue.rounds < ROUNDS => return Collapsed::Again,
+            _ => return Collapsed::Inside(None),
+        }
+        let want = Want::of(request, head, response.body.len(), now_ms);
+        if want == Want::Inside || !plan.is_meant(rule, &response) {
+            return Collapsed::Inside(None);
+        }
+        count(&engine.counters.collapsed);
+        let status = status.clone().collapsed();
+        engine.explain(&status);
+        let base = &plan.base;
+        Collapsed::Answer(reply::serve(route, base, response, &want, request, status, now_ms))
+    }
+}
+
+/// A wait that is added to the time now.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+
+fn variant_of(base: CacheKey, index: Option<&VariantIndex>, request: &HeaderMap) -> CacheKey {
+    match index.filter(|index| !index.names.is_empty()) {
+        Some(index) => variant_key(&base, &selected(&index.names, request)),
+        None => base,
+    }
+}
+
+impl<St: Store> Engine<St> {
+    /// Whether the leader's response is valid for a request that arrived at this moment: what the log says
+    /// of it, seen no earlier. Where the log cannot be read in time it is not shared.
+    async fn shares(
+        &self,
+        route: &Route,
+        key: &CacheKey,
+        response: &StoredResponse,
+        arrived: std::time::Instant,
+    ) -> bool {
+        let judged = bounded(route.store_timeout, self.judged(key, response, arrived)).await;
+        matches!(judged, Ok(Validity::Valid))
+    }
+
+    /// Whether nothing that has been seen so far speaks against a response to `key` whose handler began when
+    /// the log stood there: against its target and against the tags of its route. Its other tags are not
+    /// known before it is there; it is judged again then.
+    pub(super) fn still_flies(
+        &self,
+        route: &Route,
+        key: &CacheKey,
+        position: &Arc<LogPosition>,
+    ) -> bool {
+        let mut head = StoredHead::bare(StatusCode::OK, HeaderMap::new(), 0);
+        head.position = LogPosition::clone(position);
+        head.tags = route.policy.tags.iter().map(|name| Tag::from(*name)).collect();
+        !self.is_invalid_by_now(key, &head)
+    }
+}
+
+impl Lead {
+    /// Keeps flying only for a response that is of use to those who wait.
+    pub(super) fn if_shareable(
+        self,
+        route: &Route,
+        head: &StoredHead,
+        now_ms: u64,
+    ) -> Option<Self> {
+        if route.is_shareable(head, now_ms) {
+            return Some(self);
+        }
+        self.refuse();
+        None
+    }
+}
+
+impl Route {
+    /// Whether a response that is being stored is of use to those who wait for it: fresh, or to be served
+    /// stale. What has to be validated for each use is not (RFC 9111 4).
+    fn is_shareable(&self, head: &StoredHead, now_ms: u64) -> bool {
+        is_fresh(head, now_ms) || self.windows_of(head).while_revalidate_ms > 0
+    }
+}

@@ -1,0 +1,157 @@
+//! Validation behind a response that has been served: one a key, with the request in hand.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::{Method, Request, Response};
+use http_body::Body;
+use tower::{Service, ServiceExt};
+use tracing::Instrument;
+
+use super::admission::Plan;
+use super::exchange::Miss;
+use super::flight::{FlightKey, Joined, Lead};
+use super::judge::Asked;
+use super::lookup::At;
+use super::validate::{CONDITIONS, Stripped};
+use super::{Engine, Route};
+use crate::cookies::Credentials;
+use crate::rfc9111::RequestDirectives;
+use crate::rfc9111::stale::{Cause, is_failure};
+use crate::status::{CacheStatus, Forward};
+use crate::store::Store;
+use crate::stored::VariantIndex;
+use crate::telemetry::{count, inside_span};
+
+/// A refresh that might begin.
+pub(super) struct Refresh<St> {
+    pub(super) engine: Arc<Engine<St>>,
+    pub(super) route: Arc<Route>,
+    pub(super) plan: Plan,
+    /// What has been served.
+    pub(super) at: At,
+    pub(super) index: Option<Arc<VariantIndex>>,
+    /// It is still fresh.
+    pub(super) early: bool,
+}
+
+impl<St: Store> Refresh<St> {
+    /// Sends the request inside in a task of its own, unless somebody asks about the same already, or too
+    /// much is under way. What the client has been served stays as it is.
+    pub(super) fn begin<S, B, RB>(
+        mut self,
+        request: Request<B>,
+        directives: &RequestDirectives,
+        inner: S,
+    ) where
+        S: Service<Request<B>, Response = Response<RB>> + Send + 'static,
+        S::Future: Send,
+        S::Error: Send,
+        B: Send + 'static,
+        RB: Body<Error: Send> + Send + 'static,
+    {
+        // RFC 9111 5.2.1.5, 5.2.1.7: the response could not be stored, or is not to be asked for
+        if directives.no_store || directives.only_if_cached {
+            return;
+        }
+        let engine = Arc::clone(&self.engine);
+        let Some(lead) = self.lead() else { return };
+        let Some(place) = engine.background.begin(self.route.max_refreshes) else {
+            return count(&engine.counters.refreshes_shed);
+        };
+        count(&engine.counters.refreshes);
+        if self.early {
+            count(&engine.counters.early_refreshes);
+        }
+        let (mut parts, body) = request.into_parts();
+        // what is stored is the answer to a GET, to all of it
+        parts.method = Method::GET;
+        for name in CONDITIONS {
+            parts.headers.remove(name);
+        }
+        self.plan.head_only = false;
+        let asked = Asked::of(&engine.store, &self.plan, &parts);
+        let client = Stripped::take(&mut parts, Some(&self.at), false);
+        let miss = Miss {
+            fills: engine.fills_so_far(),
+            started: Instant::now(),
+            asked,
+            client,
+            index: self.index,
+            stale: Some(self.at),
+            status: CacheStatus::forwarded(Forward::Stale, None),
+            lead: Some(lead),
+        };
+        let Self { route, plan, .. } = self;
+        let call = inner.oneshot(Request::from_parts(parts, body)).instrument(inside_span());
+        let late = late(&engine);
+        place.run(finish(engine, route, plan, miss, call), late);
+    }
+
+    /// The flight, unless one is on its way.
+    fn lead(&self) -> Option<Lead> {
+        let key = FlightKey {
+            key: self.at.key.clone(),
+            credentialed: self.plan.credentials != Credentials::None,
+        };
+        let Self { engine, route, .. } = self;
+        let clear = |position: &_| engine.still_flies(route, &key.key, position);
+        let remember = route.policy.unshareable_for;
+        match engine.flights.join(&key, engine.store.position(), true, remember, clear) {
+            Joined::Leads(lead) => Some(lead),
+            Joined::Follows(_) | Joined::Nobody => None,
+        }
+    }
+}
+
+/// Lets a handler that has taken too long for its client go on, to fill the cache.
+pub(super) fn go_on<St, F, RB, E>(
+    engine: Arc<Engine<St>>,
+    route: Arc<Route>,
+    plan: Plan,
+    miss: Miss,
+    call: F,
+) where
+    St: Store,
+    F: Future<Output = Result<Response<RB>, E>> + Send + 'static,
+    E: Send + 'static,
+    RB: Body<Error: Send> + Send + 'static,
+{
+    let Some(place) = engine.background.begin(route.max_refreshes) else {
+        return count(&engine.counters.refreshes_shed);
+    };
+    let late = late(&engine);
+    place.run(finish(engine, route, plan, miss, call), late);
+}
+
+/// Waits for the handler and records its response, which nobody else reads.
+async fn finish<St, F, RB, E>(
+    engine: Arc<Engine<St>>,
+    route: Arc<Route>,
+    plan: Plan,
+    miss: Miss,
+    call: F,
+) where
+    St: Store,
+    F: Future<Output = Result<Response<RB>, E>> + Send + 'static,
+    E: Send + 'static,
+    RB: Body<Error: Send> + Send + 'static,
+{
+    let cause = match call.await {
+        // what is stored is better than this
+        Ok(response) if is_failure(response.status()) => Cause::ErrorStatus,
+        Err(_) => Cause::Error,
+        Ok(response) => {
+            return miss.answer(engine, route, plan, response).await.into_body().record().await;
+        }
+    };
+    count(&engine.counters.refresh_failures);
+    miss.fail(cause);
+}
+
+/// Counts a handler that did not answer in time.
+fn late<St: Store>(engine: &Arc<Engine<St>>) -> impl FnOnce() + Send + 'static + use<St> {
+    let engine = Arc::clone(engine);
+    move || count(&engine.counters.refresh_failures)
+}

@@ -1,0 +1,158 @@
+//! Whether a stale response may be served (RFC 9111 4.2.4, RFC 5861), and whether a fresh one is worth
+//! asking about before it is stale.
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::directives::{RequestDirectives, ResponseDirectives};
+use super::freshness::staleness_ms;
+use super::reuse::is_new_enough;
+use crate::stored::StoredHead;
+use crate::tag::Validity;
+
+/// For how long after it has become stale a response may still be served, in milliseconds; zero is not at
+/// all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Windows {
+    /// While it is being validated (RFC 5861 3).
+    pub(crate) while_revalidate_ms: u64,
+    /// In place of an error (RFC 5861 4).
+    pub(crate) if_error_ms: u64,
+    /// The response itself forbids to serve it stale, whoever permits it (RFC 9111 4.2.4).
+    pub(crate) forbidden: bool,
+}
+
+/// What one source says of the windows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Given {
+    pub(crate) while_revalidate: Option<Duration>,
+    pub(crate) if_error: Option<Duration>,
+}
+
+impl Windows {
+    /// The windows of a response: the override's, else its own, else the policy's. `must-revalidate`,
+    /// `proxy-revalidate`, `no-cache` and `s-maxage` (which implies `proxy-revalidate`, RFC 9111 5.2.2.10)
+    /// forbid all of them, in both modes.
+    pub(crate) fn of(overrides: Given, directives: &ResponseDirectives, policy: Given) -> Self {
+        if directives.forbids_stale() {
+            return Self { forbidden: true, ..Self::default() };
+        }
+        let window = |first: Option<Duration>, own: Option<u64>, last: Option<Duration>| {
+            let own = own.map(Duration::from_secs);
+            let ms = first.or(own).or(last).unwrap_or_default().as_millis();
+            u64::try_from(ms).unwrap_or(u64::MAX)
+        };
+        Self {
+            while_revalidate_ms: window(
+                overrides.while_revalidate,
+                directives.stale_while_revalidate,
+                policy.while_revalidate,
+            ),
+            if_error_ms: window(overrides.if_error, directives.stale_if_error, policy.if_error),
+            forbidden: false,
+        }
+    }
+
+    /// The longer of the two.
+    pub(crate) fn longest_ms(&self) -> u64 {
+        self.while_revalidate_ms.max(self.if_error_ms)
+    }
+}
+
+/// Why a stale response might be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// It is validated meanwhile (RFC 5861 3).
+    Revalidating,
+    /// The handler answered 500, 502, 503 or 504 (RFC 5861 4).
+    ErrorStatus,
+    /// The inner service failed (RFC 5861 4).
+    Error,
+    /// The handler takes too long.
+    Timeout,
+}
+
+impl Cause {
+    /// The name of the reason.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Revalidating => "stale-while-revalidate",
+            Self::ErrorStatus => "stale-if-error",
+            Self::Error => "inner-error",
+            Self::Timeout => "handler-timeout",
+        }
+    }
+}
+
+/// What there is to know when a stale response might be served.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asking<'a> {
+    pub(crate) windows: Windows,
+    /// The request's directives, where they are obeyed.
+    pub(crate) request: Option<&'a RequestDirectives>,
+    /// An inner service that fails counts as one that cannot be reached, so that RFC 9111 4.2.4 permits what
+    /// is stale without a window: the strict mode.
+    pub(crate) disconnected: bool,
+    pub(crate) validity: Validity,
+}
+
+/// Whether a response that is stale, by its age or by a soft invalidation, may be served now. The only
+/// place that permits it, beside a client's `max-stale`.
+pub(crate) fn may_serve_stale(
+    head: &StoredHead,
+    asking: &Asking<'_>,
+    cause: Cause,
+    now_ms: u64,
+) -> bool {
+    let Windows { while_revalidate_ms, if_error_ms, forbidden } = asking.windows;
+    // RFC 9111 4.2.4; 4.4: a window does not bring back what has been invalidated
+    if forbidden || asking.validity == Validity::Invalid {
+        return false;
+    }
+    // RFC 9111 5.2.1: what the client asked for is older than it takes, also in place of an error
+    let taken = asking.request.is_none_or(|wanted| {
+        let fresh = wanted.min_fresh.is_some_and(|seconds| seconds > 0);
+        !fresh && is_new_enough(head, wanted, now_ms)
+    });
+    if !taken {
+        return false;
+    }
+    let staleness_ms = staleness_ms(head, now_ms).unwrap_or(0);
+    let within = |window_ms: u64| window_ms > 0 && staleness_ms <= window_ms;
+    match cause {
+        Cause::Revalidating => within(while_revalidate_ms),
+        Cause::ErrorStatus | Cause::Timeout | Cause::Error => {
+            // RFC 5861 4: the request may permit it as well
+            let requested = asking.request.and_then(|wanted| wanted.stale_if_error).unwrap_or(0);
+            within(if_error_ms)
+                || within(requested.saturating_mul(1000))
+                || (cause == Cause::Error && asking.disconnected)
+        }
+    }
+}
+
+/// The statuses that `stale-if-error` is about (RFC 5861 4).
+pub(crate) fn is_failure(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 500 | 502 | 503 | 504)
+}
+
+/// Whether the answer to a request that could not be validated has to be a 504, or the error itself, and
+/// never the stored response (RFC 9111 5.2.2.2, 5.2.2.8, 5.2.2.10).
+pub(crate) fn must_be_validated(directives: &ResponseDirectives) -> bool {
+    directives.must_revalidate || directives.proxy_revalidate || directives.s_maxage.is_some()
+}
+
+/// Whether to validate a response that is still fresh: the nearer its end and the dearer it was to make, the
+/// more likely, so that of many requests about one does it in time (XFetch: Vattani, Chierichetti and
+/// Lowenstein, "Optimal Probabilistic Cache Stampede Prevention", VLDB 2015). `chance` is uniform over
+/// zero to one.
+pub(crate) fn refreshes_early(head: &StoredHead, beta: f32, chance: f64, now_ms: u64) -> bool {
+    let ahead_ms = f64::from(head.gen_ms) * f64::from(beta) * -chance.max(f64::MIN_POSITIVE).ln();
+    // a float that is too large saturates, and one that is no number becomes zero
+    let ahead_ms = ahead_ms.max(0.0) as u64;
+    now_ms.saturating_add(ahead_ms) >= head.fresh_until_ms
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,490 @@
+//! Many requests for one cold target: one call, and nobody hangs whatever becomes of it.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http::{Request, Response, StatusCode};
+use http_body::Frame;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use tokio::sync::{Semaphore, mpsc};
+use tower::{Layer, Service, ServiceExt};
+use tower_mysql_cache::{
+    BoxStore, CacheBody, CacheLayer, CachePolicy, Collapse, Cookies, Forward, MemoryStore,
+};
+
+use crate::kit::{Answer, Calls, Kit, get, on_every_store, request, response, send};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(60));
+const FRESH: (&str, &str) = ("cache-control", "max-age=60");
+
+type Plain = Response<Full<Bytes>>;
+
+/// A handler whose calls wait for a permit each: what it answers, how often it ran, and the permits.
+fn gated<F>(
+    layer: &CacheLayer<BoxStore>,
+    handler: F,
+) -> (
+    impl Service<
+        Request<()>,
+        Response = Response<CacheBody<Full<Bytes>>>,
+        Error = &'static str,
+        Future: Send,
+    > + Clone
+    + Send
+    + use<F>,
+    Calls,
+    Arc<Semaphore>,
+)
+where
+    F: Fn(usize, &Request<()>) -> Result<Plain, &'static str> + Clone + Send + Sync + 'static,
+{
+    let (calls, gate) = (Calls::default(), Arc::new(Semaphore::new(0)));
+    let (counted, waits) = (calls.clone(), Arc::clone(&gate));
+    let service = layer.layer(tower::service_fn(move |request: Request<()>| {
+        let (handler, gate) = (handler.clone(), Arc::clone(&waits));
+        let call = counted.add();
+        async move {
+            gate.acquire().await.expect("open").forget();
+            handler(call, &request)
+        }
+    }));
+    (service, calls, gate)
+}
+
+/// Starts this many requests, and lets each come as far as it can.
+async fn start<S>(app: &S, requests: impl IntoIterator<Item = Request<()>>) -> Vec<Waiting>
+where
+    S: Service<
+            Request<()>,
+            Response = Response<CacheBody<Full<Bytes>>>,
+            Error = &'static str,
+            Future: Send,
+        > + Clone
+        + Send
+        + 'static,
+{
+    let requests = requests.into_iter().map(|request| {
+        let app = app.clone();
+        tokio::spawn(async move {
+            match app.oneshot(request).await {
+                Ok(response) => Ok(Answer::of(response).await),
+                Err(error) => Err(error),
+            }
+        })
+    });
+    let waiting: Vec<_> = requests.collect();
+    tokio::time::sleep(SECOND / 10).await;
+    waiting
+}
+
+type Waiting = tokio::task::JoinHandle<Result<Answer, &'static str>>;
+
+async fn answers(waiting: Vec<Waiting>) -> Vec<Answer> {
+    let all = join_all(waiting);
+    let all = tokio::time::timeout(30 * SECOND, all).await.expect("nobody hangs");
+    all.into_iter().map(|answer| answer.unwrap().unwrap()).collect()
+}
+
+on_every_store! {
+    async fn two_hundred_clients_on_a_cold_key_are_one_call(kit: Kit) {
+        let layer = kit.layer();
+        let (app, calls, gate) = gated(&layer, |_, _| Ok(response(200, &[FRESH], "hello")));
+        let waiting = start(&app, (0..200).map(|_| get("/", &[]))).await;
+        gate.add_permits(1);
+        let answers = answers(waiting).await;
+        assert_eq!(calls.count(), 1);
+        assert!(answers.iter().all(|answer| answer.text() == "hello"));
+        let collapsed: Vec<_> = answers.iter().filter(|answer| answer.cache.is_collapsed()).collect();
+        assert_eq!(collapsed.len(), 199);
+        for answer in collapsed {
+            assert_eq!(answer.field("cache-status"), "test; fwd=uri-miss; collapsed");
+            assert!(answer.field("age").parse::<u64>().unwrap() <= 5);
+            assert_eq!(answer.field("content-length"), "5");
+            assert!(!answer.is_hit() && !answer.cache.is_stored());
+        }
+        let counts = layer.handle().counts();
+        assert_eq!((counts.flights, counts.collapsed, counts.misses), (1, 199, 1));
+        assert!(send(&app, get("/", &[])).await.is_hit());
+    }
+
+    async fn followers_get_what_they_would_get_of_the_stored_response(kit: Kit) {
+        let etag = ("etag", "\"1\"");
+        let layer = kit.layer();
+        let (app, calls, gate) = gated(&layer, move |_, _| Ok(response(200, &[FRESH, etag], "0123456789")));
+        let mut waiting = start(&app, [get("/", &[])]).await;
+        waiting.extend(start(&app, [
+            request("HEAD", "/", &[]),
+            get("/", &[("range", "bytes=2-3")]),
+            get("/", &[("range", "bytes=20-")]),
+            get("/", &[("if-none-match", "\"1\"")]),
+        ]).await);
+        gate.add_permits(1);
+        let answers = answers(waiting).await;
+        let seen: Vec<_> = answers.iter().map(|a| (a.status.as_u16(), a.text())).collect();
+        assert_eq!(seen, [(200, "0123456789"), (200, ""), (206, "23"), (416, ""), (304, "")]);
+        assert_eq!(answers[1].field("content-length"), "10");
+        assert!(answers[1..].iter().all(|answer| answer.cache.is_collapsed()));
+        assert_eq!(calls.count(), 1);
+    }
+
+    async fn what_is_not_to_be_shared_releases_all_at_once_and_nobody_queues_again(kit: Kit) {
+        let layer = kit.layer();
+        let (app, calls, gate) = gated(&layer, |call, _| {
+            Ok(response(200, &[("cache-control", "private")], &call.to_string()))
+        });
+        let waiting = start(&app, (0..20).map(|_| get("/", &[]))).await;
+        assert_eq!(calls.count(), 1, "they wait for the first");
+        gate.add_permits(1);
+        tokio::time::sleep(SECOND / 10).await;
+        assert_eq!(calls.count(), 20, "all are inside together");
+        gate.add_permits(19);
+        let mut seen: Vec<u32> = answers(waiting).await.iter().map(|a| a.text().parse().unwrap()).collect();
+        seen.sort_unstable();
+        assert_eq!(seen, (1..=20).collect::<Vec<_>>(), "each got its own");
+        assert_eq!(layer.handle().counts().flights_released, 19);
+        let waiting = start(&app, (0..5).map(|_| get("/", &[]))).await;
+        assert_eq!(calls.count(), 25, "nobody queues");
+        gate.add_permits(5);
+        answers(waiting).await;
+    }
+
+    async fn each_variant_flies_by_itself_and_nobody_gets_anothers(kit: Kit) {
+        let layer = kit.layer();
+        let (app, calls, gate) = gated(&layer, |_, request| {
+            let language = request.headers()["accept-language"].to_str().unwrap().to_owned();
+            Ok(response(200, &[FRESH, ("vary", "accept-language")], &language))
+        });
+        let languages = ["en", "de", "fr"];
+        let requests = (0..60).map(|n| get("/", &[("accept-language", languages[n % 3])]));
+        let waiting = start(&app, requests).await;
+        gate.add_permits(100);
+        for (n, answer) in answers(waiting).await.iter().enumerate() {
+            assert_eq!(answer.text(), languages[n % 3]);
+        }
+        assert_eq!(calls.count(), 3);
+    }
+
+    async fn requests_with_credentials_fly_apart(kit: Kit) {
+        let layer = kit.layer().with_policy(MINUTE.cookies(Cookies::Bypass));
+        let (app, calls, gate) = gated(&layer, |_, request| {
+            let who = request.headers().get("cookie").map_or("all", |who| who.to_str().unwrap());
+            Ok(response(200, &[], who))
+        });
+        let mut waiting = start(&app, (0..5).map(|n| get("/", &[("cookie", &format!("s={n}"))]))).await;
+        waiting.extend(start(&app, (0..5).map(|_| get("/", &[]))).await);
+        assert_eq!(calls.count(), 2);
+        gate.add_permits(100);
+        for (n, answer) in answers(waiting).await.iter().enumerate() {
+            assert_eq!(answer.text(), if n < 5 { format!("s={n}") } else { "all".to_owned() });
+        }
+        assert_eq!(calls.count(), 6, "one for everyone and one each");
+    }
+
+    async fn when_the_inner_service_fails_the_next_waiter_leads(kit: Kit) {
+        let layer = kit.layer();
+        let (app, calls, gate) = gated(&layer, |call, _| match call {
+            1 | 2 => Err("broken"),
+            _ => Ok(response(200, &[FRESH], "mended")),
+        });
+        let waiting = start(&app, (0..20).map(|_| get("/", &[]))).await;
+        gate.add_permits(3);
+        let all = join_all(waiting).await;
+        let failed = all.iter().filter(|answer| answer.as_ref().unwrap().is_err()).count();
+        assert_eq!((failed, calls.count()), (2, 3), "whoever called got the error, nobody else");
+    }
+
+    async fn a_failing_status_releases_all_and_is_forgotten(kit: Kit) {
+        let layer = kit.layer();
+        let (app, calls, gate) = gated(&layer, |call, _| match call {
+            1..=20 => Ok(response(503, &[], "down")),
+            _ => Ok(response(200, &[FRESH], "up")),
+        });
+        let waiting = start(&app, (0..20).map(|_| get("/", &[]))).await;
+        gate.add_permits(20);
+        answers(waiting).await;
+        assert_eq!(calls.count(), 20);
+        let waiting = start(&app, (0..20).map(|_| get("/", &[]))).await;
+        gate.add_permits(1);
+        assert!(answers(waiting).await.iter().all(|answer| answer.text() == "up"));
+        assert_eq!(calls.count(), 21, "collapsed again");
+    }
+
+    async fn followers_of_a_failure_are_served_stale_where_that_is_allowed(kit: Kit) {
+        let layer = kit.layer();
+        let (app, calls, gate) = gated(&layer, |call, _| match call {
+            1 => Ok(response(200, &[("cache-control", "max-age=1, stale-if-error=60")], "old")),
+            2 => Ok(response(503, &[], "down")),
+            _ => Err("broken"),
+        });
+        gate.add_permits(1);
+        send(&app, get("/", &[])).await;
+        tokio::time::sleep(SECOND + SECOND / 5).await;
+        for calls_so_far in [2, 3] {
+            let waiting = start(&app, (0..20).map(|_| get("/", &[]))).await;
+            gate.add_permits(1);
+            assert!(answers(waiting).await.iter().all(|answer| answer.text() == "old"));
+            assert_eq!(calls.count(), calls_so_far);
+        }
+    }
+
+    async fn a_leaders_validation_answers_its_followers(kit: Kit) {
+        let layer = kit.layer();
+        let (app, calls, gate) = gated(&layer, |call, _| match call {
+            1 => Ok(response(200, &[("cache-control", "max-age=1"), ("etag", "\"1\"")], "kept")),
+            _ => Ok(response(304, &[FRESH, ("etag", "\"1\"")], "")),
+        });
+        gate.add_permits(1);
+        send(&app, get("/", &[])).await;
+        tokio::time::sleep(SECOND + SECOND / 5).await;
+        let waiting = start(&app, (0..20).map(|_| get("/", &[]))).await;
+        gate.add_permits(1);
+        let answers = answers(waiting).await;
+        assert!(answers.iter().all(|answer| answer.text() == "kept"));
+        let collapsed = answers.iter().filter(|answer| answer.cache.is_collapsed());
+        assert_eq!((calls.count(), collapsed.count()), (2, 19));
+        assert!(send(&app, get("/", &[])).await.is_hit());
+    }
+
+    async fn who_comes_after_an_invalidation_does_not_get_what_began_before(kit: Kit) {
+        let layer = kit.layer();
+        let (app, calls, gate) =
+            gated(&layer, |call, _| Ok(response(200, &[FRESH], if call == 1 { "old" } else { "new" })));
+        let before = start(&app, [get("/", &[])]).await;
+        layer.handle().invalidate_uri("/").await.unwrap();
+        let after = start(&app, (0..10).map(|_| get("/", &[]))).await;
+        assert_eq!(calls.count(), 2);
+        gate.add_permits(2);
+        assert_eq!(answers(before).await[0].text(), "old");
+        assert!(answers(after).await.iter().all(|answer| answer.text() == "new"));
+    }
+
+    async fn collapsing_can_be_switched_off(kit: Kit) {
+        let layer = kit.layer().with_policy(MINUTE.collapse(Collapse::Off));
+        let (app, calls, gate) = gated(&layer, |_, _| Ok(response(200, &[], "x")));
+        let waiting = start(&app, (0..20).map(|_| get("/", &[]))).await;
+        assert_eq!(calls.count(), 20);
+        gate.add_permits(20);
+        assert!(answers(waiting).await.iter().all(|answer| !answer.cache.is_collapsed()));
+    }
+
+    async fn a_request_with_a_condition_of_the_handlers_goes_alone(kit: Kit) {
+        let layer = kit.layer();
+        let (app, calls, gate) = gated(&layer, |_, _| Ok(response(200, &[FRESH], "x")));
+        let mut waiting = start(&app, [get("/", &[])]).await;
+        waiting.extend(start(&app, [get("/", &[("if-match", "\"1\"")])]).await);
+        assert_eq!(calls.count(), 2);
+        gate.add_permits(2);
+        answers(waiting).await;
+    }
+
+    async fn a_slow_leader_is_waited_for_only_so_long(kit: Kit) {
+        let layer = kit.layer().with_policy(MINUTE.collapse_wait(SECOND / 20));
+        let (app, calls, gate) = gated(&layer, |_, _| Ok(response(200, &[], "x")));
+        let waiting = start(&app, [get("/", &[])]).await;
+        let late = start(&app, (0..3).map(|_| get("/", &[]))).await;
+        tokio::time::sleep(SECOND / 10).await;
+        assert_eq!(calls.count(), 4);
+        assert_eq!(layer.handle().counts().collapse_timeouts, 3);
+        gate.add_permits(4);
+        answers(waiting).await;
+        assert!(answers(late).await.iter().all(|answer| answer.text() == "x"));
+    }
+}
+
+/// A layer in memory, for clocks that are driven.
+fn memory() -> CacheLayer<BoxStore> {
+    CacheLayer::new(BoxStore::new(MemoryStore::new())).prefix("test").with_policy(MINUTE)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_wait_is_five_seconds_and_a_key_is_unshareable_for_two_minutes() {
+    let layer = memory();
+    let (app, calls, gate) =
+        gated(&layer, |_, _| Ok(response(200, &[("cache-control", "private")], "x")));
+    let began = tokio::time::Instant::now();
+    let waiting = start(&app, (0..2).map(|_| get("/", &[]))).await;
+    while calls.count() < 2 {
+        tokio::time::sleep(SECOND / 100).await;
+    }
+    let waited = began.elapsed();
+    assert!(waited >= 5 * SECOND && waited < 5 * SECOND + SECOND / 10, "{waited:?}");
+    gate.add_permits(2);
+    answers(waiting).await;
+    for (later, inside) in [(119, 3), (2, 1)] {
+        tokio::time::sleep(later * SECOND).await;
+        let before = calls.count();
+        let waiting = start(&app, (0..3).map(|_| get("/", &[]))).await;
+        assert_eq!(calls.count() - before, inside);
+        gate.add_permits(3);
+        answers(waiting).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_panics_lets_the_next_one_lead() {
+    let layer = memory();
+    let (app, calls, gate) = gated(&layer, |call, _| {
+        assert!(call > 3, "on purpose");
+        Ok(response(200, &[], "x"))
+    });
+    let waiting = start(&app, (0..20).map(|_| get("/", &[]))).await;
+    gate.add_permits(4);
+    let all = join_all(waiting).await;
+    assert_eq!(all.iter().filter(|answer| answer.is_err()).count(), 3, "those who panicked");
+    assert!(all.into_iter().flatten().all(|answer| answer.unwrap().text() == "x"));
+    assert_eq!(calls.count(), 4);
+}
+
+type Streamed = UnsyncBoxBody<Bytes, &'static str>;
+
+/// A handler that takes a few steps, and a body that takes a few more.
+fn in_steps(
+    layer: &CacheLayer<BoxStore>,
+) -> (
+    impl Service<
+        Request<()>,
+        Response = Response<CacheBody<Streamed>>,
+        Error = Infallible,
+        Future: Send,
+    > + Clone
+    + Send
+    + use<>,
+    Calls,
+) {
+    let calls = Calls::default();
+    let counted = calls.clone();
+    let service = layer.layer(tower::service_fn(move |_: Request<()>| {
+        counted.add();
+        async move {
+            for _ in 0..4 {
+                tokio::task::yield_now().await;
+            }
+            let (sender, mut frames) = mpsc::channel(1);
+            tokio::spawn(async move {
+                for part in ["1", "2", "3", "4"] {
+                    tokio::task::yield_now().await;
+                    let frame = Ok(Frame::data(Bytes::from_static(part.as_bytes())));
+                    if sender.send(frame).await.is_err() {
+                        return;
+                    }
+                }
+            });
+            let stream = futures_util::stream::poll_fn(move |cx| frames.poll_recv(cx));
+            Ok(Response::new(StreamBody::new(stream).boxed_unsync()))
+        }
+    }));
+    (service, calls)
+}
+
+/// Polls a request and its body so many times, and drops it.
+async fn polled<F, E>(request: F, times: usize) -> bool
+where
+    F: Future<Output = Result<Response<CacheBody<Streamed>>, E>>,
+    E: std::fmt::Debug,
+{
+    let mut whole = pin!(async move { request.await.unwrap().into_body().collect().await.is_ok() });
+    let mut left = times;
+    let done = poll_fn(|cx| {
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        left -= 1;
+        whole.as_mut().poll(cx).map(Some)
+    });
+    done.await.unwrap_or(false)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_dropped_at_any_point_leaves_no_follower_hanging() {
+    for times in 1..40 {
+        let layer = memory();
+        let (app, calls) = in_steps(&layer);
+        let leader = polled(app.clone().oneshot(get("/", &[])), times);
+        let followers = (0..5).map(|_| {
+            let app = app.clone();
+            async move {
+                let response = app.oneshot(get("/", &[])).await.unwrap();
+                response.into_body().collect().await.unwrap().to_bytes()
+            }
+        });
+        let began = tokio::time::Instant::now();
+        // the leader first: it is polled before the others each time
+        let all = futures_util::future::join(leader, join_all(followers));
+        let Ok((finished, bodies)) = tokio::time::timeout(4 * SECOND, all).await else {
+            panic!("somebody hangs after {times} polls");
+        };
+        assert!(bodies.iter().all(|body| body == "1234"), "{bodies:?}");
+        assert!(began.elapsed() < SECOND, "nobody waited for a timer");
+        assert!(calls.count() <= 2, "{} calls after {times} polls", calls.count());
+        if finished {
+            assert_eq!(calls.count(), 1);
+            return;
+        }
+    }
+    panic!("the leader never came to its end");
+}
+
+/// Leaders and followers that leave at random moments, with handlers that fail, panic, and answer for one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_hangs_in_ten_thousand_requests_that_come_and_go() {
+    let layer = memory();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let app = layer.layer(tower::service_fn(move |request: Request<()>| {
+        let call = counted.fetch_add(1, Ordering::SeqCst);
+        async move {
+            for _ in 0..call % 7 {
+                tokio::task::yield_now().await;
+            }
+            assert!(call % 11 != 3, "on purpose");
+            let fields: &[(&str, &str)] = if call % 13 == 5 { &[("vary", "x")] } else { &[] };
+            match call % 17 {
+                4 => Err("broken"),
+                9 => Ok(response(503, &[], "down")),
+                _ => Ok(response(200, fields, request.uri().path())),
+            }
+        }
+    }));
+    let quiet = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    for round in 0..50_u64 {
+        let requests = (0..200_u64).map(|n| {
+            let path = format!("/{round}/{}", n % 3);
+            let x = (n % 2).to_string();
+            let request = get(&path, &[("x", &x)]);
+            let call = app.clone().oneshot(request);
+            let patience = if n % 5 == 0 { Duration::from_micros(n * 3) } else { 20 * SECOND };
+            tokio::spawn(async move {
+                let answer = tokio::time::timeout(patience, call).await;
+                match answer {
+                    Ok(Ok(response)) if response.status() == StatusCode::OK => {
+                        let body = response.into_body().collect().await.unwrap().to_bytes();
+                        assert_eq!(body, path.as_bytes());
+                        true
+                    }
+                    Ok(_) => true,
+                    Err(_) => patience < SECOND,
+                }
+            })
+        });
+        for answer in join_all(requests).await {
+            // a panic of the handler's is its caller's
+            assert!(answer.unwrap_or_else(|error| error.is_panic()), "somebody hangs");
+        }
+    }
+    std::panic::set_hook(quiet);
+    assert!(calls.load(Ordering::SeqCst) < 50 * 200 / 2);
+    assert!(
+        send(&app.clone().map_err(|_| "no"), get("/last", &[])).await.cache.forward()
+            == Some(Forward::UriMiss)
+    );
+}
