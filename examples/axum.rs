@@ -21,13 +21,16 @@ const CATALOGUE: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(300));
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let cache = CacheLayer::new(store().await?).prefix("shop");
+    let handle = cache.handle();
     let app = Router::new()
         .route("/products", get(|| async { "all products" }).layer(cache.with_policy(CATALOGUE)))
         .route("/products/{id}", get(show).put(update).layer(cache)); // a PUT invalidates the GET
     let listen = std::env::var("LISTEN").unwrap_or("127.0.0.1:3000".into());
     let listener = tokio::net::TcpListener::bind(listen).await?;
     println!("listening on http://{}", listener.local_addr()?);
-    Ok(axum::serve(listener, app).await?)
+    let ctrl_c = async { tokio::signal::ctrl_c().await.unwrap_or_default() };
+    axum::serve(listener, app).with_graceful_shutdown(ctrl_c).await?;
+    Ok(handle.flush().await?) // what is on its way to the table is written
 }
 
 async fn show(Path(id): Path<u32>) -> (CacheOverride, String) {

@@ -32,8 +32,9 @@ const PRIMES: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(3600));
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let cache =
-        CacheLayer::new(store().await?).prefix("primes").with_policy(PRIMES).only_query(["below"]);
+    let table = table().await?;
+    let store = table.clone().map_or_else(|| BoxStore::new(MemoryStore::new()), BoxStore::new);
+    let cache = CacheLayer::new(store).prefix("primes").with_policy(PRIMES).only_query(["below"]);
     let handle = cache.handle();
     let service = ServiceBuilder::new().layer(cache).service_fn(primes);
 
@@ -72,16 +73,19 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let ended = async { while connections.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(Duration::from_secs(5), ended).await;
     handle.flush().await?;
+    if let Some(table) = table {
+        table.close().await;
+    }
     println!("{:?}", handle.counts());
     Ok(())
 }
 
-/// The table in the database if there is one, else the memory of this process.
-async fn store() -> Result<BoxStore, Box<dyn Error>> {
-    let Ok(url) = env::var("DATABASE_URL") else { return Ok(BoxStore::new(MemoryStore::new())) };
+/// The table in the database, if there is one; else the memory of this process serves.
+async fn table() -> Result<Option<MySqlStore>, Box<dyn Error>> {
+    let Ok(url) = env::var("DATABASE_URL") else { return Ok(None) };
     let store = MySqlStore::connect(&url).await?;
     store.migrate().await?;
-    Ok(BoxStore::new(store))
+    Ok(Some(store))
 }
 
 /// Something that takes its time: how many primes there are below a number.

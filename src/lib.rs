@@ -30,6 +30,7 @@
 //! | `mysql` | yes | `MySqlStore`, on sqlx |
 //! | `axum` | yes | [`CacheOverride`] as part of a response; whole paths inside `nest` |
 //! | `tls-rustls` | no | TLS to the database with rustls; for native-tls, enable sqlx's own feature |
+//! | `metrics` | no | counters and times of lookups through the `metrics` facade ([`guide::observability`]) |
 //! | `mysql-rsa` | no | passwords over connections without TLS on MySQL 8 and later |
 //!
 //! A `MySqlStore` needs a tokio runtime with its timers enabled; a [`MemoryStore`] needs none, and where there is
@@ -97,6 +98,8 @@ pub mod guide {
     pub mod stale {}
     #[doc = include_str!("docs/failures.md")]
     pub mod failures {}
+    #[doc = include_str!("docs/observability.md")]
+    pub mod observability {}
     #[doc = include_str!("docs/rules.md")]
     pub mod rules {}
 }

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tracing::Span;
+
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// What a cache has done since it was made, in this process.
@@ -15,14 +17,30 @@ macro_rules! counters {
         }
 
         /// The live counters behind [`Counts`].
-        #[derive(Debug, Default)]
+        #[derive(Debug)]
         pub(crate) struct Counters {
-            $(pub(crate) $name: AtomicU64,)*
+            $(pub(crate) $name: Counter,)*
         }
 
         impl Counters {
             pub(crate) fn snapshot(&self) -> Counts {
-                Counts { $($name: self.$name.load(Ordering::Relaxed),)* }
+                Counts { $($name: self.$name.value.load(Ordering::Relaxed),)* }
+            }
+
+            /// The names by which the metrics facade knows them.
+            #[cfg(test)]
+            const NAMES: &[&str] = &[$(concat!("tower_mysql_cache_", stringify!($name), "_total"),)*];
+        }
+
+        impl Default for Counters {
+            fn default() -> Self {
+                Self {
+                    $($name: Counter {
+                        value: AtomicU64::new(0),
+                        #[cfg(feature = "metrics")]
+                        name: concat!("tower_mysql_cache_", stringify!($name), "_total"),
+                    },)*
+                }
             }
         }
     };
@@ -84,8 +102,64 @@ counters! {
     invalidation_errors,
 }
 
-pub(crate) fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
+/// How often each named reason counted, by its label `reason`.
+#[cfg(feature = "metrics")]
+const REASONS: &str = "tower_mysql_cache_reasons_total";
+/// Seconds that requests waited for their lookup.
+#[cfg(feature = "metrics")]
+const LOOKUP_SECONDS: &str = "tower_mysql_cache_lookup_seconds";
+
+/// A counter of this process, and of the metrics facade where the feature is on.
+#[derive(Debug)]
+pub(crate) struct Counter {
+    value: AtomicU64,
+    #[cfg(feature = "metrics")]
+    name: &'static str,
+}
+
+pub(crate) fn count(counter: &Counter) {
+    count_many(counter, 1);
+}
+
+pub(crate) fn count_many(counter: &Counter, by: u64) {
+    counter.value.fetch_add(by, Ordering::Relaxed);
+    #[cfg(feature = "metrics")]
+    metrics::counter!(counter.name).increment(by);
+}
+
+/// How long a lookup takes, for the metrics facade; without the feature nothing at all.
+pub(crate) struct LookupTimer {
+    #[cfg(feature = "metrics")]
+    started: Instant,
+}
+
+impl LookupTimer {
+    pub(crate) fn start() -> Self {
+        Self {
+            #[cfg(feature = "metrics")]
+            started: Instant::now(),
+        }
+    }
+
+    pub(crate) fn stop(self) {
+        #[cfg(feature = "metrics")]
+        metrics::histogram!(LOOKUP_SECONDS).record(self.started.elapsed());
+    }
+}
+
+/// The span of a lookup: everything until the store has answered, or is not waited for any longer.
+pub(crate) fn lookup_span() -> Span {
+    tracing::debug_span!("cache_lookup")
+}
+
+/// The span of the inner service, until its response's head is there.
+pub(crate) fn inside_span() -> Span {
+    tracing::debug_span!("cache_inside")
+}
+
+/// The span of a write behind a response. It begins in the request that makes it.
+pub(crate) fn write_span() -> Span {
+    tracing::debug_span!("cache_write")
 }
 
 /// How often each named reason kept a request from the store or a response out of it.
@@ -100,6 +174,8 @@ impl Reasons {
     /// The names are constants of the crate, so that there are never many.
     pub(crate) fn count(&self, reason: &'static str) {
         *self.counts().entry(reason).or_default() += 1;
+        #[cfg(feature = "metrics")]
+        metrics::counter!(REASONS, "reason" => reason).increment(1);
     }
 
     pub(crate) fn snapshot(&self) -> BTreeMap<&'static str, u64> {
@@ -135,7 +211,7 @@ impl Throttle {
         {
             return Some(self.suppressed.swap(0, Ordering::Relaxed));
         }
-        count(&self.suppressed);
+        self.suppressed.fetch_add(1, Ordering::Relaxed);
         None
     }
 }
@@ -143,6 +219,46 @@ impl Throttle {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_counter_is_in_the_guide() {
+        let guide = include_str!("docs/observability.md");
+        for name in Counters::NAMES {
+            assert!(guide.contains(&format!("`{name}`")), "{name}");
+        }
+    }
+
+    #[cfg(feature = "metrics")]
+    #[test]
+    fn counters_reasons_and_lookup_times_reach_the_metrics_facade() {
+        use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+        let recorder = DebuggingRecorder::new();
+        let counters = Counters::default();
+        metrics::with_local_recorder(&recorder, || {
+            count(&counters.hits);
+            count(&counters.hits);
+            Reasons::default().count("cookie");
+            LookupTimer::start().stop();
+        });
+        assert_eq!(counters.snapshot().hits, 2);
+        let seen = recorder.snapshotter().snapshot().into_vec();
+        let seen = |name: &str| {
+            seen.iter().find(|(key, ..)| key.key().name() == name).map(|(key, _, _, value)| {
+                (
+                    key.key().labels().map(|label| label.value().to_owned()).collect::<Vec<_>>(),
+                    value,
+                )
+            })
+        };
+        let (_, hits) = seen("tower_mysql_cache_hits_total").unwrap();
+        assert_eq!(*hits, DebugValue::Counter(2));
+        assert_eq!(seen(REASONS).unwrap(), (vec!["cookie".to_owned()], &DebugValue::Counter(1)));
+        assert!(
+            matches!(seen(LOOKUP_SECONDS).unwrap().1, DebugValue::Histogram(times) if times.len() == 1)
+        );
+        let guide = include_str!("docs/observability.md");
+        assert!(guide.contains(REASONS) && guide.contains(LOOKUP_SECONDS));
+    }
 
     #[test]
     fn one_warning_passes_and_the_rest_are_counted() {

@@ -14,8 +14,11 @@ fn example(name: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO"));
     command.args(["run", "--quiet", "--example", name, "--features"]);
     // the features that this test was built with, so that nothing is built twice
-    let features =
-        [("tls-rustls", cfg!(feature = "tls-rustls")), ("mysql-rsa", cfg!(feature = "mysql-rsa"))];
+    let features = [
+        ("metrics", cfg!(feature = "metrics")),
+        ("tls-rustls", cfg!(feature = "tls-rustls")),
+        ("mysql-rsa", cfg!(feature = "mysql-rsa")),
+    ];
     let on: Vec<_> = features.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
     command.arg(on.join(",")).arg("--").args(arguments);
     command.current_dir(env!("CARGO_MANIFEST_DIR")).env_remove("DATABASE_URL");

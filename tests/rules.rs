@@ -1,5 +1,5 @@
-//! The chapter of the guide on the rules of HTTP is true: it has each of them once, and the files and
-//! tests that it names are there.
+//! The chapters of the guide on the rules of HTTP and on failures are true: the first has each of the rules
+//! once, and the files and tests that they name are there.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // helpers of tests
 
@@ -39,6 +39,18 @@ fn rows() -> Vec<Row> {
             Row { number, rule, place, tests }
         })
         .collect()
+}
+
+/// The rows of the table of failures: what goes wrong, and its tests.
+fn failures() -> Vec<(String, String)> {
+    let text = read(&root().join("src/docs/failures.md"));
+    let rows = text.lines().filter(|line| line.starts_with("| ")).skip(1);
+    rows.map(|line| {
+        let cells: Vec<_> = line.split('|').map(|cell| cell.trim().to_owned()).collect();
+        let [_, what, _, _, tests, _] = &cells[..] else { panic!("not four cells: {line}") };
+        (what.clone(), tests.clone())
+    })
+    .collect()
 }
 
 /// What stands between backticks.
@@ -125,17 +137,47 @@ fn every_rule_is_there_once_and_in_order() {
     }
 }
 
+/// Asserts that there is one test of this name.
+fn exists(sources: &[Source], of: &str, name: &str) {
+    let Some((module, function)) = name.rsplit_once("::") else {
+        panic!("{of}: `{name}` has no module");
+    };
+    let meant = sources.iter().filter(|source| is_meant(&source.module, module));
+    let found = meant.filter(|source| has_test(source, function)).count();
+    assert_eq!(found, 1, "{of}: tests named `{name}`");
+}
+
 #[test]
 fn every_test_that_is_named_exists() {
     let sources = sources();
     for row in rows() {
         for name in tests(&row) {
-            let (module, function) = name.rsplit_once("::").unwrap_or_else(|| {
-                panic!("{}: `{name}` has no module", row.number);
-            });
-            let meant = sources.iter().filter(|source| is_meant(&source.module, module));
-            let found = meant.filter(|source| has_test(source, function)).count();
-            assert_eq!(found, 1, "{}: tests named `{name}`", row.number);
+            exists(&sources, &row.number.to_string(), name);
+        }
+    }
+}
+
+#[test]
+fn every_failure_has_tests_and_they_exist() {
+    let (sources, failures) = (sources(), failures());
+    assert!(failures.len() > 20, "{} failures", failures.len());
+    for (what, tests) in &failures {
+        assert!(code(tests).count() > 0, "no test of: {what}");
+        code(tests).for_each(|name| exists(&sources, what, name));
+    }
+}
+
+#[test]
+fn every_fault_is_in_the_table() {
+    let named: Vec<_> = failures().into_iter().map(|(_, tests)| tests).collect();
+    for source in sources().iter().filter(|source| source.module.starts_with("faults::")) {
+        for line in source.text.lines().filter(|line| line.starts_with("async fn ")) {
+            let name = line.trim_start_matches("async fn ").split('(').next().unwrap_or_default();
+            if has_test(source, name) {
+                let module = source.module.trim_start_matches("faults::");
+                let name = format!("`{module}::{name}`");
+                assert!(named.iter().any(|tests| tests.contains(&name)), "{name} is in no row");
+            }
         }
     }
 }

@@ -73,7 +73,8 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
-    let mut cache = CacheLayer::new(store(arguments.database.as_deref()).await?)
+    let table = table(arguments.database.as_deref()).await?;
+    let mut cache = CacheLayer::new(store(table.clone())?)
         .prefix("gateway")
         .with_policy(CachePolicy::rfc9111());
     if arguments.debug {
@@ -117,18 +118,27 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         tracing::warn!("some requests did not end and are cut off");
     }
     tokio::time::timeout(PATIENCE, handle.flush()).await??;
+    if let Some(table) = table {
+        table.close().await;
+    }
     println!("{:?}", handle.counts());
     Ok(())
 }
 
-/// The table in the database if there is one, else the memory of this process.
-async fn store(database: Option<&str>) -> Result<BoxStore, Box<dyn Error>> {
-    let Some(url) = database else {
-        return Ok(BoxStore::new(MemoryStore::builder().max_bytes(MEMORY_BYTES).build()?));
-    };
+/// The table in the database, if there is one.
+async fn table(database: Option<&str>) -> Result<Option<MySqlStore>, Box<dyn Error>> {
+    let Some(url) = database else { return Ok(None) };
     let store = MySqlStore::connect(url).await?;
     store.migrate().await?;
-    Ok(BoxStore::new(store))
+    Ok(Some(store))
+}
+
+/// That, else the memory of this process.
+fn store(table: Option<MySqlStore>) -> Result<BoxStore, Box<dyn Error>> {
+    match table {
+        Some(table) => Ok(BoxStore::new(table)),
+        None => Ok(BoxStore::new(MemoryStore::builder().max_bytes(MEMORY_BYTES).build()?)),
+    }
 }
 
 /// Ends with ctrl-c or, where there is such a thing, SIGTERM.

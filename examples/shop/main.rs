@@ -15,6 +15,7 @@ mod shop;
 mod table;
 
 use std::error::Error;
+use std::future::IntoFuture;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use axum::Router;
 use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tower_mysql_cache::{BoxStore, CacheHandle, MemoryStore, MySqlStore};
 
@@ -107,12 +109,17 @@ fn options() -> Result<Option<Options>, Box<dyn Error>> {
 pub(crate) struct Node {
     address: std::net::SocketAddr,
     cache: CacheHandle<BoxStore>,
+    table: Option<MySqlStore>,
     server: tokio::task::JoinHandle<std::io::Result<()>>,
+    /// Dropped, it ends the server: no new requests, and those that are being answered are answered.
+    open: watch::Sender<()>,
 }
 
 impl Node {
     async fn start(options: &Options, goods: Arc<Goods>) -> Result<Self, Box<dyn Error>> {
-        let (router, cache): (Router, _) = Shop::open(store(options).await?, goods);
+        let table = table(options).await?;
+        let store = table.clone().map_or_else(|| BoxStore::new(MemoryStore::new()), BoxStore::new);
+        let (router, cache): (Router, _) = Shop::open(store, goods);
         let default = if options.drive { "127.0.0.1:0" } else { "127.0.0.1:3000" };
         let listen = options.listen.as_deref().unwrap_or(default);
         let listener = TcpListener::bind(listen).await;
@@ -122,25 +129,28 @@ impl Node {
         let listener = listener.tap_io(|connection| {
             let _ = connection.set_nodelay(true);
         });
-        let server = tokio::spawn(async move { axum::serve(listener, router).await });
-        Ok(Self { address, cache, server })
+        let (open, mut closed) = watch::channel(());
+        let closing = async move { while closed.changed().await.is_ok() {} };
+        let server = axum::serve(listener, router).with_graceful_shutdown(closing);
+        let server = tokio::spawn(server.into_future());
+        Ok(Self { address, cache, table, server, open })
     }
 }
 
-/// The table of the database if there is one, else the memory of this process.
-async fn store(options: &Options) -> Result<BoxStore, Box<dyn Error>> {
+/// The table of the database, if there is one; else the memory of this process serves.
+async fn table(options: &Options) -> Result<Option<MySqlStore>, Box<dyn Error>> {
     let Some(url) = &options.database else {
         eprintln!(
             "shop: no --database and no DATABASE_URL: responses are stored in this process only"
         );
-        return Ok(BoxStore::new(MemoryStore::new()));
+        return Ok(None);
     };
     let store = MySqlStore::connect(url).await?;
     store.migrate().await?;
-    Ok(BoxStore::new(store))
+    Ok(Some(store))
 }
 
-async fn serve(node: Node) -> Result<(), Box<dyn Error>> {
+async fn serve(mut node: Node) -> Result<(), Box<dyn Error>> {
     let at = format!("http://{}", node.address);
     println!("the shop listens on {at}; look at Cache-Status in what these show, each twice:\n");
     for try_this in [
@@ -162,12 +172,19 @@ async fn serve(node: Node) -> Result<(), Box<dyn Error>> {
         pressed = tokio::signal::ctrl_c() => pressed?,
         _ = terminate.recv() => {}
     }
-    // Requests that are being answered end with the runtime. What is complete is written first.
-    node.server.abort();
+    // Requests that are being answered get their time; those that never end, events, are cut off. Then what
+    // is complete is written, and the database told good-bye.
+    drop(node.open);
+    if timeout(Duration::from_secs(3), &mut node.server).await.is_err() {
+        node.server.abort();
+    }
     match timeout(Duration::from_secs(5), node.cache.flush()).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => eprintln!("shop: not everything could be written: {error}"),
         Err(_) => eprintln!("shop: not everything could be written within 5 seconds"),
+    }
+    if let Some(table) = node.table {
+        let _ = timeout(Duration::from_secs(5), table.close()).await;
     }
     println!("\n{}", table::summary(&node.cache.counts()));
     Ok(())

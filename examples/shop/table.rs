@@ -89,6 +89,9 @@ pub(crate) fn summary(counts: &Counts) -> String {
     );
     let failures = [
         (counts.lookup_errors, "failed lookups"),
+        (counts.lookups_skipped, "lookups not made"),
+        (counts.breaker_opened, "times the breaker opened"),
+        (counts.breaker_closed, "times it closed"),
         (counts.write_errors, "failed writes"),
         (counts.invalidation_errors, "failed invalidations"),
     ];

@@ -10,6 +10,7 @@ use http::header::CONTENT_LENGTH;
 use http::{Request, Response, StatusCode};
 use http_body::Body;
 use tower::{Service, ServiceExt};
+use tracing::Instrument;
 
 use super::admission::Plan;
 use super::background::Background;
@@ -33,7 +34,7 @@ use crate::rfc9111::stale::{Cause, is_failure};
 use crate::status::{CacheStatus, Forward};
 use crate::store::Store;
 use crate::stored::VariantIndex;
-use crate::telemetry::count;
+use crate::telemetry::{count, inside_span};
 
 /// Reasons that lie in the response and will most likely hold for the next one.
 const UNSTORABLE: &[&str] =
@@ -106,7 +107,7 @@ where
         status,
         lead,
     };
-    let call = inner.oneshot(Request::from_parts(parts, body));
+    let call = inner.oneshot(Request::from_parts(parts, body)).instrument(inside_span());
     let Some(rescue) = rescue else {
         return Ok(miss.answer(engine, route, plan, call.await?).await);
     };

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tracing::Instrument;
 
 use super::bounded::bounded;
 use super::flight::Lead;
@@ -16,7 +17,7 @@ use crate::key::{CacheKey, KeyRange, variant_key};
 use crate::store::{Store, StoreError};
 use crate::stored::{Entry, HeadUpdate, Stored, StoredHead, StoredResponse, VariantIndex};
 use crate::tag::Validity;
-use crate::telemetry::count;
+use crate::telemetry::{count, write_span};
 
 /// How long a write may take before its memory is given up. No request waits for it.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
@@ -182,9 +183,9 @@ impl<St: Store> Engine<St> {
         ticket: Ticket,
         write: impl Future<Output = Result<(), StoreError>> + Send + 'static,
     ) -> bool {
-        let engine = Arc::clone(self);
+        let (engine, span) = (Arc::clone(self), write_span());
         let mut write = Box::pin(async move {
-            let written = bounded(WRITE_LIMIT, write).await;
+            let written = bounded(WRITE_LIMIT, write).instrument(span).await;
             match &written {
                 Ok(()) => count(&engine.counters.stored),
                 Err(StoreError::Overloaded) => count(&engine.counters.shed),

@@ -2,12 +2,12 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::{Engine, Route};
 use crate::key::{KeyRange, TargetKey};
 use crate::store::{Store, StoreError, Transactional};
 use crate::tag::{Invalidation, LogRecord, Scope, Subject};
+use crate::telemetry::count_many;
 
 impl<St: Store> Engine<St> {
     /// The rows that say what an application wants to have invalidated.
@@ -59,7 +59,7 @@ impl<St: Store> Engine<St> {
     fn count_rows(&self, count: u64, written: bool) {
         let counters = &self.counters;
         let counter = if written { &counters.invalidations } else { &counters.invalidation_errors };
-        counter.fetch_add(count, Ordering::Relaxed);
+        count_many(counter, count);
     }
 
     /// Invalidates in a task of its own: dropping this future does not stop it half way.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::{HeaderMap, HeaderName};
+use tracing::Instrument;
 
 use super::admission::Plan;
 use super::bounded::bounded;
@@ -16,7 +17,7 @@ use crate::status::Forward;
 use crate::store::{Store, StoreError};
 use crate::stored::{Stored, StoredResponse, VariantIndex};
 use crate::tag::Validity;
-use crate::telemetry::count;
+use crate::telemetry::{LookupTimer, count, lookup_span};
 
 /// What a lookup found.
 pub(super) struct Lookup {
@@ -44,7 +45,11 @@ impl<St: Store> Engine<St> {
     /// Finds what is stored for a request, for no longer than the route allows.
     pub(super) async fn lookup(&self, route: &Route, plan: &Plan, request: &HeaderMap) -> Lookup {
         let may_look = self.may_look(route, &plan.base);
-        match bounded(route.store_timeout, self.find_judged(route, plan, request)).await {
+        let timer = LookupTimer::start();
+        let looked = bounded(route.store_timeout, self.find_judged(route, plan, request));
+        let looked = looked.instrument(lookup_span()).await;
+        timer.stop();
+        match looked {
             Ok(lookup) => lookup,
             Err(_) if !may_look => {
                 count(&self.counters.lookups_skipped);

@@ -7,6 +7,7 @@ use std::time::Instant;
 use http::{Method, Request, Response};
 use http_body::Body;
 use tower::{Service, ServiceExt};
+use tracing::Instrument;
 
 use super::admission::Plan;
 use super::exchange::Miss;
@@ -21,7 +22,7 @@ use crate::rfc9111::stale::{Cause, is_failure};
 use crate::status::{CacheStatus, Forward};
 use crate::store::Store;
 use crate::stored::VariantIndex;
-use crate::telemetry::count;
+use crate::telemetry::{count, inside_span};
 
 /// A refresh that might begin.
 pub(super) struct Refresh<St> {
@@ -83,7 +84,7 @@ impl<St: Store> Refresh<St> {
             lead: Some(lead),
         };
         let Self { route, plan, .. } = self;
-        let call = inner.oneshot(Request::from_parts(parts, body));
+        let call = inner.oneshot(Request::from_parts(parts, body)).instrument(inside_span());
         let late = late(&engine);
         place.run(finish(engine, route, plan, miss, call), late);
     }

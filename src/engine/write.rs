@@ -8,6 +8,7 @@ use http::header::CONTENT_LOCATION;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Body;
 use tower::{Service, ServiceExt};
+use tracing::Instrument;
 
 use super::admission::Write;
 use super::bounded::bounded;
@@ -24,7 +25,7 @@ use crate::rfc9111::{Target, invalidates, same_origin_targets};
 use crate::status::{CacheStatus, Forward};
 use crate::store::{Store, StoreError};
 use crate::tag::{LogRecord, Scope};
-use crate::telemetry::count;
+use crate::telemetry::{count, inside_span};
 
 /// The longest that the response to an unsafe request waits for its invalidation. It goes on in the
 /// background.
@@ -54,7 +55,8 @@ where
     let started = Instant::now();
     // a handler that is dropped, fails or panics may have done its work all the same
     let guard = write.as_ref().map(|write| Unanswered::new(&engine, &route, write));
-    let response = match inner.oneshot(Request::from_parts(parts, body)).await {
+    let inside = inner.oneshot(Request::from_parts(parts, body));
+    let response = match inside.instrument(inside_span()).await {
         Ok(response) => response,
         Err(error) => {
             if let Some(guard) = guard {
