@@ -96,6 +96,8 @@ pub mod guide {
     pub mod table {}
     #[doc = include_str!("docs/stale.md")]
     pub mod stale {}
+    #[cfg_attr(feature = "mysql", doc = include_str!("docs/invalidation.md"))]
+    pub mod invalidation {}
     #[doc = include_str!("docs/failures.md")]
     pub mod failures {}
     #[doc = include_str!("docs/observability.md")]
