@@ -97,6 +97,7 @@ pub mod guide {
     #[doc = include_str!("docs/stale.md")]
     pub mod stale {}
     #[cfg_attr(feature = "mysql", doc = include_str!("docs/invalidation.md"))]
+    #[cfg_attr(not(feature = "mysql"), doc = "Needs the feature `mysql`.")]
     pub mod invalidation {}
     #[doc = include_str!("docs/failures.md")]
     pub mod failures {}
