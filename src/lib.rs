@@ -44,6 +44,9 @@ mod cookies;
 mod engine;
 mod error;
 mod future;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handle;
 mod key;
 mod layer;

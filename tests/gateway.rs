@@ -663,6 +663,49 @@ fn hits_do_not_touch_the_origin() {
     assert_eq!(origin.seen().len(), 1);
 }
 
+/// RFC 9111 4.2.1, 5.2, 5.3: what is odd on the wire is read strictly, over all lines of a field.
+#[test]
+fn odd_fields_on_the_wire_never_make_a_response_fresher() {
+    const CASES: [(&str, bool); 22] = [
+        ("Cache-Control: max-age=60", true),
+        ("cache-control:max-age=60", true),
+        ("CACHE-CONTROL:   MAX-AGE=60   ", true),
+        ("Cache-Control: max-age=60\r\nCache-Control: no-store", false),
+        ("Cache-Control: public\r\nX-Between: 1\r\nCache-Control: max-age=60", true),
+        ("Cache-Control: x=\"no-store, max-age=0\", max-age=\"60\"", true),
+        ("Cache-Control: x=\"max-age=60\"", false),
+        ("Cache-Control: x=\"\r\nCache-Control: max-age=60", true),
+        ("Cache-Control: max-age=60, x=\", private", false),
+        ("Cache-Control: max-age=99999999999999999999999", true),
+        ("Cache-Control: max-age='60'", false),
+        ("Cache-Control: max-age=60, max-age=-1", false),
+        ("Cache-Control: ,,max-age=60;,", false),
+        ("Cache-Control: max-age=60\r\nAge: 60", false),
+        ("Cache-Control: max-age=60\r\nAge: 4294967296", false),
+        ("Cache-Control: max-age=60\r\nVary: X-A\r\nVary: *", false),
+        ("Expires: Friday, 31-Dec-99 23:59:59 UTC", false),
+        ("Expires: Fri, 31 Dec 2100 23:59:59 GMT", true),
+        ("Expires: Fri Dec 31 23:59:59 2100", true),
+        ("Expires: Fri, 31 Dec 2100 23:59:59 GMT\r\nExpires: 0", false),
+        ("Cache-Control: no-store\r\nCDN-Cache-Control: max-age=60", true),
+        ("Cache-Control: max-age=60\r\nCDN-Cache-Control: max-age=60, no-store", false),
+    ];
+    let origin = Origin::new(|request, stream| {
+        let path = request.line.split(' ').nth(1).unwrap();
+        let (fields, _) = CASES[path.trim_start_matches('/').parse::<usize>().unwrap()];
+        say(stream, &format!("HTTP/1.1 200 OK\r\n{fields}\r\nContent-Length: 1\r\n\r\nx"))
+    });
+    let gateway = Gateway::before(origin.address);
+    for (n, (fields, stored)) in CASES.into_iter().enumerate() {
+        let first = gateway.get(&format!("/{n}"));
+        assert_eq!(first.text(), "x");
+        let second = gateway.get(&format!("/{n}"));
+        assert_eq!(second.is_hit(), stored, "{fields}: {second:?}");
+        assert_eq!(second.field("proxy-status"), None);
+        assert_eq!(second.field("warning"), None);
+    }
+}
+
 /// `GATEWAY_REPETITIONS` asks for more than the 2,000; `GATEWAY_DATABASE` is a database to store in.
 #[test]
 fn a_second_request_sent_the_moment_the_first_body_has_ended_is_a_hit() {

@@ -15,7 +15,7 @@ use crate::policy::Mode;
 use crate::rfc9111::groups::cache_groups;
 use crate::rfc9111::{
     Candidate, Nominated, NotStored, RequestDirectives, ResponseDirectives, Storable, nominated,
-    select, stored_fields,
+    select, selecting, stored_fields,
 };
 use crate::store::Store;
 use crate::stored::{StoredHead, VariantIndex};
@@ -112,7 +112,7 @@ impl Asked {
         if needs_dictionary(&response.headers) {
             return Err("dictionary");
         }
-        let own = match nominated(&response.headers) {
+        let own = match selecting(&response.headers) {
             Nominated::None => Vec::new(),
             Nominated::Names(names) => names,
             Nominated::Any => return Err(NotStored::VaryAny.as_str()),

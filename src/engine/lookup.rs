@@ -180,10 +180,11 @@ impl<St: Store> Engine<St> {
                 index = Some(seen);
             }
         }
-        // RFC 9111 4: of several that match, the one with the newest Date
+        // RFC 9111 4.1: of several that match, one with Vary; of those, 4: the one with the newest Date
         let newest = first.into_iter().chain(second).max_by_key(|at| {
             let head = &at.response.head;
-            (date_ms(&head.headers, head.received_ms), head.received_ms)
+            let varies = !head.vary.is_empty();
+            (varies, date_ms(&head.headers, head.received_ms), head.received_ms)
         });
         let found = newest.map_or(Found::Nothing(nothing, None), Found::Response);
         Ok((Lookup { found, index }, at_beside))

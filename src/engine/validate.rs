@@ -22,7 +22,7 @@ use crate::policy::Mode;
 use crate::rfc9111::fields::update_fields;
 use crate::rfc9111::freshness::initial_age_ms;
 use crate::rfc9111::validation::{Precondition, evaluate, stored_etag};
-use crate::rfc9111::{Nominated, NotStored, nominated, select};
+use crate::rfc9111::{Nominated, NotStored, select, selecting};
 use crate::store::Store;
 use crate::stored::{HeadUpdate, StoredHead, StoredResponse};
 use crate::tag::LogPosition;
@@ -235,7 +235,7 @@ fn update<St: Store>(
         }
         Err(_) => head.fresh_until_ms = received_ms,
     }
-    if let Nominated::Names(names) = nominated(&headers) {
+    if let Nominated::Names(names) = selecting(&headers) {
         head.vary = select(&names, &asked.headers);
     }
     head.headers = headers;

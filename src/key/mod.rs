@@ -16,6 +16,8 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 pub(crate) use parts::hash_values;
+#[cfg(any(test, fuzzing))]
+pub(crate) use query::QueryRules;
 pub(crate) use query::matches as matches_listed;
 pub use target::{KeyBuilder, TargetKey};
 pub(crate) use target::{KeyRules, NoKey, Search, variant_key};

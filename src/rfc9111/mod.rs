@@ -37,8 +37,8 @@ pub(crate) mod stale;
 pub(crate) mod storage;
 mod syntax;
 pub(crate) mod targeted;
-#[cfg(test)]
-mod testing;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod testing;
 pub(crate) mod validation;
 pub(crate) mod vary;
 
@@ -49,4 +49,4 @@ pub(crate) use invalidation::{Target, invalidates, is_safe, same_origin_targets}
 pub(crate) use reuse::{Reuse, reuse};
 pub use storage::NotStored;
 pub(crate) use storage::{Candidate, Storable};
-pub(crate) use vary::{Nominated, matches, nominated, secondary_key, select};
+pub(crate) use vary::{Nominated, matches, nominated, secondary_key, select, selecting};

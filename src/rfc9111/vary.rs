@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use http::header::{
-    ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, COOKIE, FROM, HeaderMap, HeaderName,
-    PROXY_AUTHORIZATION, REFERER, USER_AGENT, VARY,
+    ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, CONTENT_ENCODING, COOKIE, FROM,
+    HeaderMap, HeaderName, PROXY_AUTHORIZATION, REFERER, USER_AGENT, VARY,
 };
 
 use super::syntax::{members, split_unquoted};
@@ -41,6 +41,23 @@ pub(crate) fn nominated(headers: &HeaderMap) -> Nominated {
     names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
     names.dedup();
     Nominated::Names(names)
+}
+
+/// What selects a response: what its `Vary` nominates, and `Accept-Encoding` where its content is coded.
+/// RFC 9110 12.5.3: nobody gets a coding that he did not ask for, also where a handler looked at the field
+/// and forgets to say so.
+pub(crate) fn selecting(headers: &HeaderMap) -> Nominated {
+    let coded = |coding: &[u8]| !coding.eq_ignore_ascii_case(b"identity");
+    let coded = members(headers, CONTENT_ENCODING).any(coded);
+    match nominated(headers) {
+        Nominated::None if coded => Nominated::Names(vec![ACCEPT_ENCODING]),
+        Nominated::Names(mut names) if coded && !names.contains(&ACCEPT_ENCODING) => {
+            names.push(ACCEPT_ENCODING);
+            names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+            Nominated::Names(names)
+        }
+        nominated => nominated,
+    }
 }
 
 /// The selecting header fields of a request: each of `names` with a hash of its normalised value.

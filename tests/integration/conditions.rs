@@ -1,15 +1,14 @@
 //! Conditional requests both ways, ranges, HEAD, and the strict mode.
 
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use tower::{Layer, Service};
 use tower_mysql_cache::{BoxStore, CacheBody, CacheLayer, CachePolicy, Forward};
 
-use crate::kit::{Answer, Kit, cached, get, on_every_store, request, response, send};
+use crate::kit::{Answer, Kit, cached, get, on_every_store, request, response, scripted, send};
 
 const MINUTE: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(60));
 const FRESH: (&str, &str) = ("cache-control", "max-age=60");
@@ -17,34 +16,6 @@ const FRESH: (&str, &str) = ("cache-control", "max-age=60");
 const STALE: (&str, &str) = ("cache-control", "max-age=0");
 const ETAG: (&str, &str) = ("etag", "\"1\"");
 const MODIFIED: (&str, &str) = ("last-modified", "Tue, 15 Nov 1994 12:45:26 GMT");
-
-/// Requests as the handler saw them.
-type Seen = Arc<Mutex<Vec<HeaderMap>>>;
-
-/// A handler that answers each call with the next of these responses, the last one for ever.
-fn scripted(
-    layer: &CacheLayer<BoxStore>,
-    script: Vec<(u16, Vec<(&'static str, &'static str)>, &'static str)>,
-) -> (
-    impl Service<
-        Request<()>,
-        Response = Response<CacheBody<Full<Bytes>>>,
-        Error = std::convert::Infallible,
-    > + Clone
-    + use<>,
-    Seen,
-) {
-    let seen = Seen::default();
-    let record = seen.clone();
-    let service = layer.layer(tower::service_fn(move |request: Request<()>| {
-        let mut calls = record.lock().unwrap();
-        let (status, fields, body) = &script[calls.len().min(script.len() - 1)];
-        calls.push(request.headers().clone());
-        let response = response(*status, fields, body);
-        async move { Ok(response) }
-    }));
-    (service, seen)
-}
 
 async fn with<S>(app: &S, fields: &[(&str, &str)]) -> Answer
 where

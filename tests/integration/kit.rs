@@ -1,7 +1,7 @@
 //! One test body for every store: in memory, boxed, and in a real database.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
@@ -18,11 +18,13 @@ use crate::support::{self, TestDatabase};
 pub(crate) struct Kit {
     pub(crate) store: BoxStore,
     database: Option<TestDatabase>,
+    /// There is a store in memory before the one in the database.
+    pub(crate) has_front: bool,
 }
 
 impl Kit {
     pub(crate) fn memory() -> Self {
-        Self { store: BoxStore::new(MemoryStore::new()), database: None }
+        Self { store: BoxStore::new(MemoryStore::new()), database: None, has_front: false }
     }
 
     pub(crate) async fn mysql() -> Self {
@@ -31,7 +33,7 @@ impl Kit {
         let store = MySqlStore::builder(database.url()).expect("a URL").background_cull(false);
         let store = store.connect().await.expect("connects");
         store.migrate().await.expect("migrates");
-        Self { store: BoxStore::new(store), database: Some(database) }
+        Self { store: BoxStore::new(store), database: Some(database), has_front: false }
     }
 
     /// The recommended set-up: a store in memory in front of one in the database.
@@ -39,7 +41,7 @@ impl Kit {
         let mut kit = Self::mysql().await;
         // what a neighbour invalidates counts at once
         let store = Tiered::new(MemoryStore::new(), kit.store).consistency(Consistency::Strict);
-        kit.store = BoxStore::new(store);
+        (kit.store, kit.has_front) = (BoxStore::new(store), true);
         kit
     }
 
@@ -200,4 +202,32 @@ where
         async move { Ok(response) }
     }));
     (service, calls)
+}
+
+/// Requests as the handler saw them.
+pub(crate) type Seen = Arc<Mutex<Vec<HeaderMap>>>;
+
+/// A handler that answers each call with the next of these responses, the last one for ever.
+pub(crate) fn scripted(
+    layer: &CacheLayer<BoxStore>,
+    script: Vec<(u16, Vec<(&'static str, &'static str)>, &'static str)>,
+) -> (
+    impl Service<
+        Request<()>,
+        Response = Response<CacheBody<Full<Bytes>>>,
+        Error = std::convert::Infallible,
+    > + Clone
+    + use<>,
+    Seen,
+) {
+    let seen = Seen::default();
+    let record = seen.clone();
+    let service = layer.layer(tower::service_fn(move |request: Request<()>| {
+        let mut calls = record.lock().unwrap();
+        let (status, fields, body) = &script[calls.len().min(script.len() - 1)];
+        calls.push(request.headers().clone());
+        let response = response(*status, fields, body);
+        async move { Ok(response) }
+    }));
+    (service, seen)
 }

@@ -5,12 +5,16 @@
 mod collapse;
 mod conditions;
 mod contract;
+mod groups;
 mod hostile;
 mod kit;
 mod layer;
 mod mysql_store;
 mod outage;
 mod processes;
+mod rules_freshness;
+mod rules_selection;
+mod rules_storing;
 mod search;
 mod servers;
 mod stale;

@@ -1,7 +1,7 @@
 use http::HeaderValue;
 use proptest::prelude::*;
 
-use super::super::testing::headers;
+use super::super::testing::{field_bytes, headers};
 use super::*;
 
 fn of(lines: &[&str]) -> Vec<String> {
@@ -158,7 +158,7 @@ proptest! {
     fn any_bytes_are_groups_or_none(
         lines in prop::collection::vec(
             prop_oneof![
-                prop::collection::vec(any::<u8>(), 0..40),
+                field_bytes(40),
                 "(\"[a-c\\\\, ]{0,3}\"(;[a-b])?[, ]{0,2}){0,4}".prop_map(String::into_bytes),
             ],
             0..3,

@@ -1,7 +1,7 @@
 use http::HeaderValue;
 use proptest::prelude::*;
 
-use super::super::testing::headers;
+use super::super::testing::{field_bytes, headers};
 use super::*;
 
 fn of(lines: &[&str]) -> NoVarySearch {
@@ -367,7 +367,7 @@ proptest! {
     fn any_bytes_are_a_field(
         lines in prop::collection::vec(
             prop_oneof![
-                prop::collection::vec(any::<u8>(), 0..40),
+                field_bytes(40),
                 "((key-order|params|except)(=(\\?[01]|\"a\"|\\((\"[a%+]{0,3}\"| |;x|b){0,4}\\)))?[, ]{0,2}){0,3}"
                     .prop_map(String::into_bytes),
             ],

@@ -1,7 +1,7 @@
 use http::{HeaderValue, StatusCode};
 use proptest::prelude::*;
 
-use super::super::testing::{NOW_MS, at, head, headers};
+use super::super::testing::{NOW_MS, at, field_bytes, head, headers};
 use super::*;
 
 fn ask(stored: &[(&str, &str)], request: &[(&str, &str)]) -> Precondition {
@@ -196,7 +196,7 @@ fn strong_comparison_takes_no_weak_tag() {
 proptest! {
     #[test]
     fn any_bytes_are_read_without_panic(bytes in prop_oneof![
-        prop::collection::vec(any::<u8>(), 0..30),
+        field_bytes(30),
         "[W/\"ab, *]{0,20}".prop_map(String::into_bytes),
     ]) {
         let Ok(value) = HeaderValue::from_bytes(&bytes) else { return Ok(()) };

@@ -1,7 +1,7 @@
 use http::HeaderValue;
 use proptest::prelude::*;
 
-use super::super::testing::headers;
+use super::super::testing::{field_bytes, headers};
 use super::*;
 
 fn names(names: &[&str]) -> Vec<HeaderName> {
@@ -213,8 +213,29 @@ fn the_secondary_key_does_not_depend_on_the_order_of_names() {
 }
 
 fn value() -> impl Strategy<Value = HeaderValue> {
-    prop::collection::vec(any::<u8>(), 0..20)
-        .prop_filter_map("a field value", |bytes| HeaderValue::from_bytes(&bytes).ok())
+    field_bytes(20).prop_map(|bytes| HeaderValue::from_bytes(&bytes).unwrap())
+}
+
+// RFC 9110 12.5.3
+#[test]
+fn what_is_coded_is_selected_by_accept_encoding_too() {
+    let names = |fields: &[(&str, &str)]| match selecting(&headers(fields)) {
+        Nominated::Names(names) => names.iter().map(|name| name.as_str().to_owned()).collect(),
+        Nominated::None => Vec::new(),
+        Nominated::Any => vec!["*".to_owned()],
+    };
+    assert_eq!(names(&[("content-encoding", "gzip")]), ["accept-encoding"]);
+    assert_eq!(
+        names(&[("content-encoding", "Identity , br"), ("vary", "x-a")]),
+        ["accept-encoding", "x-a"]
+    );
+    assert_eq!(
+        names(&[("content-encoding", "br"), ("vary", "Accept-Encoding")]),
+        ["accept-encoding"]
+    );
+    assert_eq!(names(&[("content-encoding", "br"), ("vary", "*")]), ["*"]);
+    assert!(names(&[("content-encoding", "IDENTITY,, ")]).is_empty());
+    assert!(names(&[("content-type", "text/html")]).is_empty());
 }
 
 proptest! {

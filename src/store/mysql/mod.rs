@@ -33,6 +33,8 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+#[cfg(any(test, fuzzing))]
+pub use self::codec::rows;
 pub use self::options::MySqlStoreBuilder;
 
 use self::connection::Connection;

@@ -6,6 +6,8 @@
 
 mod body;
 mod head;
+#[cfg(any(test, fuzzing))]
+mod rows;
 mod wire;
 
 use std::sync::Arc;
@@ -14,6 +16,8 @@ use bytes::Bytes;
 
 use self::body::Format;
 use self::head::Head;
+#[cfg(any(test, fuzzing))]
+pub use self::rows::rows;
 use crate::key::CacheKey;
 use crate::store::StoreError;
 use crate::stored::{Entry, Stored, StoredHead, StoredResponse};

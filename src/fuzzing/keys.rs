@@ -1,0 +1,156 @@
+//! Keys, queries, and the targets that a response names.
+
+use http::header::{CONTENT_LOCATION, HOST, HeaderValue, LOCATION};
+use http::uri::PathAndQuery;
+use http::{Request, Uri};
+
+use super::{lines, number, of, values};
+use crate::key::{KeyRules, MAX_KEY_BYTES, QueryRules, TargetKey};
+use crate::rfc9111::{Target, same_origin_targets};
+
+/// Which rules a number turns on.
+fn rules(bits: u64) -> QueryRules {
+    let mut rules = QueryRules::default();
+    if bits & 1 != 0 {
+        rules.sorted();
+    }
+    if bits & 2 != 0 {
+        rules.without_tracking();
+    }
+    if bits & 4 != 0 {
+        rules.without(["s", "a b", "x%"]);
+    }
+    if bits & 8 != 0 {
+        rules.only(["a", "b", "a b", "utm_source"]);
+    }
+    rules
+}
+
+fn pairs(target: &str) -> Vec<&str> {
+    let query = target.split_once('?').map_or("", |(_, query)| query);
+    query.split('&').filter(|pair| !pair.is_empty()).collect()
+}
+
+/// Rules as a number, then a path with its query: nothing is made up, what is left stays as it is when the
+/// rules are applied again, and without rules nothing changes.
+pub fn queries(data: &[u8]) {
+    let mut input = lines(data);
+    let bits = number(input.next());
+    let Some(target) = input.next().and_then(|line| std::str::from_utf8(line).ok()) else { return };
+    let rules = rules(bits);
+    let once = rules.apply(target);
+    assert_eq!(rules.apply(&once), once, "once is enough");
+    assert_eq!(once.split('?').next(), target.split('?').next(), "the path stays");
+    if bits & 15 == 0 {
+        assert_eq!(once, target);
+        return;
+    }
+    let (mut left, mut all) = (pairs(&once), pairs(target));
+    if bits & 1 == 0 {
+        let mut rest = all.iter();
+        assert!(left.iter().all(|pair| rest.any(|other| other == pair)), "in the same order");
+    }
+    if bits & 14 == 0 {
+        all.sort_unstable();
+        left.sort_unstable();
+        assert_eq!(left, all, "sorting drops nothing");
+    }
+    assert!(left.iter().all(|pair| all.contains(pair)));
+}
+
+struct Asked {
+    target: TargetKey,
+    uri: Uri,
+    host: Option<HeaderValue>,
+}
+
+/// Host and target of a request, then of another, then rules as a number: keys are equal exactly where
+/// the targets are; a key lies in the range of its own target and in no other's.
+pub fn keys(data: &[u8]) {
+    let mut input = lines(data);
+    let mut asked = Vec::new();
+    let mut rules = KeyRules::default();
+    rules.set_prefix("fuzz").expect("a prefix");
+    let texts: Vec<_> = input.by_ref().take(4).collect();
+    rules.query = self::rules(number(input.next()));
+    for pair in texts.chunks(2) {
+        let [host, uri] = pair else { return };
+        let Ok(uri) = Uri::try_from(*uri) else { continue };
+        let mut request = Request::new(()).into_parts().0;
+        let host = HeaderValue::from_bytes(host).ok().filter(|host| !host.is_empty());
+        host.clone().map(|host| request.headers.insert(HOST, host));
+        if let Ok(target) = rules.target(&uri, &request) {
+            asked.push(Asked { target, uri, host });
+        }
+    }
+    for one in &asked {
+        let key = rules.base_key(&one.target, &[]);
+        assert!(key.as_bytes().len() <= MAX_KEY_BYTES);
+        assert_eq!(key.prefix(), b"fuzz");
+        assert!(rules.range_of_prefix().contains(key.as_bytes()));
+        let custom = rules.base_key(&TargetKey::custom(one.uri.to_string()), &[]);
+        assert_ne!(custom, key, "a key of the application's own is never a URI's");
+        let partition = rules.base_key(&one.target.clone().partition(one.uri.to_string()), &[]);
+        assert_ne!(partition, key);
+        for other in &asked {
+            let same = one.target == other.target;
+            let theirs = rules.base_key(&other.target, &[]);
+            assert_eq!(same, key == theirs, "{:?} {:?}", one.uri, other.uri);
+            assert_eq!(key == theirs, key.hash() == theirs.hash());
+            for key in [&theirs, &rules.base_key(&other.target.clone().partition("p"), &[])] {
+                let inside = rules.range(&one.target, true).contains(key.as_bytes());
+                assert_eq!(inside, same, "{:?} {:?}", one.uri, other.uri);
+                assert!(!same || rules.range(&one.target, false).contains(key.as_bytes()));
+            }
+            let letter = one.uri == other.uri && one.host == other.host;
+            assert!(!letter || same, "one request, one key");
+        }
+    }
+}
+
+/// The path of an unsafe request, then references: what is invalidated beside it is a path of the same
+/// origin, and one on another host, port or scheme is left alone.
+pub fn locations(data: &[u8]) {
+    let mut input = values(data).into_iter();
+    let path = input.next().and_then(|path| path.to_str().map(str::to_owned).ok());
+    let Some(path) = path.filter(|path| path.starts_with('/') && !path.contains(['?', '#', ' ']))
+    else {
+        return;
+    };
+    let target = Target { scheme: "https", authority: "shop.example", path: &path };
+    for reference in input {
+        for name in [LOCATION, CONTENT_LOCATION] {
+            let found = same_origin_targets(target, &of(&name, std::slice::from_ref(&reference)));
+            assert!(found.len() <= 1);
+            let text = reference.to_str().unwrap_or_default();
+            let odd = text.contains(|c| "\"<>\\^`{|}".contains(c))
+                || path.parse::<PathAndQuery>().is_err();
+            for found in found {
+                assert!(found.starts_with('/') && !found.contains(['#', ' ']));
+                let of_path = found.split('?').next().unwrap_or_default();
+                assert!(
+                    of_path.split('/').all(|part| part != "." && part != ".."),
+                    "RFC 3986 5.2.4"
+                );
+                assert!(
+                    odd || text.is_empty()
+                        || !text.is_ascii()
+                        || found.parse::<PathAndQuery>().is_ok()
+                );
+                // RFC 9111 4.4: never of another origin
+                let lower = text.trim().to_ascii_lowercase();
+                let rest = lower.strip_prefix("https:").unwrap_or(&lower);
+                if let Some(authority) = rest.strip_prefix("//") {
+                    let end = authority.find(['/', '?', '#']).unwrap_or(authority.len());
+                    let (host, port) =
+                        authority[..end].split_once(':').unwrap_or((&authority[..end], ""));
+                    assert_eq!(host, "shop.example", "{text:?}");
+                    assert!(port.is_empty() || port.parse() == Ok(443), "{text:?}");
+                } else {
+                    let scheme = rest.split(['/', '?', '#']).next().unwrap_or_default();
+                    assert!(!scheme.contains(':'), "{text:?}");
+                }
+            }
+        }
+    }
+}

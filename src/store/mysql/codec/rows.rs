@@ -1,0 +1,66 @@
+//! What holds for any row, for `cargo fuzz` and the replay of its corpus.
+#![allow(clippy::indexing_slicing, clippy::panic, clippy::expect_used, clippy::unwrap_used)] // assertions
+
+use bytes::Bytes;
+
+use super::*;
+
+const NOW_MS: u64 = 1_000;
+const ZLIB: Compressing = Compressing { min_bytes: 0, level: 6 };
+
+/// Columns with right checksums, or as they are.
+fn column(key: &CacheKey, bytes: &[u8], sealed: bool) -> Bytes {
+    let crc = wire::crc32(&[key.as_bytes(), bytes]).to_le_bytes();
+    if sealed { [bytes, &crc].concat().into() } else { Bytes::copy_from_slice(bytes) }
+}
+
+/// A byte of flags (1: seal the head, 2: seal the value, 4: compressed, 8: variants), the length of the
+/// head in one byte and a half, the head column, the value column. Hostile rows are read without a panic
+/// and without more memory than they account for; what is read comes back when it is written, and is
+/// absent from its expiry on and under another key.
+pub fn rows(data: &[u8]) {
+    let [flags, low, high, rest @ ..] = data else { return };
+    let len = usize::from(*low) | usize::from(*high & 0x0f) << 8;
+    let (head, value) = rest.split_at_checked(len).unwrap_or((rest, &[]));
+    let key = CacheKey::new("fuzz:1:/ http://h");
+    let value_type = match flags & 12 {
+        0 => b'r',
+        4 => b'R',
+        _ => b'v',
+    };
+    let row = RawRow {
+        key: key.to_bytes(),
+        value_type,
+        expires_ms: u64::MAX,
+        head: Some(column(&key, head, flags & 1 != 0)),
+        value: if value_type == b'v' && value.is_empty() {
+            Bytes::new()
+        } else {
+            column(&key, value, flags & 2 != 0)
+        },
+    };
+    let column_bytes = row.value.len();
+    let slow = is_slow_to_decode(&row);
+    let Reading::Found(stored) = decode(&key, row.clone(), NOW_MS) else { return };
+    if let Stored::Response(response) = &stored {
+        assert!(response.body.len() <= column_bytes.saturating_mul(1032), "a bomb");
+        assert!(slow || value_type == b'r' || response.body.len() < body::BLOCKING_BYTES);
+    }
+    let expires_ms = u64::from_le_bytes(head[2..10].try_into().unwrap());
+    assert!(expires_ms > NOW_MS, "expired");
+    assert_eq!(decode(&key, row.clone(), expires_ms), Reading::Absent);
+    let other = CacheKey::new("fuzz:1:/other http://h");
+    assert_eq!(decode(&other, row.clone(), NOW_MS), Reading::Absent);
+    let moved = RawRow { key: other.to_bytes(), ..row.clone() };
+    assert_eq!(decode(&other, moved, NOW_MS), Reading::Unreadable, "checksums cover the key");
+    let entry = Entry { key: key.clone(), stored: stored.clone(), expires_ms };
+    let written = encode(&entry, ZLIB, NOW_MS).expect("as large as it was");
+    let again = RawRow {
+        key: written.key.clone(),
+        value_type: written.value_type.as_bytes()[0],
+        expires_ms: written.expires_ms,
+        head: Some(written.head.into()),
+        value: written.value.into(),
+    };
+    assert_eq!(decode(&key, again, NOW_MS), Reading::Found(stored));
+}
