@@ -104,7 +104,9 @@ on_every_store! {
         assert_eq!(calls.count(), 1);
         assert!(answers.iter().all(|answer| answer.text() == "hello"));
         let collapsed: Vec<_> = answers.iter().filter(|answer| answer.cache.is_collapsed()).collect();
-        assert_eq!(collapsed.len(), 199);
+        // on a busy machine some come when it is stored already
+        let late = answers.iter().filter(|answer| answer.is_hit()).count();
+        assert_eq!(collapsed.len() + late, 199);
         for answer in collapsed {
             assert_eq!(answer.field("cache-status"), "test; fwd=uri-miss; collapsed");
             assert!(answer.field("age").parse::<u64>().unwrap() <= 5);
