@@ -55,9 +55,13 @@ pub(super) struct Log {
     used: AtomicBool,
 }
 
+/// Waiters before those are looked for who do not wait any more.
+const SWEEP: usize = 1_024;
+
 #[derive(Default)]
 struct Waiting {
     waiters: Vec<Waiter>,
+    sweep_at: usize,
     down: bool,
     closed: bool,
 }
@@ -114,7 +118,11 @@ impl Log {
         if waiting.down {
             return Err(StoreError::Unavailable);
         }
-        waiting.waiters.retain(|waiter| !waiter.is_closed());
+        // those whose requests are gone, where a look takes so long that they pile up
+        if waiting.waiters.len() >= waiting.sweep_at {
+            waiting.waiters.retain(|waiter| !waiter.is_closed());
+            waiting.sweep_at = (2 * waiting.waiters.len()).max(SWEEP);
+        }
         waiting.waiters.push(waiter);
         drop(waiting);
         self.used.store(true, Ordering::Relaxed);
