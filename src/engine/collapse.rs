@@ -116,6 +116,8 @@ impl<St: Store> Collapsing<'_, St> {
             match follower.wait(self.until(queue)).await {
                 Landing::Response(response) => {
                     let valid = engine.shares(route, &key.key, &response, queue.arrived).await;
+                    // whoever comes next would not know either
+                    let Some(valid) = valid else { return Collapsed::Inside(None) };
                     return self.share(status, queue, rule.as_deref(), response, valid);
                 }
                 Landing::Released => {
@@ -151,6 +153,8 @@ impl<St: Store> Collapsing<'_, St> {
         self.route.policy.collapse != Collapse::Off
             // the client wants an answer of its own (RFC 9111 5.2.1)
             && status.forward() != Some(Forward::Request)
+            // the store could not be asked: nor could it say of another's answer whether it is valid
+            && status.forward() != Some(Forward::Miss)
             && !handlers
             && Background::is_possible()
     }
@@ -237,16 +241,16 @@ fn variant_of(base: CacheKey, index: Option<&VariantIndex>, request: &HeaderMap)
 
 impl<St: Store> Engine<St> {
     /// Whether the leader's response is valid for a request that arrived at this moment: what the log says
-    /// of it, seen no earlier. Where the log cannot be read in time it is not shared.
+    /// of it, seen no earlier. `None` where the log cannot be read in time: then it is not shared.
     async fn shares(
         &self,
         route: &Route,
         key: &CacheKey,
         response: &StoredResponse,
         arrived: std::time::Instant,
-    ) -> bool {
+    ) -> Option<bool> {
         let judged = bounded(route.store_timeout, self.judged(key, response, arrived)).await;
-        matches!(judged, Ok(Validity::Valid))
+        judged.ok().map(|validity| validity == Validity::Valid)
     }
 
     /// Whether nothing that has been seen so far speaks against a response to `key` whose handler began when

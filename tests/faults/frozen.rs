@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::kit::{Site, WAIT, builder, until};
+use crate::kit::{SLOW, Site, WAIT, builder, until};
 use crate::support;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -58,6 +58,24 @@ async fn while_the_breaker_is_open_nobody_waits_and_a_probe_closes_it() {
     })
     .await;
     assert!(site.get("/").await.hit, "out of the table");
+    site.comes_back().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_database_nobody_queues_behind_another_request_for_the_same_page() {
+    let server = support::own_server(None).await;
+    let site = Site::at(server.url()).await;
+    site.fill("/").await;
+    server.stop();
+    // those who find out wait for the store, and for no other request
+    for answer in site.get_all((0..20).map(|_| "/slow/first".to_owned())).await {
+        assert!(answer.took < WAIT + SLOW * 2, "{:?}", answer.took);
+    }
+    site.opens_the_breaker(20).await;
+    for answer in site.get_all((0..20).map(|_| "/slow/page".to_owned())).await {
+        assert!(answer.took < SLOW * 2, "{:?}", answer.took);
+    }
+    server.cont();
     site.comes_back().await;
 }
 

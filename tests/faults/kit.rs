@@ -21,6 +21,9 @@ use tower_mysql_cache::{
 /// `store_timeout` of the sites: long, so that one wait and two are told apart on a busy machine.
 pub(crate) const WAIT: Duration = Duration::from_secs(1);
 
+/// How long the handler of a `/slow` page takes.
+pub(crate) const SLOW: Duration = Duration::from_millis(600);
+
 /// The longest that anything may take to come back.
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -74,7 +77,11 @@ impl Site {
                     _ => state.fetch_add(1, Ordering::SeqCst) + 1,
                 };
                 let body = page(request.uri().path(), state);
-                async move { Ok::<_, Infallible>(Response::new(Full::from(body))) }
+                let slow = request.uri().path().starts_with("/slow");
+                async move {
+                    tokio::time::sleep(if slow { SLOW } else { Duration::ZERO }).await;
+                    Ok::<_, Infallible>(Response::new(Full::from(body)))
+                }
             }
         };
         let handle = layer.handle();
