@@ -253,19 +253,7 @@ mod tests {
     }
 
     fn stored() -> StoredResponse {
-        let head = StoredHead {
-            status: StatusCode::OK,
-            headers: HeaderMap::new(),
-            requested_ms: 0,
-            received_ms: 0,
-            initial_age_ms: 0,
-            fresh_until_ms: 0,
-            gen_ms: 0,
-            shared: false,
-            vary: Vec::new(),
-            tags: Vec::new(),
-            position: LogPosition::default(),
-        };
+        let head = StoredHead::bare(StatusCode::OK, HeaderMap::new(), 0);
         StoredResponse { head: Arc::new(head), body: Bytes::from_static(b"x") }
     }
 

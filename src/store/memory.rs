@@ -344,22 +344,10 @@ mod tests {
     use super::*;
     use crate::clock::ManualClock;
     use crate::stored::{StoredHead, StoredResponse};
-    use crate::tag::LogPosition;
 
     fn entry(key: String, bytes: usize, expires_ms: u64) -> Entry {
-        let head = StoredHead {
-            status: StatusCode::OK,
-            headers: HeaderMap::new(),
-            requested_ms: 0,
-            received_ms: 0,
-            initial_age_ms: 0,
-            fresh_until_ms: expires_ms,
-            gen_ms: 0,
-            shared: false,
-            vary: Vec::new(),
-            tags: Vec::new(),
-            position: LogPosition::default(),
-        };
+        let mut head = StoredHead::bare(StatusCode::OK, HeaderMap::new(), 0);
+        head.fresh_until_ms = expires_ms;
         let body = Bytes::from(vec![7; bytes]);
         let stored = Stored::Response(StoredResponse { head: Arc::new(head), body });
         Entry { key: CacheKey::new(key), stored, expires_ms }
