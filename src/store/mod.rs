@@ -2,6 +2,8 @@
 
 mod boxed;
 mod error;
+// a log in memory has no gaps
+#[cfg_attr(not(feature = "mysql"), allow(dead_code, unused_imports))]
 pub(crate) mod log;
 mod memory;
 #[cfg(feature = "mysql")]

@@ -142,6 +142,7 @@ impl Implied<'_> {
     }
 
     /// What the `tag` column of a row holds that names this.
+    #[cfg(feature = "mysql")]
     pub(crate) fn to_column(self) -> Bytes {
         let with = |start: &[u8], rest: &[u8]| Bytes::from([start, rest].concat());
         match self {
@@ -196,11 +197,13 @@ mod tests {
 
     const KEY: &[u8] = b"shop:1:/a/b?x=/y http://h p=t v=1";
 
+    #[cfg(feature = "mysql")]
     fn columns(key: &[u8]) -> Vec<String> {
         let text = |implied: Implied<'_>| String::from_utf8(implied.to_column().to_vec()).unwrap();
         implied(key).map(text).collect()
     }
 
+    #[cfg(feature = "mysql")]
     #[test]
     fn a_key_is_in_all_its_beginnings() {
         let expected = [
