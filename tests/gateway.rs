@@ -878,6 +878,36 @@ fn an_unsafe_method_invalidates_unless_it_fails() {
     assert!(!gateway.get("/").is_hit());
 }
 
+#[test]
+fn a_post_that_shows_its_target_answers_later_gets() {
+    let origin = Origin::new(|request, stream| {
+        let what = if request.line.starts_with("POST") { "posted" } else { "gotten" };
+        let shown = match request.line.split(' ').nth(1) {
+            Some("/own") => "Content-Location: /own\r\n",
+            Some("/other") => "Content-Location: /elsewhere\r\n",
+            _ => "",
+        };
+        let head = "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 6\r\n";
+        say(stream, &format!("{head}{shown}\r\n{what}"))
+    });
+    let gateway = Gateway::before(origin.address);
+    for (path, stored) in [("/own", true), ("/other", false), ("/none", false)] {
+        assert_eq!(gateway.get(path).text(), "gotten");
+        let fields = "Host: shop.example\r\nContent-Length: 1";
+        let post = gateway.ask(&format!("POST {path} HTTP/1.1\r\n{fields}\r\n\r\nx"));
+        assert_eq!(post.text(), "posted");
+        let after = gateway.get(path);
+        let expected = if stored { "posted" } else { "gotten" };
+        assert_eq!((after.is_hit(), after.text()), (stored, expected), "{path}");
+    }
+    // RFC 9111 4.4: what Content-Location names on the same origin is invalidated as well
+    gateway.get("/elsewhere");
+    assert!(gateway.get("/elsewhere").is_hit());
+    let fields = "Host: shop.example\r\nContent-Length: 0";
+    gateway.ask(&format!("POST /other HTTP/1.1\r\n{fields}\r\n\r\n"));
+    assert!(!gateway.get("/elsewhere").is_hit());
+}
+
 // -- the process --
 
 #[cfg(unix)]

@@ -113,7 +113,11 @@ fn combined<'a>(name: &HeaderName, request: &'a HeaderMap) -> Option<Cow<'a, [u8
         combined.extend_from_slice(separator);
         combined.extend_from_slice(line);
     }
-    Some(combined)
+    // RFC 9110 5.5: what follows the last separator when the last line is empty is no part of the value
+    Some(match combined {
+        Cow::Borrowed(value) => Cow::Borrowed(value),
+        Cow::Owned(value) => Cow::Owned(value.trim_ascii_end().to_vec()),
+    })
 }
 
 /// A field's value in a form that is the same for values that mean the same, as far as the syntax of

@@ -32,6 +32,7 @@ struct Slow {
     put: Arc<AtomicBool>,
     go: Arc<Notify>,
     fail_put: Arc<AtomicBool>,
+    lookups: Arc<Mutex<Vec<usize>>>,
 }
 impl Slow {
     fn new() -> Self {
@@ -41,11 +42,13 @@ impl Slow {
             put: Default::default(),
             go: Default::default(),
             fail_put: Default::default(),
+            lookups: Default::default(),
         }
     }
 }
 impl Store for Slow {
     async fn get_many(&self, keys: Vec<CacheKey>) -> Result<Vec<Option<Stored>>, StoreError> {
+        self.lookups.lock().unwrap().push(keys.len());
         self.inner.get_many(keys).await
     }
     async fn put_many(&self, e: Vec<Entry>) -> Result<(), StoreError> {
@@ -802,4 +805,31 @@ async fn invalidating_a_path_does_not_forget_what_its_queries_mean() {
     send(&app, request("PUT", "/s?q=1&utm=b", &[])).await;
     let after = send(&app, get("/s?q=1", &[])).await;
     assert_eq!(after.text(), "2", "{:?}", after.cache);
+}
+
+#[tokio::test]
+async fn a_hit_costs_one_lookup_also_for_responses_with_vary() {
+    let store = Slow::new();
+    let lookups = Arc::clone(&store.lookups);
+    let layer = CacheLayer::new(BoxStore::new(store)).prefix("test");
+    let (app, calls) = cached(&layer, |request| {
+        let language = request.headers()["accept-language"].to_str().unwrap().to_owned();
+        let vary = if request.uri().path() == "/plain" { "" } else { "accept-language" };
+        response(200, &[FRESH, ("vary", vary)], &language)
+    });
+    for (path, keys) in [("/plain", 1), ("/varies", 2)] {
+        let languages = if keys == 1 { &["de"][..] } else { &["de", "fr"] };
+        for language in languages {
+            send(&app, get(path, &[("accept-language", language)])).await;
+        }
+        layer.handle().flush().await.unwrap();
+        for language in languages.repeat(5) {
+            lookups.lock().unwrap().clear();
+            let hit = send(&app, get(path, &[("accept-language", language)])).await;
+            assert_eq!((hit.is_hit(), hit.text()), (true, language));
+            // one call, for the target's own key and the variant's
+            assert_eq!(*lookups.lock().unwrap(), [keys], "{path}");
+        }
+    }
+    assert_eq!(calls.count(), 3);
 }

@@ -88,6 +88,17 @@ fn absent_matches_only_absent() {
     assert!(!alike(&vary, &[("foo", "")], &[("foo", "-")]));
 }
 
+// RFC 9110 5.3, 5.5
+#[test]
+fn an_empty_last_line_is_the_same_as_a_comma_at_the_end() {
+    for name in ["authorization", "from", "referer", "user-agent", "x-a", "accept"] {
+        assert!(alike(&[name], &[(name, "a"), (name, "")], &[(name, "a,")]), "{name}");
+        assert!(alike(&[name], &[(name, "a"), (name, "")], &[(name, "a, ")]), "{name}");
+    }
+    assert!(!alike(&["from"], &[("from", "a"), ("from", "")], &[("from", "a")]));
+    assert!(alike(&["cookie"], &[("cookie", "a=1"), ("cookie", "")], &[("cookie", "a=1;")]));
+}
+
 // RFC 9110 5.3, 5.6.1
 #[test]
 fn several_lines_equal_one_and_space_around_commas_means_nothing() {
