@@ -34,8 +34,8 @@ pub(super) struct Needed<'a> {
 type Wanted = (&'static str, &'static [&'static str], bool);
 
 /// All tables of a store.
-pub(super) fn tables(settings: &Settings) -> [Needed<'_>; 3] {
-    let Settings { table, log_table, log_state, .. } = settings;
+pub(super) fn tables(settings: &Settings) -> [Needed<'_>; 4] {
+    let Settings { table, log_table, log_state, lease_table, .. } = settings;
     [
         Needed {
             name: table,
@@ -56,6 +56,13 @@ pub(super) fn tables(settings: &Settings) -> [Needed<'_>; 3] {
             ddl: log_state_ddl(log_state),
             columns: LOG_STATE,
             primary: "id",
+            index: None,
+        },
+        Needed {
+            name: lease_table,
+            ddl: lease_ddl(lease_table),
+            columns: LEASES,
+            primary: "key_hash",
             index: None,
         },
     ]
@@ -107,6 +114,20 @@ pub(super) fn log_state_ddl(table: &TableName) -> String {
   id      TINYINT UNSIGNED NOT NULL, -- 1
   settled BIGINT UNSIGNED  NOT NULL, -- no row up to this id of the log is still to come
   PRIMARY KEY (id)
+) ENGINE=InnoDB",
+        table.quoted()
+    )
+}
+
+/// The statement that creates the table of leases.
+pub(super) fn lease_ddl(table: &TableName) -> String {
+    format!(
+        "CREATE TABLE IF NOT EXISTS {} (
+  key_hash BINARY(16)      NOT NULL, -- what the lease is about
+  owner    BIGINT UNSIGNED NOT NULL, -- whose it is; 0: there is nothing to wait for
+  fence    BIGINT UNSIGNED NOT NULL, -- grows with each grant; whose is smaller does not write
+  until_ms BIGINT UNSIGNED NOT NULL, -- ms since 1970; from then on anyone may take it
+  PRIMARY KEY (key_hash)
 ) ENGINE=InnoDB",
         table.quoted()
     )
@@ -302,6 +323,13 @@ const LOG: &[Wanted] = &[
 
 const LOG_STATE: &[Wanted] =
     &[("id", &["tinyint unsigned"], false), ("settled", &["bigint unsigned"], false)];
+
+const LEASES: &[Wanted] = &[
+    ("key_hash", &["binary(16)"], false),
+    ("owner", &["bigint unsigned"], false),
+    ("fence", &["bigint unsigned"], false),
+    ("until_ms", &["bigint unsigned"], false),
+];
 
 /// The first difference from what the store needs.
 fn problem(table: &Needed<'_>, columns: &[Column], indexed: &[Indexed]) -> Option<String> {
