@@ -19,11 +19,9 @@ const LARGEST_MAX_BODY_BYTES: usize = 1 << 30;
 const MAX_JITTER_PERCENT: u8 = 90;
 /// Longer than most handlers take, and shorter than most clients wait.
 const DEFAULT_COLLAPSE_WAIT: Duration = Duration::from_secs(5);
-const LONGEST_COLLAPSE_WAIT: Duration = Duration::from_secs(3600);
 const DEFAULT_LEASE: Duration = Duration::from_secs(10);
-const LONGEST_LEASE: Duration = Duration::from_secs(3600);
+const HOUR: Duration = Duration::from_secs(3600);
 const DEFAULT_UNSHAREABLE_FOR: Duration = Duration::from_secs(120);
-const LONGEST_UNSHAREABLE: Duration = Duration::from_secs(24 * 3600);
 /// What a policy's `ttl` applies to unless the policy says otherwise: complete answers and permanent
 /// redirects. An error page is stored only when it gives a lifetime itself, or by `statuses`.
 const DEFAULT_STATUSES: &[u16] = &[200, 203, 204, 301, 308];
@@ -369,17 +367,14 @@ impl CachePolicy {
             let rule = "it is at most 90 percent";
             return Err(ConfigError::new("ttl_jitter", self.ttl_jitter_percent, rule));
         }
-        if self.collapse_wait > LONGEST_COLLAPSE_WAIT {
-            let value = format!("{:?}", self.collapse_wait);
-            return Err(ConfigError::new("collapse_wait", value, "it is at most an hour"));
-        }
-        if self.unshareable_for > LONGEST_UNSHAREABLE {
-            let value = format!("{:?}", self.unshareable_for);
-            return Err(ConfigError::new("unshareable_for", value, "it is at most a day"));
-        }
-        if self.lease < Duration::from_millis(1) || self.lease > LONGEST_LEASE {
-            let value = format!("{:?}", self.lease);
-            return Err(ConfigError::new("lease", value, "it is from 1 ms to an hour"));
+        for (setting, value, longest, rule) in [
+            ("collapse_wait", self.collapse_wait, HOUR, "it is at most an hour"),
+            ("unshareable_for", self.unshareable_for, HOUR * 24, "it is at most a day"),
+            ("lease", self.lease, HOUR, "it is from 1 ms to an hour"),
+        ] {
+            if value > longest || (setting == "lease" && value.as_millis() == 0) {
+                return Err(ConfigError::new(setting, format!("{value:?}"), rule));
+            }
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ mod chores;
 mod codec;
 mod connection;
 mod cull;
+mod ddl;
 mod failure;
 mod lease;
 mod log;
@@ -141,7 +142,7 @@ impl MySqlStore {
     /// # Errors
     /// [`ConfigError`] for what cannot be a table name.
     pub fn ddl_for(table: &str) -> Result<String, ConfigError> {
-        Ok(migrate::entries_ddl(&TableName::parse("table", table)?))
+        Ok(ddl::entries_ddl(&TableName::parse("table", table)?))
     }
 
     /// The statements that create an invalidation log of this name and the table of its state.
@@ -150,7 +151,7 @@ impl MySqlStore {
     /// [`ConfigError`] for what cannot be a table name.
     pub fn log_ddl_for(log_table: &str) -> Result<[String; 2], ConfigError> {
         let log = TableName::parse("log_table", log_table)?;
-        Ok([migrate::log_ddl(&log), migrate::log_state_ddl(&log.with_suffix("_state"))])
+        Ok([ddl::log_ddl(&log), ddl::log_state_ddl(&log.with_suffix("_state"))])
     }
 
     /// The statement that creates a table of leases of this name.
@@ -158,7 +159,7 @@ impl MySqlStore {
     /// # Errors
     /// [`ConfigError`] for what cannot be a table name.
     pub fn lease_ddl_for(lease_table: &str) -> Result<String, ConfigError> {
-        Ok(migrate::lease_ddl(&TableName::parse("lease_table", lease_table)?))
+        Ok(ddl::lease_ddl(&TableName::parse("lease_table", lease_table)?))
     }
 
     /// The statements that create this store's tables, with semicolons.
