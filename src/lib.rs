@@ -77,8 +77,8 @@ pub use status::{CacheStatus, Forward, StatusField};
 #[cfg(feature = "mysql")]
 pub use store::mysql::{MySqlStore, MySqlStoreBuilder};
 pub use store::{
-    BoxStore, Consistency, CullReport, MemoryLog, MemoryStore, MemoryStoreBuilder, Named, Source,
-    Store, StoreError, StoreStats, Tiered, Transactional,
+    BoxStore, Consistency, CullReport, Fence, Lease, MemoryLog, MemoryStore, MemoryStoreBuilder,
+    Named, Source, Store, StoreError, StoreStats, Tiered, Transactional,
 };
 pub use stored::{
     Entry, HeadUpdate, SelectingField, Stored, StoredHead, StoredResponse, VariantIndex,

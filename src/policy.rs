@@ -19,9 +19,9 @@ const LARGEST_MAX_BODY_BYTES: usize = 1 << 30;
 const MAX_JITTER_PERCENT: u8 = 90;
 /// Longer than most handlers take, and shorter than most clients wait.
 const DEFAULT_COLLAPSE_WAIT: Duration = Duration::from_secs(5);
-const LONGEST_COLLAPSE_WAIT: Duration = Duration::from_secs(3600);
+const DEFAULT_LEASE: Duration = Duration::from_secs(10);
+const HOUR: Duration = Duration::from_secs(3600);
 const DEFAULT_UNSHAREABLE_FOR: Duration = Duration::from_secs(120);
-const LONGEST_UNSHAREABLE: Duration = Duration::from_secs(24 * 3600);
 /// What a policy's `ttl` applies to unless the policy says otherwise: complete answers and permanent
 /// redirects. An error page is stored only when it gives a lifetime itself, or by `statuses`.
 const DEFAULT_STATUSES: &[u16] = &[200, 203, 204, 301, 308];
@@ -69,6 +69,7 @@ pub struct CachePolicy {
     pub(crate) collapse: Collapse,
     pub(crate) collapse_wait: Duration,
     pub(crate) unshareable_for: Duration,
+    pub(crate) lease: Duration,
 }
 
 /// How far requests for the same thing at the same time go inside as one.
@@ -80,6 +81,14 @@ pub enum Collapse {
     /// One goes inside in each process, and the others wait for its response. The default.
     #[default]
     Process,
+    /// One goes inside of all processes that share the store, as far as it has leases
+    /// ([`Store::lease`](crate::Store::lease)): [`MySqlStore`](crate::MySqlStore) has. For routes whose
+    /// handler costs so much more than a few statements that each process's own call is too many. It costs,
+    /// when a target is cold and never on a hit: a statement for the lease, a second lookup, and a statement
+    /// that gives it back; the others look again after 25 ms, then 50 ms, and so on up to every 400 ms. Where
+    /// the lease cannot be had within `store_timeout` because of an error, it is as with
+    /// [`Collapse::Process`].
+    Cluster,
 }
 
 /// The factor of an early refresh, as the bits of an `f32`: a policy can be compared, floats cannot.
@@ -125,6 +134,7 @@ impl CachePolicy {
             collapse: Collapse::Process,
             collapse_wait: DEFAULT_COLLAPSE_WAIT,
             unshareable_for: DEFAULT_UNSHAREABLE_FOR,
+            lease: DEFAULT_LEASE,
         }
     }
 
@@ -286,6 +296,16 @@ impl CachePolicy {
         self
     }
 
+    /// How long one process may be inside for the others with [`Collapse::Cluster`]: when it has died, they
+    /// wait no longer than this, nor than `collapse_wait`. It is not renewed: choose more than the handler
+    /// takes, or another process goes inside as well, and what the first brings late is not written over
+    /// what the second has written. Over zero and at most an hour. Default: 10 s.
+    #[must_use]
+    pub const fn lease(mut self, time: Duration) -> Self {
+        self.lease = time;
+        self
+    }
+
     /// Checks the policy.
     ///
     /// # Errors
@@ -293,7 +313,8 @@ impl CachePolicy {
     /// `ttl` over zero and at most ten years, `max_body_bytes` from 1 byte to 1 GiB, `statuses`
     /// final and neither 206 nor 304, `targeted` names of fields, `tags` of 1 to 255 bytes,
     /// the stale windows at most ten years, `handler_timeout` over zero, `early_refresh` over 0 and at most 100, `ttl_jitter` at most 90,
-    /// `collapse_wait` at most an hour, `unshareable_for` at most a day.
+    /// `collapse_wait` at most an hour, `unshareable_for` at most a day,
+    /// `lease` from 1 ms to an hour.
     pub fn validate(&self) -> Result<(), ConfigError> {
         if let Some(ttl) = self.ttl {
             if ttl.is_zero() {
@@ -346,13 +367,14 @@ impl CachePolicy {
             let rule = "it is at most 90 percent";
             return Err(ConfigError::new("ttl_jitter", self.ttl_jitter_percent, rule));
         }
-        if self.collapse_wait > LONGEST_COLLAPSE_WAIT {
-            let value = format!("{:?}", self.collapse_wait);
-            return Err(ConfigError::new("collapse_wait", value, "it is at most an hour"));
-        }
-        if self.unshareable_for > LONGEST_UNSHAREABLE {
-            let value = format!("{:?}", self.unshareable_for);
-            return Err(ConfigError::new("unshareable_for", value, "it is at most a day"));
+        for (setting, value, longest, rule) in [
+            ("collapse_wait", self.collapse_wait, HOUR, "it is at most an hour"),
+            ("unshareable_for", self.unshareable_for, HOUR * 24, "it is at most a day"),
+            ("lease", self.lease, HOUR, "it is from 1 ms to an hour"),
+        ] {
+            if value > longest || (setting == "lease" && value.as_millis() == 0) {
+                return Err(ConfigError::new(setting, format!("{value:?}"), rule));
+            }
         }
         Ok(())
     }
@@ -403,6 +425,8 @@ mod tests {
             (NEW.early_refresh(f32::INFINITY), "early_refresh", "inf"),
             (NEW.ttl_jitter(91), "ttl_jitter", "91"),
             (NEW.collapse_wait(Duration::MAX), "collapse_wait", "18446744073709551615"),
+            (NEW.lease(Duration::ZERO), "lease", "0ns"),
+            (NEW.lease(Duration::MAX), "lease", "18446744073709551615"),
             (NEW.unshareable_for(Duration::MAX), "unshareable_for", "18446744073709551615"),
         ];
         for (policy, setting, value) in cases {

@@ -69,6 +69,14 @@ counters! {
     flights_released,
     /// Requests that waited for another one's response for too long, and went inside alone.
     collapse_timeouts,
+    /// Leases that this process got: its flights that no other process made.
+    leases,
+    /// Times that another process held the lease: looks again, after a while.
+    lease_waits,
+    /// Leases that could not be asked for; the requests went inside without.
+    lease_errors,
+    /// Responses that were not written because another process had been granted the lease meanwhile.
+    leases_lost,
     /// Requests that went inside because nothing usable was stored.
     misses,
     /// Requests that the cache was told to leave alone.

@@ -13,6 +13,7 @@ use super::admission::Plan;
 use super::background::Background;
 use super::bounded::bounded;
 use super::flight::{FlightKey, Joined, Landing, Lead};
+use super::lease::{self, Leased};
 use super::lookup::selected;
 use super::reply::{self, Want};
 use super::search::Rule;
@@ -53,12 +54,24 @@ pub(super) struct Queue {
     landings: u64,
     /// When it has waited long enough.
     until: Option<Instant>,
+    /// It leads, but for looking once more.
+    lead: Option<Lead>,
+    /// How often another process had the lease.
+    denials: u32,
 }
 
 impl Queue {
     /// A request that has just arrived.
     pub(super) fn new() -> Self {
-        Self { arrived: std::time::Instant::now(), rounds: 0, landings: 0, until: None }
+        let arrived = std::time::Instant::now();
+        Self { arrived, rounds: 0, landings: 0, until: None, lead: None, denials: 0 }
+    }
+
+    /// Something usable has been found: those who wait for this request look as well.
+    pub(super) fn found(&mut self) {
+        if let Some(lead) = self.lead.take() {
+            lead.found();
+        }
     }
 
     /// To be called before each lookup.
@@ -70,7 +83,7 @@ impl Queue {
 
 /// What is known of a request that might be collapsed.
 pub(super) struct Collapsing<'a, St> {
-    pub(super) engine: &'a Engine<St>,
+    pub(super) engine: &'a Arc<Engine<St>>,
     pub(super) route: &'a Route,
     pub(super) plan: &'a Plan,
     pub(super) request: &'a Parts,
@@ -87,10 +100,17 @@ impl<St: Store> Collapsing<'_, St> {
         queue: &mut Queue,
     ) -> Collapsed<RB> {
         let Self { engine, route, .. } = *self;
+        let leads = queue.lead.take();
         if !self.is_possible(status) {
             return Collapsed::Inside(None);
         }
         let (key, rule) = self.key();
+        match leads {
+            Some(lead) if *lead.key() == key => return self.lease(status, queue, lead).await,
+            // what has been found says that it is about something else
+            Some(lead) => lead.found(),
+            None => {}
+        }
         loop {
             if engine.flights.is_unshareable(&key) {
                 return Collapsed::Inside(None);
@@ -109,7 +129,7 @@ impl<St: Store> Collapsing<'_, St> {
                         return Collapsed::Again;
                     }
                     count(&engine.counters.flights);
-                    return Collapsed::Inside(Some(lead));
+                    return self.lease(status, queue, lead).await;
                 }
                 Joined::Follows(follower) => follower,
             };
@@ -134,14 +154,61 @@ impl<St: Store> Collapsing<'_, St> {
                     }
                 }
                 Landing::Vacant => {}
-                Landing::TooLong => {
-                    if let Some(stale) = self.rescued(Cause::Timeout) {
-                        return Collapsed::Answer(stale);
-                    }
-                    count(&engine.counters.collapse_timeouts);
-                    status.detail.get_or_insert("collapse-timeout");
-                    return Collapsed::Inside(None);
+                Landing::Elsewhere if queue.rounds < ROUNDS => return Collapsed::Again,
+                Landing::Elsewhere => return Collapsed::Inside(None),
+                Landing::TooLong => return self.give_up(status, None),
+            }
+        }
+    }
+
+    /// It has waited long enough.
+    fn give_up<RB>(&self, status: &mut CacheStatus, lead: Option<Lead>) -> Collapsed<RB> {
+        if let Some(stale) = self.rescued(Cause::Timeout) {
+            return Collapsed::Answer(stale);
+        }
+        count(&self.engine.counters.collapse_timeouts);
+        status.detail.get_or_insert("collapse-timeout");
+        Collapsed::Inside(lead)
+    }
+
+    /// Leads in this process, and in the others if it gets the lease: then it looks once more, for who had
+    /// it before has stored something perhaps. Where another process has it, this one looks again later.
+    async fn lease<RB>(
+        &self,
+        status: &mut CacheStatus,
+        queue: &mut Queue,
+        mut lead: Lead,
+    ) -> Collapsed<RB> {
+        let Self { engine, route, .. } = *self;
+        let unasked = matches!(status.detail(), Some("store-error" | "breaker-open"));
+        if lead.is_leased() || unasked {
+            return Collapsed::Inside(Some(lead));
+        }
+        match engine.lease(route, lead.key()).await {
+            Leased::Here(None) => Collapsed::Inside(Some(lead)),
+            Leased::Here(Some(held)) => {
+                lead.leased(held);
+                queue.lead = Some(lead);
+                Collapsed::Again
+            }
+            Leased::Elsewhere => {
+                let until = self.until(queue);
+                if Instant::now() >= until {
+                    return self.give_up(status, Some(lead));
                 }
+                lease::wait(queue.denials, until).await;
+                queue.denials += 1;
+                queue.lead = Some(lead);
+                Collapsed::Again
+            }
+            Leased::Unshareable => {
+                count(&engine.counters.flights_released);
+                lead.refuse();
+                Collapsed::Inside(None)
+            }
+            Leased::Failed => {
+                status.detail.get_or_insert("lease-error");
+                Collapsed::Inside(Some(lead))
             }
         }
     }

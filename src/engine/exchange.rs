@@ -64,8 +64,12 @@ where
         let Lookup { found, index } = engine.lookup(&route, &plan, &parts.headers).await;
         let verdict = judge_found(&engine, &route, &plan, &parts, &directives, found);
         let (mut status, stale) = match verdict {
-            Verdict::Serve(response) => return Ok(response),
+            Verdict::Serve(response) => {
+                queue.found();
+                return Ok(response);
+            }
             Verdict::ServeAndRefresh(response, at, early) => {
+                queue.found();
                 let refresh = Refresh { engine, route, plan, at, index, early };
                 refresh.begin(Request::from_parts(parts, body), &directives, inner);
                 return Ok(response);

@@ -20,7 +20,7 @@ use crate::tag::Validity;
 use crate::telemetry::{count, write_span};
 
 /// How long a write may take before its memory is given up. No request waits for it.
-const WRITE_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const WRITE_LIMIT: Duration = Duration::from_secs(10);
 /// Variants of one target at the most; one more, and the oldest goes. Requests choose the values of the
 /// fields that select them.
 const MAX_VARIANTS: usize = 64;
@@ -105,11 +105,9 @@ impl<St: Store> Sink for Fill<St> {
         engine.filled(&key);
         let _ = filled.0.set(response.clone());
         // visible by now to whoever looks for it
-        if let Some(lead) = lead {
-            lead.land(response);
-        }
-        let store = engine.store.clone();
-        engine.behind(ticket, async move { store.put_many(entries).await })
+        let lease = lead.and_then(|lead| lead.land(response));
+        let writer = Arc::clone(&engine);
+        engine.behind(ticket, async move { writer.put_leased(entries, lease).await })
     }
 
     fn abandon(self: Box<Self>, why: Abandoned) {

@@ -10,6 +10,7 @@ use moka::sync::Cache;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::lease::{AFTER_FAILURE, Held};
 use crate::key::CacheKey;
 use crate::rfc9111::stale::Cause;
 use crate::stored::StoredResponse;
@@ -56,6 +57,7 @@ enum State {
     Landed(StoredResponse),
     Released,
     Failed(Cause),
+    Elsewhere,
 }
 
 /// What joining comes to.
@@ -74,6 +76,8 @@ pub(super) enum Landing {
     Released,
     /// The inner service failed, in this way.
     Failed(Cause),
+    /// Another process has stored something.
+    Elsewhere,
     /// The leader is gone: somebody else leads.
     Vacant,
     /// It takes too long.
@@ -91,6 +95,8 @@ pub(super) struct Lead {
     number: u64,
     /// For how long nobody waits for responses that are not to be shared.
     remember: Duration,
+    /// No other process goes inside meanwhile.
+    lease: Option<Held>,
     state: watch::Sender<State>,
 }
 
@@ -134,7 +140,7 @@ impl Flights {
         let (sender, state) = watch::channel(State::Flying);
         open.insert(key.clone(), Open { number, position, state });
         let (flights, key) = (self.clone(), key.clone());
-        Joined::Leads(Lead { flights, key, number, remember, state: sender })
+        Joined::Leads(Lead { flights, key, number, remember, lease: None, state: sender })
     }
 
     /// The number of the last landing so far: to be asked before a lookup.
@@ -168,6 +174,7 @@ impl Follower {
             Ok(Ok(state)) => match &*state {
                 State::Landed(response) => Landing::Response(response.clone()),
                 State::Failed(cause) => Landing::Failed(*cause),
+                State::Elsewhere => Landing::Elsewhere,
                 State::Released | State::Flying => Landing::Released,
             },
         }
@@ -175,23 +182,55 @@ impl Follower {
 }
 
 impl Lead {
-    /// The response is stored: the followers get it.
-    pub(super) fn land(self, response: StoredResponse) {
+    /// What the flight is about.
+    pub(super) fn key(&self) -> &FlightKey {
+        &self.key
+    }
+
+    /// Keeps the lease for as long as it flies.
+    pub(super) fn leased(&mut self, lease: Held) {
+        self.lease = Some(lease);
+    }
+
+    pub(super) fn is_leased(&self) -> bool {
+        self.lease.is_some()
+    }
+
+    /// The response is stored: the followers get it. The lease is for whoever writes it.
+    pub(super) fn land(mut self, response: StoredResponse) -> Option<Held> {
+        self.landed();
+        let lease = self.lease.take();
+        self.end(State::Landed(response));
+        lease
+    }
+
+    /// Another process has stored something: the followers look again.
+    pub(super) fn found(self) {
+        self.landed();
+        self.end(State::Elsewhere);
+    }
+
+    fn landed(&self) {
         let table = &self.flights.0;
         let number = table.landings.fetch_add(1, Ordering::AcqRel) + 1;
         // before the flight is gone: whoever finds none has to find this
         table.landed.insert(self.key.clone(), number);
         table.unshareable.invalidate(&self.key);
-        self.end(State::Landed(response));
     }
 
     /// The response is not to be shared: the followers go inside together.
-    pub(super) fn release(self) {
+    pub(super) fn release(mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.refuse(AFTER_FAILURE);
+        }
         self.end(State::Released);
     }
 
     /// The same, and the next ones will not be either: for a while nobody waits for them.
-    pub(super) fn refuse(self) {
+    pub(super) fn refuse(mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.refuse(self.remember);
+        }
         if let Some(until) = Instant::now().checked_add(self.remember) {
             self.flights.0.unshareable.insert(self.key.clone(), until);
         }
@@ -199,7 +238,12 @@ impl Lead {
     }
 
     /// The inner service failed.
-    pub(super) fn fail(self, cause: Cause) {
+    pub(super) fn fail(mut self, cause: Cause) {
+        if cause != Cause::Error
+            && let Some(lease) = self.lease.take()
+        {
+            lease.refuse(AFTER_FAILURE);
+        }
         self.end(State::Failed(cause));
     }
 

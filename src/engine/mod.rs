@@ -11,6 +11,7 @@ mod flight;
 mod inspect;
 mod invalidate;
 mod judge;
+mod lease;
 mod lookup;
 mod pending;
 mod refresh;

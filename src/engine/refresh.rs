@@ -13,6 +13,7 @@ use super::admission::Plan;
 use super::exchange::Miss;
 use super::flight::{FlightKey, Joined, Lead};
 use super::judge::Asked;
+use super::lease::Leased;
 use super::lookup::At;
 use super::validate::{CONDITIONS, Stripped};
 use super::{Engine, Route};
@@ -73,7 +74,7 @@ impl<St: Store> Refresh<St> {
         self.plan.head_only = false;
         let asked = Asked::of(&engine.store, &self.plan, &parts);
         let client = Stripped::take(&mut parts, Some(&self.at), false);
-        let miss = Miss {
+        let mut miss = Miss {
             fills: engine.fills_so_far(),
             started: Instant::now(),
             asked,
@@ -86,7 +87,14 @@ impl<St: Store> Refresh<St> {
         let Self { route, plan, .. } = self;
         let call = inner.oneshot(Request::from_parts(parts, body)).instrument(inside_span());
         let late = late(&engine);
-        place.run(finish(engine, route, plan, miss, call), late);
+        place.run(
+            async move {
+                if miss.may_refresh(&engine, &route).await {
+                    finish(engine, route, plan, miss, call).await;
+                }
+            },
+            late,
+        );
     }
 
     /// The flight, unless one is on its way.
@@ -102,6 +110,19 @@ impl<St: Store> Refresh<St> {
             Joined::Leads(lead) => Some(lead),
             Joined::Follows(_) | Joined::Nobody => None,
         }
+    }
+}
+
+impl Miss {
+    /// Whether no other process is inside for the same, where that matters.
+    async fn may_refresh<St: Store>(&mut self, engine: &Arc<Engine<St>>, route: &Route) -> bool {
+        let Some(lead) = &mut self.lead else { return true };
+        match engine.lease(route, lead.key()).await {
+            Leased::Here(Some(held)) => lead.leased(held),
+            Leased::Elsewhere | Leased::Unshareable => return false,
+            Leased::Here(None) | Leased::Failed => {}
+        }
+        true
     }
 }
 

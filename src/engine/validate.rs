@@ -118,7 +118,7 @@ where
     if let Some(lead) = miss.lead.take().filter(|_| clear)
         && let Some(lead) = lead.if_shareable(route, &updated.head, received_ms)
     {
-        lead.land(updated.clone());
+        engine.give_back_in_turn(lead.land(updated.clone()));
     }
     let client = miss.client.as_ref().map(Stripped::request);
     let request = client.unwrap_or_else(|| Request::new(()).into_parts().0);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::key::{CacheKey, KeyRange};
-use crate::store::{CullReport, Named, Store, StoreError, StoreStats};
+use crate::store::{CullReport, Fence, Lease, Named, Store, StoreError, StoreStats};
 use crate::stored::{Entry, HeadUpdate, Stored, StoredHead};
 use crate::tag::{LogPosition, LogRecord, LogRow, Scope, Validity};
 
@@ -44,6 +44,9 @@ trait DynStore: Send + Sync {
     fn get_many(&self, keys: Vec<CacheKey>) -> Answer<'_, Vec<Option<Stored>>>;
     fn get(&self, key: CacheKey) -> Answer<'_, Option<Stored>>;
     fn put_many(&self, entries: Vec<Entry>) -> Answer<'_, ()>;
+    fn lease<'a>(&'a self, key: &'a CacheKey, time: Duration) -> Answer<'a, Lease>;
+    fn release<'a>(&'a self, fence: &'a Fence, unshareable: Option<Duration>) -> Answer<'a, ()>;
+    fn put_fenced<'a>(&'a self, entries: Vec<Entry>, fence: &'a Fence) -> Answer<'a, bool>;
     fn freshen(&self, update: HeadUpdate) -> Answer<'_, bool>;
     fn get_entries(&self, keys: Vec<CacheKey>) -> Answer<'_, Vec<Option<Entry>>>;
     fn position(&self) -> Arc<LogPosition>;
@@ -77,6 +80,15 @@ impl<St: Store> DynStore for St {
     }
     fn put_many(&self, entries: Vec<Entry>) -> Answer<'_, ()> {
         Box::pin(Store::put_many(self, entries))
+    }
+    fn lease<'a>(&'a self, key: &'a CacheKey, time: Duration) -> Answer<'a, Lease> {
+        Box::pin(Store::lease(self, key, time))
+    }
+    fn release<'a>(&'a self, fence: &'a Fence, unshareable: Option<Duration>) -> Answer<'a, ()> {
+        Box::pin(Store::release(self, fence, unshareable))
+    }
+    fn put_fenced<'a>(&'a self, entries: Vec<Entry>, fence: &'a Fence) -> Answer<'a, bool> {
+        Box::pin(Store::put_fenced(self, entries, fence))
     }
     fn freshen(&self, update: HeadUpdate) -> Answer<'_, bool> {
         Box::pin(Store::freshen(self, update))
@@ -139,6 +151,19 @@ impl Store for BoxStore {
     }
     async fn put_many(&self, entries: Vec<Entry>) -> Result<(), StoreError> {
         self.0.put_many(entries).await
+    }
+    async fn lease(&self, key: &CacheKey, time: Duration) -> Result<Lease, StoreError> {
+        self.0.lease(key, time).await
+    }
+    async fn release(
+        &self,
+        fence: &Fence,
+        unshareable: Option<Duration>,
+    ) -> Result<(), StoreError> {
+        self.0.release(fence, unshareable).await
+    }
+    async fn put_fenced(&self, entries: Vec<Entry>, fence: &Fence) -> Result<bool, StoreError> {
+        self.0.put_fenced(entries, fence).await
     }
     async fn freshen(&self, update: HeadUpdate) -> Result<bool, StoreError> {
         self.0.freshen(update).await

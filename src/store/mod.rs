@@ -2,6 +2,7 @@
 
 mod boxed;
 mod error;
+mod lease;
 // a log in memory has no gaps
 #[cfg_attr(not(feature = "mysql"), allow(dead_code, unused_imports))]
 pub(crate) mod log;
@@ -12,6 +13,7 @@ mod tiered;
 
 pub use boxed::BoxStore;
 pub use error::{Source, StoreError};
+pub use lease::{Fence, Lease};
 pub use log::MemoryLog;
 pub use memory::{MemoryStore, MemoryStoreBuilder};
 use std::future::Future;
@@ -79,6 +81,50 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// As [`Store::put_many`].
     fn put(&self, entry: Entry) -> impl Future<Output = Result<(), StoreError>> + Send {
         self.put_many(vec![entry])
+    }
+
+    /// Asks to be the one, of all processes that share the store, that goes inside for `key`; for this
+    /// long, by the store's clock, unless it is given back before. Waits for nobody: whoever is denied asks
+    /// again. Only routes with [`Collapse::Cluster`](crate::Collapse::Cluster) ask. Default: granted, for
+    /// stores of one process.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be asked: the caller goes inside as if there were no leases.
+    fn lease(
+        &self,
+        key: &CacheKey,
+        time: Duration,
+    ) -> impl Future<Output = Result<Lease, StoreError>> + Send {
+        let _ = (key, time);
+        async { Ok(Lease::Granted(0)) }
+    }
+
+    /// Gives a lease back, unless somebody else has it by now. With `unshareable`, those who ask for this
+    /// long are told that there is nothing to wait for. Default: nothing.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be asked: the lease ends by itself.
+    fn release(
+        &self,
+        fence: &Fence,
+        unshareable: Option<Duration>,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send {
+        let _ = (fence, unshareable);
+        async { Ok(()) }
+    }
+
+    /// [`Store::put_many`] by the holder of a lease: `false`, and what is stored stays, when somebody else
+    /// has been granted it since. Default: as without a lease.
+    ///
+    /// # Errors
+    /// As [`Store::put_many`].
+    fn put_fenced(
+        &self,
+        entries: Vec<Entry>,
+        fence: &Fence,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send {
+        let _ = fence;
+        async move { self.put_many(entries).await.map(|()| true) }
     }
 
     /// Replaces the head and the expiry of a stored response and leaves its body where it is.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::key::{CacheKey, KeyRange};
-use crate::store::{CullReport, Named, Store, StoreError, StoreStats, Transactional};
+use crate::store::{CullReport, Fence, Lease, Named, Store, StoreError, StoreStats, Transactional};
 use crate::stored::{Entry, HeadUpdate, Stored, StoredHead};
 use crate::tag::{LogPosition, LogRecord, LogRow, Scope, Validity};
 
@@ -152,6 +152,31 @@ impl<F: Store, B: Store> Store for Tiered<F, B> {
     async fn put_many(&self, entries: Vec<Entry>) -> Result<(), StoreError> {
         self.keep(entries.clone()).await;
         self.back.put_many(entries).await
+    }
+
+    async fn lease(&self, key: &CacheKey, time: Duration) -> Result<Lease, StoreError> {
+        self.back.lease(key, time).await
+    }
+
+    async fn release(
+        &self,
+        fence: &Fence,
+        unshareable: Option<Duration>,
+    ) -> Result<(), StoreError> {
+        self.back.release(fence, unshareable).await
+    }
+
+    async fn put_fenced(&self, entries: Vec<Entry>, fence: &Fence) -> Result<bool, StoreError> {
+        let keys: Vec<_> = entries.iter().map(|entry| entry.key.clone()).collect();
+        self.keep(entries.clone()).await;
+        let written = self.back.put_fenced(entries, fence).await?;
+        if !written {
+            // what is behind is newer
+            for key in &keys {
+                self.front.remove(KeyRange::only(key)).await?;
+            }
+        }
+        Ok(written)
     }
 
     async fn freshen(&self, update: HeadUpdate) -> Result<bool, StoreError> {

@@ -1,5 +1,6 @@
-//! Two processes of one application on one database.
+//! Several processes of one application on one database.
 
+use std::error::Error;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
@@ -11,7 +12,7 @@ use hyper_util::rt::TokioExecutor;
 
 use crate::support;
 
-/// The README's example, running.
+/// An example, running.
 struct Process {
     child: Child,
     address: String,
@@ -19,7 +20,11 @@ struct Process {
 
 impl Process {
     fn start(database: &str) -> Self {
-        let mut child = Command::new(example("axum"))
+        Self::of(&mut Command::new(example("axum")), database)
+    }
+
+    fn of(command: &mut Command, database: &str) -> Self {
+        let mut child = command
             .env("DATABASE_URL", database)
             .env("LISTEN", "127.0.0.1:0")
             .stdout(Stdio::piped())
@@ -32,15 +37,21 @@ impl Process {
     }
 
     async fn request(&self, method: &str, path: &str) -> (String, String) {
-        let uri = format!("{}{path}", self.address);
-        // what a load balancer does: one name for all processes
-        let request = Request::builder().method(method).uri(uri).header("host", "shop.example");
-        let client = Client::builder(TokioExecutor::new()).build_http();
-        let response = client.request(request.body(Empty::<Bytes>::new()).unwrap()).await.unwrap();
-        let status = response.headers()["cache-status"].to_str().unwrap().to_owned();
-        let body = response.into_body().collect().await.unwrap().to_bytes();
-        (status, String::from_utf8_lossy(&body).into_owned())
+        request(format!("{}{path}", self.address), method).await.unwrap()
     }
+}
+
+async fn request(
+    uri: String,
+    method: &str,
+) -> Result<(String, String), Box<dyn Error + Send + Sync>> {
+    // what a load balancer does: one name for all processes
+    let request = Request::builder().method(method).uri(uri).header("host", "shop.example");
+    let client = Client::builder(TokioExecutor::new()).build_http();
+    let response = client.request(request.body(Empty::<Bytes>::new())?).await?;
+    let status = response.headers()["cache-status"].to_str()?.to_owned();
+    let body = response.into_body().collect().await?.to_bytes();
+    Ok((status, String::from_utf8_lossy(&body).into_owned()))
 }
 
 impl Drop for Process {
@@ -87,4 +98,38 @@ async fn serve_each_others_entries_and_invalidate_them() {
     assert_eq!(status, "shop; fwd=method");
     let (status, _) = one.request("GET", "/products/7").await;
     assert!(status.starts_with("shop; fwd=stale"), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_is_killed_while_it_is_inside_for_all_is_followed_by_the_next() {
+    let database = support::database().await;
+    let start = |seconds| {
+        let mut command = Command::new(example("cluster"));
+        Process::of(command.env("SECONDS", seconds), database.url())
+    };
+    let (one, two, three) = tokio::task::block_in_place(|| (start("600"), start("1"), start("1")));
+    let leading = tokio::spawn(request(format!("{}/report", one.address), "GET"));
+    let mut connection = database.connection().await;
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    loop {
+        let rows = "SELECT COUNT(*) FROM cache_leases";
+        let rows: i64 = sqlx::query_scalar(rows).fetch_one(&mut connection).await.unwrap();
+        if rows > 0 {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "never asks for the lease");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let killed = std::time::Instant::now();
+    drop(one); // SIGKILL
+    assert!(leading.await.unwrap().is_err());
+    let (second, third) =
+        tokio::join!(two.request("GET", "/report"), three.request("GET", "/report"));
+    let waited = killed.elapsed();
+    assert_eq!(second.1, third.1, "one of them made it for both");
+    let made = [&second.0, &third.0].into_iter().filter(|status| status.contains("stored"));
+    assert_eq!(made.count(), 1, "{second:?} {third:?}");
+    // three seconds of the lease, one of the handler, and the waits between looks
+    assert!(waited < std::time::Duration::from_secs(15), "{waited:?}");
+    assert!(waited > std::time::Duration::from_secs(2), "it waited for the lease: {waited:?}");
 }

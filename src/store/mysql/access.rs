@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 
 use super::codec::{self, RawRow, Reading, Row};
+use super::lease::LeaseJob;
 use super::log::append_on;
 use super::lookups::{Answer, Hash};
 use super::maintenance::Command;
@@ -16,15 +17,15 @@ use super::sql::MAX_KEYS;
 use super::writes::{Freshen, Job, Put, Ticket};
 use super::{Inner, MySqlStore};
 use crate::key::{CacheKey, KeyRange};
-use crate::store::{CullReport, Named, Store, StoreError, StoreStats, Transactional};
+use crate::store::{CullReport, Fence, Lease, Named, Store, StoreError, StoreStats, Transactional};
 use crate::stored::{Entry, HeadUpdate, Stored, StoredHead};
 use crate::tag::{LogPosition, LogRecord, LogRow, Scope, Validity};
 
 /// Bytes of `max_allowed_packet` that are left for the rest of a statement.
 const PACKET_RESERVE: usize = 64 * 1024;
 
-/// Whether a row was written.
-type Done = Result<(), StoreError>;
+/// Whether a row was written: not, where a lease has passed on.
+type Done = Result<bool, StoreError>;
 
 impl MySqlStore {
     /// Asks for at most [`MAX_KEYS`] keys.
@@ -117,13 +118,45 @@ impl MySqlStore {
     }
 
     /// Reserves room for an entry, makes its row and gives both to be queued.
-    async fn prepare(&self, entry: Entry) -> Result<(Put, oneshot::Receiver<Done>), StoreError> {
+    async fn prepare(
+        &self,
+        entry: Entry,
+        fence: Option<(Hash, u64)>,
+    ) -> Result<(Put, oneshot::Receiver<Done>), StoreError> {
         let size = entry.stored.size_bytes().saturating_add(entry.key.as_bytes().len());
         self.fits(size, self.inner.shared.settings.max_entry_bytes)?;
         let share = self.inner.writes.reserve(size)?;
         let row = self.row(entry).await?;
         let (ack, done) = oneshot::channel();
-        Ok((Put { row, share, ack }, done))
+        Ok((Put { row, fence, share, ack }, done))
+    }
+
+    /// Writes entries, each with what it takes for it to count.
+    async fn write(
+        &self,
+        entries: Vec<Entry>,
+        fence: Option<(Hash, u64)>,
+    ) -> Result<bool, StoreError> {
+        let compressing = self.inner.shared.settings.compressing;
+        let slow = entries.iter().any(|entry| codec::is_slow_to_encode(entry, compressing));
+        let ticket: Option<Ticket> = slow.then(|| self.inner.writes.ticket());
+        let (mut puts, mut waiting, mut outcome) = (Vec::new(), Vec::new(), Ok(true));
+        for entry in entries {
+            match self.prepare(entry, fence).await {
+                Ok((put, done)) => {
+                    puts.push(put);
+                    waiting.push(done);
+                }
+                Err(error) => outcome = outcome.and(Err(self.refused(error))),
+            }
+        }
+        self.inner.writes.put(puts, ticket.as_ref())?;
+        drop(ticket);
+        for done in waiting {
+            let done = done.await.unwrap_or(Err(StoreError::Closed));
+            outcome = outcome.and_then(|all| done.map(|written| all && written));
+        }
+        outcome
     }
 
     /// Queues a job and waits for its outcome.
@@ -169,25 +202,28 @@ impl Store for MySqlStore {
     }
 
     async fn put_many(&self, entries: Vec<Entry>) -> Result<(), StoreError> {
-        let compressing = self.inner.shared.settings.compressing;
-        let slow = entries.iter().any(|entry| codec::is_slow_to_encode(entry, compressing));
-        let ticket: Option<Ticket> = slow.then(|| self.inner.writes.ticket());
-        let (mut puts, mut waiting, mut outcome) = (Vec::new(), Vec::new(), Ok(()));
-        for entry in entries {
-            match self.prepare(entry).await {
-                Ok((put, done)) => {
-                    puts.push(put);
-                    waiting.push(done);
-                }
-                Err(error) => outcome = outcome.and(Err(self.refused(error))),
-            }
-        }
-        self.inner.writes.put(puts, ticket.as_ref())?;
-        drop(ticket);
-        for done in waiting {
-            outcome = outcome.and(done.await.unwrap_or(Err(StoreError::Closed)));
-        }
-        outcome
+        self.write(entries, None).await.map(drop)
+    }
+
+    async fn put_fenced(&self, entries: Vec<Entry>, fence: &Fence) -> Result<bool, StoreError> {
+        self.write(entries, Some((fence.key.hash(), fence.number))).await
+    }
+
+    async fn lease(&self, key: &CacheKey, time: Duration) -> Result<Lease, StoreError> {
+        let (ack, outcome) = oneshot::channel();
+        let job = LeaseJob::Take { hash: key.hash(), time, ack };
+        self.submit(Job::Lease(job), outcome).await
+    }
+
+    async fn release(
+        &self,
+        fence: &Fence,
+        unshareable: Option<Duration>,
+    ) -> Result<(), StoreError> {
+        let (ack, outcome) = oneshot::channel();
+        let (hash, number) = (fence.key.hash(), fence.number);
+        let job = LeaseJob::Release { hash, number, unshareable, ack };
+        self.submit(Job::Lease(job), outcome).await
     }
 
     async fn freshen(&self, update: HeadUpdate) -> Result<bool, StoreError> {

@@ -69,6 +69,8 @@ pub(super) struct Maintenance {
     /// ended, so that one process sees every row equally often (simulated: 6 % of garbage instead of
     /// 10 % with a new random start each time).
     pub(super) next: u128,
+    /// Where the next window of leases begins.
+    pub(super) next_lease: u128,
     pub(super) link: Link,
 }
 
@@ -194,6 +196,7 @@ impl Maintenance {
         }
         self.shared.counters.culls.fetch_add(1, Relaxed);
         self.prune().await;
+        self.prune_leases().await;
     }
 
     fn plan(&mut self, window: u64) -> Plan {

@@ -10,6 +10,7 @@ use sqlx::Row as _;
 use sqlx::mysql::MySqlRow;
 
 use super::connection::{Connection, Role, Statement};
+use super::ddl::{entries_ddl, lease_ddl, log_ddl, log_state_ddl};
 use super::failure::{Failure, MISSING, OTHER_SHAPE, Then};
 use super::options::Settings;
 use super::shared::Shared;
@@ -34,8 +35,8 @@ pub(super) struct Needed<'a> {
 type Wanted = (&'static str, &'static [&'static str], bool);
 
 /// All tables of a store.
-pub(super) fn tables(settings: &Settings) -> [Needed<'_>; 3] {
-    let Settings { table, log_table, log_state, .. } = settings;
+pub(super) fn tables(settings: &Settings) -> [Needed<'_>; 4] {
+    let Settings { table, log_table, log_state, lease_table, .. } = settings;
     [
         Needed {
             name: table,
@@ -58,58 +59,14 @@ pub(super) fn tables(settings: &Settings) -> [Needed<'_>; 3] {
             primary: "id",
             index: None,
         },
+        Needed {
+            name: lease_table,
+            ddl: lease_ddl(lease_table),
+            columns: LEASES,
+            primary: "key_hash",
+            index: None,
+        },
     ]
-}
-
-/// The statement that creates the table of entries.
-pub(super) fn entries_ddl(table: &TableName) -> String {
-    format!(
-        "CREATE TABLE IF NOT EXISTS {} (
-  key_hash       BINARY(16)        NOT NULL, -- first 16 bytes of SHA-256 over cache_key
-  cache_key      VARBINARY(1024)   NOT NULL, -- prefix:version:target ...
-  value          LONGBLOB          NOT NULL, -- body, perhaps compressed, then 9 bytes
-  value_type     CHAR(1) CHARACTER SET ascii COLLATE ascii_bin NOT NULL, -- r response, R compressed, v variants
-  expires        BIGINT UNSIGNED   NOT NULL, -- may be removed from then on, ms since 1970
-  head           MEDIUMBLOB        NULL,     -- status, fields, times, tags
-  size           INT UNSIGNED      NULL,     -- bytes of cache_key, head and value
-  status         SMALLINT UNSIGNED NULL,
-  born_ms        BIGINT UNSIGNED   NULL,     -- ms since 1970
-  fresh_until_ms BIGINT UNSIGNED   NULL,     -- ms since 1970
-  gen_ms         INT UNSIGNED      NULL,     -- how long it took to make
-  PRIMARY KEY (key_hash),
-  KEY cache_key (cache_key(255))
-) ENGINE=InnoDB ROW_FORMAT=DYNAMIC",
-        table.quoted()
-    )
-}
-
-/// The statement that creates the invalidation log. Everything but `tag` has a default, so that a
-/// trigger has to say no more than that.
-pub(super) fn log_ddl(table: &TableName) -> String {
-    format!(
-        "CREATE TABLE IF NOT EXISTS {} (
-  id     BIGINT UNSIGNED NOT NULL AUTO_INCREMENT,
-  tag    VARBINARY(1024) NOT NULL, -- what is invalidated
-  kind   CHAR(1) CHARACTER SET ascii COLLATE ascii_bin NOT NULL DEFAULT 'h', -- h hard, s soft: stale only
-  reason VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NULL,
-  at_ms  BIGINT UNSIGNED NOT NULL DEFAULT (CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS UNSIGNED)), -- ms since 1970
-  PRIMARY KEY (id),
-  KEY tag (tag, id)
-) ENGINE=InnoDB ROW_FORMAT=DYNAMIC",
-        table.quoted()
-    )
-}
-
-/// The statement that creates the table which remembers how far the log is settled.
-pub(super) fn log_state_ddl(table: &TableName) -> String {
-    format!(
-        "CREATE TABLE IF NOT EXISTS {} (
-  id      TINYINT UNSIGNED NOT NULL, -- 1
-  settled BIGINT UNSIGNED  NOT NULL, -- no row up to this id of the log is still to come
-  PRIMARY KEY (id)
-) ENGINE=InnoDB",
-        table.quoted()
-    )
 }
 
 /// Creates the tables that are missing, then checks all.
@@ -302,6 +259,13 @@ const LOG: &[Wanted] = &[
 
 const LOG_STATE: &[Wanted] =
     &[("id", &["tinyint unsigned"], false), ("settled", &["bigint unsigned"], false)];
+
+const LEASES: &[Wanted] = &[
+    ("key_hash", &["binary(16)"], false),
+    ("owner", &["bigint unsigned"], false),
+    ("fence", &["bigint unsigned"], false),
+    ("until_ms", &["bigint unsigned"], false),
+];
 
 /// The first difference from what the store needs.
 fn problem(table: &Needed<'_>, columns: &[Column], indexed: &[Indexed]) -> Option<String> {

@@ -8,7 +8,9 @@ mod chores;
 mod codec;
 mod connection;
 mod cull;
+mod ddl;
 mod failure;
+mod lease;
 mod log;
 mod lookups;
 mod maintenance;
@@ -50,7 +52,7 @@ use self::writes::Writes;
 use super::StoreError;
 use crate::error::ConfigError;
 
-/// A store in tables of a MySQL or MariaDB database: one for entries, one for the invalidation log.
+/// A store in tables of a MySQL or MariaDB database: for entries, for the invalidation log, for leases.
 ///
 /// A handle: clones share connections and queues. It opens `read_connections` (2) connections for
 /// lookups, one for writes, one for the log and one for maintenance, all its own. When the last handle goes, what was
@@ -140,7 +142,7 @@ impl MySqlStore {
     /// # Errors
     /// [`ConfigError`] for what cannot be a table name.
     pub fn ddl_for(table: &str) -> Result<String, ConfigError> {
-        Ok(migrate::entries_ddl(&TableName::parse("table", table)?))
+        Ok(ddl::entries_ddl(&TableName::parse("table", table)?))
     }
 
     /// The statements that create an invalidation log of this name and the table of its state.
@@ -149,7 +151,15 @@ impl MySqlStore {
     /// [`ConfigError`] for what cannot be a table name.
     pub fn log_ddl_for(log_table: &str) -> Result<[String; 2], ConfigError> {
         let log = TableName::parse("log_table", log_table)?;
-        Ok([migrate::log_ddl(&log), migrate::log_state_ddl(&log.with_suffix("_state"))])
+        Ok([ddl::log_ddl(&log), ddl::log_state_ddl(&log.with_suffix("_state"))])
+    }
+
+    /// The statement that creates a table of leases of this name.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for what cannot be a table name.
+    pub fn lease_ddl_for(lease_table: &str) -> Result<String, ConfigError> {
+        Ok(ddl::lease_ddl(&TableName::parse("lease_table", lease_table)?))
     }
 
     /// The statements that create this store's tables, with semicolons.
@@ -206,7 +216,8 @@ impl MySqlStore {
         let clock = DbClock::new();
         let (connection, server) = Connection::first(&settings, &clock).await?;
         let dialect = Dialect::of(&server.version);
-        let sql = Sql::new(&settings.table, &settings.log_table, &settings.log_state, dialect);
+        let Settings { table, log_table, log_state, lease_table, .. } = &settings;
+        let sql = Sql::new(table, log_table, log_state, lease_table, dialect);
         let shared = Shared::new(settings, sql, server.version, server.max_packet, clock);
         Ok(Self { inner: Arc::new(Inner::spawn(Arc::new(shared), connection)) })
     }
@@ -250,6 +261,8 @@ impl Inner {
             queue: Arc::clone(&writes),
             owned: Arc::clone(&owned),
             random: random(0),
+            // 0 is nobody
+            owner: random(3).random::<u64>() | 1,
             stop: stopping.clone(),
         };
         tasks.push(tokio::spawn(writer.run()));
@@ -261,6 +274,7 @@ impl Inner {
             stop: stopping,
             estimates: cull::Estimates::default(),
             next: random(2).random(),
+            next_lease: random(4).random(),
             link: Link::default(),
         };
         tasks.push(tokio::spawn(maintenance.run()));

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,8 @@ pub(super) struct Shared {
     pub(super) max_packet: usize,
     pub(super) clock: DbClock,
     pub(super) counters: Counters,
+    /// Whether leases have been asked for: whoever never does never touches their table.
+    pub(super) leases: AtomicBool,
     warnings: Warnings,
 }
 
@@ -31,7 +33,8 @@ impl Shared {
         clock: DbClock,
     ) -> Self {
         let (counters, warnings) = (Counters::default(), Warnings::default());
-        Self { settings, sql, version, max_packet, clock, counters, warnings }
+        let leases = AtomicBool::new(false);
+        Self { settings, sql, version, max_packet, clock, counters, leases, warnings }
     }
 
     /// Counts and logs a statement or connection that failed.

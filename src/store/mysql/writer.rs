@@ -28,19 +28,24 @@ use crate::tag::LogRecord;
 /// Times that a statement is sent again after a deadlock or a lock wait.
 const RETRIES: u32 = 3;
 
+/// ER_BAD_NULL_ERROR
+const NULL: u16 = 1048;
+
 /// The writing task and what it owns.
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) queue: Arc<Writes>,
     pub(super) owned: Arc<Owned>,
     pub(super) random: StdRng,
+    /// What this process is called in leases.
+    pub(super) owner: u64,
     pub(super) stop: watch::Receiver<bool>,
 }
 
 /// Rows of the same key, folded: the last one is written, all are answered.
 struct Folded {
     row: Row,
-    acks: Vec<Ack<()>>,
+    acks: Vec<Ack<bool>>,
     _shares: Vec<Share>,
 }
 
@@ -107,7 +112,11 @@ impl Writer {
                 let _ = ack.send(Ok(()));
                 true
             }
-            Work::One(Job::Put(put)) => self.write(&mut connection, fold(vec![put])).await,
+            Work::One(Job::Lease(job)) => self.lease(&mut connection, job).await,
+            Work::One(Job::Put(put)) => match put.fence {
+                Some(fence) => self.write_fenced(&mut connection, fence, put).await,
+                None => self.write(&mut connection, fold(vec![put])).await,
+            },
         };
         sound.then_some(connection)
     }
@@ -165,6 +174,27 @@ impl Writer {
         true
     }
 
+    /// Writes a row if its lease is held still; `false` when the connection is lost.
+    async fn write_fenced(
+        &mut self,
+        connection: &mut Connection,
+        (lease, number): (Hash, u64),
+        put: Put,
+    ) -> bool {
+        let shared = Arc::clone(&self.shared);
+        let query = || {
+            let query = statement(&shared.sql.fenced_upsert).bind(&put.row.hash[..]);
+            bind_rest(query.bind(lease.to_vec()).bind(number), &put.row)
+        };
+        match self.persist(connection, query).await {
+            Ok(_) => self.written(fold(vec![put])),
+            // no hash: somebody else has the lease
+            Err(failure) if failure.number() == Some(NULL) => drop(put.ack.send(Ok(false))),
+            outcome => return self.finish("a write", outcome.map(|_| true), put.ack),
+        }
+        true
+    }
+
     async fn upsert(
         &mut self,
         connection: &mut Connection,
@@ -186,7 +216,7 @@ impl Writer {
             self.owned.wrote(&folded.row.key);
             hit |= self.random.random_bool(probability);
         }
-        answer(batch, &Ok(()));
+        answer(batch, &Ok(true));
         if hit && self.shared.settings.background_cull {
             self.owned.cull.notify_one();
         }
@@ -295,8 +325,12 @@ impl Writer {
 
 /// Binds a row in the order of [`COLUMNS`](super::sql::COLUMNS).
 fn bind_row(query: Statement, row: &Row) -> Statement {
+    bind_rest(query.bind(&row.hash[..]), row)
+}
+
+/// Binds all but the hash.
+fn bind_rest(query: Statement, row: &Row) -> Statement {
     query
-        .bind(&row.hash[..])
         .bind(&row.key[..])
         .bind(&row.value[..])
         .bind(row.value_type)
@@ -330,7 +364,7 @@ fn fold(puts: Vec<Put>) -> Vec<Folded> {
     rows
 }
 
-fn answer(batch: Vec<Folded>, outcome: &Result<(), StoreError>) {
+fn answer(batch: Vec<Folded>, outcome: &Result<bool, StoreError>) {
     for ack in batch.into_iter().flat_map(|folded| folded.acks) {
         let _ = ack.send(outcome.clone());
     }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
 
 use super::codec::Row;
+use super::lease::LeaseJob;
 use super::lookups::Hash;
 use super::shared::lock;
 use super::sql::MAX_ROWS;
@@ -21,8 +22,10 @@ pub(super) type Ack<T> = oneshot::Sender<Result<T, StoreError>>;
 #[derive(Debug)]
 pub(super) struct Put {
     pub(super) row: Row,
+    /// The hash and the number of the lease that it takes, if any.
+    pub(super) fence: Option<(Hash, u64)>,
     pub(super) share: Share,
-    pub(super) ack: Ack<()>,
+    pub(super) ack: Ack<bool>,
 }
 
 /// A new head for a row.
@@ -51,6 +54,7 @@ pub(super) enum Job {
     Remove(KeyRange, Ack<u64>),
     /// Rows of the invalidation log, and where their ids go.
     Append(Vec<LogRecord>, Ack<Vec<u64>>),
+    Lease(LeaseJob),
     Flush(Ack<()>),
 }
 
@@ -62,6 +66,7 @@ impl Job {
             Self::Freshen(freshen) => drop(freshen.ack.send(Err(error))),
             Self::Remove(_, ack) => drop(ack.send(Err(error))),
             Self::Append(_, ack) => drop(ack.send(Err(error))),
+            Self::Lease(lease) => lease.fail(error),
             // what was queued before has failed: nothing is outstanding
             Self::Flush(ack) => drop(ack.send(Ok(()))),
         }
@@ -80,6 +85,9 @@ pub(super) enum Work {
 /// Removals, invalidations and freshenings that may wait; they are rare and small.
 const MAX_JOBS: usize = 65_536;
 
+/// Jobs that are done first in a row, while others wait.
+const MAX_FIRST: usize = 16;
+
 /// The queue.
 #[derive(Debug)]
 pub(super) struct Writes {
@@ -93,6 +101,10 @@ pub(super) struct Writes {
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<Job>,
+    /// Somebody waits for these, and no order of them with the others matters.
+    first: VecDeque<Job>,
+    /// How many of these have been given out in a row.
+    in_a_row: usize,
     bytes: usize,
     down: bool,
     closed: bool,
@@ -139,7 +151,7 @@ impl Writes {
         for put in puts {
             match state.tickets.judge(&put.row, ticket.map(|ticket| ticket.number)) {
                 Judgement::InTime => state.waiting.push_back(Job::Put(put)),
-                Judgement::Overtaken => left_out.push((put, Ok(()))),
+                Judgement::Overtaken => left_out.push((put, Ok(true))),
                 Judgement::Unknown => left_out.push((put, Err(StoreError::Overloaded))),
             }
         }
@@ -158,15 +170,14 @@ impl Writes {
     pub(super) fn push(&self, job: Job) -> Result<(), StoreError> {
         let mut state = lock(&self.state);
         state.check()?;
-        if state.waiting.len() >= MAX_JOBS {
+        if state.waiting.len().max(state.first.len()) >= MAX_JOBS {
             return Err(StoreError::Overloaded);
         }
         if let Job::Remove(range, _) = &job {
             state.tickets.removed(range);
         }
         match job {
-            // somebody waits for this, and no order of it with the others matters
-            Job::Append(..) => state.waiting.push_front(job),
+            Job::Append(..) | Job::Lease(_) => state.first.push_back(job),
             _ => state.waiting.push_back(job),
         }
         drop(state);
@@ -177,8 +188,17 @@ impl Writes {
     /// Takes the next piece of work.
     pub(super) fn take(&self) -> Option<Work> {
         let mut state = lock(&self.state);
+        if (state.in_a_row < MAX_FIRST || state.waiting.is_empty())
+            && let Some(job) = state.first.pop_front()
+        {
+            state.in_a_row += 1;
+            return Some(Work::One(job));
+        }
+        state.in_a_row = 0;
         let (mut puts, mut bytes) = (Vec::new(), 0_usize);
-        while let Some(Job::Put(next)) = state.waiting.front() {
+        while let Some(Job::Put(next)) = state.waiting.front()
+            && next.fence.is_none()
+        {
             bytes = bytes.saturating_add(next.row.packet_bytes());
             if puts.len() == MAX_ROWS || (bytes > self.max_statement_bytes && !puts.is_empty()) {
                 break;
@@ -197,7 +217,7 @@ impl Writes {
     pub(super) fn down(&self) {
         let mut state = lock(&self.state);
         state.down = true;
-        let waiting = std::mem::take(&mut state.waiting);
+        let waiting = state.all();
         drop(state);
         waiting.into_iter().for_each(|job| job.fail(&StoreError::Unavailable));
     }
@@ -215,12 +235,17 @@ impl Writes {
 
     /// Fails what waits.
     pub(super) fn abandon(&self) {
-        let waiting = std::mem::take(&mut lock(&self.state).waiting);
+        let waiting = lock(&self.state).all();
         waiting.into_iter().for_each(|job| job.fail(&StoreError::Closed));
     }
 }
 
 impl State {
+    /// Takes all that waits.
+    fn all(&mut self) -> Vec<Job> {
+        self.first.drain(..).chain(self.waiting.drain(..)).collect()
+    }
+
     fn check(&self) -> Result<(), StoreError> {
         if self.closed {
             return Err(StoreError::Closed);
@@ -347,7 +372,7 @@ mod tests {
         Writes::new(1_000, 10_000)
     }
 
-    fn put(queue: &Arc<Writes>, key: &str) -> (Put, oneshot::Receiver<Result<(), StoreError>>) {
+    fn put(queue: &Arc<Writes>, key: &str) -> (Put, oneshot::Receiver<Result<bool, StoreError>>) {
         let key = CacheKey::new(key.to_owned());
         let (ack, receiver) = oneshot::channel();
         let row = Row {
@@ -363,7 +388,7 @@ mod tests {
             fresh_until_ms: None,
             gen_ms: None,
         };
-        (Put { row, share: queue.reserve(10).unwrap(), ack }, receiver)
+        (Put { row, fence: None, share: queue.reserve(10).unwrap(), ack }, receiver)
     }
 
     fn remove(queue: &Writes, start: &'static str) {

@@ -40,6 +40,7 @@ pub struct MySqlStoreBuilder {
     options: MySqlConnectOptions,
     table: String,
     log_table: String,
+    lease_table: String,
     connect_timeout: Duration,
     query_timeout: Duration,
     write_timeout: Duration,
@@ -69,6 +70,7 @@ impl fmt::Debug for MySqlStoreBuilder {
             .field("database", &self.options.get_database())
             .field("table", &self.table)
             .field("log_table", &self.log_table)
+            .field("lease_table", &self.lease_table)
             .field("connect_timeout", &self.connect_timeout)
             .field("query_timeout", &self.query_timeout)
             .field("write_timeout", &self.write_timeout)
@@ -121,6 +123,7 @@ impl MySqlStoreBuilder {
             options,
             table: "cache_entries".to_owned(),
             log_table: "cache_invalidations".to_owned(),
+            lease_table: "cache_leases".to_owned(),
             connect_timeout: Duration::from_secs(5),
             query_timeout: Duration::from_secs(1),
             write_timeout: Duration::from_secs(5),
@@ -155,6 +158,14 @@ impl MySqlStoreBuilder {
     /// Default: `cache_invalidations`, in the database of the entries.
     pub fn log_table(mut self, name: impl Into<String>) -> Self {
         self.log_table = name.into();
+        self
+    }
+
+    /// The table of leases, named like [`table`](Self::table): processes with
+    /// [`Collapse::Cluster`](crate::Collapse::Cluster) agree there on who goes inside for a key. One that
+    /// nobody uses costs nothing. Default: `cache_leases`, in the database of the entries.
+    pub fn lease_table(mut self, name: impl Into<String>) -> Self {
+        self.lease_table = name.into();
         self
     }
 
@@ -338,6 +349,7 @@ mod tests {
             (refused(|b| b.max_entries(0)), ["max_entries", "\"0\"", "at least 1"]),
             (refused(|b| b.max_bytes(0)), ["max_bytes", "\"0\"", "at least 1 KiB"]),
             (refused(|b| b.log_table("a`b")), ["log_table", "\"a`b\"", "1 to 64"]),
+            (refused(|b| b.lease_table("a b")), ["lease_table", "\"a b\"", "1 to 64"]),
             (refused(|b| b.log_table("x".repeat(59))), ["log_table", "xxx", "58"]),
             (
                 refused(|b| b.log_retention(Duration::from_secs(1))),

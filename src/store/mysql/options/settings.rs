@@ -15,6 +15,7 @@ impl MySqlStoreBuilder {
     pub(in super::super) fn settings(self) -> Result<Settings, ConfigError> {
         let table = TableName::parse("table", &self.table)?;
         let log_table = TableName::parse("log_table", &self.log_table)?;
+        let lease_table = TableName::parse("lease_table", &self.lease_table)?;
         let homeless = self.options.get_database().is_none() && table.schema().is_none();
         check(
             "table",
@@ -31,6 +32,7 @@ impl MySqlStoreBuilder {
         // the application's connections may have another database: the log's is named always
         let database = table.schema().or(self.options.get_database());
         let log_table = log_table.in_schema(database);
+        let lease_table = lease_table.in_schema(database);
         check(
             "log_retention",
             Shown(self.log_retention),
@@ -121,6 +123,7 @@ impl MySqlStoreBuilder {
             table,
             log_state: log_table.with_suffix("_state"),
             log_table,
+            lease_table,
             log_retention: self.log_retention,
             poll_interval: self.poll_interval,
             gap_grace: self.gap_grace,
@@ -183,6 +186,7 @@ pub(in super::super) struct Settings {
     /// With its database.
     pub(in super::super) log_table: TableName,
     pub(in super::super) log_state: TableName,
+    pub(in super::super) lease_table: TableName,
     pub(in super::super) log_retention: Duration,
     pub(in super::super) poll_interval: Duration,
     pub(in super::super) gap_grace: Duration,

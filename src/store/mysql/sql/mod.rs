@@ -3,12 +3,14 @@
 //! Lists have few fixed lengths (powers of two, the last key repeated to fill up), so that a connection
 //! prepares about thirty statements at most: sqlx 0.9.0 stalls 44 ms on each that it closes.
 
+mod lease;
 mod log;
 
 use std::sync::Arc;
 
 use sqlx::AssertSqlSafe;
 
+pub(super) use self::lease::{HELD, LeaseSql, UNSHAREABLE};
 pub(super) use self::log::{LogSql, MAX_APPEND, MAX_GAP_IDS, READ_LIMIT};
 use crate::error::ConfigError;
 
@@ -137,6 +139,8 @@ pub(super) struct Sql {
     select: Vec<Text>,
     /// Binds 1, 2, 4, 8, 16 rows of [`COLUMNS`].
     upsert: Vec<Text>,
+    /// Binds as the `fenced_hash` of [`LeaseSql`] in place of the hash, then the rest of one row.
+    pub(super) fenced_upsert: Text,
     /// Binds 1, 2, 4, ..., 64 hashes.
     delete: Vec<Text>,
     /// Binds 1, 2, 4, ..., 64 hashes, then the two ends of a range of keys.
@@ -153,6 +157,7 @@ pub(super) struct Sql {
     /// Binds first hash, limit.
     pub(super) heads: Text,
     pub(super) log: LogSql,
+    pub(super) lease: LeaseSql,
 }
 
 /// Bytes of `cache_key` that a window reads to tell the prefix.
@@ -163,9 +168,11 @@ impl Sql {
         table: &TableName,
         log: &TableName,
         log_state: &TableName,
+        leases: &TableName,
         dialect: Dialect,
     ) -> Self {
         let t = table.quoted();
+        let lease = LeaseSql::new(leases);
         let keys = || (0..=MAX_KEYS.ilog2()).map(|power| list("?", 1 << power));
         Self {
             select: keys()
@@ -177,7 +184,10 @@ impl Sql {
                     .into()
                 })
                 .collect(),
-            upsert: (0..=MAX_ROWS.ilog2()).map(|power| upsert(&t, dialect, 1 << power)).collect(),
+            upsert: (0..=MAX_ROWS.ilog2())
+                .map(|power| upsert(&t, "?", dialect, 1 << power))
+                .collect(),
+            fenced_upsert: upsert(&t, &lease.fenced_hash, dialect, 1),
             delete: keys()
                 .map(|keys| format!("DELETE FROM {t} WHERE key_hash IN ({keys})").into())
                 .collect(),
@@ -217,6 +227,7 @@ impl Sql {
             )
             .into(),
             log: LogSql::new(log, log_state),
+            lease,
         }
     }
 
@@ -258,9 +269,9 @@ fn list(item: &str, count: usize) -> String {
     vec![item; count].join(", ")
 }
 
-fn upsert(quoted: &str, dialect: Dialect, rows: usize) -> Text {
+fn upsert(quoted: &str, hash: &str, dialect: Dialect, rows: usize) -> Text {
     let columns = COLUMNS.join(", ");
-    let rows = list(&format!("({})", list("?", COLUMNS.len())), rows);
+    let rows = list(&format!("({hash}, {})", list("?", COLUMNS.len() - 1)), rows);
     let set = |column: &&str| match dialect {
         Dialect::Values => format!("{column} = VALUES({column})"),
         Dialect::Alias => format!("{column} = new.{column}"),
@@ -277,7 +288,7 @@ mod tests {
 
     fn sql(dialect: Dialect) -> Sql {
         let name = |name| TableName::parse("table", name).unwrap();
-        Sql::new(&name("t"), &name("l"), &name("l_state"), dialect)
+        Sql::new(&name("t"), &name("l"), &name("l_state"), &name("leases"), dialect)
     }
 
     #[test]

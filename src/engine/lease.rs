@@ -1,0 +1,181 @@
+//! One call for many in several processes: who has the lease goes inside, the others look again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+use super::bounded::bounded;
+use super::flight::FlightKey;
+use super::stale::chance;
+use super::{Engine, Route};
+use crate::key::CacheKey;
+use crate::policy::Collapse;
+use crate::store::{Fence, Lease, Store, StoreError};
+use crate::telemetry::count;
+
+/// Waits of a process that has been denied the lease: doubling, so that a slow handler is not asked about
+/// hundreds of times, and each shortened by up to a half, so that many processes do not ask at once.
+const FIRST_WAIT: Duration = Duration::from_millis(25);
+const LONGEST_WAIT: Duration = Duration::from_millis(400);
+
+/// How long a failure keeps other processes from waiting for the next one: those that wait go inside
+/// together.
+pub(super) const AFTER_FAILURE: Duration = Duration::from_secs(1);
+
+/// The wait after so many denials.
+pub(super) fn pause(denials: u32) -> Duration {
+    let whole = FIRST_WAIT.saturating_mul(1 << denials.min(8)).min(LONGEST_WAIT);
+    whole.mul_f64(1.0 - chance() / 2.0)
+}
+
+/// What asking for the lease comes to.
+pub(super) enum Leased {
+    /// It is this process's, or none is needed.
+    Here(Option<Held>),
+    /// Another process is inside.
+    Elsewhere,
+    /// Another process has found that there is nothing to share.
+    Unshareable,
+    /// The store could not be asked.
+    Failed,
+}
+
+type GiveBack = Box<dyn FnOnce(Fence, Option<Duration>) + Send + Sync>;
+
+/// A lease of this process. Dropped, it is given back.
+pub(super) struct Held {
+    fence: Fence,
+    give_back: Option<GiveBack>,
+}
+
+impl Held {
+    /// What a write has to hold.
+    pub(super) fn fence(&self) -> &Fence {
+        &self.fence
+    }
+
+    /// Gives it back, and tells who asks for so long that there is nothing to wait for.
+    pub(super) fn refuse(mut self, time: Duration) {
+        self.end(Some(time));
+    }
+
+    fn end(&mut self, unshareable: Option<Duration>) {
+        if let Some(give_back) = self.give_back.take() {
+            give_back(self.fence.clone(), unshareable);
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.end(None);
+    }
+}
+
+impl<St: Store> Engine<St> {
+    /// Asks for the lease on what a flight is about, where the route's processes collapse together.
+    pub(super) async fn lease(self: &Arc<Self>, route: &Route, about: &FlightKey) -> Leased {
+        if route.policy.collapse != Collapse::Cluster {
+            return Leased::Here(None);
+        }
+        let (key, limit) = (leased_key(about), route.store_timeout);
+        match bounded(limit, self.store.lease(&key, route.policy.lease)).await {
+            Ok(Lease::Granted(number)) => {
+                count(&self.counters.leases);
+                let store = self.store.clone();
+                let give_back: GiveBack = Box::new(move |fence, unshareable| {
+                    let release = async move {
+                        let released = store.release(&fence, unshareable);
+                        // one that is not given back ends by itself
+                        let _ = bounded(limit, released).await;
+                    };
+                    if let Ok(runtime) = Handle::try_current() {
+                        runtime.spawn(release);
+                    }
+                });
+                Leased::Here(Some(Held {
+                    fence: Fence { key, number },
+                    give_back: Some(give_back),
+                }))
+            }
+            Ok(Lease::Held) => {
+                count(&self.counters.lease_waits);
+                Leased::Elsewhere
+            }
+            Ok(Lease::Unshareable) => Leased::Unshareable,
+            Err(error) => {
+                count(&self.counters.lease_errors);
+                self.reasons.count("lease-error");
+                tracing::debug!(%error, "no lease: the request goes inside without");
+                Leased::Failed
+            }
+        }
+    }
+
+    /// Gives a lease back when what is on its way to the store by now has been written.
+    pub(super) fn give_back_in_turn(&self, held: Option<Held>) {
+        let Some(held) = held else { return };
+        let store = self.store.clone();
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move {
+                let _ = bounded(super::fill::WRITE_LIMIT, store.flush()).await;
+                drop(held);
+            });
+        }
+    }
+
+    /// Writes what the holder of a lease has got: not over what somebody else has who got the lease later.
+    pub(super) async fn put_leased(
+        &self,
+        entries: Vec<crate::stored::Entry>,
+        held: Option<Held>,
+    ) -> Result<(), StoreError> {
+        // given back when this ends, however it ends: who asks then finds what has been written
+        let Some(held) = held else { return self.store.put_many(entries).await };
+        if !self.store.put_fenced(entries, held.fence()).await? {
+            count(&self.counters.leases_lost);
+            self.reasons.count("lease-lost");
+        }
+        Ok(())
+    }
+}
+
+/// Requests with credentials have leases of their own, as they have flights.
+fn leased_key(about: &FlightKey) -> CacheKey {
+    if !about.credentialed {
+        return about.key.clone();
+    }
+    // no key has a line feed in it
+    CacheKey::new([about.key.as_bytes(), b"\ncredentials"].concat())
+}
+
+/// How long a process waits before it asks again, at the most until then.
+pub(super) async fn wait(denials: u32, until: Instant) {
+    tokio::time::sleep_until(until.min(Instant::now() + pause(denials))).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_a_limit() {
+        for (denials, whole) in
+            [(0, 25), (1, 50), (2, 100), (3, 200), (4, 400), (9, 400), (1000, 400)]
+        {
+            let wait = pause(denials);
+            assert!(wait >= Duration::from_millis(whole) / 2, "{denials}: {wait:?}");
+            assert!(wait <= Duration::from_millis(whole), "{denials}: {wait:?}");
+        }
+    }
+
+    #[test]
+    fn requests_with_credentials_lease_apart() {
+        let key = CacheKey::new("p:1:/");
+        let about = |credentialed| FlightKey { key: key.clone(), credentialed };
+        assert_eq!(leased_key(&about(false)), key);
+        assert_ne!(leased_key(&about(true)).hash(), key.hash());
+    }
+}

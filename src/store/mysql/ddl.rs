@@ -1,0 +1,68 @@
+//! The statements that create the tables.
+
+use super::sql::TableName;
+
+/// The statement that creates the table of entries.
+pub(super) fn entries_ddl(table: &TableName) -> String {
+    format!(
+        "CREATE TABLE IF NOT EXISTS {} (
+  key_hash       BINARY(16)        NOT NULL, -- first 16 bytes of SHA-256 over cache_key
+  cache_key      VARBINARY(1024)   NOT NULL, -- prefix:version:target ...
+  value          LONGBLOB          NOT NULL, -- body, perhaps compressed, then 9 bytes
+  value_type     CHAR(1) CHARACTER SET ascii COLLATE ascii_bin NOT NULL, -- r response, R compressed, v variants
+  expires        BIGINT UNSIGNED   NOT NULL, -- may be removed from then on, ms since 1970
+  head           MEDIUMBLOB        NULL,     -- status, fields, times, tags
+  size           INT UNSIGNED      NULL,     -- bytes of cache_key, head and value
+  status         SMALLINT UNSIGNED NULL,
+  born_ms        BIGINT UNSIGNED   NULL,     -- ms since 1970
+  fresh_until_ms BIGINT UNSIGNED   NULL,     -- ms since 1970
+  gen_ms         INT UNSIGNED      NULL,     -- how long it took to make
+  PRIMARY KEY (key_hash),
+  KEY cache_key (cache_key(255))
+) ENGINE=InnoDB ROW_FORMAT=DYNAMIC",
+        table.quoted()
+    )
+}
+
+/// The statement that creates the invalidation log. Everything but `tag` has a default, so that a
+/// trigger has to say no more than that.
+pub(super) fn log_ddl(table: &TableName) -> String {
+    format!(
+        "CREATE TABLE IF NOT EXISTS {} (
+  id     BIGINT UNSIGNED NOT NULL AUTO_INCREMENT,
+  tag    VARBINARY(1024) NOT NULL, -- what is invalidated
+  kind   CHAR(1) CHARACTER SET ascii COLLATE ascii_bin NOT NULL DEFAULT 'h', -- h hard, s soft: stale only
+  reason VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NULL,
+  at_ms  BIGINT UNSIGNED NOT NULL DEFAULT (CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS UNSIGNED)), -- ms since 1970
+  PRIMARY KEY (id),
+  KEY tag (tag, id)
+) ENGINE=InnoDB ROW_FORMAT=DYNAMIC",
+        table.quoted()
+    )
+}
+
+/// The statement that creates the table which remembers how far the log is settled.
+pub(super) fn log_state_ddl(table: &TableName) -> String {
+    format!(
+        "CREATE TABLE IF NOT EXISTS {} (
+  id      TINYINT UNSIGNED NOT NULL, -- 1
+  settled BIGINT UNSIGNED  NOT NULL, -- no row up to this id of the log is still to come
+  PRIMARY KEY (id)
+) ENGINE=InnoDB",
+        table.quoted()
+    )
+}
+
+/// The statement that creates the table of leases.
+pub(super) fn lease_ddl(table: &TableName) -> String {
+    format!(
+        "CREATE TABLE IF NOT EXISTS {} (
+  key_hash BINARY(16)      NOT NULL, -- what the lease is about
+  owner    BIGINT UNSIGNED NOT NULL, -- whose it is; 0: there is nothing to wait for
+  fence    BIGINT UNSIGNED NOT NULL, -- grows with each grant; whose is smaller does not write
+  until_ms BIGINT UNSIGNED NOT NULL, -- ms since 1970; from then on anyone may take it
+  PRIMARY KEY (key_hash)
+) ENGINE=InnoDB",
+        table.quoted()
+    )
+}

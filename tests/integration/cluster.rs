@@ -1,0 +1,428 @@
+//! One call for many, of all processes that share a database.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::Full;
+use sqlx::{AssertSqlSafe, Connection, MySqlConnection, Row};
+use tokio::sync::Semaphore;
+use tower::{Layer, Service, ServiceExt};
+use tower_mysql_cache::{
+    CacheBody, CacheKey, CacheLayer, CachePolicy, Collapse, Entry, Fence, Lease, LogPosition,
+    MemoryStore, MySqlStore, Store, Stored, StoredHead, StoredResponse, Tiered,
+};
+
+use crate::kit::{Answer, Calls, get, response, send};
+use crate::support::{self, TestDatabase};
+
+const SECOND: Duration = Duration::from_secs(1);
+const CLUSTER: CachePolicy = CachePolicy::new().collapse(Collapse::Cluster);
+const FRESH: (&str, &str) = ("cache-control", "max-age=60");
+
+async fn migrated() -> TestDatabase {
+    let database = support::database().await;
+    store(&database).await.migrate().await.expect("migrates");
+    database
+}
+
+/// The store of another process.
+async fn store(database: &TestDatabase) -> MySqlStore {
+    let builder = MySqlStore::builder(database.url()).expect("a URL").background_cull(false);
+    builder.connect().await.expect("connects")
+}
+
+fn layer<St: Store>(store: St, policy: CachePolicy) -> CacheLayer<St> {
+    // slow machines are no concern of these tests
+    CacheLayer::new(store).prefix("test").store_timeout(5 * SECOND).with_policy(policy)
+}
+
+/// An application whose handler's calls wait for a permit each.
+fn app<St: Store>(
+    layer: &CacheLayer<St>,
+    calls: &Calls,
+    gate: &Arc<Semaphore>,
+    answer: impl Fn(usize) -> Response<Full<Bytes>> + Clone + Send + Sync + 'static,
+) -> impl Service<
+    Request<()>,
+    Response = Response<CacheBody<Full<Bytes>>>,
+    Error = std::convert::Infallible,
+    Future: Send,
+> + Clone
++ Send
++ 'static {
+    let (calls, gate) = (calls.clone(), Arc::clone(gate));
+    layer.layer(tower::service_fn(move |_: Request<()>| {
+        let (gate, answer, call) = (Arc::clone(&gate), answer.clone(), calls.add());
+        async move {
+            gate.acquire().await.expect("open").forget();
+            Ok(answer(call))
+        }
+    }))
+}
+
+fn gate(permits: usize) -> (Calls, Arc<Semaphore>) {
+    (Calls::default(), Arc::new(Semaphore::new(permits)))
+}
+
+fn start<S>(app: &S, count: usize) -> Vec<tokio::task::JoinHandle<Answer>>
+where
+    S: Service<
+            Request<()>,
+            Response = Response<CacheBody<Full<Bytes>>>,
+            Error = std::convert::Infallible,
+            Future: Send,
+        > + Clone
+        + Send
+        + 'static,
+{
+    (0..count)
+        .map(|_| {
+            let app = app.clone();
+            tokio::spawn(async move { Answer::of(app.oneshot(get("/", &[])).await.unwrap()).await })
+        })
+        .collect()
+}
+
+async fn answers(waiting: Vec<tokio::task::JoinHandle<Answer>>) -> Vec<Answer> {
+    let all = tokio::time::timeout(60 * SECOND, join_all(waiting)).await.expect("nobody hangs");
+    all.into_iter().map(Result::unwrap).collect()
+}
+
+/// Waits for something to become true.
+async fn until(what: &str, mut reached: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + 20 * SECOND;
+    while !reached().await {
+        assert!(Instant::now() < deadline, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn number(connection: &mut MySqlConnection, query: &str) -> i64 {
+    let query = sqlx::query_scalar(AssertSqlSafe(query.to_owned()));
+    query.fetch_one(connection).await.expect("a number")
+}
+
+fn entry(key: &CacheKey, now_ms: u64, body: &'static [u8]) -> Entry {
+    let head = StoredHead {
+        status: StatusCode::OK,
+        headers: HeaderMap::new(),
+        requested_ms: now_ms,
+        received_ms: now_ms,
+        initial_age_ms: 0,
+        fresh_until_ms: now_ms + 60_000,
+        gen_ms: 0,
+        shared: false,
+        vary: Vec::new(),
+        tags: Vec::new(),
+        position: LogPosition::default(),
+    };
+    let response = StoredResponse { head: Arc::new(head), body: Bytes::from_static(body) };
+    Entry { key: key.clone(), stored: Stored::Response(response), expires_ms: now_ms + 60_000 }
+}
+
+async fn body<St: Store>(store: &St, key: &CacheKey) -> Option<Bytes> {
+    match store.get(key.clone()).await.expect("an answer") {
+        Some(Stored::Response(response)) => Some(response.body),
+        _ => None,
+    }
+}
+
+fn granted(lease: Lease) -> u64 {
+    let Lease::Granted(number) = lease else { panic!("{lease:?}") };
+    number
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_processes_and_three_hundred_clients_on_a_cold_key_are_one_call() {
+    let database = migrated().await;
+    let (calls, gate) = gate(0);
+    let (mut layers, mut waiting) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let layer = layer(store(&database).await, CLUSTER.collapse_wait(30 * SECOND));
+        let app = app(&layer, &calls, &gate, |_| response(200, &[FRESH], "hello"));
+        waiting.extend(start(&app, 100));
+        layers.push(layer);
+    }
+    until("the others are denied", async || {
+        layers.iter().map(|layer| layer.handle().counts().lease_waits).sum::<u64>() >= 6
+    })
+    .await;
+    assert_eq!(calls.count(), 1);
+    gate.add_permits(300);
+    let answers = answers(waiting).await;
+    assert_eq!(calls.count(), 1);
+    assert!(answers.iter().all(|answer| answer.text() == "hello"));
+    let counts: Vec<_> = layers.iter().map(|layer| layer.handle().counts()).collect();
+    assert_eq!(counts.iter().map(|counts| counts.misses).sum::<u64>(), 1);
+    assert_eq!(counts.iter().map(|counts| counts.collapse_timeouts).sum::<u64>(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_to_be_shared_releases_the_waiters_of_all_processes_together() {
+    let database = migrated().await;
+    let (calls, gate) = gate(0);
+    let (mut layers, mut waiting) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let layer = layer(store(&database).await, CLUSTER.collapse_wait(30 * SECOND));
+        let private =
+            |call: usize| response(200, &[("cache-control", "private")], &call.to_string());
+        waiting.extend(start(&app(&layer, &calls, &gate, private), 10));
+        layers.push(layer);
+    }
+    until("the others are denied", async || {
+        layers.iter().map(|layer| layer.handle().counts().lease_waits).sum::<u64>() >= 2
+    })
+    .await;
+    assert_eq!(calls.count(), 1);
+    gate.add_permits(1);
+    until("all are inside together", async || calls.count() == 30).await;
+    gate.add_permits(29);
+    let mut seen: Vec<usize> =
+        answers(waiting).await.iter().map(|answer| answer.text().parse().unwrap()).collect();
+    seen.sort_unstable();
+    assert_eq!(seen, (1..=30).collect::<Vec<_>>(), "each got its own");
+    // a process that has not heard of it yet does not wait either
+    let other = layer(store(&database).await, CLUSTER);
+    gate.add_permits(1);
+    let app = self::app(&other, &calls, &gate, |_| response(200, &[FRESH], "x"));
+    let answer = send(&app, get("/", &[]));
+    assert_eq!(answer.await.text(), "x");
+    assert_eq!(other.handle().counts().leases, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_process_is_gone_is_followed_when_its_lease_ends() {
+    let database = migrated().await;
+    let policy = CLUSTER.lease(2 * SECOND).collapse_wait(30 * SECOND);
+    let (calls, hangs) = gate(0);
+    let dead = store(&database).await;
+    let first = app(&layer(dead.clone(), policy), &calls, &hangs, |_| response(200, &[FRESH], "?"));
+    let leading = start(&first, 1);
+    until("it is inside", async || calls.count() == 1).await;
+    // it can give nothing back any more
+    dead.close().await;
+    let other = layer(store(&database).await, policy);
+    let began = Instant::now();
+    let (calls, gate) = gate(1);
+    let second = app(&other, &calls, &gate, |_| response(200, &[FRESH], "hello"));
+    let answers = answers(start(&second, 20)).await;
+    assert!(answers.iter().all(|answer| answer.text() == "hello"));
+    assert_eq!(calls.count(), 1);
+    let waited = began.elapsed();
+    assert!(waited < 15 * SECOND, "{waited:?}");
+    assert!(other.handle().counts().lease_waits > 0);
+    leading.iter().for_each(|task| task.abort());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_comes_back_late_does_not_replace_what_is_newer() {
+    let database = migrated().await;
+    let policy = CLUSTER.lease(SECOND).collapse_wait(30 * SECOND);
+    let slow = layer(store(&database).await, policy);
+    let (calls, paused) = gate(0);
+    let waiting = start(&app(&slow, &calls, &paused, |_| response(200, &[FRESH], "old")), 1);
+    until("it is inside", async || calls.count() == 1).await;
+    let quick = layer(store(&database).await, policy);
+    let (_, free) = gate(1);
+    let app = self::app(&quick, &calls, &free, |_| response(200, &[FRESH], "new"));
+    let answer = send(&app, get("/", &[]));
+    assert_eq!(answer.await.text(), "new");
+    quick.handle().flush().await.unwrap();
+    paused.add_permits(1);
+    assert_eq!(answers(waiting).await[0].text(), "old");
+    slow.handle().flush().await.unwrap();
+    assert_eq!(slow.handle().counts().leases_lost, 1);
+    assert_eq!(slow.handle().reasons().get("lease-lost"), Some(&1));
+    let third = layer(store(&database).await, policy);
+    let (_, shut) = gate(0);
+    let app = self::app(&third, &calls, &shut, |_| response(200, &[FRESH], "?"));
+    let answer = send(&app, get("/", &[]));
+    let answer = answer.await;
+    assert!(answer.is_hit());
+    assert_eq!(answer.text(), "new");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_table_of_leases_each_process_goes_inside_and_nothing_fails() {
+    let database = migrated().await;
+    let mut connection = database.connection().await;
+    sqlx::raw_sql("DROP TABLE cache_leases").execute(&mut connection).await.unwrap();
+    let (calls, gate) = gate(0);
+    let (mut layers, mut waiting) = (Vec::new(), Vec::new());
+    for _ in 0..2 {
+        let layer = layer(store(&database).await, CLUSTER);
+        let app = app(&layer, &calls, &gate, |_| response(200, &[FRESH], "hello"));
+        waiting.extend(start(&app, 10));
+        layers.push(layer);
+    }
+    until("both are inside", async || calls.count() == 2).await;
+    gate.add_permits(100);
+    let answers = answers(waiting).await;
+    assert!(answers.iter().all(|answer| answer.text() == "hello"));
+    let said = |answer: &&Answer| answer.cache.detail() == Some("lease-error");
+    assert_eq!(answers.iter().filter(said).count(), 2);
+    for layer in &layers {
+        layer.handle().flush().await.unwrap();
+        let counts = layer.handle().counts();
+        assert_eq!((counts.lease_errors, counts.flights, counts.stored), (1, 1, 1));
+    }
+    assert_eq!(calls.count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_of_a_lease_that_others_lock_is_waited_for_no_longer_than_the_store() {
+    let database = migrated().await;
+    let first = layer(store(&database).await, CLUSTER).store_timeout(SECOND / 4);
+    let (calls, gate) = gate(100);
+    let app = app(&first, &calls, &gate, |_| response(200, &[("cache-control", "max-age=0")], "x"));
+    assert_eq!(send(&app, get("/", &[])).await.text(), "x");
+    let mut connection = database.connection().await;
+    until("there is a row", async || {
+        number(&mut connection, "SELECT COUNT(*) FROM cache_leases").await == 1
+    })
+    .await;
+    let mut transaction = connection.begin().await.unwrap();
+    let lock = "SELECT * FROM cache_leases FOR UPDATE";
+    sqlx::query(lock).fetch_all(&mut *transaction).await.unwrap();
+    let second = layer(store(&database).await, CLUSTER).store_timeout(SECOND / 4);
+    let other = self::app(&second, &calls, &gate, |_| response(200, &[FRESH], "y"));
+    let answer = send(&other, get("/", &[])).await;
+    assert_eq!(answer.text(), "y");
+    assert_eq!(second.handle().counts().lease_errors, 1);
+    transaction.rollback().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_cluster_no_statement_touches_the_table_of_leases() {
+    let server = support::own_server(None).await;
+    let store = MySqlStore::builder(server.url()).unwrap();
+    let store = store.idle_cull_interval(SECOND / 20).connect().await.unwrap();
+    store.migrate().await.unwrap();
+    let mut connection = server.connection().await;
+    let log = "SET GLOBAL log_output = 'TABLE'; SET GLOBAL general_log = 1";
+    sqlx::raw_sql(log).execute(&mut connection).await.unwrap();
+    // but for this one
+    let said = "SELECT COUNT(*) FROM mysql.general_log WHERE CONVERT(argument USING utf8mb4) \
+                LIKE '%`cache\\_leases`%' AND CONVERT(argument USING utf8mb4) NOT LIKE '%general%'";
+    for (policy, touches) in [(CLUSTER.collapse(Collapse::Process), false), (CLUSTER, true)] {
+        let prefix = if touches { "on" } else { "off" };
+        let layer = layer(store.clone(), policy).prefix(prefix);
+        let (calls, gate) = gate(100);
+        let app = app(&layer, &calls, &gate, |_| response(200, &[FRESH], "hello"));
+        answers(start(&app, 10)).await;
+        layer.handle().flush().await.unwrap();
+        assert_eq!(calls.count(), 1);
+        let culls = store.stats().await.unwrap().culls;
+        until("it culls", async || store.stats().await.unwrap().culls > culls + 1).await;
+        let all = number(&mut connection, "SELECT COUNT(*) FROM mysql.general_log").await;
+        assert!(all > 5, "the server writes its log");
+        assert_eq!(number(&mut connection, said).await > 0, touches);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_is_granted_to_one_until_it_ends_or_is_given_back_and_its_numbers_grow() {
+    let database = migrated().await;
+    let (one, two) = (store(&database).await, store(&database).await);
+    let key = CacheKey::new("test:1:/");
+    let long = 60 * SECOND;
+    let first = granted(one.lease(&key, long).await.unwrap());
+    assert_eq!(two.lease(&key, long).await.unwrap(), Lease::Held);
+    assert_eq!(one.lease(&key, long).await.unwrap(), Lease::Held, "not even to itself");
+    granted(two.lease(&CacheKey::new("test:1:/other"), long).await.unwrap());
+    let fence = |number| Fence { key: key.clone(), number };
+    two.release(&fence(first + 1), None).await.unwrap();
+    assert_eq!(two.lease(&key, long).await.unwrap(), Lease::Held, "given back by nobody");
+    one.release(&fence(first), None).await.unwrap();
+    let second = granted(two.lease(&key, long).await.unwrap());
+    assert!(second > first);
+    one.release(&fence(first), Some(long)).await.unwrap();
+    assert_eq!(one.lease(&key, long).await.unwrap(), Lease::Held, "it was another's");
+    two.release(&fence(second), Some(long)).await.unwrap();
+    assert_eq!(one.lease(&key, long).await.unwrap(), Lease::Unshareable);
+    let mut connection = database.connection().await;
+    let end = "UPDATE cache_leases SET until_ms = 0";
+    sqlx::raw_sql(end).execute(&mut connection).await.unwrap();
+    let third = granted(one.lease(&key, long).await.unwrap());
+    assert!(third > second);
+    let gone = "DELETE FROM cache_leases";
+    sqlx::raw_sql(gone).execute(&mut connection).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    assert!(granted(one.lease(&key, long).await.unwrap()) > third, "also without the row");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_who_ask_at_once_one_gets_the_lease() {
+    let database = migrated().await;
+    let mut stores = Vec::new();
+    for _ in 0..3 {
+        stores.push(store(&database).await);
+    }
+    for round in 0..50 {
+        let key = CacheKey::new(format!("test:1:/{round}"));
+        let asked = stores.iter().cycle().take(9).map(|store| store.lease(&key, 60 * SECOND));
+        let got = join_all(asked).await.into_iter().map(Result::unwrap);
+        assert_eq!(got.filter(|lease| *lease != Lease::Held).count(), 1, "{round}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_counts_while_its_lease_has_not_passed_on() {
+    let database = migrated().await;
+    let (one, two) = (store(&database).await, store(&database).await);
+    let front = Tiered::new(MemoryStore::new(), one.clone());
+    let key = CacheKey::new("test:1:/");
+    let (other, now_ms) = (CacheKey::new("test:1:/other"), one.now_ms());
+    let fence = |number| Fence { key: key.clone(), number };
+    // bytes that are no text
+    const BYTES: &[u8] = &[0xff, 0xfe, 0, 0x80, 0xc3, 0x28];
+    let first = granted(one.lease(&key, Duration::from_millis(1)).await.unwrap());
+    let entries = |body| vec![entry(&key, now_ms, body), entry(&other, now_ms, body)];
+    assert!(one.put_fenced(entries(BYTES), &fence(first)).await.unwrap());
+    assert_eq!(body(&two, &key).await.as_deref(), Some(BYTES));
+    assert_eq!(body(&two, &other).await.as_deref(), Some(BYTES));
+    // its time is over, and nobody else has it: it still counts
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    assert!(one.put_fenced(entries(b"b"), &fence(first)).await.unwrap());
+    let second = granted(two.lease(&key, 60 * SECOND).await.unwrap());
+    assert!(!one.put_fenced(entries(b"c"), &fence(first)).await.unwrap());
+    assert!(!front.put_fenced(entries(b"c"), &fence(first)).await.unwrap());
+    assert_eq!(body(&two, &key).await.as_deref(), Some(&b"b"[..]));
+    assert_eq!(body(&front, &key).await.as_deref(), Some(&b"b"[..]), "nor is it in front");
+    assert!(two.put_fenced(entries(b"d"), &fence(second)).await.unwrap());
+    assert!(!one.put_fenced(entries(b"e"), &fence(first)).await.unwrap());
+    assert_eq!(body(&two, &other).await.as_deref(), Some(&b"d"[..]));
+    // who writes without a lease is not asked
+    one.put_many(entries(b"f")).await.unwrap();
+    assert_eq!(body(&two, &key).await.as_deref(), Some(&b"f"[..]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_of_leases_that_ended_long_ago_are_removed_and_others_stay() {
+    let database = migrated().await;
+    let store = MySqlStore::builder(database.url()).unwrap();
+    let store = store.idle_cull_interval(SECOND / 50).connect().await.unwrap();
+    let mut connection = database.connection().await;
+    let now_ms = store.now_ms();
+    for (n, until_ms) in [(1_u8, now_ms - 3_700_000), (2, now_ms - 3_500_000), (3, 5), (4, now_ms)]
+    {
+        let insert = "INSERT INTO cache_leases VALUES (?, 1, 1, ?)";
+        let insert = sqlx::query(insert).bind([n; 16].to_vec()).bind(until_ms);
+        insert.execute(&mut connection).await.unwrap();
+    }
+    // only who takes leases removes them
+    let culls = store.stats().await.unwrap().culls;
+    until("it culls", async || store.stats().await.unwrap().culls > culls + 1).await;
+    assert_eq!(number(&mut connection, "SELECT COUNT(*) FROM cache_leases").await, 4);
+    granted(store.lease(&CacheKey::new("test:1:/"), SECOND).await.unwrap());
+    until("the old ones are gone", async || {
+        number(&mut connection, "SELECT COUNT(*) FROM cache_leases").await == 3
+    })
+    .await;
+    let rows = sqlx::query("SELECT key_hash FROM cache_leases").fetch_all(&mut connection);
+    let rows: Vec<Vec<u8>> = rows.await.unwrap().iter().map(|row| row.get(0)).collect();
+    assert!(rows.contains(&vec![2; 16]) && rows.contains(&vec![4; 16]), "{rows:?}");
+}
