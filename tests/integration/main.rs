@@ -10,6 +10,7 @@ mod groups;
 mod hostile;
 mod kit;
 mod layer;
+mod log;
 mod mysql_store;
 mod outage;
 mod processes;

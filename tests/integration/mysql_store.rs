@@ -263,7 +263,9 @@ async fn the_printed_ddl_makes_the_table() {
     let store = builder(&database).table("page_cache").connect().await.unwrap();
     let log = format!("{}.cache_invalidations", database.name());
     let [log, state] = MySqlStore::log_ddl_for(&log).unwrap();
-    let statements = [MySqlStore::ddl_for("page_cache").unwrap(), log, state];
+    let leases = format!("{}.cache_leases", database.name());
+    let leases = MySqlStore::lease_ddl_for(&leases).unwrap();
+    let statements = [MySqlStore::ddl_for("page_cache").unwrap(), log, state, leases];
     assert_eq!(store.ddl(), statements.map(|one| format!("{one};\n")).concat());
     execute(&mut database.connection().await, store.ddl()).await;
     store.check().await.unwrap();

@@ -26,6 +26,7 @@ impl Newest {
 
 /// Everything that some rows name.
 #[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Index {
     everything: Newest,
     tags: HashMap<Bytes, Newest>,

@@ -16,6 +16,7 @@ const WINDOW: usize = 65_536;
 
 /// What one process has seen of the log.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct LogView {
     largest: u64,
     /// Ids below `largest` without a row, as ranges: first to last, and since when.
@@ -78,10 +79,33 @@ impl LogView {
         }
     }
 
+    /// Everything that two views can differ in.
+    #[cfg(test)]
+    pub(crate) fn fingerprint(&self) -> impl std::hash::Hash + use<> {
+        let gaps: Vec<(u64, u64)> = self.gaps.iter().map(|(&from, gap)| (from, gap.to)).collect();
+        let rows: Vec<(u64, Scope)> =
+            self.rows.iter().map(|(&id, mark)| (id, mark.scope.clone())).collect();
+        let awaited: Vec<u64> = self.awaited.keys().copied().collect();
+        (self.largest, gaps, rows, self.from, awaited)
+    }
+
     #[cfg(test)]
     pub(crate) fn with_window(mut self, window: usize) -> Self {
         self.window = window;
         self
+    }
+
+    /// Takes the place of what was known of the log, but for what this process awaits.
+    pub(crate) fn take_over(&mut self, before: Self) {
+        for (id, (mark, since)) in before.awaited {
+            self.await_row(id, mark, since);
+        }
+    }
+
+    /// Rows below this id may have been pruned before they were seen: a response that had not seen them has
+    /// to be asked about.
+    pub(crate) fn unknown_below(&mut self, floor: u64) {
+        self.from = self.from.max(floor);
     }
 
     /// The largest id seen.
@@ -190,7 +214,8 @@ impl LogView {
         while self.rows.len() > self.window {
             let Some((id, mark)) = self.rows.pop_first() else { break };
             self.index.remove(id, &mark.scope);
-            self.from = id.saturating_add(1);
+            // a row that appeared late may lie below what has been forgotten already
+            self.from = self.from.max(id.saturating_add(1));
         }
     }
 

@@ -57,6 +57,9 @@ impl Maintenance {
         let old = rows.iter().take(rows.len().saturating_sub(1));
         let old = old.take_while(|(_, at_ms)| *at_ms < before_ms).last();
         let Some((last, _)) = old.copied() else { return Ok(()) };
+        // known before they are gone: whoever misses one of them finds this
+        let text = self.shared.sql.log.raise_floor.clone();
+        self.delete(|| statement(&text).bind(last).bind(last)).await?;
         let text = self.shared.sql.log.prune.clone();
         self.delete(|| statement(&text).bind(last)).await.map(drop)
     }

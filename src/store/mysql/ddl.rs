@@ -45,8 +45,8 @@ pub(super) fn log_ddl(table: &TableName) -> String {
 pub(super) fn log_state_ddl(table: &TableName) -> String {
     format!(
         "CREATE TABLE IF NOT EXISTS {} (
-  id      TINYINT UNSIGNED NOT NULL, -- 1
-  settled BIGINT UNSIGNED  NOT NULL, -- no row up to this id of the log is still to come
+  id      TINYINT UNSIGNED NOT NULL, -- 1 settled, 2 pruned
+  settled BIGINT UNSIGNED  NOT NULL, -- 1: no row up to this id of the log is still to come; 2: rows up to this id are gone
   PRIMARY KEY (id)
 ) ENGINE=InnoDB",
         table.quoted()

@@ -27,8 +27,8 @@ pub(in super::super) struct Question {
 struct Found {
     /// Id, and whether it is a soft one.
     rows: Vec<(u64, bool)>,
-    /// The smallest id that there is, 0 for none.
-    smallest: u64,
+    /// The first id that has not been pruned.
+    floor: u64,
 }
 
 impl Log {
@@ -52,7 +52,7 @@ impl Log {
         self.work.notify_one();
         let found = receiver.await.unwrap_or(Err(StoreError::Unavailable))?;
         // rows that it has not seen may have been pruned
-        if found.smallest > lowest {
+        if found.floor > lowest {
             return Ok(Validity::Invalid);
         }
         let unseen = found.rows.iter().filter(|(id, _)| !head.position.has_seen(*id));
@@ -117,6 +117,6 @@ async fn find(
         }
     }
     // asked for last: what was pruned before or between is missing from the rows, and shows here
-    let smallest = connection.number(&sql.smallest, shared).await?;
-    Ok(Found { rows, smallest })
+    let floor = connection.number(&sql.floor, shared).await?;
+    Ok(Found { rows, floor })
 }

@@ -29,6 +29,9 @@ const TIDY: Duration = Duration::from_secs(1);
 /// Looks by itself that are left out while nobody uses the store.
 const IDLE_TICKS: u32 = 10;
 
+/// Times that a row is put behind all others while others append.
+const RESTARTS: u32 = 10;
+
 /// Statements of one round that ask whether gaps are held.
 const MAX_PROBES: usize = 64;
 
@@ -118,7 +121,8 @@ impl LogReader {
                     // a process that serves nothing looks ten times less often; before its first use the
                     // tables may not be there yet
                     let due = idle < IDLE_TICKS || idle.is_multiple_of(IDLE_TICKS);
-                    if session.begun && due {
+                    let known = session.begun || self.log.view().largest() > 0;
+                    if known && due {
                         self.look(&mut session, Vec::new()).await
                     } else {
                         Ok(())
@@ -218,6 +222,12 @@ impl LogReader {
             query = query.bind(gap);
         }
         let rows = session.connection.rows(query.bind(READ_LIMIT), &self.shared).await?;
+        if let Some(row) = rows.first().filter(|_| !gaps.is_empty()) {
+            let floor = row.try_get(3);
+            let floor =
+                floor.map_err(|error| Failure::of(error, &self.shared.settings.log_table))?;
+            self.log.view_mut().unknown_below(floor);
+        }
         self.marks(&rows)
     }
 
@@ -254,8 +264,14 @@ impl LogReader {
             }
         }
         view.settle(settled);
+        // asked for last: what was pruned before or between is missing from the rows, and shows here
+        view.unknown_below(session.connection.number(&sql.floor, &self.shared).await?);
         let owed = lock(&self.log.owed);
-        *self.log.view_mut() = view;
+        {
+            let mut known = self.log.view_mut();
+            let before = std::mem::replace(&mut *known, view);
+            known.take_over(before);
+        }
         self.log.note_owed(&owed);
         Ok(())
     }
@@ -265,19 +281,25 @@ impl LogReader {
     /// taken for old ones. So a row that names everything is put behind all that has ever been seen.
     async fn restart(&self, session: &mut Session, seen: u64) -> Result<Vec<(u64, Mark)>, Failure> {
         let sql = &self.shared.sql.log;
-        let largest = session.connection.number(&sql.largest, &self.shared).await?;
-        let id = seen.max(largest).saturating_add(1);
-        tracing::error!(
-            log = %self.shared.settings.log_table.plain(),
-            id,
-            "the invalidation log has lost rows: everything stored so far is invalidated"
-        );
-        let insert = statement(&sql.restart).bind(id);
-        match session.connection.insert(insert, &self.shared).await {
-            Ok(_) => {}
-            // ER_DUP_ENTRY: another process has done the same
-            Err(failure) if failure.number() == Some(1062) => {}
-            Err(failure) => return Err(failure),
+        let mut attempts = 1;
+        loop {
+            let largest = session.connection.number(&sql.largest, &self.shared).await?;
+            let id = seen.max(largest).saturating_add(1);
+            tracing::error!(
+                log = %self.shared.settings.log_table.plain(),
+                id,
+                "the invalidation log has lost rows: everything stored so far is invalidated"
+            );
+            let insert = statement(&sql.restart).bind(id);
+            match session.connection.insert(insert, &self.shared).await {
+                Ok(_) => break,
+                // ER_DUP_ENTRY: somebody was quicker: another process that has done the same, in
+                // which case the next attempt does no harm, or an ordinary row
+                Err(failure) if failure.number() == Some(1062) && attempts < RESTARTS => {
+                    attempts += 1;
+                }
+                Err(failure) => return Err(failure),
+            }
         }
         self.rows(session, seen, &[]).await
     }
@@ -285,10 +307,14 @@ impl LogReader {
     /// Looks after gaps that have been open for long, writes down how far the log is settled, and tries
     /// again what could not be written.
     async fn tidy(&mut self, session: &mut Session) -> Result<(), Failure> {
-        if !session.begun {
+        if !session.begun && self.log.owes() == 0 {
             return Ok(());
         }
         let outcome = async {
+            if !session.begun {
+                self.begin(session).await?;
+                session.begun = true;
+            }
             self.close_gaps(session).await?;
             let settled = self.log.view().settled();
             if settled > session.settled {
@@ -313,8 +339,12 @@ impl LogReader {
                 Ok(rows) => {
                     let full = rows.len() as u64 >= READ_LIMIT;
                     let rows = self.marks(&rows)?;
+                    // a row that is not found may have been there, and pruned since the last look
+                    let floor = &self.shared.sql.log.floor;
+                    let floor = session.connection.number(floor, &self.shared).await?;
                     let last = rows.last().map_or(to, |(id, _)| *id);
                     let mut view = self.log.view_mut();
+                    view.unknown_below(floor);
                     view.absorb(rows, Instant::now());
                     view.close(from, if full { last } else { to });
                 }

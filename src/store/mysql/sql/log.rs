@@ -15,7 +15,8 @@ pub(in super::super) const MAX_APPEND: usize = 64;
 /// The statements of one log.
 #[derive(Debug)]
 pub(in super::super) struct LogSql {
-    /// Binds the first id, then 0, 4, 16, ..., 1,024 ids, then the limit.
+    /// Binds the first id, then 0, 4, 16, ..., 1,024 ids, then the limit. With ids the floor comes
+    /// along: rows in gaps may have been pruned.
     read: Vec<Text>,
     /// Binds 1, 2, 4, ..., 64 rows of tag, kind, reason.
     append: Vec<Text>,
@@ -23,8 +24,10 @@ pub(in super::super) struct LogSql {
     history: Vec<Text>,
     /// The largest id, 0 for none.
     pub(in super::super) largest: Text,
-    /// The smallest id, 0 for none.
-    pub(in super::super) smallest: Text,
+    /// The first id that has not been pruned.
+    pub(in super::super) floor: Text,
+    /// Binds the last id that is about to be pruned, twice.
+    pub(in super::super) raise_floor: Text,
     /// Binds first and last id, limit. Fails at once where a transaction holds one of the ids.
     pub(in super::super) locked: Text,
     /// How far the log is settled, 0 for not at all.
@@ -44,12 +47,15 @@ pub(in super::super) struct LogSql {
 impl LogSql {
     pub(super) fn new(log: &TableName, state: &TableName) -> Self {
         let (l, s) = (log.quoted(), state.quoted());
+        let floor =
+            format!("SELECT CAST(COALESCE(MAX(settled), 0) + 1 AS UNSIGNED) FROM {s} WHERE id = 2");
         let read = |gaps: usize| -> Text {
-            let gaps = match gaps {
-                0 => String::new(),
-                gaps => format!(" OR id IN ({})", list("?", gaps)),
+            let (floor, gaps) = match gaps {
+                0 => (String::new(), String::new()),
+                gaps => (format!(", ({floor})"), format!(" OR id IN ({})", list("?", gaps))),
             };
-            format!("SELECT id, tag, kind FROM {l} WHERE id >= ?{gaps} ORDER BY id LIMIT ?").into()
+            format!("SELECT id, tag, kind{floor} FROM {l} WHERE id >= ?{gaps} ORDER BY id LIMIT ?")
+                .into()
         };
         Self {
             read: [0, 4, 16, 64, 256, MAX_GAP_IDS].into_iter().map(read).collect(),
@@ -66,7 +72,11 @@ impl LogSql {
                 })
                 .collect(),
             largest: format!("SELECT CAST(COALESCE(MAX(id), 0) AS UNSIGNED) FROM {l}").into(),
-            smallest: format!("SELECT CAST(COALESCE(MIN(id), 0) AS UNSIGNED) FROM {l}").into(),
+            raise_floor: format!(
+                "INSERT INTO {s} (id, settled) VALUES (2, ?) \
+                 ON DUPLICATE KEY UPDATE settled = GREATEST(settled, ?)"
+            )
+            .into(),
             locked: format!(
                 "SELECT id, tag, kind FROM {l} WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ? \
                  FOR UPDATE NOWAIT"
@@ -90,6 +100,7 @@ impl LogSql {
                 .into(),
             oldest: format!("SELECT id, at_ms FROM {l} ORDER BY id LIMIT ?").into(),
             prune: format!("DELETE FROM {l} WHERE id <= ?").into(),
+            floor: floor.into(),
         }
     }
 

@@ -1,0 +1,253 @@
+//! One process of the application: a few writers, a few readers on each tier, one store.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use sqlx::mysql::MySqlPoolOptions;
+use sqlx::{AssertSqlSafe, MySqlPool};
+use tokio::task::JoinSet;
+use tower::util::BoxCloneSyncService;
+use tower::{Layer, ServiceExt};
+use tower_mysql_cache::{
+    CacheBody, CacheHandle, CacheLayer, CacheOverride, CachePolicy, CacheStatus, Consistency,
+    MemoryStore, MySqlStore, Store, Tiered,
+};
+
+use crate::board::{Board, Count, ITEMS};
+use crate::chance::Chance;
+use crate::writer::Writer;
+
+/// Items on one page of a list.
+pub(crate) const PAGE: usize = 5;
+/// Writers of one process.
+pub(crate) const WRITERS: usize = 4;
+/// Readers of one process on each tier.
+const READERS: usize = 3;
+pub(crate) const TIERS: [&str; 3] = ["database", "strict front", "bounded front"];
+const BOUNDED: usize = 2;
+/// Calls of the handler.
+static CALLS: AtomicUsize = AtomicUsize::new(0);
+const POLL: Duration = Duration::from_millis(100);
+
+type Service = BoxCloneSyncService<Request<()>, Response<CacheBody<Full<Bytes>>>, Infallible>;
+
+/// What its tasks share.
+pub(crate) struct Process {
+    pub(crate) number: usize,
+    pub(crate) board: Board,
+    pub(crate) stop: AtomicBool,
+    pub(crate) pool: MySqlPool,
+    /// Versions that this process has committed through its handle, at once.
+    pub(crate) own: Vec<AtomicU64>,
+    /// What had been published, and when that was known, oldest first.
+    known: Mutex<VecDeque<(Instant, Vec<u64>)>>,
+}
+
+impl Process {
+    pub(crate) async fn start(number: usize, url: &str, board: Board) -> (Arc<Self>, JoinSet<()>) {
+        let pool =
+            MySqlPoolOptions::new().max_connections(12).acquire_timeout(Duration::from_secs(3));
+        let process = Arc::new(Self {
+            number,
+            board,
+            stop: AtomicBool::new(false),
+            pool: pool.connect_lazy(url).expect("a URL"),
+            own: (0..ITEMS).map(|_| AtomicU64::new(0)).collect(),
+            known: Mutex::default(),
+        });
+        let store = connect(url).await;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(Arc::clone(&process).sample());
+        let (service, handle) = process.layer(store.clone());
+        let tiered =
+            |consistency| Tiered::new(MemoryStore::new(), store.clone()).consistency(consistency);
+        let (strict, _) = process.layer(tiered(Consistency::Strict));
+        let (bounded, front) = process.layer(tiered(Consistency::Bounded));
+        for (tier, service) in [service, strict, bounded].into_iter().enumerate() {
+            for reader in 0..READERS {
+                let random = Chance::new(number * 100 + tier * 10 + reader);
+                tasks.spawn(Arc::clone(&process).read(tier, service.clone(), random));
+            }
+        }
+        for writer in 0..WRITERS {
+            // through one handle or another: all lead to the same log of the same process
+            let random = Chance::new(number * 1000 + writer);
+            let place = number * WRITERS + writer;
+            let process = Arc::clone(&process);
+            if writer % 2 == 0 {
+                let writer = Writer::new(process, handle.clone(), url.to_owned(), place, random);
+                tasks.spawn(writer.run());
+            } else {
+                let writer = Writer::new(process, front.clone(), url.to_owned(), place, random);
+                tasks.spawn(writer.run());
+            }
+        }
+        (process, tasks)
+    }
+
+    pub(crate) fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    fn layer<St: Store>(self: &Arc<Self>, store: St) -> (Service, CacheHandle<St>) {
+        let layer = CacheLayer::new(store)
+            .prefix("h")
+            .store_timeout(Duration::from_secs(5))
+            .with_policy(CachePolicy::new().ttl(Duration::from_secs(600)));
+        let process = Arc::clone(self);
+        let inner = tower::service_fn(move |request: Request<()>| {
+            let process = Arc::clone(&process);
+            async move { Ok::<_, Infallible>(process.handle(request.uri().path()).await) }
+        });
+        (BoxCloneSyncService::new(layer.layer(inner)), layer.handle())
+    }
+
+    /// `/i/<item>`, or `/g/<page>`: `<item>:<version>` for each item, out of the table.
+    async fn handle(&self, path: &str) -> Response<Full<Bytes>> {
+        let mut random = Chance::new(CALLS.fetch_add(1, Ordering::Relaxed));
+        if random.one_in(4) {
+            tokio::time::sleep(Duration::from_millis(random.below(15))).await;
+        }
+        let items = items(path);
+        let sql = format!(
+            "SELECT CAST(id AS UNSIGNED), version FROM items WHERE id BETWEEN {} AND {} ORDER BY id",
+            items.start,
+            items.end - 1
+        );
+        let rows: Result<Vec<(u64, u64)>, _> =
+            sqlx::query_as(AssertSqlSafe(sql)).fetch_all(&self.pool).await;
+        let Ok(rows) = rows else {
+            let mut failed = Response::new(Full::default());
+            *failed.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
+            return failed;
+        };
+        if random.one_in(4) {
+            tokio::time::sleep(Duration::from_millis(random.below(15))).await;
+        }
+        let body: Vec<String> =
+            rows.iter().map(|(id, version)| format!("{id}:{version}")).collect();
+        let mut response = Response::new(Full::from(body.join(",")));
+        let tags: Vec<String> = rows.iter().map(|(id, _)| tag(*id as usize)).collect();
+        response.extensions_mut().insert(CacheOverride::new().tags(tags));
+        response
+    }
+
+    /// Remembers what had been published when, for the tier that may be a moment behind.
+    async fn sample(self: Arc<Self>) {
+        while !self.stopped() {
+            let all = self.board.all();
+            // known to have been published by now
+            let now = Instant::now();
+            {
+                let mut known = self.known.lock().expect("no panic");
+                known.push_back((now, all));
+                while known.get(1).is_some_and(|(at, _)| now.duration_since(*at) > POLL) {
+                    known.pop_front();
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// What a request that begins now must see of an item.
+    fn required(&self, tier: usize, item: usize) -> u64 {
+        if tier != BOUNDED {
+            return self.board.published(item);
+        }
+        let now = Instant::now();
+        let known = self.known.lock().expect("no panic");
+        let mut old = known.iter().rev().filter(|(at, _)| now.duration_since(*at) > POLL);
+        let others = old.next().map_or(0, |(_, all)| all[item]);
+        others.max(self.own[item].load(Ordering::SeqCst))
+    }
+
+    async fn read(self: Arc<Self>, tier: usize, service: Service, mut random: Chance) {
+        let (mut hits, mut misses) = (0, 0);
+        while !self.stopped() {
+            let path = match random.one_in(3) {
+                true => format!("/g/{}", random.below((ITEMS / PAGE) as u64)),
+                false => format!("/i/{}", random.below(ITEMS as u64)),
+            };
+            let required: Vec<(usize, u64)> =
+                items(&path).map(|item| (item, self.required(tier, item))).collect();
+            let request = Request::get(format!("http://h{path}")).body(()).expect("a request");
+            let response = service.clone().oneshot(request).await.expect("an answer");
+            let (parts, body) = response.into_parts();
+            let body = body.collect().await.expect("a body").to_bytes();
+            if parts.status != http::StatusCode::OK {
+                self.board.count(self.number, Count::Failed, 1);
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                continue;
+            }
+            let status = parts.extensions.get::<CacheStatus>().expect("a status");
+            self.check(tier, status, &required, std::str::from_utf8(&body).expect("text"));
+            *(if status.is_hit() { &mut hits } else { &mut misses }) += 1;
+            if hits + misses >= 32 {
+                self.board.count(self.number, Count::Hits(tier), hits);
+                self.board.count(self.number, Count::Misses(tier), misses);
+                (hits, misses) = (0, 0);
+                match tier {
+                    // it never waits by itself
+                    BOUNDED => tokio::time::sleep(Duration::from_millis(3)).await,
+                    _ => tokio::task::yield_now().await,
+                }
+            }
+        }
+    }
+
+    fn check(&self, tier: usize, status: &CacheStatus, required: &[(usize, u64)], body: &str) {
+        let shown: Vec<(usize, u64)> = body
+            .split(',')
+            .map(|item| item.split_once(':').expect("an item"))
+            .map(|(id, version)| (id.parse().expect("an id"), version.parse().expect("a version")))
+            .collect();
+        for (item, version) in required {
+            let shows = shown.iter().find(|(id, _)| id == item).map(|(_, shows)| *shows);
+            if shows.is_none_or(|shows| shows < *version) {
+                self.board.count(self.number, Count::Violations, 1);
+                eprintln!(
+                    "VIOLATION: process {}, {}: item {item} in version {shows:?}, and {version} had been \
+                     committed before the request; {status:?}",
+                    self.number, TIERS[tier]
+                );
+            }
+        }
+    }
+}
+
+/// The items that a path shows.
+fn items(path: &str) -> std::ops::Range<usize> {
+    let (kind, number) = path.trim_start_matches('/').split_once('/').expect("two parts");
+    let number: usize = number.parse().expect("a number");
+    match kind {
+        "g" => number * PAGE..(number + 1) * PAGE,
+        _ => number..number + 1,
+    }
+}
+
+pub(crate) fn tag(item: usize) -> String {
+    format!("item:{item}")
+}
+
+/// Connects, also while the server is being restarted.
+async fn connect(url: &str) -> MySqlStore {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let builder = MySqlStore::builder(url)
+            .expect("a URL")
+            .poll_interval(POLL)
+            .gap_grace(Duration::from_secs(1))
+            .query_timeout(Duration::from_secs(10));
+        match builder.connect().await {
+            Ok(store) => return store,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}

@@ -1,0 +1,635 @@
+//! The invalidation log on real servers: what commits, what does not, and when it counts.
+
+use std::convert::Infallible;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use sqlx::{AssertSqlSafe, Connection, MySqlConnection};
+use tower::Layer;
+use tower::util::BoxCloneSyncService;
+use tower_mysql_cache::{
+    CacheBody, CacheHandle, CacheLayer, CacheOverride, CachePolicy, Consistency, Forward,
+    Invalidation, MemoryStore, MySqlStore, MySqlStoreBuilder, Scope, Store, Tag, Tiered, Validity,
+};
+
+use crate::kit::{Answer, Calls, get, response, send};
+use crate::support::{self, TestDatabase};
+
+const HOUR: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(3600));
+const TAGGED: &str = "http://h/p/7";
+
+/// One process of an application: `/p/<n>` has the tag `product:<n>`.
+struct Node<St> {
+    service: BoxCloneSyncService<Request<()>, Response<CacheBody<Full<Bytes>>>, Infallible>,
+    handle: CacheHandle<St>,
+    store: St,
+    calls: Calls,
+}
+
+impl<St: Store> Node<St> {
+    fn new(store: St) -> Self {
+        Self::with_tags(store, |path| {
+            vec![Tag::from(format!("product:{}", path.trim_start_matches("/p/")))]
+        })
+    }
+
+    fn with_tags(
+        store: St,
+        tags: impl Fn(&str) -> Vec<Tag> + Clone + Send + Sync + 'static,
+    ) -> Self {
+        let layer = CacheLayer::new(store.clone())
+            .prefix("test")
+            .store_timeout(Duration::from_secs(5))
+            .with_policy(HOUR);
+        let calls = Calls::default();
+        let counted = calls.clone();
+        let service = layer.layer(tower::service_fn(move |request: Request<()>| {
+            let confirmed = request.headers().contains_key("if-none-match");
+            let call = counted.add();
+            let mut answer = match confirmed {
+                true => response(304, &[("etag", "\"1\"")], ""),
+                false => response(200, &[("etag", "\"1\"")], &format!("call {call}")),
+            };
+            answer.extensions_mut().insert(CacheOverride::new().tags(tags(request.uri().path())));
+            async move { Ok::<_, Infallible>(answer) }
+        }));
+        let service = BoxCloneSyncService::new(service);
+        Self { service, handle: layer.handle(), store, calls }
+    }
+
+    async fn get(&self, uri: &str) -> Answer {
+        send(&self.service, get(uri, &[])).await
+    }
+
+    /// Fills and waits until every process finds it.
+    async fn fill(&self, uri: &str) {
+        let answer = self.get(uri).await;
+        assert!(!answer.is_hit() && answer.cache.is_stored(), "{:?}", answer.cache);
+        self.handle.flush().await.unwrap();
+    }
+
+    async fn assert_hit(&self, uri: &str) {
+        let answer = self.get(uri).await;
+        assert!(answer.is_hit(), "{uri}: {:?}", answer.cache);
+    }
+
+    /// It is there, and not served because the log says so.
+    async fn assert_refused(&self, uri: &str, detail: &str) {
+        let answer = self.get(uri).await;
+        let said = (answer.cache.forward(), answer.cache.detail());
+        assert_eq!(said, (Some(Forward::Stale), Some(detail)), "{uri}");
+    }
+
+    /// Whether it would be served, without filling it anew.
+    async fn validity(&self, uri: &str) -> Validity {
+        self.handle.inspect(uri).await.unwrap().first().expect("an entry").validity
+    }
+}
+
+fn builder(url: &str) -> MySqlStoreBuilder {
+    // what is left over is removed at times of the tests' own
+    MySqlStore::builder(url).unwrap().background_cull(false)
+}
+
+async fn node(database: &TestDatabase) -> Node<MySqlStore> {
+    node_of(builder(database.url())).await
+}
+
+async fn node_of(builder: MySqlStoreBuilder) -> Node<MySqlStore> {
+    let store = builder.query_timeout(Duration::from_secs(10)).connect().await.unwrap();
+    store.migrate().await.unwrap();
+    Node::new(store)
+}
+
+async fn run(connection: &mut MySqlConnection, sql: &str) {
+    sqlx::raw_sql(AssertSqlSafe(sql))
+        .execute(connection)
+        .await
+        .unwrap_or_else(|e| panic!("{sql}: {e}"));
+}
+
+async fn number(connection: &mut MySqlConnection, sql: &str) -> u64 {
+    let sql = format!("SELECT CAST(COALESCE(({sql}), 0) AS UNSIGNED)");
+    sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(connection).await.unwrap()
+}
+
+async fn settled(connection: &mut MySqlConnection) -> u64 {
+    number(connection, "SELECT MAX(settled) FROM cache_invalidations_state").await
+}
+
+async fn largest(connection: &mut MySqlConnection) -> u64 {
+    number(connection, "SELECT MAX(id) FROM cache_invalidations").await
+}
+
+/// Waits for something that tasks of the stores do by themselves.
+macro_rules! until {
+    ($what:literal, $reached:expr) => {
+        let since = Instant::now();
+        while !$reached {
+            assert!(since.elapsed() < Duration::from_secs(60), "never: {}", $what);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_invalidation_counts_when_its_transaction_commits_and_never_when_it_rolls_back() {
+    let database = support::database().await;
+    let (one, two) = (node(&database).await, node(&database).await);
+    one.fill(TAGGED).await;
+    two.assert_hit(TAGGED).await;
+    let mut connection = database.connection().await;
+
+    let mut tx = connection.begin().await.unwrap();
+    one.handle.invalidate_tags_on(&mut tx, ["product:7"]).await.unwrap();
+    one.assert_hit(TAGGED).await;
+    two.assert_hit(TAGGED).await;
+    tx.rollback().await.unwrap();
+    one.assert_hit(TAGGED).await;
+    two.assert_hit(TAGGED).await;
+
+    let mut tx = connection.begin().await.unwrap();
+    one.handle.invalidate_tags_on(&mut tx, ["product:8", "product:7"]).await.unwrap();
+    two.assert_hit(TAGGED).await;
+    tx.commit().await.unwrap();
+    assert_eq!(two.validity(TAGGED).await, Validity::Invalid);
+    assert_eq!(one.validity(TAGGED).await, Validity::Invalid);
+    one.assert_refused(TAGGED, "invalidated").await;
+
+    // a URI and the whole prefix in the same way
+    for (uri, all) in [(true, false), (false, true)] {
+        one.handle.flush().await.unwrap();
+        one.assert_hit(TAGGED).await;
+        let mut tx = connection.begin().await.unwrap();
+        if uri {
+            two.handle.invalidate_uri_on(&mut tx, "/p/7").await.unwrap();
+        }
+        if all {
+            two.handle.purge_all_on(&mut tx).await.unwrap();
+        }
+        one.assert_hit(TAGGED).await;
+        tx.commit().await.unwrap();
+        one.assert_refused(TAGGED, "invalidated").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gap_stays_open_as_long_as_its_transaction_and_closes_when_that_is_rolled_back() {
+    let database = support::database().await;
+    let node = node_of(builder(database.url()).gap_grace(Duration::from_millis(100))).await;
+    node.handle.invalidate_tags(["first"]).await.unwrap();
+    let (mut long, mut other) = (database.connection().await, database.connection().await);
+    // one id that is rolled back, one that is held for long, one that commits at once
+    let mut tx = other.begin().await.unwrap();
+    node.handle.invalidate_tags_on(&mut tx, ["gone"]).await.unwrap();
+    let mut held = long.begin().await.unwrap();
+    node.handle.invalidate_tags_on(&mut held, ["product:7"]).await.unwrap();
+    node.handle.invalidate_tags(["newer"]).await.unwrap();
+    let newest = largest(&mut database.connection().await).await;
+    let open = newest - 1;
+    tx.rollback().await.unwrap();
+    // filled while the transaction is open: with what was there before it
+    node.fill(TAGGED).await;
+    let mut connection = database.connection().await;
+    until!("the gap below is closed", settled(&mut connection).await == open - 1);
+    // and the one that is held is not, however often it is looked at after its grace
+    for _ in 0..20 {
+        assert_eq!(settled(&mut connection).await, open - 1);
+        node.assert_hit(TAGGED).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    held.commit().await.unwrap();
+    node.assert_refused(TAGGED, "invalidated").await;
+    node.assert_hit(TAGGED).await;
+    until!("nothing is open", settled(&mut connection).await == newest);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_starts_while_a_transaction_is_open_does_not_miss_its_commit() {
+    let database = support::database().await;
+    let one = node(&database).await;
+    one.handle.invalidate_tags(["first"]).await.unwrap();
+    let mut connection = database.connection().await;
+    until!("something is settled", settled(&mut connection).await == 1);
+    one.fill(TAGGED).await;
+    one.fill("http://h/p/8").await;
+    let mut tx = connection.begin().await.unwrap();
+    // by plain SQL, of which no process knows
+    run(&mut tx, "INSERT INTO cache_invalidations (tag) VALUES ('product:7')").await;
+    one.handle.invalidate_tags(["newer"]).await.unwrap();
+    // filled after the newer row had been seen, before the older one is there
+    one.fill("http://h/p/9").await;
+    let two = node(&database).await;
+    two.assert_hit(TAGGED).await;
+    tx.commit().await.unwrap();
+    two.assert_refused(TAGGED, "invalidated").await;
+    two.assert_hit("http://h/p/8").await;
+    two.assert_hit("http://h/p/9").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_was_emptied_invalidates_everything_older() {
+    let database = support::database().await;
+    let (one, two) = (node(&database).await, node(&database).await);
+    one.handle.invalidate_tags(["a", "b", "c"]).await.unwrap();
+    one.fill(TAGGED).await;
+    one.fill("http://h/p/8").await;
+    two.assert_hit(TAGGED).await;
+    let mut connection = database.connection().await;
+    until!("it is settled", settled(&mut connection).await == 3);
+    run(&mut connection, "TRUNCATE TABLE cache_invalidations").await;
+    // its next row would have the number of one that was seen long ago
+    run(&mut connection, "INSERT INTO cache_invalidations (tag) VALUES ('product:7')").await;
+    two.assert_refused(TAGGED, "invalidated").await;
+    // every process that notices it invalidates everything once: what two has filled since perhaps as well
+    one.assert_refused("http://h/p/8", "invalidated").await;
+    // and for a process that starts later
+    run(&mut connection, "TRUNCATE TABLE cache_invalidations").await;
+    one.store.close().await;
+    two.store.close().await;
+    let three = node(&database).await;
+    three.assert_refused(TAGGED, "invalidated").await;
+    three.assert_hit(TAGGED).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_its_log_nothing_is_served_and_a_new_one_invalidates_everything_older() {
+    let database = support::database().await;
+    let node = node(&database).await;
+    node.handle.invalidate_tags(["a", "b"]).await.unwrap();
+    node.fill(TAGGED).await;
+    node.assert_hit(TAGGED).await;
+    let mut connection = database.connection().await;
+    run(&mut connection, "DROP TABLE cache_invalidations").await;
+    let failures = node.store.stats().await.unwrap().failures;
+    for _ in 0..3 {
+        let answer = node.get(TAGGED).await;
+        let said = (answer.cache.forward(), answer.cache.detail());
+        assert_eq!(said, (Some(Forward::Miss), Some("store-error")));
+    }
+    assert_eq!(node.handle.counts().lookup_errors, 3);
+    assert!(node.store.stats().await.unwrap().failures >= failures + 3, "it is counted");
+    assert_eq!(node.store.check().await.unwrap_err().as_str(), "schema");
+    let error = node.handle.invalidate_tags(["product:7"]).await.unwrap_err();
+    assert!(error.to_string().contains("migrate()"), "{error}");
+    let error = node.handle.invalidate_tags_on(&mut connection, ["product:7"]).await.unwrap_err();
+    assert!(error.to_string().contains("migrate()"), "{error}");
+    node.store.migrate().await.unwrap();
+    until!("owed rows are written", node.store.stats().await.unwrap().owed_invalidations == 0);
+    node.handle.flush().await.unwrap();
+    assert_eq!(node.validity(TAGGED).await, Validity::Invalid);
+    node.get(TAGGED).await;
+    node.assert_hit(TAGGED).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_older_than_a_process_remembers_is_judged_by_the_log_itself() {
+    let database = support::database().await;
+    let one = node(&database).await;
+    one.handle.invalidate_tags(["first"]).await.unwrap();
+    for n in 0..4 {
+        one.fill(&format!("http://h/p/{n}")).await;
+    }
+    one.handle.invalidate_tags(["product:1"]).await.unwrap();
+    one.handle.soft_invalidate_tags(["product:2"]).await.unwrap();
+    let mut connection = database.connection().await;
+    // nobody else appends: what INSERT ... SELECT does with ids does not matter here
+    run(
+        &mut connection,
+        "INSERT INTO cache_invalidations (tag) \
+         SELECT CONCAT('other:', a.n) FROM (SELECT 1 AS n UNION SELECT 2 UNION SELECT 3 UNION SELECT 4 \
+         UNION SELECT 5 UNION SELECT 6 UNION SELECT 7 UNION SELECT 8 UNION SELECT 9 UNION SELECT 10) a, \
+         (SELECT 1 AS n UNION SELECT 2 UNION SELECT 3 UNION SELECT 4 UNION SELECT 5 UNION SELECT 6 \
+         UNION SELECT 7 UNION SELECT 8 UNION SELECT 9 UNION SELECT 10) b, \
+         information_schema.collations c LIMIT 6000",
+    )
+    .await;
+    let newest = largest(&mut connection).await;
+    assert!(newest >= 6000, "{newest}");
+    one.assert_hit("http://h/p/0").await;
+    until!("all is settled", settled(&mut connection).await == newest);
+    let two = node(&database).await;
+    two.assert_hit("http://h/p/0").await;
+    assert_eq!(two.validity("http://h/p/1").await, Validity::Invalid);
+    assert_eq!(two.validity("http://h/p/2").await, Validity::Outdated);
+    two.assert_hit("http://h/p/3").await;
+    // asked once: what comes later is seen by itself
+    one.handle.invalidate_tags(["product:3"]).await.unwrap();
+    two.assert_refused("http://h/p/3", "invalidated").await;
+    two.assert_hit("http://h/p/0").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pruned_rows_invalidate_what_had_not_seen_them() {
+    let database = support::database().await;
+    let one = node_of(builder(database.url()).background_cull(true)).await;
+    one.handle.invalidate_tags(["first"]).await.unwrap();
+    one.fill(TAGGED).await;
+    one.fill("http://h/p/8").await;
+    let mut connection = database.connection().await;
+    // long ago, as far as anybody can see
+    run(
+        &mut connection,
+        "INSERT INTO cache_invalidations (tag, at_ms) VALUES ('product:7', 1), ('other', 1)",
+    )
+    .await;
+    run(&mut connection, "UPDATE cache_invalidations SET at_ms = 1").await;
+    one.assert_refused(TAGGED, "invalidated").await;
+    one.handle.flush().await.unwrap();
+    one.assert_hit(TAGGED).await;
+    one.assert_hit("http://h/p/8").await; // it remembers that nothing names it
+    let newest = largest(&mut connection).await;
+    one.handle.cull().await.unwrap();
+    let smallest = number(&mut connection, "SELECT MIN(id) FROM cache_invalidations").await;
+    assert_eq!((smallest, newest), (3, 3), "the newest row stays, whatever its age");
+    // a process that starts now cannot know
+    let two = node(&database).await;
+    assert_eq!(two.validity("http://h/p/8").await, Validity::Invalid);
+    two.assert_hit(TAGGED).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_invalidation_that_fails_is_an_error_and_is_written_when_the_server_is_back() {
+    let mut server = support::own_server(None).await;
+    let one = node_of(builder(server.url())).await;
+    one.handle.invalidate_tags(["first"]).await.unwrap();
+    one.fill(TAGGED).await;
+    let found = one.handle.inspect(TAGGED).await.unwrap().remove(0);
+    let (key, head) = (found.key, found.head);
+    server.kill_9();
+    assert!(one.handle.invalidate_tags(["product:7"]).await.is_err());
+    assert_eq!(one.handle.counts().invalidation_errors, 1);
+    assert!(!one.get(TAGGED).await.is_hit());
+    assert_eq!(one.store.clone().validity(&key, &head).await.unwrap(), Validity::Invalid);
+    tokio::task::block_in_place(|| server.restart());
+    until!("the server is used again", one.store.stats().await.is_ok());
+    until!("nothing is owed", {
+        one.store.stats().await.is_ok_and(|stats| stats.owed_invalidations == 0)
+    });
+    let rows = one.handle.invalidations(10).await.unwrap();
+    assert_eq!(rows[0].scope, Scope::Tag(Tag::from("product:7")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_reads_its_own_writes_from_a_front_that_hardly_looks() {
+    let database = support::database().await;
+    let slow = |url: &str| builder(url).poll_interval(Duration::from_secs(10));
+    let store = slow(database.url()).connect().await.unwrap();
+    store.migrate().await.unwrap();
+    let one = Node::new(Tiered::new(MemoryStore::new(), store));
+    let two = node(&database).await;
+    let mut connection = database.connection().await;
+    for round in 0..20 {
+        one.get(TAGGED).await;
+        one.handle.flush().await.unwrap();
+        one.assert_hit(TAGGED).await;
+        let calls = one.calls.count();
+        match round % 4 {
+            0 => one.handle.invalidate_tags(["product:7"]).await.unwrap(),
+            1 => one.handle.invalidate_tags_on(&mut connection, ["product:7"]).await.unwrap(),
+            _ => {
+                let mut tx = connection.begin().await.unwrap();
+                one.handle.invalidate_tags_on(&mut tx, ["other", "product:7"]).await.unwrap();
+                // a newer row is there before the commit
+                two.handle.invalidate_tags(["newer"]).await.unwrap();
+                one.assert_hit(TAGGED).await;
+                one.assert_hit(TAGGED).await;
+                tx.commit().await.unwrap();
+            }
+        }
+        assert_eq!(one.get(TAGGED).await.cache.detail(), Some("invalidated"), "{round}");
+        assert_eq!(one.calls.count(), calls + 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_invalidates_before_its_first_lookup_reads_that_write_too() {
+    let database = support::database().await;
+    let other = node(&database).await;
+    other.handle.invalidate_tags(["first"]).await.unwrap();
+    other.fill(TAGGED).await;
+    let store = builder(database.url()).poll_interval(Duration::from_secs(10));
+    let one = Node::new(Tiered::new(MemoryStore::new(), store.connect().await.unwrap()));
+    let mut connection = database.connection().await;
+    let mut tx = connection.begin().await.unwrap();
+    one.handle.invalidate_tags_on(&mut tx, ["product:7"]).await.unwrap();
+    one.assert_hit(TAGGED).await;
+    one.assert_hit(TAGGED).await;
+    tx.commit().await.unwrap();
+    one.assert_refused(TAGGED, "invalidated").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_strict_front_counts_what_others_commit_at_once_and_a_bounded_one_soon() {
+    let database = support::database().await;
+    let front = |poll: u64, consistency| {
+        let builder = builder(database.url()).poll_interval(Duration::from_millis(poll));
+        async move {
+            let store = builder.connect().await.unwrap();
+            store.migrate().await.unwrap();
+            Node::new(Tiered::new(MemoryStore::new(), store).consistency(consistency))
+        }
+    };
+    let strict = front(10_000, Consistency::Strict).await;
+    let bounded = front(50, Consistency::Bounded).await;
+    let other = node(&database).await;
+    for _ in 0..20 {
+        strict.get(TAGGED).await;
+        strict.handle.flush().await.unwrap();
+        strict.assert_hit(TAGGED).await;
+        bounded.assert_hit(TAGGED).await;
+        other.handle.invalidate_tags(["product:7"]).await.unwrap();
+        let committed = Instant::now();
+        loop {
+            let asked = committed.elapsed();
+            if !bounded.get(TAGGED).await.is_hit() {
+                break;
+            }
+            assert!(asked <= Duration::from_millis(50), "stale after {asked:?}");
+        }
+        other.handle.invalidate_tags(["product:7"]).await.unwrap();
+        assert!(!strict.get(TAGGED).await.is_hit());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_tags_of_any_bytes_are_kept_also_when_a_response_is_freshened() {
+    let database = support::database().await;
+    let tags = |_: &str| {
+        let mut tags: Vec<Tag> = (0..1_000).map(|n| Tag::from(format!("tag:{n}"))).collect();
+        tags.extend([Tag::new(&b"\0\xff"[..]), Tag::new(&b" "[..]), Tag::new(vec![0xff; 255])]);
+        tags.push(Tag::from(":everything")); // a tag that looks like something else
+        tags
+    };
+    let store = builder(database.url()).connect().await.unwrap();
+    store.migrate().await.unwrap();
+    let one = Node::with_tags(store, tags);
+    let two = node(&database).await;
+    one.fill(TAGGED).await;
+    let kept = &one.handle.inspect(TAGGED).await.unwrap()[0].head.tags;
+    assert_eq!(kept.len(), 1_004);
+    let mut named: Vec<Vec<u8>> = vec![b"tag:0".to_vec(), b"tag:999".to_vec(), b"\0\xff".to_vec()];
+    named.extend([b" ".to_vec(), vec![0xff; 255], b":everything".to_vec()]);
+    for name in named {
+        one.assert_hit(TAGGED).await;
+        two.handle.invalidate_tags([Tag::new(vec![0xff; 254])]).await.unwrap();
+        two.handle.invalidate_tags(["TAG:0"]).await.unwrap();
+        one.assert_hit(TAGGED).await;
+        two.handle.invalidate_tags([&name[..]]).await.unwrap();
+        assert_eq!(one.validity(TAGGED).await, Validity::Invalid, "{}", name.escape_ascii());
+        // the handler confirms it: its head is replaced, with its tags
+        let answer = one.get(TAGGED).await;
+        assert_eq!((answer.text(), answer.status.as_u16()), ("call 1", 200));
+        one.handle.flush().await.unwrap();
+        assert_eq!(one.handle.inspect(TAGGED).await.unwrap()[0].head.tags.len(), 1_004);
+    }
+    let too_long = one.handle.invalidate_tags([vec![b'x'; 256]]).await.unwrap_err();
+    assert!(too_long.to_string().contains("at most 255 bytes"), "{too_long}");
+    assert!(one.handle.invalidate_tags([""]).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_soft_invalidation_makes_stale_and_a_hard_one_invalid() {
+    let database = support::database().await;
+    let node = node(&database).await;
+    node.fill(TAGGED).await;
+    node.handle.soft_invalidate_tags(["product:7"]).await.unwrap();
+    assert_eq!(node.validity(TAGGED).await, Validity::Outdated);
+    node.handle.invalidate_tags(["product:7"]).await.unwrap();
+    node.handle.soft_invalidate_tags(["product:7"]).await.unwrap();
+    assert_eq!(node.validity(TAGGED).await, Validity::Invalid, "the worst that was said");
+    node.get(TAGGED).await;
+    node.handle.flush().await.unwrap();
+    node.handle.soft_purge().await.unwrap();
+    node.assert_refused(TAGGED, "outdated").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn people_can_ask_what_would_be_and_what_was_invalidated() {
+    let database = support::database().await;
+    let node = node(&database).await;
+    for n in 0..5 {
+        node.fill(&format!("http://h/p/{n}")).await;
+    }
+    let all = node.handle.dry_run(&Invalidation::all()).await.unwrap();
+    assert_eq!((all.examined, all.named), (5, 5));
+    let wanted = Invalidation::tags(["product:1"]).and_tags(["product:2", "none"]);
+    let some = node.handle.dry_run(&wanted).await.unwrap();
+    assert_eq!((some.examined, some.named), (5, 2));
+    assert!(some.bytes > 0 && some.bytes < all.bytes);
+    assert_eq!(node.handle.dry_run(&Invalidation::uri("/p/3")).await.unwrap().named, 1);
+    assert_eq!(node.handle.dry_run(&Invalidation::path("/p")).await.unwrap().named, 5);
+    node.assert_hit("http://h/p/1").await;
+    assert_eq!(node.handle.invalidations(10).await.unwrap(), []);
+
+    let before = node.store.now_ms();
+    node.handle.invalidate(wanted.reason("price import").soft()).await.unwrap();
+    let rows = node.handle.invalidations(2).await.unwrap();
+    let ids: Vec<u64> = rows.iter().map(|row| row.id).collect();
+    assert_eq!(ids, [3, 2], "the newest first, no more than asked for");
+    assert_eq!(rows[0].scope, Scope::Tag(Tag::from("none")));
+    assert!(rows[1].soft && rows[1].reason.as_deref() == Some("price import"));
+    let late = rows[0].at_ms.abs_diff(before);
+    assert!(late < 60_000, "{late} ms");
+    let found = node.handle.inspect("http://h/p/2").await.unwrap();
+    assert_eq!((found.len(), found[0].validity), (1, Validity::Outdated));
+    assert_eq!(found[0].head.tags, [Tag::from("product:2")]);
+    assert!(node.handle.inspect("http://h/p/99").await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trigger_invalidates_what_any_client_changes() {
+    let database = support::database().await;
+    let (one, two) = (node(&database).await, node(&database).await);
+    let mut connection = database.connection().await;
+    run(&mut connection, "CREATE TABLE products (id INT PRIMARY KEY, price INT)").await;
+    run(&mut connection, "INSERT INTO products VALUES (7, 1), (8, 1), (9, 1)").await;
+    run(
+        &mut connection,
+        "CREATE TRIGGER products_changed AFTER UPDATE ON products FOR EACH ROW \
+         INSERT INTO cache_invalidations (tag) VALUES (CONCAT('product:', NEW.id))",
+    )
+    .await;
+    for n in 7..10 {
+        one.fill(&format!("http://h/p/{n}")).await;
+    }
+    let mut tx = connection.begin().await.unwrap();
+    run(&mut tx, "UPDATE products SET price = 2 WHERE id IN (7, 8)").await;
+    two.assert_hit(TAGGED).await;
+    tx.rollback().await.unwrap();
+    two.assert_hit(TAGGED).await;
+    run(&mut connection, "UPDATE products SET price = 2 WHERE id IN (7, 8)").await;
+    for n in [7, 8] {
+        assert_eq!(two.validity(&format!("http://h/p/{n}")).await, Validity::Invalid);
+    }
+    one.assert_refused(TAGGED, "invalidated").await;
+    two.assert_hit("http://h/p/9").await;
+    let row = &two.handle.invalidations(1).await.unwrap()[0];
+    assert!(!row.soft && row.at_ms > 0 && row.reason.is_none(), "{row:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trigger_takes_its_numbers_one_by_one() {
+    let database = support::database().await;
+    let node = node(&database).await;
+    let mut connection = database.connection().await;
+    run(&mut connection, "CREATE TABLE products (id INT PRIMARY KEY AUTO_INCREMENT, price INT)")
+        .await;
+    run(&mut connection, "INSERT INTO products (price) VALUES (1), (1), (1), (1), (1), (1), (1)")
+        .await;
+    run(&mut connection, "INSERT INTO products (price) SELECT a.price FROM products a, products b")
+        .await;
+    run(
+        &mut connection,
+        "CREATE TRIGGER products_changed AFTER UPDATE ON products FOR EACH ROW \
+         INSERT INTO cache_invalidations (tag) VALUES (CONCAT('product:', NEW.id))",
+    )
+    .await;
+    // a statement that changes many rows hands no id out before it fills it
+    run(&mut connection, "UPDATE products SET price = 2").await;
+    node.handle.invalidate_tags(["after"]).await.unwrap();
+    let rows = number(&mut connection, "SELECT COUNT(*) FROM cache_invalidations").await;
+    assert_eq!((rows, largest(&mut connection).await), (57, 57));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tags_come_out_of_a_query_in_the_callers_transaction() {
+    let database = support::database().await;
+    let node = node(&database).await;
+    let mut connection = database.connection().await;
+    run(&mut connection, "CREATE TABLE products (id INT PRIMARY KEY, brand INT)").await;
+    let values: Vec<String> = (0..200).map(|id| format!("({id}, {})", id % 2)).collect();
+    run(&mut connection, &format!("INSERT INTO products VALUES {}", values.join(","))).await;
+    for n in [7, 8, 199] {
+        node.fill(&format!("http://h/p/{n}")).await;
+    }
+    let mut tx = connection.begin().await.unwrap();
+    let odd = "SELECT CONCAT('product:', id) FROM products WHERE brand = ?";
+    let count =
+        node.handle.invalidate_selected_on(&mut tx, sqlx::query(odd).bind(1)).await.unwrap();
+    assert_eq!(count, 100);
+    node.assert_hit(TAGGED).await;
+    tx.commit().await.unwrap();
+    assert_eq!(node.validity(TAGGED).await, Validity::Invalid);
+    assert_eq!(node.validity("http://h/p/199").await, Validity::Invalid);
+    node.assert_hit("http://h/p/8").await;
+    let none = node.handle.invalidate_selected_on(&mut connection, sqlx::query(odd).bind(5)).await;
+    assert_eq!(none.unwrap(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn outside_of_a_transaction_it_counts_at_once() {
+    let database = support::database().await;
+    let (one, two) = (node(&database).await, node(&database).await);
+    let mut connection = database.connection().await;
+    one.fill(TAGGED).await;
+    two.assert_hit(TAGGED).await;
+    one.handle.invalidate_tags_on(&mut connection, ["product:7"]).await.unwrap();
+    assert_eq!(two.validity(TAGGED).await, Validity::Invalid);
+    assert_eq!(one.validity(TAGGED).await, Validity::Invalid);
+    let closed = one.handle.invalidate_tags_on(&mut connection, ["x".repeat(256)]).await;
+    assert!(closed.is_err(), "and what is wrong is an error before anything is written");
+    assert_eq!(largest(&mut connection).await, 1);
+}
