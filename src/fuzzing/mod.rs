@@ -31,7 +31,7 @@ pub use crate::store::mysql::rows;
 /// Panics where it does not hold for an input.
 pub type Property = fn(&[u8]);
 
-/// The name of each target, in `fuzz/fuzz_targets` and `fuzz/corpus`, and its property.
+/// The name of each target, in `fuzz/fuzz_targets` and `tests/corpus`, and its property.
 pub const TARGETS: &[(&str, Property)] = &[
     ("cache_control", cache_control),
     ("dates", dates),

@@ -9,8 +9,9 @@ use proptest::sample::Index;
 
 use super::*;
 
-fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz").join(name)
+/// Below `tests`, because what is below `fuzz`, a package of its own, is never in this one.
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join("corpus")
 }
 
 fn names(folder: &Path) -> BTreeSet<String> {
@@ -23,28 +24,20 @@ fn names(folder: &Path) -> BTreeSet<String> {
 
 /// The corpus of a target.
 fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
-    let folder = folder("corpus").join(target);
+    let folder = folder().join(target);
     let files = names(&folder).into_iter();
     files.map(|name| (name.clone(), fs::read(folder.join(name)).unwrap())).collect()
 }
 
 #[test]
-fn every_target_is_fuzzed_and_has_a_corpus() {
+fn every_target_has_a_corpus() {
     let targets: BTreeSet<_> = TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
-    let mut fuzzed = names(&folder("fuzz_targets"));
-    let mut kept = names(&folder("corpus"));
+    let mut kept = names(&folder());
     if !cfg!(feature = "mysql") {
-        fuzzed.remove("rows");
         kept.remove("rows");
     }
-    assert_eq!(targets, fuzzed);
     assert_eq!(targets, kept);
-    let manifest = fs::read_to_string(folder("Cargo.toml")).unwrap();
     for target in targets {
-        assert!(
-            manifest.contains(&format!("name = \"{target}\"")),
-            "{target} is not in the manifest"
-        );
         assert!(corpus(&target).len() >= 5, "{target} has hardly a corpus");
     }
 }
@@ -55,7 +48,7 @@ fn the_corpus_holds() {
     for (target, property) in TARGETS {
         for (name, data) in corpus(target) {
             if std::panic::catch_unwind(|| property(&data)).is_err() {
-                broken.push(format!("fuzz/corpus/{target}/{name}"));
+                broken.push(format!("tests/corpus/{target}/{name}"));
             }
         }
     }
