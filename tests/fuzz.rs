@@ -1,5 +1,7 @@
 //! The targets of `cargo fuzz`. Like them, this file is not in the published package.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
