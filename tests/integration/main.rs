@@ -6,6 +6,7 @@ mod cluster;
 mod collapse;
 mod conditions;
 mod contract;
+mod cost;
 mod groups;
 mod hostile;
 mod kit;

@@ -1,0 +1,191 @@
+//! What an invalidation costs: by the server's own counters, which do not depend on how busy a machine is.
+//! Times are printed (`--nocapture`), not judged. `TMC_COST=full` for a million entries.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use http::Request;
+use sqlx::{AssertSqlSafe, Connection, MySqlConnection, Row};
+use tower::Layer;
+use tower_mysql_cache::{CacheHandle, CacheLayer, CacheOverride, CachePolicy, MySqlStore};
+
+use crate::kit::{get, response, send};
+use crate::support;
+
+/// Entries that carry the tag.
+fn many() -> u64 {
+    match std::env::var("TMC_COST") {
+        Ok(size) if size == "full" => 1_000_000,
+        _ => 10_000,
+    }
+}
+
+async fn run(connection: &mut MySqlConnection, sql: &str) {
+    sqlx::raw_sql(AssertSqlSafe(sql))
+        .execute(connection)
+        .await
+        .unwrap_or_else(|e| panic!("{sql}: {e}"));
+}
+
+async fn count(connection: &mut MySqlConnection, sql: &str) -> u64 {
+    let sql = format!("SELECT CAST(({sql}) AS UNSIGNED)");
+    sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(connection).await.unwrap()
+}
+
+/// What the storage engine has been asked for on this connection: rows read, by which way, and written.
+async fn handlers(connection: &mut MySqlConnection) -> BTreeMap<String, u64> {
+    let rows = sqlx::query("SHOW SESSION STATUS LIKE 'Handler\\_%'").fetch_all(connection).await;
+    rows.unwrap()
+        .iter()
+        .map(|row| (row.get::<String, _>(0), row.get::<String, _>(1).parse().unwrap()))
+        .collect()
+}
+
+/// A server's counter of waits for locks, and of deadlocks.
+async fn waits_and_deadlocks(connection: &mut MySqlConnection) -> (u64, u64) {
+    let mut status = BTreeMap::new();
+    let rows = sqlx::query("SHOW GLOBAL STATUS LIKE 'Innodb%'").fetch_all(&mut *connection).await;
+    for row in rows.unwrap() {
+        status.insert(row.get::<String, _>(0), row.get::<String, _>(1));
+    }
+    let waits = status["Innodb_row_lock_waits"].parse().unwrap();
+    let deadlocks = match status.get("Innodb_deadlocks") {
+        Some(deadlocks) => deadlocks.parse().unwrap(),
+        // MySQL counts them elsewhere
+        None => {
+            let metric = "SELECT count FROM information_schema.innodb_metrics \
+                 WHERE name = 'lock_deadlocks' AND status = 'enabled'";
+            count(connection, metric).await
+        }
+    };
+    (waits, deadlocks)
+}
+
+/// Invalidates these tags in a transaction; what that asked of the storage engine, and the median time.
+async fn cost(
+    handle: &CacheHandle<MySqlStore>,
+    connection: &mut MySqlConnection,
+    tags: usize,
+) -> (BTreeMap<String, u64>, Duration) {
+    let tags = || std::iter::once("all".to_owned()).chain((1..tags).map(|n| format!("tag:{n}")));
+    let mut times = Vec::new();
+    let mut asked = BTreeMap::new();
+    for _ in 0..21 {
+        let mut tx = connection.begin().await.unwrap();
+        let before = handlers(&mut tx).await;
+        let began = Instant::now();
+        handle.invalidate_tags_on(&mut tx, tags()).await.unwrap();
+        times.push(began.elapsed());
+        let after = handlers(&mut tx).await;
+        tx.commit().await.unwrap();
+        asked = after.into_iter().map(|(name, n)| (name.clone(), n - before[&name])).collect();
+    }
+    times.sort_unstable();
+    (asked, times[times.len() / 2])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_invalidation_costs_the_same_however_many_entries_carry_the_tag() {
+    let database = support::database().await;
+    let builder = MySqlStore::builder(database.url()).unwrap().background_cull(false);
+    let store = builder.connect().await.unwrap();
+    store.migrate().await.unwrap();
+    let layer = CacheLayer::new(store)
+        .prefix("test")
+        .with_policy(CachePolicy::new().ttl(Duration::from_secs(36_000)));
+    let handle = layer.handle();
+    let app = layer.layer(tower::service_fn(|_: Request<()>| async {
+        let mut answer = response(200, &[], "a page");
+        answer.extensions_mut().insert(CacheOverride::new().tags(["all"]));
+        Ok::<_, Infallible>(answer)
+    }));
+    let mut connection = database.connection().await;
+
+    let one = cost(&handle, &mut connection, 1).await;
+    let hundred = cost(&handle, &mut connection, 100).await;
+    assert!(one.0["Handler_write"] < hundred.0["Handler_write"], "{one:?} {hundred:?}");
+    assert!(hundred.0["Handler_write"] >= 100, "{hundred:?}");
+
+    // a page of the layer's, and copies of its row
+    send(&app, get("http://h/p", &[])).await;
+    handle.flush().await.unwrap();
+    let columns = "value, value_type, expires, head, size, status, born_ms, fresh_until_ms, gen_ms";
+    let mut entries = count(&mut connection, "SELECT COUNT(*) FROM cache_entries").await;
+    assert_eq!(entries, 1);
+    while entries < many() {
+        let double = format!(
+            "INSERT INTO cache_entries (key_hash, cache_key, {columns}) \
+             SELECT UNHEX(LEFT(SHA2(CONCAT(cache_key, '/', {entries}), 256), 32)), CONCAT(cache_key, '/', {entries}), \
+             {columns} FROM cache_entries"
+        );
+        run(&mut connection, &double).await;
+        entries = count(&mut connection, "SELECT COUNT(*) FROM cache_entries").await;
+    }
+
+    let one_of_many = cost(&handle, &mut connection, 1).await;
+    let hundred_of_many = cost(&handle, &mut connection, 100).await;
+    println!(
+        "1 tag: {:?} with 0 entries, {:?} with {entries}; 100 tags: {:?} and {:?}",
+        one.1, one_of_many.1, hundred.1, hundred_of_many.1
+    );
+    assert_eq!(one.0, one_of_many.0, "1 tag");
+    assert_eq!(hundred.0, hundred_of_many.0, "100 tags");
+    // and it counts
+    assert!(!send(&app, get("http://h/p", &[])).await.is_hit());
+}
+
+/// Each writer changes a row of its own, so that all that they could wait for is the log.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writers_of_one_broad_tag_do_not_wait_for_each_other() {
+    const WRITERS: u64 = 32;
+    const TIMES: u64 = 25;
+    let server = support::own_server(None).await;
+    let store = MySqlStore::builder(server.url()).unwrap().connect().await.unwrap();
+    store.migrate().await.unwrap();
+    let handle = CacheLayer::new(store).prefix("test").handle();
+    let mut connection = server.connection().await;
+    run(&mut connection, "CREATE TABLE shop (id BIGINT UNSIGNED PRIMARY KEY, price INT NOT NULL)")
+        .await;
+    for id in 0..WRITERS {
+        run(&mut connection, &format!("INSERT INTO shop VALUES ({id}, 0)")).await;
+    }
+    let before = waits_and_deadlocks(&mut connection).await;
+    let began = Instant::now();
+    let writers = (0..WRITERS).map(|id| {
+        let (handle, url) = (handle.clone(), server.url().to_owned());
+        tokio::spawn(async move {
+            let mut connection = MySqlConnection::connect(&url).await.unwrap();
+            for _ in 0..TIMES {
+                let mut tx = connection.begin().await.unwrap();
+                run(&mut tx, &format!("UPDATE shop SET price = price + 1 WHERE id = {id}")).await;
+                handle.invalidate_tags_on(&mut tx, ["all"]).await.unwrap();
+                // all of them hold their row of the log for a while
+                tokio::time::sleep(Duration::from_millis(id % 7)).await;
+                tx.commit().await.unwrap();
+            }
+        })
+    });
+    for writer in join_all(writers).await {
+        writer.unwrap();
+    }
+    let took = began.elapsed();
+    let after = waits_and_deadlocks(&mut connection).await;
+    println!("{} transactions of {WRITERS} writers in {took:?}", WRITERS * TIMES);
+    let rows = count(&mut connection, "SELECT COUNT(*) FROM cache_invalidations").await;
+    assert_eq!(rows, WRITERS * TIMES);
+    assert_eq!(before, after, "waits for locks, and deadlocks");
+
+    // the counter counts: one who waits for another's row is seen in it
+    let mut tx = connection.begin().await.unwrap();
+    run(&mut tx, "UPDATE shop SET price = 0 WHERE id = 1").await;
+    let mut other = server.connection().await;
+    let waiter = tokio::spawn(async move {
+        run(&mut other, "UPDATE shop SET price = 1 WHERE id = 1").await;
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    tx.commit().await.unwrap();
+    waiter.await.unwrap();
+    assert!(waits_and_deadlocks(&mut connection).await.0 > after.0);
+}
