@@ -18,13 +18,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::watch::Watch;
-use common::{Boxed, NoStore, PREFIX, assert_hit, bare, cached, get, ok, send};
+use common::{Boxed, NoStore, PREFIX, assert_hit, bare, cached, get, ok, send, together};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput};
 use sqlx::{Connection, MySqlConnection, MySqlPool};
 use tokio::runtime::Runtime;
 use tokio::sync::Mutex;
-use tokio::task::JoinSet;
 use tower_mysql_cache::{
     CacheHandle, CacheKey, CacheLayer, CachePolicy, MemoryStore, MySqlStore, Store,
 };
@@ -142,36 +141,6 @@ fn hit(
             })
         });
     });
-}
-
-/// At least `iterations` calls by tasks of the runtime, as a server would make them; the time of the
-/// whole for `iterations` of them.
-fn together<F>(
-    runtime: &Runtime,
-    iterations: u64,
-    callers: u64,
-    call: impl Fn() -> F + Clone + Send + 'static,
-) -> Duration
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    let each = iterations.div_ceil(callers);
-    let all = runtime.spawn(async move {
-        let began = Watch::start();
-        let mut tasks = JoinSet::new();
-        for _ in 0..callers {
-            let call = call.clone();
-            tasks.spawn(async move {
-                for _ in 0..each {
-                    call().await;
-                }
-            });
-        }
-        while tasks.join_next().await.is_some() {}
-        began.elapsed()
-    });
-    let total = ok(runtime.block_on(all));
-    total.mul_f64(iterations as f64 / (each * callers) as f64)
 }
 
 /// Every request is for something new. `written` waits for what was stored as well.

@@ -10,11 +10,13 @@ use std::fmt::Display;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service, ServiceExt};
 use tower_mysql_cache::{
@@ -23,6 +25,8 @@ use tower_mysql_cache::{
 };
 
 pub(crate) use report::run;
+
+use watch::Watch;
 
 /// The prefix of every key that a benchmark makes; its rows are removed at the end.
 pub(crate) const PREFIX: &str = "bench";
@@ -103,6 +107,36 @@ pub(crate) fn get(uri: &str) -> Request<Body> {
 /// Sends one request; the answer's body is read.
 pub(crate) async fn send(service: &Boxed, request: Request<Body>) -> Response<Bytes> {
     ok(service.clone().oneshot(request).await)
+}
+
+/// At least `iterations` calls by tasks of the runtime, as a server would make them; the time of the
+/// whole for `iterations` of them.
+pub(crate) fn together<F>(
+    runtime: &Runtime,
+    iterations: u64,
+    callers: u64,
+    call: impl Fn() -> F + Clone + Send + 'static,
+) -> Duration
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let each = iterations.div_ceil(callers);
+    let all = runtime.spawn(async move {
+        let began = Watch::start();
+        let mut tasks = JoinSet::new();
+        for _ in 0..callers {
+            let call = call.clone();
+            tasks.spawn(async move {
+                for _ in 0..each {
+                    call().await;
+                }
+            });
+        }
+        while tasks.join_next().await.is_some() {}
+        began.elapsed()
+    });
+    let total = ok(runtime.block_on(all));
+    total.mul_f64(iterations as f64 / (each * callers) as f64)
 }
 
 /// Stops the run when `uri` is not answered out of the store: a benchmark of hits must be one.
