@@ -90,7 +90,8 @@ impl<St: Store> Node<St> {
 
 fn builder(url: &str) -> MySqlStoreBuilder {
     // what is left over is removed at times of the tests' own
-    MySqlStore::builder(url).unwrap().background_cull(false)
+    let builder = MySqlStore::builder(url).unwrap().background_cull(false);
+    builder.gap_grace(Duration::from_millis(200))
 }
 
 async fn node(database: &TestDatabase) -> Node<MySqlStore> {
@@ -229,6 +230,15 @@ async fn a_node_that_starts_while_a_transaction_is_open_does_not_miss_its_commit
     two.assert_hit("http://h/p/9").await;
 }
 
+/// Fills until it is served: a log that was made anew is waited for until no transaction holds an id in it.
+async fn fill_anew<St: Store>(node: &Node<St>, uri: &str) {
+    until!("it is served again", {
+        let is_hit = node.get(uri).await.is_hit();
+        node.handle.flush().await.unwrap();
+        is_hit
+    });
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_that_was_emptied_invalidates_everything_older() {
     let database = support::database().await;
@@ -243,8 +253,92 @@ async fn a_log_that_was_emptied_invalidates_everything_older() {
     // its next row would have the number of one that was seen long ago
     run(&mut connection, "INSERT INTO cache_invalidations (tag) VALUES ('product:7')").await;
     two.assert_refused(TAGGED, "invalidated").await;
-    // every process that notices it invalidates everything once: what two has filled since perhaps as well
     one.assert_refused("http://h/p/8", "invalidated").await;
+    // one row for all, and what is filled from then on is served again
+    let restarts = "SELECT COUNT(*) FROM cache_invalidations WHERE tag = ':everything'";
+    assert_eq!(number(&mut connection, restarts).await, 1);
+    for each in [&one, &two] {
+        fill_anew(each, TAGGED).await;
+        fill_anew(each, "http://h/p/8").await;
+    }
+    let three = node(&database).await;
+    three.assert_hit(TAGGED).await;
+    three.handle.invalidate_tags(["product:7"]).await.unwrap();
+    for each in [&one, &two, &three] {
+        assert_eq!(each.validity(TAGGED).await, Validity::Invalid);
+        each.assert_hit("http://h/p/8").await;
+    }
+    assert_eq!(number(&mut connection, restarts).await, 1);
+}
+
+/// Two processes have seen the log to different lengths when it is emptied, and the one behind notices first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_a_log_is_emptied_it_does_not_matter_who_had_seen_most_of_it() {
+    let database = support::database().await;
+    let seldom = Duration::from_secs(60);
+    let ahead = node(&database).await;
+    let behind = node_of(builder(database.url()).poll_interval(seldom)).await;
+    ahead.handle.invalidate_tags(["a"]).await.unwrap();
+    ahead.fill("http://h/p/1").await;
+    behind.assert_hit("http://h/p/1").await;
+    let many: Vec<String> = (0..200).map(|n| format!("n:{n}")).collect();
+    ahead.handle.invalidate_tags(many).await.unwrap();
+    ahead.fill(TAGGED).await;
+    let mut connection = database.connection().await;
+    run(&mut connection, "TRUNCATE TABLE cache_invalidations").await;
+    behind.assert_refused("http://h/p/1", "invalidated").await;
+    // its ids reach those that the other has seen
+    let more: Vec<String> = (0..250).map(|n| format!("m:{n}")).collect();
+    behind.handle.invalidate_tags(more).await.unwrap();
+    behind.assert_refused(TAGGED, "invalidated").await;
+    ahead.assert_refused("http://h/p/1", "invalidated").await;
+    fill_anew(&ahead, TAGGED).await;
+    fill_anew(&behind, TAGGED).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_emptied_log_is_noticed_when_its_ids_have_come_as_far_again() {
+    let database = support::database().await;
+    let node = node_of(builder(database.url()).poll_interval(Duration::from_secs(60))).await;
+    node.handle.invalidate_tags(["a", "b", "c"]).await.unwrap();
+    node.fill(TAGGED).await;
+    node.assert_hit(TAGGED).await;
+    let mut connection = database.connection().await;
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    run(&mut connection, "TRUNCATE TABLE cache_invalidations").await;
+    for n in 0..8 {
+        let tag = if n == 1 { "product:7" } else { "d" };
+        run(&mut connection, &format!("INSERT INTO cache_invalidations (tag) VALUES ('{tag}')"))
+            .await;
+    }
+    node.assert_refused(TAGGED, "invalidated").await;
+}
+
+/// Its id is one that had been seen before the log was emptied, and its row appears after all have begun anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_that_holds_an_id_of_an_emptied_log_is_waited_for() {
+    let database = support::database().await;
+    let one = node_of(builder(database.url()).gap_grace(Duration::from_millis(100))).await;
+    one.handle.invalidate_tags(["a", "b", "c"]).await.unwrap();
+    one.fill(TAGGED).await;
+    one.assert_hit(TAGGED).await;
+    let mut connection = database.connection().await;
+    run(&mut connection, "TRUNCATE TABLE cache_invalidations").await;
+    let mut writer = database.connection().await;
+    let mut tx = writer.begin().await.unwrap();
+    run(&mut tx, "INSERT INTO cache_invalidations (tag) VALUES ('product:7')").await;
+    one.assert_refused(TAGGED, "invalidated").await;
+    let other = "http://h/p/8";
+    fill_anew(&one, other).await;
+    // served meanwhile, but it remembers what it has not seen
+    fill_anew(&one, TAGGED).await;
+    let two = node(&database).await;
+    tx.commit().await.unwrap();
+    for each in [&one, &two] {
+        assert_eq!(each.validity(TAGGED).await, Validity::Invalid);
+        assert_eq!(each.validity(other).await, Validity::Valid);
+    }
+    one.assert_refused(TAGGED, "invalidated").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -273,8 +367,7 @@ async fn without_its_log_nothing_is_served_and_a_new_one_invalidates_everything_
     until!("owed rows are written", node.store.stats().await.unwrap().owed_invalidations == 0);
     node.handle.flush().await.unwrap();
     assert_eq!(node.validity(TAGGED).await, Validity::Invalid);
-    node.get(TAGGED).await;
-    node.assert_hit(TAGGED).await;
+    fill_anew(&node, TAGGED).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -318,17 +411,17 @@ async fn what_is_older_than_a_process_remembers_is_judged_by_the_log_itself() {
 async fn pruned_rows_invalidate_what_had_not_seen_them() {
     let database = support::database().await;
     let one = node_of(builder(database.url()).background_cull(true)).await;
-    one.handle.invalidate_tags(["first"]).await.unwrap();
-    one.fill(TAGGED).await;
-    one.fill("http://h/p/8").await;
     let mut connection = database.connection().await;
     // long ago, as far as anybody can see
-    run(
-        &mut connection,
-        "INSERT INTO cache_invalidations (tag, at_ms) VALUES ('product:7', 1), ('other', 1)",
-    )
-    .await;
-    run(&mut connection, "UPDATE cache_invalidations SET at_ms = 1").await;
+    let long_ago = async |connection: &mut MySqlConnection, tag: &str| {
+        let insert = "INSERT INTO cache_invalidations (tag, at_ms) VALUES";
+        run(connection, &format!("{insert} ('{tag}', 1)")).await;
+    };
+    long_ago(&mut connection, "first").await;
+    one.fill(TAGGED).await;
+    one.fill("http://h/p/8").await;
+    long_ago(&mut connection, "product:7").await;
+    long_ago(&mut connection, "other").await;
     one.assert_refused(TAGGED, "invalidated").await;
     one.handle.flush().await.unwrap();
     one.assert_hit(TAGGED).await;

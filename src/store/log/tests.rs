@@ -103,6 +103,38 @@ fn a_row_of_ones_own_is_awaited_until_it_appears_or_is_known_not_to() {
 }
 
 #[test]
+fn of_too_many_rows_of_ones_own_all_is_awaited_until_nothing_of_them_can_come() {
+    const ROWS: u64 = 20_000;
+    let mut view = LogView::new(5);
+    let (now, grace) = (Instant::now(), Duration::from_secs(1));
+    let other = [Tag::from("other")];
+    for id in 7..7 + ROWS {
+        view.await_row(id, tag("t"), now);
+    }
+    let last = 6 + ROWS;
+    assert!(view.awaits(b"p:1:/", &other), "whatever it is");
+    let overdue = view.overdue(grace, now + grace);
+    assert_eq!((overdue.len(), overdue[0].0, overdue[1]), (2, 7, (6, last)));
+    // the last has appeared, one of another transaction below it has not
+    let mut committed = view.clone();
+    let later = (8..=last).map(|id| (id, tag("t")));
+    committed.absorb(later, now);
+    assert!(committed.awaits(b"p:1:/", &other));
+    committed.absorb([(6, tag("t")), (7, tag("t"))], now);
+    assert!(!committed.awaits(b"p:1:/", &other) && !committed.awaits(b"p:1:/", &[Tag::from("t")]));
+    // rolled back
+    view.close(6, last - 1);
+    assert!(view.awaits(b"p:1:/", &other));
+    view.close(7, last);
+    assert!(view.awaits(b"p:1:/", &other), "6 may come");
+    let mut anew = LogView::new(5);
+    anew.take_over(view.clone());
+    assert!(anew.awaits(b"p:1:/", &other));
+    view.close(6, last);
+    assert!(!view.awaits(b"p:1:/", &other) && !view.awaits(b"p:1:/", &[Tag::from("t")]));
+}
+
+#[test]
 fn what_could_not_be_written_yet_counts_here() {
     let mut view = LogView::new(5);
     view.set_owed([tag("t")].iter());

@@ -14,6 +14,9 @@ use crate::tag::{LogPosition, Scope, Tag, Validity};
 /// Rows that a process remembers: 65,536, about 10 MB. What is older is asked for.
 const WINDOW: usize = 65_536;
 
+/// Rows of this process that are awaited one by one; with more, everything is.
+const MAX_AWAITED: usize = 16_384;
+
 /// What one process has seen of the log.
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
@@ -29,6 +32,8 @@ pub(crate) struct LogView {
     /// Rows that this process has appended, or is about to commit, and has not seen yet.
     awaited: BTreeMap<u64, (Mark, Instant)>,
     awaited_index: Index,
+    /// Rows that were too many for that: up to this id, since when.
+    awaited_all: Option<(u64, Instant)>,
     /// What is to be invalidated and could not be written yet.
     owed_index: Index,
     owes: bool,
@@ -72,6 +77,7 @@ impl LogView {
             index: Index::default(),
             awaited: BTreeMap::new(),
             awaited_index: Index::default(),
+            awaited_all: None,
             owed_index: Index::default(),
             owes: false,
             position: Arc::new(LogPosition { largest, gaps: Vec::new() }),
@@ -86,7 +92,8 @@ impl LogView {
         let rows: Vec<(u64, Scope)> =
             self.rows.iter().map(|(&id, mark)| (id, mark.scope.clone())).collect();
         let awaited: Vec<u64> = self.awaited.keys().copied().collect();
-        (self.largest, gaps, rows, self.from, awaited)
+        let awaited_all = self.awaited_all.map(|(id, _)| id);
+        (self.largest, gaps, rows, self.from, awaited, awaited_all)
     }
 
     #[cfg(test)]
@@ -99,6 +106,9 @@ impl LogView {
     pub(crate) fn take_over(&mut self, before: Self) {
         for (id, (mark, since)) in before.awaited {
             self.await_row(id, mark, since);
+        }
+        if let Some((id, since)) = before.awaited_all {
+            self.await_all(id, since);
         }
     }
 
@@ -144,8 +154,15 @@ impl LogView {
         let late = |since: &Instant| now.saturating_duration_since(*since) >= grace;
         let gaps = self.gaps.iter().filter(|(_, gap)| late(&gap.since));
         let mut overdue: Vec<_> = gaps.map(|(&from, gap)| (from, gap.to)).collect();
-        let own = self.awaited.iter().filter(|(id, (_, since))| **id > self.largest && late(since));
-        overdue.extend(own.map(|(&id, _)| (id, id)));
+        let own = self.awaited.range(self.largest.saturating_add(1)..);
+        for (&id, _) in own.filter(|(_, (_, since))| late(since)) {
+            match overdue.last_mut() {
+                Some((_, to)) if to.checked_add(1) == Some(id) => *to = id,
+                _ => overdue.push((id, id)),
+            }
+        }
+        let all = self.awaited_all.filter(|(id, since)| *id > self.largest && late(since));
+        overdue.extend(all.map(|(id, _)| (self.largest.saturating_add(1), id)));
         overdue
     }
 
@@ -171,6 +188,7 @@ impl LogView {
         }
         if changed {
             self.forget_old();
+            self.all_arrived(self.largest);
             self.update_position();
         }
     }
@@ -186,6 +204,8 @@ impl LogView {
         }
         let gone: Vec<u64> = self.awaited.range(from..=to).map(|(&id, _)| id).collect();
         gone.into_iter().for_each(|id| self.arrived(id));
+        // what lies ahead of the largest is gone too when nothing between is left out
+        self.all_arrived(if from <= self.largest.saturating_add(1) { to } else { 0 });
         self.update_position();
     }
 
@@ -232,8 +252,25 @@ impl LogView {
         if seen {
             return;
         }
+        if self.awaited.len() >= MAX_AWAITED {
+            self.await_all(id, now);
+            return;
+        }
         self.awaited_index.add(id, &mark.scope, mark.soft);
         self.awaited.insert(id, (mark, now));
+    }
+
+    fn await_all(&mut self, id: u64, now: Instant) {
+        let last = self.awaited_all.map_or(id, |(last, _)| last.max(id));
+        self.awaited_all = Some((last, now));
+    }
+
+    /// Nothing is to come up to `id`, or up to the largest, but for the gaps: ends the awaiting of everything
+    /// where no gap is left below what it was for.
+    fn all_arrived(&mut self, id: u64) {
+        let gap = self.gaps.first_key_value().map(|(&from, _)| from);
+        let is_over = |last: u64| last <= self.largest.max(id) && gap.is_none_or(|gap| gap > last);
+        self.awaited_all = self.awaited_all.filter(|(last, _)| !is_over(*last));
     }
 
     fn arrived(&mut self, id: u64) {
@@ -244,7 +281,8 @@ impl LogView {
 
     /// Whether a row of this process that has not appeared yet names a response.
     pub(crate) fn awaits(&self, key: &[u8], tags: &[Tag]) -> bool {
-        !self.awaited.is_empty() && self.awaited_index.names(key, tags)
+        self.awaited_all.is_some()
+            || !self.awaited.is_empty() && self.awaited_index.names(key, tags)
     }
 
     /// Replaces what is to be invalidated and could not be written yet: it counts as invalid here.

@@ -3,6 +3,7 @@
 //! Whoever needs a late view of it asks for one look, which all who wait share; a task of its own
 //! (`reader`) does it. What has been seen is judged in the caller's own time.
 
+mod anew;
 mod append;
 mod history;
 mod reader;
@@ -49,6 +50,9 @@ pub(super) struct Log {
     /// Rows that could not be written yet.
     owed: Mutex<Vec<LogRecord>>,
     started: Instant,
+    /// The time that the row with the largest id seen says of itself: a row with the same id and another time
+    /// is one of another log.
+    newest_at_ms: AtomicU64,
     /// When the last look that succeeded began, in microseconds after `started`; 0 for never.
     seen_at: AtomicU64,
     /// Somebody has asked for a look since the task last looked at this.
@@ -87,6 +91,7 @@ impl Log {
             checked: Cache::new(MAX_CHECKED),
             owed: Mutex::default(),
             started: Instant::now(),
+            newest_at_ms: AtomicU64::new(0),
             seen_at: AtomicU64::new(0),
             used: AtomicBool::new(false),
         };

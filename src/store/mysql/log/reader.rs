@@ -19,18 +19,11 @@ use crate::store::StoreError;
 use crate::store::log::{LogView, Mark};
 use crate::tag::Scope;
 
-/// Rows below the largest id that a process reads when it starts, so that most of what is stored can
-/// be judged without asking.
-const START_ROWS: u64 = 4_096;
-
 /// How often gaps are looked after and owed rows tried again.
 const TIDY: Duration = Duration::from_secs(1);
 
 /// Looks by itself that are left out while nobody uses the store.
 const IDLE_TICKS: u32 = 10;
-
-/// Times that a row is put behind all others while others append.
-const RESTARTS: u32 = 10;
 
 /// Statements of one round that ask whether gaps are held.
 const MAX_PROBES: usize = 64;
@@ -48,12 +41,12 @@ pub(in super::super) struct LogReader {
 }
 
 /// How far a connection has come.
-struct Session {
-    connection: Connection,
+pub(super) struct Session {
+    pub(super) connection: Connection,
     /// The view has been checked against the log on this connection.
     begun: bool,
     /// How far the log was settled when that was last written down.
-    settled: u64,
+    pub(super) settled: u64,
 }
 
 impl LogReader {
@@ -190,18 +183,22 @@ impl LogReader {
             Some(gaps) => (largest, gaps),
             None => (settled.saturating_add(1), Vec::new()),
         };
-        // the newest row is always there: it is read along to see that the log is the one it was
-        let anchored = largest > 0 && from == largest;
+        // the newest row is always there, and says when it was written: it is read along to see that the
+        // log is the one it was
+        let at_ms = self.log.newest_at_ms.load(Ordering::Relaxed);
+        let is_newest = |row: &Row| row.id == largest && (at_ms == 0 || row.at_ms == at_ms);
+        let mut found = largest == 0;
         let mut rows = self.rows(session, from, &gaps).await?;
-        if anchored && !rows.iter().any(|(id, _)| *id == largest) {
-            rows = self.restart(session, largest).await?;
-        }
         loop {
+            found |= rows.iter().any(is_newest);
             let full = rows.len() as u64 >= READ_LIMIT;
-            from = rows.last().map_or(from, |(id, _)| id.saturating_add(1));
-            if !rows.is_empty() {
-                self.log.view_mut().absorb(rows, Instant::now());
+            let beyond = rows.last().is_some_and(|row| row.id > largest);
+            let restarted = largest > 0 && rows.iter().any(|row| row.restarts(largest));
+            if restarted || !found && (beyond || !full) {
+                return self.restart(session, largest).await;
             }
+            from = rows.last().map_or(from, |row| row.id.saturating_add(1));
+            self.absorb(rows);
             if !full {
                 return Ok(());
             }
@@ -209,12 +206,27 @@ impl LogReader {
         }
     }
 
-    async fn rows(
+    /// Takes rows into the view.
+    fn absorb(&self, rows: Vec<Row>) {
+        let mut view = self.log.view_mut();
+        self.absorb_into(&mut view, rows);
+    }
+
+    pub(super) fn absorb_into(&self, view: &mut LogView, rows: Vec<Row>) {
+        if let Some(newest) = rows.last()
+            && newest.id >= view.largest()
+        {
+            self.log.newest_at_ms.store(newest.at_ms, Ordering::Relaxed);
+        }
+        view.absorb(rows.into_iter().map(|row| (row.id, row.mark)), Instant::now());
+    }
+
+    pub(super) async fn rows(
         &self,
         session: &mut Session,
         from: u64,
         gaps: &[u64],
-    ) -> Result<Vec<(u64, Mark)>, Failure> {
+    ) -> Result<Vec<Row>, Failure> {
         let (text, binds) = self.shared.sql.log.read(gaps.len());
         let mut query = statement(text).bind(from);
         let last = gaps.last().copied().unwrap_or_default();
@@ -223,85 +235,19 @@ impl LogReader {
         }
         let rows = session.connection.rows(query.bind(READ_LIMIT), &self.shared).await?;
         if let Some(row) = rows.first().filter(|_| !gaps.is_empty()) {
-            let floor = row.try_get(3);
+            let floor = row.try_get(4);
             let floor =
                 floor.map_err(|error| Failure::of(error, &self.shared.settings.log_table))?;
             self.log.view_mut().unknown_below(floor);
         }
-        self.marks(&rows)
+        self.decoded(&rows)
     }
 
-    fn marks(&self, rows: &[MySqlRow]) -> Result<Vec<(u64, Mark)>, Failure> {
+    fn decoded(&self, rows: &[MySqlRow]) -> Result<Vec<Row>, Failure> {
         rows.iter()
-            .map(mark)
+            .map(Row::of)
             .collect::<Result<_, _>>()
             .map_err(|error| Failure::of(error, &self.shared.settings.log_table))
-    }
-
-    /// A view of a log that this process has not seen before, or not on this connection. It begins
-    /// where everything is known to be settled: some process has written that down.
-    async fn begin(&self, session: &mut Session) -> Result<(), Failure> {
-        let sql = &self.shared.sql.log;
-        let settled = session.connection.number(&sql.settled, &self.shared).await?;
-        let largest = session.connection.number(&sql.largest, &self.shared).await?;
-        session.settled = settled;
-        if settled > largest {
-            self.restart(session, settled).await?;
-        }
-        if self.log.view().largest() > 0 {
-            return Ok(()); // after a connection was lost: what was seen before still holds
-        }
-        let start = settled.min(largest.saturating_sub(START_ROWS));
-        let mut view = LogView::new(start);
-        let mut from = start.saturating_add(1);
-        loop {
-            let rows = self.rows(session, from, &[]).await?;
-            let full = rows.len() as u64 >= READ_LIMIT;
-            from = rows.last().map_or(from, |(id, _)| id.saturating_add(1));
-            view.absorb(rows, Instant::now());
-            if !full {
-                break;
-            }
-        }
-        view.settle(settled);
-        // asked for last: what was pruned before or between is missing from the rows, and shows here
-        view.unknown_below(session.connection.number(&sql.floor, &self.shared).await?);
-        let owed = lock(&self.log.owed);
-        {
-            let mut known = self.log.view_mut();
-            let before = std::mem::replace(&mut *known, view);
-            known.take_over(before);
-        }
-        self.log.note_owed(&owed);
-        Ok(())
-    }
-
-    /// The log is not the one it was: rows that had been seen are gone, because the table was emptied,
-    /// made anew or restored. What was invalidated in between is not known, and its next ids would be
-    /// taken for old ones. So a row that names everything is put behind all that has ever been seen.
-    async fn restart(&self, session: &mut Session, seen: u64) -> Result<Vec<(u64, Mark)>, Failure> {
-        let sql = &self.shared.sql.log;
-        let mut attempts = 1;
-        loop {
-            let largest = session.connection.number(&sql.largest, &self.shared).await?;
-            let id = seen.max(largest).saturating_add(1);
-            tracing::error!(
-                log = %self.shared.settings.log_table.plain(),
-                id,
-                "the invalidation log has lost rows: everything stored so far is invalidated"
-            );
-            let insert = statement(&sql.restart).bind(id);
-            match session.connection.insert(insert, &self.shared).await {
-                Ok(_) => break,
-                // ER_DUP_ENTRY: somebody was quicker: another process that has done the same, in
-                // which case the next attempt does no harm, or an ordinary row
-                Err(failure) if failure.number() == Some(1062) && attempts < RESTARTS => {
-                    attempts += 1;
-                }
-                Err(failure) => return Err(failure),
-            }
-        }
-        self.rows(session, seen, &[]).await
     }
 
     /// Looks after gaps that have been open for long, writes down how far the log is settled, and tries
@@ -316,9 +262,13 @@ impl LogReader {
                 session.begun = true;
             }
             self.close_gaps(session).await?;
-            let settled = self.log.view().settled();
+            let (settled, largest) = {
+                let view = self.log.view();
+                (view.settled(), view.largest())
+            };
             if settled > session.settled {
-                let query = statement(&self.shared.sql.log.settle).bind(settled).bind(settled);
+                let query = statement(&self.shared.sql.log.settle);
+                let query = query.bind(settled).bind(largest).bind(settled);
                 session.connection.run(query, &self.shared).await?;
                 session.settled = settled;
             }
@@ -338,14 +288,14 @@ impl LogReader {
             match session.connection.rows(query, &self.shared).await {
                 Ok(rows) => {
                     let full = rows.len() as u64 >= READ_LIMIT;
-                    let rows = self.marks(&rows)?;
+                    let rows = self.decoded(&rows)?;
                     // a row that is not found may have been there, and pruned since the last look
                     let floor = &self.shared.sql.log.floor;
                     let floor = session.connection.number(floor, &self.shared).await?;
-                    let last = rows.last().map_or(to, |(id, _)| *id);
+                    let last = rows.last().map_or(to, |row| row.id);
                     let mut view = self.log.view_mut();
                     view.unknown_below(floor);
-                    view.absorb(rows, Instant::now());
+                    self.absorb_into(&mut view, rows);
                     view.close(from, if full { last } else { to });
                 }
                 Err(failure) if failure.number().is_some_and(|n| HELD.contains(&n)) => {
@@ -387,8 +337,18 @@ fn ticking(every: Duration) -> Interval {
     ticks
 }
 
-fn mark(row: &MySqlRow) -> Result<(u64, Mark), sqlx::Error> {
-    let column = bytes::Bytes::copy_from_slice(row.try_get::<&[u8], _>(1)?);
-    let soft = row.try_get::<&str, _>(2)? == "s";
-    Ok((row.try_get(0)?, Mark { scope: Scope::from_column(&column), soft }))
+/// A row of the log as it is read.
+pub(super) struct Row {
+    pub(super) id: u64,
+    pub(super) mark: Mark,
+    at_ms: u64,
+}
+
+impl Row {
+    fn of(row: &MySqlRow) -> Result<Self, sqlx::Error> {
+        let column = bytes::Bytes::copy_from_slice(row.try_get::<&[u8], _>(1)?);
+        let soft = row.try_get::<&str, _>(2)? == "s";
+        let mark = Mark { scope: Scope::from_column(&column), soft };
+        Ok(Self { id: row.try_get(0)?, mark, at_ms: row.try_get(3)? })
+    }
 }

@@ -32,10 +32,15 @@ pub(in super::super) struct LogSql {
     pub(in super::super) locked: Text,
     /// How far the log is settled, 0 for not at all.
     pub(in super::super) settled: Text,
-    /// Binds how far the log is settled, twice.
+    /// Binds how far the log is settled, the id of a row that has been seen, how far it is settled: without
+    /// the row the log is not the one it was, and this says nothing of it.
     pub(in super::super) settle: Text,
     /// Binds the id.
     pub(in super::super) restart: Text,
+    /// Binds an id: the largest of a row from there on that names everything, 0 for none.
+    pub(in super::super) restarted: Text,
+    /// Binds how far a log that has lost rows is taken for settled.
+    pub(in super::super) unsettle: Text,
     /// Binds the limit.
     pub(in super::super) tail: Text,
     /// Binds the limit.
@@ -54,7 +59,7 @@ impl LogSql {
                 0 => (String::new(), String::new()),
                 gaps => (format!(", ({floor})"), format!(" OR id IN ({})", list("?", gaps))),
             };
-            format!("SELECT id, tag, kind{floor} FROM {l} WHERE id >= ?{gaps} ORDER BY id LIMIT ?")
+            format!("SELECT id, tag, kind, at_ms{floor} FROM {l} WHERE id >= ?{gaps} ORDER BY id LIMIT ?")
                 .into()
         };
         Self {
@@ -78,7 +83,7 @@ impl LogSql {
             )
             .into(),
             locked: format!(
-                "SELECT id, tag, kind FROM {l} WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ? \
+                "SELECT id, tag, kind, at_ms FROM {l} WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ? \
                  FOR UPDATE NOWAIT"
             )
             .into(),
@@ -87,10 +92,16 @@ impl LogSql {
             )
             .into(),
             settle: format!(
-                "INSERT INTO {s} (id, settled) VALUES (1, ?) \
+                "INSERT INTO {s} (id, settled) SELECT 1, ? FROM {l} WHERE {l}.id = ? \
                  ON DUPLICATE KEY UPDATE settled = GREATEST(settled, ?)"
             )
             .into(),
+            restarted: format!(
+                "SELECT CAST(COALESCE(MAX(id), 0) AS UNSIGNED) FROM {l} \
+                 WHERE id >= ? AND tag = ':everything' AND kind = 'h'"
+            )
+            .into(),
+            unsettle: format!("UPDATE {s} SET settled = ? WHERE id = 1").into(),
             restart: format!(
                 "INSERT INTO {l} (id, tag, kind, reason) \
                  VALUES (?, ':everything', 'h', 'the log has lost rows')"
