@@ -201,9 +201,9 @@ impl<St: Store> Collapsing<'_, St> {
                 queue.lead = Some(lead);
                 Collapsed::Again
             }
-            Leased::Unshareable => {
+            Leased::Unshareable(left) => {
                 count(&engine.counters.flights_released);
-                lead.refuse();
+                lead.refuse_for(left);
                 Collapsed::Inside(None)
             }
             Leased::Failed => {

@@ -227,11 +227,17 @@ impl Lead {
     }
 
     /// The same, and the next ones will not be either: for a while nobody waits for them.
-    pub(super) fn refuse(mut self) {
+    pub(super) fn refuse(self) {
+        let time = self.remember;
+        self.refuse_for(time);
+    }
+
+    /// The same for so long.
+    pub(super) fn refuse_for(mut self, time: Duration) {
         if let Some(lease) = self.lease.take() {
-            lease.refuse(self.remember);
+            lease.refuse(time);
         }
-        if let Some(until) = Instant::now().checked_add(self.remember) {
+        if let Some(until) = Instant::now().checked_add(time) {
             self.flights.0.unshareable.insert(self.key.clone(), until);
         }
         self.release();

@@ -36,8 +36,8 @@ pub(super) enum Leased {
     Here(Option<Held>),
     /// Another process is inside.
     Elsewhere,
-    /// Another process has found that there is nothing to share.
-    Unshareable,
+    /// Another process has found that for so long there is nothing to share.
+    Unshareable(Duration),
     /// The store could not be asked.
     Failed,
 }
@@ -104,7 +104,7 @@ impl<St: Store> Engine<St> {
                 count(&self.counters.lease_waits);
                 Leased::Elsewhere
             }
-            Ok(Lease::Unshareable) => Leased::Unshareable,
+            Ok(Lease::Unshareable(left)) => Leased::Unshareable(left),
             Err(error) => {
                 count(&self.counters.lease_errors);
                 self.reasons.count("lease-error");

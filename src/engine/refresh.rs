@@ -119,7 +119,7 @@ impl Miss {
         let Some(lead) = &mut self.lead else { return true };
         match engine.lease(route, lead.key()).await {
             Leased::Here(Some(held)) => lead.leased(held),
-            Leased::Elsewhere | Leased::Unshareable => return false,
+            Leased::Elsewhere | Leased::Unshareable(_) => return false,
             Leased::Here(None) | Leased::Failed => {}
         }
         true

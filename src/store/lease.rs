@@ -1,5 +1,7 @@
 //! Leases: which of several processes goes inside for a key, and whose write still counts.
 
+use std::time::Duration;
+
 use crate::key::CacheKey;
 
 /// What asking for a lease comes to.
@@ -10,8 +12,9 @@ pub enum Lease {
     Granted(u64),
     /// Somebody else holds it.
     Held,
-    /// The last holder found that its response is not to be shared: there is nothing to wait for.
-    Unshareable,
+    /// The last holder found that its response is not to be shared, or failed: for so long there is nothing to
+    /// wait for.
+    Unshareable(Duration),
 }
 
 /// What a write has to hold still to count.

@@ -10,7 +10,7 @@ use super::lookups::Hash;
 use super::maintenance::Maintenance;
 use super::reader::hash_of;
 use super::shared::Shared;
-use super::sql::{HELD, UNSHAREABLE};
+use super::sql::{HELD, LAST_UNSHAREABLE, UNSHAREABLE};
 use super::writer::Writer;
 use super::writes::Ack;
 use crate::store::{Lease, StoreError};
@@ -111,8 +111,10 @@ impl Writer {
             .bind(self.owner)
             .bind(ms(time));
         Ok(match connection.insert(query, shared).await? {
-            UNSHAREABLE => Lease::Unshareable,
             0 | HELD => Lease::Held,
+            left @ UNSHAREABLE..=LAST_UNSHAREABLE => {
+                Lease::Unshareable(Duration::from_millis(left - UNSHAREABLE))
+            }
             number => Lease::Granted(number),
         })
     }

@@ -5,14 +5,17 @@ use super::{TableName, Text};
 /// The time now, in milliseconds since 1970: the same throughout a statement.
 const NOW: &str = "CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS UNSIGNED)";
 
-/// What [`LeaseSql::take`] says in place of a number.
-pub(in super::super) const UNSHAREABLE: u64 = 1;
-pub(in super::super) const HELD: u64 = 2;
+/// What [`LeaseSql::take`] says in place of a number: somebody holds the lease; or there is nothing to wait
+/// for, for as many ms as the answer is more than [`UNSHAREABLE`], to [`LAST_UNSHAREABLE`]. Numbers are
+/// more: they are times since 1970.
+pub(in super::super) const HELD: u64 = 1;
+pub(in super::super) const UNSHAREABLE: u64 = 2;
+pub(in super::super) const LAST_UNSHAREABLE: u64 = 1_000_000_000;
 
 #[derive(Debug)]
 pub(in super::super) struct LeaseSql {
     /// Binds hash, owner, ms, owner, ms. The id of the insert is the number that the lease was granted
-    /// under, or [`UNSHAREABLE`], or [`HELD`].
+    /// under, or what is said in the place of one.
     pub(in super::super) take: Text,
     /// Binds hash, number: the next one may have it.
     pub(in super::super) free: Text,
@@ -37,7 +40,8 @@ impl LeaseSql {
                 "INSERT INTO {t} (key_hash, owner, fence, until_ms) \
                  VALUES (?, ?, LAST_INSERT_ID({NOW}), {NOW} + ?) ON DUPLICATE KEY UPDATE \
                  fence = IF(LAST_INSERT_ID(IF(until_ms <= {NOW}, GREATEST(fence + 1, {NOW}), \
-                 IF(owner = 0, {UNSHAREABLE}, {HELD}))) > {HELD}, GREATEST(fence + 1, {NOW}), fence), \
+                 IF(owner = 0, LEAST({UNSHAREABLE} + until_ms - {NOW}, {LAST_UNSHAREABLE}), {HELD}))) \
+                 > {LAST_UNSHAREABLE}, GREATEST(fence + 1, {NOW}), fence), \
                  owner = IF(until_ms <= {NOW}, ?, owner), \
                  until_ms = IF(until_ms <= {NOW}, {NOW} + ?, until_ms)"
             )
