@@ -140,7 +140,7 @@ impl<St: Store> CacheHandle<St> {
     /// # Errors
     /// As [`CacheHandle::invalidate`].
     pub async fn dry_run(&self, wanted: &Invalidation) -> Result<Named, StoreError> {
-        let records = self.engine.records(&self.route, wanted).await?;
+        let records = Engine::<St>::records(&self.route, wanted)?;
         self.engine
             .store
             .count_named(records.into_iter().map(|record| record.scope).collect())
@@ -163,9 +163,7 @@ impl<St: Store> CacheHandle<St> {
     /// # Errors
     /// As [`CacheHandle::erase`].
     pub async fn erase_uri(&self, uri: &str) -> Result<u64, StoreError> {
-        let (target, with_origin) = self.route.keys.target_of_uri(uri)?;
-        let range = self.route.keys.range(&target, with_origin);
-        self.engine.erase(&self.route, Invalidation::uri(uri), range).await
+        self.engine.erase_uri(&self.route, uri.to_owned()).await
     }
 
     /// The newest rows of the invalidation log, the newest first: what, when, why.
@@ -262,7 +260,7 @@ impl<St: Transactional> CacheHandle<St> {
         connection: &mut St::Connection,
         wanted: Invalidation,
     ) -> Result<(), StoreError> {
-        let records = self.engine.records(&self.route, &wanted).await?;
+        let records = Engine::<St>::records(&self.route, &wanted)?;
         self.engine.append_on(connection, records).await
     }
 

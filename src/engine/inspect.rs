@@ -39,17 +39,20 @@ impl<St: Store> Engine<St> {
             return Err(ConfigError::new("uri", uri, rule).into());
         }
         let began = Instant::now();
-        let base = route.keys.base_key(&target, &[]);
         let mut responses = Vec::new();
-        match self.store.get(base.clone()).await? {
-            None => {}
-            Some(Stored::Response(response)) => responses.push((base, response)),
-            Some(Stored::Variants(index)) => {
-                let keys: Vec<_> = index.variants.iter().map(|v| variant_key(&base, v)).collect();
-                let found = self.store.get_many(keys.clone()).await?;
-                for (key, stored) in keys.into_iter().zip(found) {
-                    if let Some(Stored::Response(response)) = stored {
-                        responses.push((key, response));
+        for target in self.spellings(route, &target).await? {
+            let base = route.keys.base_key(&target, &[]);
+            match self.store.get(base.clone()).await? {
+                None => {}
+                Some(Stored::Response(response)) => responses.push((base, response)),
+                Some(Stored::Variants(index)) => {
+                    let variants = index.variants.iter();
+                    let keys: Vec<_> = variants.map(|v| variant_key(&base, v)).collect();
+                    let found = self.store.get_many(keys.clone()).await?;
+                    for (key, stored) in keys.into_iter().zip(found) {
+                        if let Some(Stored::Response(response)) = stored {
+                            responses.push((key, response));
+                        }
                     }
                 }
             }

@@ -11,8 +11,7 @@ use crate::telemetry::count_many;
 
 impl<St: Store> Engine<St> {
     /// The rows that say what an application wants to have invalidated.
-    pub(crate) async fn records(
-        &self,
+    pub(crate) fn records(
         route: &Route,
         wanted: &Invalidation,
     ) -> Result<Vec<LogRecord>, StoreError> {
@@ -25,7 +24,7 @@ impl<St: Store> Engine<St> {
                 Subject::Path(path) => scopes.push(route.keys.scope_of_path(path)?),
                 Subject::Uri(uri) => {
                     let (target, with_origin) = route.keys.target_of_uri(uri)?;
-                    scopes.extend(self.scopes(route, &[target], with_origin).await);
+                    scopes.push(route.keys.scope(&target, with_origin));
                 }
             }
         }
@@ -70,13 +69,13 @@ impl<St: Store> Engine<St> {
     ) -> Result<(), StoreError> {
         let (engine, route) = (Arc::clone(self), Arc::clone(route));
         whole(async move {
-            let records = engine.records(&route, &wanted).await?;
+            let records = Self::records(&route, &wanted)?;
             engine.append(records).await.map(drop)
         })
         .await
     }
 
-    /// The same for targets, in all their spellings.
+    /// The same for targets.
     pub(crate) async fn invalidate_targets(
         self: &Arc<Self>,
         route: &Arc<Route>,
@@ -84,8 +83,8 @@ impl<St: Store> Engine<St> {
     ) -> Result<Vec<u64>, StoreError> {
         let (engine, route) = (Arc::clone(self), Arc::clone(route));
         whole(async move {
-            let scopes = engine.scopes(&route, &targets, true).await;
-            engine.append(scopes.into_iter().map(LogRecord::hard).collect()).await
+            let scopes = targets.iter().map(|target| route.keys.scope(target, true));
+            engine.append(scopes.map(LogRecord::hard).collect()).await
         })
         .await
     }
@@ -100,9 +99,27 @@ impl<St: Store> Engine<St> {
     ) -> Result<u64, StoreError> {
         let (engine, route) = (Arc::clone(self), Arc::clone(route));
         whole(async move {
-            let records = engine.records(&route, &wanted).await?;
-            engine.append(records).await?;
+            engine.append(Self::records(&route, &wanted)?).await?;
             engine.remove(&range).await
+        })
+        .await
+    }
+
+    /// The same for what is stored for one URI.
+    pub(crate) async fn erase_uri(
+        self: &Arc<Self>,
+        route: &Arc<Route>,
+        uri: String,
+    ) -> Result<u64, StoreError> {
+        let (engine, route) = (Arc::clone(self), Arc::clone(route));
+        whole(async move {
+            let (target, with_origin) = route.keys.target_of_uri(&uri)?;
+            engine.append(Self::records(&route, &Invalidation::uri(uri))?).await?;
+            let mut removed = 0;
+            for target in engine.spellings(&route, &target).await? {
+                removed += engine.remove(&route.keys.range(&target, with_origin)).await?;
+            }
+            Ok(removed)
         })
         .await
     }

@@ -13,6 +13,7 @@ use crate::cookies::{Credentials, set_cookies_left};
 use crate::overrides::CacheOverride;
 use crate::policy::Mode;
 use crate::rfc9111::groups::cache_groups;
+use crate::rfc9111::no_vary_search::NoVarySearch;
 use crate::rfc9111::{
     Candidate, Nominated, NotStored, RequestDirectives, ResponseDirectives, Storable, nominated,
     select, selecting, stored_fields,
@@ -91,6 +92,9 @@ impl Asked {
             for group in cache_groups(response) {
                 push_new(&mut tags, Scope::group(scheme, authority, &group));
             }
+        }
+        if !NoVarySearch::parse(response).is_default() {
+            push_new(&mut tags, Scope::any_query());
         }
         Ok(tags)
     }

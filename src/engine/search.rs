@@ -10,13 +10,11 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::admission::Plan;
-use super::bounded::bounded;
 use super::{Engine, Route};
 use crate::key::{CacheKey, Search, TargetKey};
 use crate::rfc9111::no_vary_search::{NoVarySearch, canonical};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::stored::{Stored, StoredResponse, VariantIndex};
-use crate::tag::Scope;
 
 const NO_VARY_SEARCH: HeaderName = HeaderName::from_static("no-vary-search");
 
@@ -78,31 +76,19 @@ impl<St: Store> Engine<St> {
         self.searches.insert(search.hash(), rule);
     }
 
-    /// What names these targets, in all spellings that their paths take for one.
-    pub(crate) async fn scopes(
+    /// The keys of a target: by its own query, and by what the path's responses say of it.
+    pub(super) async fn spellings(
         &self,
         route: &Route,
-        targets: &[TargetKey],
-        with_origin: bool,
-    ) -> Vec<Scope> {
-        let mut scopes = Vec::with_capacity(targets.len());
-        for target in targets {
-            scopes.push(route.keys.scope(target, with_origin));
-            let Some(search) = route.keys.search(target) else { continue };
-            let rule = match self.searches.get(&search.index.hash()).flatten() {
-                Some(rule) => Some(rule),
-                None => {
-                    let index = self.store.get(search.index.clone());
-                    // without an answer the row that follows is not written either, and says so
-                    let index = bounded(route.store_timeout, index).await.ok().flatten();
-                    rule_of(index.as_ref())
-                }
-            };
-            if let Some(rule) = rule {
-                let target = target.with_query(&search.path, &search.canonical(&rule));
-                scopes.push(route.keys.scope(&target, with_origin));
-            }
+        target: &TargetKey,
+    ) -> Result<Vec<TargetKey>, StoreError> {
+        let mut targets = vec![target.clone()];
+        if let Some(search) = route.keys.search(target)
+            && let Some(rule) = rule_of(self.store.get(search.index.clone()).await?.as_ref())
+        {
+            let other = target.with_query(&search.path, &search.canonical(&rule));
+            targets.extend(Some(other).filter(|other| other != target));
         }
-        scopes
+        Ok(targets)
     }
 }

@@ -200,9 +200,8 @@ impl<St: Store> Engine<St> {
         }
         let (engine, route) = (Arc::clone(self), Arc::clone(route));
         let appended = whole(async move {
-            let mut scopes = engine.scopes(&route, &targets, true).await;
-            scopes.extend(groups);
-            engine.append(scopes.into_iter().map(LogRecord::hard).collect()).await
+            let scopes = targets.iter().map(|target| route.keys.scope(target, true)).chain(groups);
+            engine.append(scopes.map(LogRecord::hard).collect()).await
         });
         self.wait_for(appended).await
     }

@@ -4,6 +4,7 @@
 //! are beginnings of its key. So nothing of them is stored with a response, and a row names them by
 //! those beginnings.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
@@ -37,7 +38,8 @@ pub enum Scope {
     Everything,
     /// Every response under a prefix, whatever its version.
     Prefix(Bytes),
-    /// Every response whose key is this, or continues it with a space: a target.
+    /// Every response whose key is this, or continues it with a space: a target. And, whatever its query,
+    /// every response on the same path that may answer for other queries (`No-Vary-Search`).
     Uri(Bytes),
     /// Every response whose key continues this with `/` or `?`, or whose target it is.
     Path(Bytes),
@@ -49,10 +51,19 @@ const URI: &[u8] = b":uri ";
 const PATH: &[u8] = b":path ";
 const GROUP: &[u8] = b":group ";
 
+/// The tag of responses that may answer other queries of their path as well (`No-Vary-Search`): a row that
+/// names one query of the path names them, whatever theirs is.
+const ANY_QUERY: &[u8] = b":any query";
+
 impl Scope {
     /// A cache group of an origin, as a tag.
     pub(crate) fn group(scheme: &str, authority: &str, group: &str) -> Tag {
         Tag::new(format!(":group {scheme}://{authority} {group}"))
+    }
+
+    /// The tag of responses that a row names which names any query of their path.
+    pub(crate) fn any_query() -> Tag {
+        Tag::new(Bytes::from_static(ANY_QUERY))
     }
 
     /// What the `tag` column holds.
@@ -110,9 +121,44 @@ impl Scope {
     pub fn names(&self, key: &[u8], tags: &[Tag]) -> bool {
         match self {
             Self::Tag(tag) => tags.contains(tag),
+            Self::Uri(start) if has_any_query(tags) => {
+                of_path(key).any(|own| own == path_of(start))
+            }
             own => implied(key).any(|implied| implied.is(own)),
         }
     }
+}
+
+/// Whether a response may answer other queries of its path as well.
+pub(crate) fn has_any_query(tags: &[Tag]) -> bool {
+    tags.iter().any(|tag| tag.as_bytes() == ANY_QUERY)
+}
+
+/// The path that a target's beginning is on, without the query, with the origin if it has one.
+pub(crate) fn path_of(start: &[u8]) -> Cow<'_, [u8]> {
+    let target = start.iter().position(|&byte| byte == b' ').unwrap_or(start.len());
+    let (target, origin) = start.split_at_checked(target).unwrap_or((start, &[]));
+    match target.iter().position(|&byte| byte == b'?') {
+        None => Cow::Borrowed(start),
+        Some(at) => Cow::Owned([target.get(..at).unwrap_or(target), origin].concat()),
+    }
+}
+
+/// The paths that a key is on: on all origins, and on its own.
+pub(crate) fn of_path(key: &[u8]) -> impl Iterator<Item = Cow<'_, [u8]>> {
+    implied(key).filter_map(|implied| match implied {
+        Implied::Uri(start) => Some(path_of(start)),
+        _ => None,
+    })
+}
+
+/// The columns of rows that name a path with some query: from the first on, and before the second. Rows for
+/// other origins are among them.
+#[cfg(feature = "mysql")]
+pub(crate) fn queries_of_path(key: &[u8]) -> Option<(Bytes, Bytes)> {
+    let path = of_path(key).next()?;
+    let column = |end: &[u8]| Bytes::from([URI, &path[..], end].concat());
+    Some((column(b"?"), column(b"@"))) // the byte after the question mark
 }
 
 impl fmt::Debug for Scope {
@@ -231,6 +277,21 @@ mod tests {
         for outside in ["s:1:/ab x", "s:1:/b x", "s:2:/a x", "t:1:/a x", "s:1:=/a x", "s:1:?/a x"] {
             assert!(!names("s:1:/a", outside), "{outside}");
         }
+    }
+
+    #[test]
+    fn what_may_answer_other_queries_is_named_by_each_of_them() {
+        let (mark, none) = ([Tag::from("a"), Scope::any_query()], []);
+        let names = |uri: &str, tags: &[Tag]| Scope::uri(uri.as_bytes().to_vec()).names(KEY, tags);
+        for uri in ["s", "s?", "s?z=1", "s?z=1 http://h", "s http://h"] {
+            let uri = uri.replacen('s', "shop:1:/a/b", 1);
+            assert!(names(&uri, &mark) && !names(&uri, &none), "{uri}");
+        }
+        for uri in ["shop:1:/a?x=/y", "shop:1:/a/b?x=/y http://i", "shop:2:/a/b", "shop:1:/a/bb?x"]
+        {
+            assert!(!names(uri, &mark), "{uri}");
+        }
+        assert!(names("shop:1:/a/b?x=/y", &mark) && names("shop:1:/a/b?x=/y", &none));
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! `No-Vary-Search`: requests that differ in what does not matter share a response.
 
-use tower_mysql_cache::CacheLayer;
+use std::convert::Infallible;
+
+use http::Request;
+use tower::Layer;
+use tower_mysql_cache::{CacheLayer, Invalidation};
 
 use crate::kit::{Kit, cached, get, on_every_store, request, response, send};
 
@@ -94,5 +98,83 @@ on_every_store! {
         send(&app, get("/p?late=1", &[])).await;
         // by the new rule "a" matters: what was stored under the old one is not an answer
         assert_eq!(send(&app, get("/p?b=1&a=2", &[])).await.text(), "b=1&a=2");
+    }
+
+    async fn an_entry_goes_by_its_own_rule_when_another_spelling_is_invalidated(kit: Kit) {
+        let layer = kit.layer();
+        let (app, _) = cached(&layer, |request| {
+            let query = request.uri().query().unwrap_or_default().to_owned();
+            let late = query.contains("late");
+            let field = if late { r#"params=("late")"# } else { r#"params=("a")"# };
+            response(200, &[FRESH, ("no-vary-search", field)], &query)
+        });
+        let hit = async |uri: &str| send(&app, get(uri, &[])).await.is_hit();
+        hit("/p?a=1&b=1").await;
+        hit("/q?a=1&b=1").await;
+        hit("/p").await;
+        // by now the path has another rule, by which "a" matters
+        hit("/p?late=1").await;
+        assert!(hit("/p?b=1").await && hit("/p").await && hit("/p?late=2").await);
+        layer.handle().invalidate_uri("/p?b=1&a=7").await.unwrap();
+        assert!(!hit("/p?b=1").await, "its own rule takes them for one");
+        assert!(!hit("/p").await, "nobody knows which ones it answered");
+        assert!(hit("/q?b=1").await, "another path");
+        hit("/p?a=5").await;
+        layer.handle().invalidate_uri("http://elsewhere.example/p?a=6").await.unwrap();
+        assert!(hit("/p?a=5").await, "another origin");
+    }
+
+    async fn another_spelling_invalidated_while_the_handler_runs_counts(kit: Kit) {
+        let layer = kit.layer();
+        let handle = layer.handle();
+        let app = layer.layer(tower::service_fn(move |request: Request<()>| {
+            let (handle, first) = (handle.clone(), request.uri().query() == Some("a=1&b=2"));
+            async move {
+                if first {
+                    handle.invalidate_uri("/p?b=2&a=9").await.unwrap();
+                }
+                let field = ("no-vary-search", r#"params=("a")"#);
+                Ok::<_, Infallible>(response(200, &[FRESH, field], "x"))
+            }
+        }));
+        assert!(!send(&app, get("/p?a=1&b=2", &[])).await.is_hit());
+        assert!(!send(&app, get("/p?b=2", &[])).await.is_hit(), "made before it");
+        assert!(send(&app, get("/p?a=3&b=2", &[])).await.is_hit());
+    }
+
+    async fn a_process_that_starts_later_learns_of_it_from_the_log(kit: Kit) {
+        let field = ("no-vary-search", r#"params=("a")"#);
+        let page = move |_| response(200, &[FRESH, field], "x");
+        let layer = kit.layer();
+        let (app, _) = cached(&layer, page);
+        for uri in ["/p?a=1&b=2", "/q?a=1&b=2", "/r?a=1&b=2", "/s?a=1&b=2"] {
+            send(&app, get(uri, &[])).await;
+        }
+        layer.handle().flush().await.unwrap();
+        let handle = layer.handle();
+        handle.invalidate_uri("/p?b=2&a=7").await.unwrap();
+        handle.invalidate_uri("/r").await.unwrap();
+        handle.invalidate_uri("http://elsewhere.example/s?a=7").await.unwrap();
+        handle.invalidate_uri("/qq?a=7").await.unwrap();
+        let later = CacheLayer::new(kit.neighbour().await).prefix("test");
+        let (app, _) = cached(&later, page);
+        for (uri, is_hit) in [("/p?b=2", false), ("/q?b=2", true), ("/r?b=2", false), ("/s?b=2", true)] {
+            assert_eq!(send(&app, get(uri, &[])).await.is_hit(), is_hit, "{uri}");
+        }
+    }
+
+    async fn what_is_stored_under_another_spelling_is_inspected_counted_and_erased(kit: Kit) {
+        let field = ("no-vary-search", r#"params=("a")"#);
+        let layer = kit.layer();
+        let (app, _) = cached(&layer, move |_| response(200, &[FRESH, field], "x"));
+        send(&app, get("http://h/p?a=1&b=2", &[])).await;
+        let handle = layer.handle();
+        handle.flush().await.unwrap();
+        let stored = async || handle.inspect("http://h/p?b=2&a=9").await.unwrap().len();
+        assert_eq!(stored().await, 1);
+        let named = handle.dry_run(&Invalidation::uri("/p?b=2&a=9")).await.unwrap().named;
+        assert_eq!(named, 1);
+        assert_eq!(handle.erase_uri("/p?b=2&a=9").await.unwrap(), 1);
+        assert_eq!(stored().await, 0);
     }
 }

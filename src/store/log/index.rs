@@ -1,10 +1,11 @@
 //! From what rows name to their newest ids.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use bytes::Bytes;
 
-use crate::tag::{Implied, Scope, Tag, implied};
+use crate::tag::{Implied, Scope, Tag, has_any_query, implied, of_path, path_of};
 
 /// The newest ids of rows that name one thing; zero for none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,10 +34,15 @@ pub(super) struct Index {
     prefixes: HashMap<Bytes, Newest>,
     uris: HashMap<Bytes, Newest>,
     paths: HashMap<Bytes, Newest>,
+    /// The same rows as in `uris`, by their paths without the query.
+    any_query: HashMap<Bytes, Newest>,
 }
 
 impl Index {
     pub(super) fn add(&mut self, id: u64, scope: &Scope, soft: bool) {
+        if let Scope::Uri(start) = scope {
+            self.any_query.entry(path(start)).or_default().add(id, soft);
+        }
         match self.map(scope) {
             None => self.everything.add(id, soft),
             Some((map, name)) => map.entry(name).or_default().add(id, soft),
@@ -45,10 +51,11 @@ impl Index {
 
     /// Forgets a row, when nothing newer names the same.
     pub(super) fn remove(&mut self, id: u64, scope: &Scope) {
+        if let Scope::Uri(start) = scope {
+            forget(&mut self.any_query, &path(start), id);
+        }
         if let Some((map, name)) = self.map(scope) {
-            if map.get(&name).is_some_and(|newest| newest.largest() <= id) {
-                map.remove(&name);
-            }
+            forget(map, &name, id);
         } else if self.everything.largest() <= id {
             self.everything = Newest::default();
         }
@@ -77,10 +84,26 @@ impl Index {
             Implied::Uri(start) => self.uris.get(start),
             Implied::Path(start) => self.paths.get(start),
         });
-        by_key.chain(by_tag).copied().filter(|newest| newest.largest() > 0)
+        let by_path = has_any_query(tags).then(|| of_path(key));
+        let by_path = by_path.into_iter().flatten();
+        let by_path = by_path.filter_map(|path| self.any_query.get(path.as_ref()));
+        by_key.chain(by_tag).chain(by_path).copied().filter(|newest| newest.largest() > 0)
     }
 
     pub(super) fn names(&self, key: &[u8], tags: &[Tag]) -> bool {
         self.of(key, tags).next().is_some()
+    }
+}
+
+fn path(start: &Bytes) -> Bytes {
+    match path_of(start) {
+        Cow::Borrowed(_) => start.clone(),
+        Cow::Owned(path) => path.into(),
+    }
+}
+
+fn forget(map: &mut HashMap<Bytes, Newest>, name: &Bytes, id: u64) {
+    if map.get(name).is_some_and(|newest| newest.largest() <= id) {
+        map.remove(name);
     }
 }

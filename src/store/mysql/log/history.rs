@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use sqlx::Row as _;
+use sqlx::mysql::MySqlRow;
 use tokio::sync::{mpsc, oneshot};
 
 use super::super::connection::{Connection, statement};
@@ -14,14 +15,26 @@ use super::{Checked, Log, columns};
 use crate::key::CacheKey;
 use crate::store::StoreError;
 use crate::stored::StoredHead;
-use crate::tag::Validity;
+use crate::tag::{Scope, Validity, has_any_query, queries_of_path};
 
 /// Which rows from an id on hold one of these columns?
 pub(in super::super) struct Question {
     columns: Vec<Bytes>,
+    /// And rows that name its path with any query.
+    any_query: Option<AnyQuery>,
     lowest: u64,
     answer: oneshot::Sender<Result<Found, StoreError>>,
 }
+
+/// Rows that name a path with some query, where a response may answer for each of them.
+struct AnyQuery {
+    key: CacheKey,
+    first: Bytes,
+    too_far: Bytes,
+}
+
+/// Rows for other queries of a path that one question reads. More, and the response counts as named.
+const MAX_QUERIES: u64 = 1_000;
 
 /// The rows, and where the log begins.
 struct Found {
@@ -44,7 +57,11 @@ impl Log {
         let lowest = head.position.lowest_unseen();
         let (answer, receiver) = oneshot::channel();
         let columns = columns(key.as_bytes(), &head.tags);
-        let question = Question { columns, lowest, answer };
+        let any_query =
+            has_any_query(&head.tags).then(|| queries_of_path(key.as_bytes())).flatten();
+        let any_query =
+            any_query.map(|(first, too_far)| AnyQuery { key: key.clone(), first, too_far });
+        let question = Question { columns, any_query, lowest, answer };
         self.questions.try_send(question).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => StoreError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => StoreError::Closed,
@@ -79,7 +96,7 @@ impl Question {
         if self.answer.is_closed() {
             return Ok(());
         }
-        match find(connection, shared, &self.columns, self.lowest).await {
+        match self.find(connection, shared).await {
             Ok(found) => {
                 let _ = self.answer.send(Ok(found));
                 Ok(())
@@ -91,32 +108,49 @@ impl Question {
         }
     }
 
+    async fn find(
+        &self,
+        connection: &mut Connection,
+        shared: &Arc<Shared>,
+    ) -> Result<Found, Failure> {
+        let sql = &shared.sql.log;
+        let failed = |error| Failure::of(error, &shared.settings.log_table);
+        let mut rows = Vec::new();
+        for chunk in self.columns.chunks(MAX_APPEND) {
+            let (text, binds) = sql.history(chunk.len());
+            let last = chunk.last().cloned().unwrap_or_default();
+            let columns = chunk.iter().cloned().chain(std::iter::repeat(last)).take(binds);
+            let query = columns.fold(statement(text), |query, column| query.bind(column.to_vec()));
+            for row in connection.rows(query.bind(self.lowest), shared).await? {
+                rows.push(id_and_kind(&row).map_err(failed)?);
+            }
+        }
+        if let Some(AnyQuery { key, first, too_far }) = &self.any_query {
+            let query = statement(&sql.history_between).bind(first.to_vec()).bind(too_far.to_vec());
+            let query = query.bind(self.lowest).bind(MAX_QUERIES);
+            let found = connection.rows(query, shared).await?;
+            if found.len() as u64 >= MAX_QUERIES {
+                rows.push((u64::MAX, false)); // nobody has seen that one
+            }
+            for row in found {
+                let column = row.try_get::<&[u8], _>(2).map(Bytes::copy_from_slice);
+                let scope = Scope::from_column(&column.map_err(failed)?);
+                if scope.names(key.as_bytes(), &[Scope::any_query()]) {
+                    rows.push(id_and_kind(&row).map_err(failed)?);
+                }
+            }
+        }
+        // asked for last: what was pruned before or between is missing from the rows, and shows here
+        let floor = connection.number(&sql.floor, shared).await?;
+        Ok(Found { rows, floor })
+    }
+
     pub(super) fn fail(self, error: &StoreError) {
         let _ = self.answer.send(Err(error.clone()));
     }
 }
 
-async fn find(
-    connection: &mut Connection,
-    shared: &Arc<Shared>,
-    columns: &[Bytes],
-    lowest: u64,
-) -> Result<Found, Failure> {
-    let sql = &shared.sql.log;
-    let mut rows = Vec::new();
-    for chunk in columns.chunks(MAX_APPEND) {
-        let (text, binds) = sql.history(chunk.len());
-        let last = chunk.last().cloned().unwrap_or_default();
-        let columns = chunk.iter().cloned().chain(std::iter::repeat(last)).take(binds);
-        let query = columns.fold(statement(text), |query, column| query.bind(column.to_vec()));
-        for row in connection.rows(query.bind(lowest), shared).await? {
-            let read = || -> Result<_, sqlx::Error> {
-                Ok((row.try_get(0)?, row.try_get::<&str, _>(1)? == "s"))
-            };
-            rows.push(read().map_err(|error| Failure::of(error, &shared.settings.log_table))?);
-        }
-    }
-    // asked for last: what was pruned before or between is missing from the rows, and shows here
-    let floor = connection.number(&sql.floor, shared).await?;
-    Ok(Found { rows, floor })
+/// The id of a row, and whether it is a soft one.
+fn id_and_kind(row: &MySqlRow) -> Result<(u64, bool), sqlx::Error> {
+    Ok((row.try_get(0)?, row.try_get::<&str, _>(1)? == "s"))
 }

@@ -8,10 +8,12 @@ mod append;
 mod history;
 mod reader;
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use moka::sync::Cache;
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -23,7 +25,9 @@ use crate::key::CacheKey;
 use crate::store::StoreError;
 use crate::store::log::{Judgement, LogView, Mark};
 use crate::stored::StoredHead;
-use crate::tag::{LogPosition, LogRecord, Scope, Tag, Validity};
+use crate::tag::{
+    Implied, LogPosition, LogRecord, Scope, Tag, Validity, has_any_query, implied, of_path,
+};
 
 /// Questions about responses older than what is remembered that may wait.
 const MAX_QUESTIONS: usize = 1_024;
@@ -270,7 +274,13 @@ fn answer(waiters: Vec<Waiter>, outcome: &Result<(), StoreError>) {
 }
 
 /// The columns that a row which names a response can hold.
-fn columns(key: &[u8], tags: &[Tag]) -> Vec<bytes::Bytes> {
-    let own = crate::tag::implied(key).map(crate::tag::Implied::to_column);
-    own.chain(tags.iter().map(|tag| Scope::Tag(tag.clone()).to_column())).collect()
+fn columns(key: &[u8], tags: &[Tag]) -> Vec<Bytes> {
+    let own = implied(key).map(Implied::to_column);
+    let tagged = tags.iter().map(|tag| Scope::Tag(tag.clone()).to_column());
+    let mut columns: Vec<_> = own.chain(tagged).collect();
+    if has_any_query(tags) {
+        let path = |path: Cow<'_, [u8]>| Scope::uri(path.into_owned()).to_column();
+        columns.extend(of_path(key).map(path));
+    }
+    columns
 }

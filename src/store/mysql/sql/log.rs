@@ -22,6 +22,8 @@ pub(in super::super) struct LogSql {
     append: Vec<Text>,
     /// Binds 1, 2, 4, ..., 64 tags, then the lowest id.
     history: Vec<Text>,
+    /// Binds the first tag, the first that is too far, the lowest id, the limit.
+    pub(in super::super) history_between: Text,
     /// The largest id, 0 for none.
     pub(in super::super) largest: Text,
     /// The first id that has not been pruned.
@@ -76,6 +78,10 @@ impl LogSql {
                     format!("SELECT id, kind FROM {l} WHERE tag IN ({tags}) AND id >= ?").into()
                 })
                 .collect(),
+            history_between: format!(
+                "SELECT id, kind, tag FROM {l} WHERE tag >= ? AND tag < ? AND id >= ? LIMIT ?"
+            )
+            .into(),
             largest: format!("SELECT CAST(COALESCE(MAX(id), 0) AS UNSIGNED) FROM {l}").into(),
             raise_floor: format!(
                 "INSERT INTO {s} (id, settled) VALUES (2, ?) \
