@@ -1,10 +1,12 @@
 //! The layer's response body: out of the store, passed through, or recorded on its way.
 
+mod part;
 mod recorder;
 
 use std::any::Any;
 use std::fmt;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -12,6 +14,7 @@ use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 
+use part::Part;
 pub(crate) use recorder::{Abandoned, Recorder, Sink};
 
 /// The body of a response that went through a [`CacheLayer`](crate::CacheLayer).
@@ -26,6 +29,7 @@ enum Kind<B> {
     Stored(Option<Bytes>),
     Passthrough(#[pin] B),
     Recording(Recording<B>),
+    Part(Part<B>),
 }
 
 /// An inner body and what listens in. Boxed, because it is polled once before the response is
@@ -124,9 +128,35 @@ where
     /// Reads the body for what listens in alone, as long as that does: a body that is not recorded, or not
     /// any more, is dropped at once.
     pub(crate) async fn record(self) {
-        let Kind::Recording(mut recording) = self.kind else { return };
-        while recording.recorder.is_open() {
-            match poll_fn(|cx| recording.poll(cx)).await {
+        if let Kind::Recording(recording) = self.kind {
+            recording.record().await;
+        }
+    }
+
+    /// One part of a body that is being recorded, from its first byte to before its last. When the part has
+    /// been read, `rest` gets a future that goes on recording.
+    pub(crate) fn part(
+        self,
+        part: Range<u64>,
+        rest: impl FnOnce(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + 'static,
+    ) -> Self {
+        match self.kind {
+            Kind::Recording(recording) => {
+                let rest = |recording: Recording<B>| rest(Box::pin(recording.record()));
+                Self { kind: Kind::Part(Part::new(recording, part, Box::new(rest))) }
+            }
+            kind => Self { kind },
+        }
+    }
+}
+
+impl<B> Recording<B>
+where
+    B: Body<Error: Send> + Send + 'static,
+{
+    async fn record(mut self) {
+        while self.recorder.is_open() {
+            match poll_fn(|cx| self.poll(cx)).await {
                 Some(Ok(_)) => {}
                 Some(Err(_)) | None => return,
             }
@@ -206,6 +236,7 @@ where
                 Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(owned))))
             }
             KindProjection::Recording(recording) => recording.poll(cx),
+            KindProjection::Part(part) => part.poll(cx),
         }
     }
 
@@ -218,6 +249,7 @@ where
                 First::End => true,
                 First::Frame(_) | First::Error(_) => false,
             },
+            Kind::Part(part) => part.left() == 0,
         }
     }
 
@@ -238,6 +270,7 @@ where
                 }
                 hint
             }
+            Kind::Part(part) => SizeHint::with_exact(part.left()),
         }
     }
 }
@@ -248,6 +281,7 @@ impl<B> fmt::Debug for CacheBody<B> {
             Kind::Stored(_) => "CacheBody::Stored",
             Kind::Passthrough(_) => "CacheBody::Passthrough",
             Kind::Recording(_) => "CacheBody::Recording",
+            Kind::Part(_) => "CacheBody::Part",
         })
     }
 }

@@ -174,3 +174,60 @@ fn size_hints_count_what_was_read_ahead() {
     assert_eq!(stored.size_hint().exact(), Some(3));
     assert!(CacheBody::<Script>::stored(Bytes::new()).is_end_stream());
 }
+
+/// What a client sees of a part, and what is left to do when it has seen that.
+fn part(steps: Vec<Step>, part: Range<u64>) -> (Result<String, &'static str>, bool, Outcome) {
+    let (outcome, rest) = (Outcome::default(), Arc::new(Mutex::new(None)));
+    let recorder = Recorder::new(Box::new(Keep(outcome.clone())), 10, Some(10));
+    let mut cx = Context::from_waker(Waker::noop());
+    let script = Script { steps: steps.into(), knows_its_end: true };
+    let (body, _) = CacheBody::recording(script, recorder, &mut cx);
+    let slot = Arc::clone(&rest);
+    let mut body = body.part(part, move |future| *slot.lock().unwrap() = Some(future));
+    let mut seen = String::new();
+    for _ in 0..20 {
+        match Pin::new(&mut body).poll_frame(&mut cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                seen.push_str(std::str::from_utf8(&frame.into_data().unwrap()).unwrap());
+            }
+            Poll::Ready(Some(Err(error))) => return (Err(error), false, outcome),
+            Poll::Ready(None) => break,
+            Poll::Pending => {}
+        }
+    }
+    let rest = rest.lock().unwrap().take();
+    let goes_on = rest.is_some();
+    if let Some(mut rest) = rest {
+        for _ in 0..20 {
+            if rest.as_mut().poll(&mut cx).is_ready() {
+                break;
+            }
+        }
+    }
+    (Ok(seen), goes_on, outcome)
+}
+
+#[test]
+fn a_part_is_cut_wherever_the_frames_begin_and_the_whole_is_recorded() {
+    let whole = "0123456789";
+    for (start, end) in (0..10).flat_map(|start| (start + 1..=10).map(move |end| (start, end))) {
+        for width in 1..=10 {
+            let frames = (0..10).step_by(width).map(|at| &whole[at..(at + width).min(10)]);
+            let steps = frames.flat_map(|frame| [Wait, Data(frame)]).collect();
+            let (seen, goes_on, outcome) = part(steps, start as u64..end as u64);
+            assert_eq!(seen.unwrap(), whole[start..end], "{start}..{end} of {width}");
+            assert!(goes_on);
+            assert_eq!(outcome.lock().unwrap().take().unwrap().unwrap(), whole);
+        }
+    }
+}
+
+#[test]
+fn a_part_of_a_body_that_fails_is_an_error_and_nothing_is_recorded() {
+    let (seen, goes_on, outcome) = part(vec![Wait, Data("0123"), Fail], 2..8);
+    assert_eq!((seen.unwrap_err(), goes_on), ("cut", false));
+    assert_eq!(outcome.lock().unwrap().take().unwrap().unwrap_err(), Abandoned::Failed);
+    let (seen, goes_on, outcome) = part(vec![Wait, Data("0123")], 2..8);
+    assert_eq!((seen.unwrap().as_str(), goes_on), ("23", false));
+    assert_eq!(outcome.lock().unwrap().take().unwrap().unwrap_err(), Abandoned::WrongLength);
+}

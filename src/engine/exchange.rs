@@ -303,7 +303,11 @@ impl Miss {
             self.status.detail.get_or_insert(reason);
             engine.explain(&self.status);
             let finish = Finish::keyed(&route, &plan.base, self.status);
-            return finish.wrap(Response::from_parts(parts, body));
+            let reply = match &self.client {
+                Some(client) => client.answer(&engine, &route, parts, body, declared, received_ms),
+                None => Response::from_parts(parts, body),
+            };
+            return finish.wrap(reply);
         }
         self.status.set_stored();
         engine.explain(&self.status);

@@ -8,7 +8,7 @@ use http::header::{
     CONTENT_TYPE, EXPIRES, SET_COOKIE,
 };
 use http::request::Parts;
-use http::{HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
 use super::Route;
 use crate::body::CacheBody;
@@ -138,12 +138,7 @@ pub(super) fn serve<RB>(
         }
         Want::Unsatisfiable => {
             code = StatusCode::RANGE_NOT_SATISFIABLE;
-            // what the 200 says of its content and lifetime does not hold for an error
-            for name in [CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LANGUAGE, CACHE_CONTROL, EXPIRES] {
-                headers.remove(name);
-            }
-            headers.remove("cdn-cache-control");
-            headers.insert(CONTENT_RANGE, content_range(None, length)); // RFC 9110 15.5.17
+            unsatisfiable_fields(&mut headers, length);
             sent = Bytes::new();
         }
     }
@@ -162,7 +157,35 @@ pub(super) fn serve<RB>(
     Finish::keyed(route, key, status).wrap(response)
 }
 
-/// A 304 in place of a response that the client has already. Nothing of it is stored.
+/// What the 200 says of its content and lifetime does not hold for an error.
+fn unsatisfiable_fields(headers: &mut HeaderMap, length: u64) {
+    for name in [CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LANGUAGE, CACHE_CONTROL, EXPIRES] {
+        headers.remove(name);
+    }
+    headers.remove("cdn-cache-control");
+    headers.insert(CONTENT_RANGE, content_range(None, length)); // RFC 9110 15.5.17
+}
+
+/// A response whose body is still being made, and is `length` bytes long, cut to one part.
+pub(super) fn cut_to(response: &mut http::response::Parts, part: &Range<u64>, length: u64) {
+    response.status = StatusCode::PARTIAL_CONTENT;
+    let content_length = HeaderValue::from(part.end.saturating_sub(part.start));
+    response.headers.insert(CONTENT_RANGE, content_range(Some(part), length));
+    response.headers.insert(CONTENT_LENGTH, content_length);
+}
+
+/// The same for a part that it does not have.
+pub(super) fn unsatisfiable<RB>(
+    mut response: http::response::Parts,
+    length: u64,
+) -> Response<CacheBody<RB>> {
+    response.status = StatusCode::RANGE_NOT_SATISFIABLE;
+    unsatisfiable_fields(&mut response.headers, length);
+    response.headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
+    Response::from_parts(response, CacheBody::stored(Bytes::new()))
+}
+
+/// A 304 in place of a response that the client has already.
 pub(super) fn not_modified<RB>(mut response: http::response::Parts) -> Response<CacheBody<RB>> {
     response.status = StatusCode::NOT_MODIFIED;
     response.headers = not_modified_fields(&response.headers);

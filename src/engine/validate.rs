@@ -8,6 +8,7 @@ use http::header::{
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode};
+use http_body::Body;
 
 use super::admission::Plan;
 use super::exchange::Miss;
@@ -21,6 +22,7 @@ use crate::overrides::{CacheOverride, STALE_FIELD};
 use crate::policy::Mode;
 use crate::rfc9111::fields::update_fields;
 use crate::rfc9111::freshness::initial_age_ms;
+use crate::rfc9111::range::{self, RangeOutcome};
 use crate::rfc9111::validation::{Precondition, evaluate, stored_etag};
 use crate::rfc9111::{Nominated, NotStored, select, selecting};
 use crate::store::Store;
@@ -78,6 +80,55 @@ impl Stripped {
         // RFC 9111 4.3.2 compares Date for stored responses only
         let comparable = has_validator(&response.headers);
         comparable && evaluate(&self.headers, &head, received_ms) == Precondition::NotModified
+    }
+
+    /// What the client gets of a response that is not stored by now: often its body is still being made. What
+    /// the client does not want of it is read behind the answer, where there is a place for that, so that it
+    /// is stored all the same; where there is none, the client gets the whole.
+    pub(super) fn answer<St, RB>(
+        &self,
+        engine: &Arc<Engine<St>>,
+        route: &Arc<Route>,
+        mut response: http::response::Parts,
+        body: CacheBody<RB>,
+        length: Option<u64>,
+        received_ms: u64,
+    ) -> Response<CacheBody<RB>>
+    where
+        St: Store,
+        RB: Body<Error: Send> + Send + 'static,
+    {
+        let head = StoredHead::bare(response.status, response.headers.clone(), received_ms);
+        let place = || engine.background.begin(route.max_refreshes);
+        if self.has(&response, received_ms) {
+            if let Some(place) = place() {
+                place.run(body.record(), || {});
+                return reply::not_modified(response);
+            }
+            return Response::from_parts(response, body);
+        }
+        let Some(length) = length else { return Response::from_parts(response, body) };
+        match range::evaluate(&self.method, &self.headers, &head, length, received_ms) {
+            RangeOutcome::Single(part) => {
+                reply::cut_to(&mut response, &part, length);
+                let (engine, limit) = (Arc::clone(engine), route.max_refreshes);
+                let rest = move |rest| {
+                    if let Some(place) = engine.background.begin(limit) {
+                        place.run(rest, || {});
+                    }
+                };
+                Response::from_parts(response, body.part(part, rest))
+            }
+            RangeOutcome::Unsatisfiable => match place() {
+                Some(place) => {
+                    place.run(body.record(), || {});
+                    reply::unsatisfiable(response, length)
+                }
+                None => Response::from_parts(response, body),
+            },
+            // parts would have to wait for the whole
+            RangeOutcome::Whole | RangeOutcome::Multi(_) => Response::from_parts(response, body),
+        }
     }
 
     /// The client's conditions as a request of their own.

@@ -5,8 +5,8 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
-use http_body::Frame;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body::{Body, Frame};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, StreamBody};
 use tokio::sync::mpsc;
@@ -115,6 +115,99 @@ on_every_store! {
         next(response.body_mut()).await;
         drop(response); // as hyper does: the length is reached, nobody polls for the end
         assert!(send(&app, get("/", &[])).await.is_hit());
+    }
+
+    async fn a_client_that_has_what_is_still_being_made_is_told_so_at_once(kit: Kit) {
+        let layer = kit.layer().with_policy(MINUTE);
+        let (app, mut senders) = streaming(&layer, &[("etag", "\"1\""), ("x-a", "1")]);
+        let told = send(&app, get("/", &[("if-none-match", "\"1\"")])).await;
+        assert_eq!((told.status.as_u16(), told.body.len(), told.field("x-a").as_str()), (304, 0, "1"));
+        assert_eq!(told.field("cache-status"), "test; fwd=uri-miss");
+        let sender = senders.recv().await.unwrap();
+        for part in ["he", "llo"] {
+            sender.send(data(part)).await.unwrap();
+        }
+        drop(sender);
+        layer.handle().flush().await.unwrap();
+        let hit = send(&app, get("/", &[])).await;
+        assert_eq!((hit.is_hit(), hit.text()), (true, "hello"));
+    }
+
+    async fn a_part_of_what_is_still_being_made_is_all_that_the_client_gets(kit: Kit) {
+        let layer = kit.layer().with_policy(MINUTE);
+        let (app, mut senders) = streaming(&layer, &[("content-length", "10")]);
+        let mut part = app.clone().oneshot(get("/", &[("range", "bytes=3-6")])).await.unwrap();
+        assert_eq!(part.status(), 206);
+        assert_eq!((&part.headers()["content-range"], &part.headers()["content-length"]),
+            (&HeaderValue::from_static("bytes 3-6/10"), &HeaderValue::from_static("4")));
+        assert_eq!(part.body().size_hint().exact(), Some(4));
+        let sender = senders.recv().await.unwrap();
+        sender.send(data("01")).await.unwrap();
+        sender.send(data("2345")).await.unwrap();
+        // it is there as soon as its bytes are
+        assert_eq!(next(part.body_mut()).await.unwrap().unwrap(), "345");
+        sender.send(data("678")).await.unwrap();
+        assert_eq!(next(part.body_mut()).await.unwrap().unwrap(), "6");
+        assert!(part.body().is_end_stream());
+        drop(part);
+        sender.send(data("9")).await.unwrap();
+        layer.handle().flush().await.unwrap();
+        let hit = send(&app, get("/", &[])).await;
+        assert_eq!((hit.is_hit(), hit.text()), (true, "0123456789"));
+    }
+
+    async fn a_part_that_is_not_in_what_is_still_being_made_is_a_416(kit: Kit) {
+        let layer = kit.layer().with_policy(MINUTE);
+        let (app, mut senders) = streaming(&layer, &[("content-length", "5"), ("content-type", "a/b")]);
+        let answer = send(&app, get("/", &[("range", "bytes=5-")])).await;
+        assert_eq!((answer.status.as_u16(), answer.body.len()), (416, 0));
+        assert_eq!((answer.field("content-range").as_str(), answer.field("content-type").as_str()), ("bytes */5", ""));
+        senders.recv().await.unwrap().send(data("hello")).await.unwrap();
+        layer.handle().flush().await.unwrap();
+        assert!(send(&app, get("/", &[])).await.is_hit());
+    }
+
+    async fn the_whole_is_sent_where_a_part_would_have_to_wait(kit: Kit) {
+        let cases = [
+            (None, "range", "bytes=1-2", 64), // how long it will be is not known
+            (Some("5"), "range", "bytes=0-0,2-2", 64),
+            (Some("5"), "if-none-match", "\"1\"", 0), // no place behind the answer
+            (Some("5"), "range", "bytes=9-", 0),
+        ];
+        for (n, (length, field, value, places)) in cases.into_iter().enumerate() {
+            let layer = kit.layer().max_refreshes(places).with_policy(MINUTE);
+            let fields: &[_] = match length {
+                Some(length) => Vec::leak(vec![("etag", "\"1\""), ("content-length", length)]),
+                None => &[("etag", "\"1\"")],
+            };
+            let (app, mut senders) = streaming(&layer, fields);
+            let uri = format!("/{n}");
+            let answer = app.clone().oneshot(get(&uri, &[(field, value)])).await.unwrap();
+            senders.recv().await.unwrap().send(data("hello")).await.unwrap();
+            let answer = Answer::of(answer).await;
+            assert_eq!((answer.status.as_u16(), answer.text()), (200, "hello"), "{n}");
+            assert!(send(&app, get(&uri, &[])).await.is_hit(), "{n}");
+        }
+    }
+
+    async fn a_part_of_a_body_that_fails_or_ends_early_is_no_part_of_another(kit: Kit) {
+        let layer = kit.layer().with_policy(MINUTE);
+        let (app, mut senders) = streaming(&layer, &[("content-length", "10")]);
+        for fails in [true, false] {
+            let mut part = app.clone().oneshot(get("/", &[("range", "bytes=3-6")])).await.unwrap();
+            let sender = senders.recv().await.expect("the handler runs again");
+            sender.send(data("01234")).await.unwrap();
+            assert_eq!(next(part.body_mut()).await.unwrap().unwrap(), "34");
+            if fails {
+                sender.send(Err("cut")).await.unwrap();
+                assert_eq!(next(part.body_mut()).await.unwrap().unwrap_err(), "cut");
+            }
+            drop(sender);
+            assert!(next(part.body_mut()).await.is_none());
+            // shorter than its length: a server breaks the connection off
+            assert_eq!((part.body().is_end_stream(), part.body().size_hint().exact()), (false, Some(2)));
+        }
+        assert_eq!(layer.handle().counts().abandoned, 2);
     }
 
     async fn a_body_over_the_limit_reaches_the_client_whole(kit: Kit) {
