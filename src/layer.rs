@@ -109,8 +109,9 @@ impl<St: Store> CacheLayer<St> {
         self
     }
 
-    /// The most bytes of responses that may wait to be written; what goes over it is not stored.
-    /// Default: 64 MiB.
+    /// The most bytes of responses that may wait to be written, each counted with 4 KiB for what waiting
+    /// costs; what goes over it is not stored, and counted (`shed`). Default: 64 MiB, which is some 15,000
+    /// small responses.
     #[must_use]
     pub fn queue_bytes(mut self, queue_bytes: usize) -> Self {
         self.edit().queue_bytes = queue_bytes;

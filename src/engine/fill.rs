@@ -182,6 +182,8 @@ impl<St: Store> Engine<St> {
         write: impl Future<Output = Result<(), StoreError>> + Send + 'static,
     ) -> bool {
         let (engine, span) = (Arc::clone(self), write_span());
+        // by itself: a future that awaits another one by value has room for it twice
+        let write = Box::pin(write);
         let mut write = Box::pin(async move {
             let written = bounded(WRITE_LIMIT, write).instrument(span).await;
             match &written {

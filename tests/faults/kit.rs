@@ -65,8 +65,13 @@ impl Site {
     }
 
     pub(crate) fn of(store: MySqlStore) -> Self {
+        Self::queueing(store, 64 << 20)
+    }
+
+    /// A site of which so many bytes may wait to be written.
+    pub(crate) fn queueing(store: MySqlStore, bytes: usize) -> Self {
         let layer = CacheLayer::new(store.clone()).prefix("site").store_timeout(WAIT);
-        let layer = layer.with_policy(POLICY);
+        let layer = layer.queue_bytes(bytes).with_policy(POLICY);
         let (calls, state) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicU64::new(1)));
         let handler = {
             let (calls, state) = (Arc::clone(&calls), Arc::clone(&state));

@@ -1,6 +1,6 @@
 //! While the database is away, memory does not grow.
 
-use crate::kit::until;
+use crate::kit::{Site, builder, until};
 use crate::process::{Process, example};
 use crate::support;
 
@@ -62,4 +62,28 @@ async fn memory_does_not_grow_while_the_database_is_away() {
         })
         .await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn small_pages_that_wait_count_with_all_that_they_cost() {
+    let server = support::own_server(None).await;
+    let store = builder(server.url()).connect().await.expect("connects");
+    store.migrate().await.expect("migrates");
+    let site = Site::queueing(store, 1 << 20);
+    site.fill("/").await;
+    server.stop();
+    site.opens_the_breaker(20).await;
+    let before = site.handle.counts();
+    for chunk in 0..20 {
+        site.get_all((0..50).map(|n| format!("/small/{chunk}/{n}"))).await;
+    }
+    // a megabyte is room for no more than some 250 pages, however small they are
+    let shed = site.handle.counts().shed - before.shed;
+    assert!((740..1_000).contains(&shed), "{shed} of 1,000");
+    server.cont();
+    site.comes_back().await;
+    site.handle.flush().await.expect("flushes");
+    site.get("/small/0/0").await;
+    site.handle.flush().await.expect("flushes");
+    assert!(site.get("/small/0/0").await.hit, "there is room again");
 }
