@@ -14,6 +14,7 @@ mod layer;
 mod log;
 mod mysql_store;
 mod outage;
+mod privacy;
 mod processes;
 mod rules_freshness;
 mod rules_selection;

@@ -38,7 +38,7 @@ pub async fn database() -> TestDatabase {
 ///
 /// If the server does not start.
 pub async fn own_server(engine: Option<&str>) -> OwnServer {
-    let engine = engine.map_or_else(default_engine, str::to_owned);
+    let engine = engine.map_or_else(self::engine, str::to_owned);
     blocking(move || OwnServer::start(script(), &engine)).await.unwrap_or_else(|e| panic!("{e}"))
 }
 
@@ -64,7 +64,7 @@ pub async fn server_on_a_small_disk(megabytes: u32) -> Option<OwnServer> {
             trial.stderr(Stdio::null()).status().is_ok_and(|status| status.success())
         };
         let namespace = namespaces.iter().find(mounts)?;
-        let server = OwnServer::start(within(namespace, SCRIPT), &default_engine());
+        let server = OwnServer::start(within(namespace, SCRIPT), &engine());
         let mut server = server.unwrap_or_else(|e| panic!("{e}"));
         server.mounted_on = Some(disk.clone());
         Some(server)
@@ -80,12 +80,24 @@ pub async fn server_on_a_small_disk(megabytes: u32) -> Option<OwnServer> {
 pub async fn own_server_with(arguments: &str) -> OwnServer {
     let mut command = script();
     command.env("TMC_DB_ARGS", arguments);
-    let start = move || OwnServer::start(command, &default_engine());
+    let start = move || OwnServer::start(command, &engine());
+    blocking(start).await.unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// A private MySQL that can encrypt tables.
+///
+/// # Panics
+///
+/// If the server does not start.
+pub async fn own_mysql_with_keys() -> OwnServer {
+    let mut command = script();
+    command.env("TMC_DB_KEYRING", "1");
+    let start = move || OwnServer::start(command, "mysql");
     blocking(start).await.unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// What `TEST_ENGINE` names, else `mariadb`.
-fn default_engine() -> String {
+pub fn engine() -> String {
     std::env::var("TEST_ENGINE").unwrap_or_else(|_| "mariadb".to_owned())
 }
 

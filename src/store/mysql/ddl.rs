@@ -1,4 +1,4 @@
-//! The statements that create the tables.
+//! The statements that create the tables, and whether those that are there are encrypted.
 
 use super::sql::TableName;
 
@@ -65,4 +65,43 @@ pub(super) fn lease_ddl(table: &TableName) -> String {
 ) ENGINE=InnoDB",
         table.quoted()
     )
+}
+
+/// What a server of this version encrypts a table by.
+pub(super) fn encryption(version: &str) -> &'static str {
+    if version.to_ascii_lowercase().contains("mariadb") {
+        "ENCRYPTED=YES"
+    } else {
+        "ENCRYPTION='Y'"
+    }
+}
+
+/// Whether a table is encrypted, by the `create_options` that the server shows, and whether its server encrypts
+/// tables that say nothing of it.
+pub(super) fn is_encrypted(create_options: &str, by_default: bool) -> bool {
+    let plain: String = create_options
+        .chars()
+        .filter(|c| !matches!(c, '`' | '\'' | '"'))
+        .map(|c| c.to_ascii_lowercase())
+        .collect();
+    let says = |wanted: &[&str]| plain.split_whitespace().any(|option| wanted.contains(&option));
+    says(&["encrypted=yes", "encryption=y"])
+        || by_default && !says(&["encrypted=no", "encryption=n"])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_options_of_both_servers_are_read() {
+        for shown in ["`ENCRYPTED`=YES", "`encrypted`='yes' row_format=DYNAMIC", "ENCRYPTION=\"Y\""]
+        {
+            assert!(is_encrypted(shown, false), "{shown}");
+        }
+        for shown in ["", "row_format=DYNAMIC", "`ENCRYPTED`=NO", "ENCRYPTION='N'"] {
+            assert!(!is_encrypted(shown, false), "{shown}");
+            assert_eq!(is_encrypted(shown, true), !shown.contains("ENCRYPT"), "{shown}");
+        }
+    }
 }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::RngExt;
-use sqlx::Row as _;
 use sqlx::mysql::MySqlRow;
+use sqlx::{AssertSqlSafe, Row as _};
 
 use super::connection::{Connection, Role, Statement};
-use super::ddl::{entries_ddl, lease_ddl, log_ddl, log_state_ddl};
+use super::ddl::{encryption, entries_ddl, is_encrypted, lease_ddl, log_ddl, log_state_ddl};
 use super::failure::{Failure, MISSING, OTHER_SHAPE, Then};
 use super::options::Settings;
 use super::shared::Shared;
@@ -35,9 +35,9 @@ pub(super) struct Needed<'a> {
 type Wanted = (&'static str, &'static [&'static str], bool);
 
 /// All tables of a store.
-pub(super) fn tables(settings: &Settings) -> [Needed<'_>; 4] {
-    let Settings { table, log_table, log_state, lease_table, .. } = settings;
-    [
+pub(super) fn tables(shared: &Shared) -> [Needed<'_>; 4] {
+    let Settings { table, log_table, log_state, lease_table, encrypted, .. } = &shared.settings;
+    let mut tables = [
         Needed {
             name: table,
             ddl: entries_ddl(table),
@@ -66,7 +66,13 @@ pub(super) fn tables(settings: &Settings) -> [Needed<'_>; 4] {
             primary: "key_hash",
             index: None,
         },
-    ]
+    ];
+    if *encrypted {
+        for table in &mut tables {
+            table.ddl = format!("{} {}", table.ddl, encryption(&shared.version));
+        }
+    }
+    tables
 }
 
 /// Creates the tables that are missing, then checks all.
@@ -76,7 +82,7 @@ pub(super) fn tables(settings: &Settings) -> [Needed<'_>; 4] {
 pub(super) async fn migrate(shared: &Shared) -> Result<(), StoreError> {
     let mut connection = Connection::open(&shared.settings, Role::Schema).await?;
     let mut outcome = Ok(());
-    for table in tables(&shared.settings) {
+    for table in tables(shared) {
         outcome = outcome.and(create(&mut connection, shared, &table).await);
     }
     connection.close().await;
@@ -112,7 +118,7 @@ async fn create(
 pub(super) async fn check(shared: &Shared) -> Result<(), StoreError> {
     let mut connection = Connection::open(&shared.settings, Role::Schema).await?;
     let mut outcome = Ok(());
-    for table in tables(&shared.settings) {
+    for table in tables(shared) {
         outcome = outcome.and(check_with(&mut connection, shared, &table).await);
     }
     connection.close().await;
@@ -163,10 +169,40 @@ async fn check_with(
 ) -> Result<(), StoreError> {
     let columns = columns(connection, shared, table.name).await?;
     let indexed = indexed(connection, shared, table.name).await?;
-    match problem(table, &columns, &indexed) {
+    let problem = match problem(table, &columns, &indexed) {
+        None if shared.settings.encrypted => unencrypted(connection, shared, table.name).await?,
+        problem => problem,
+    };
+    match problem {
         None => Ok(()),
         Some(problem) => Err(StoreError::Schema { table: table.name.plain(), problem }),
     }
+}
+
+/// What is to be done about a table that is not encrypted, if it is not.
+async fn unencrypted(
+    connection: &mut Connection,
+    shared: &Shared,
+    table: &TableName,
+) -> Result<Option<String>, StoreError> {
+    let option = encryption(&shared.version);
+    // MySQL shows the default of a schema as an option of its tables
+    let by_default = match option.contains("ENCRYPTED") {
+        true => "@@innodb_encrypt_tables <> 'OFF'",
+        false => "0",
+    };
+    let query = sqlx::query(AssertSqlSafe(format!(
+        "SELECT CAST(COALESCE(create_options, '') AS CHAR) AS options, \
+         CAST({by_default} AS UNSIGNED) AS by_default FROM information_schema.tables \
+         WHERE table_schema = COALESCE(?, DATABASE()) AND table_name = ?"
+    )));
+    let read = |row: &MySqlRow| Ok((row.try_get("options")?, row.try_get("by_default")?));
+    let found: Vec<(String, u64)> = describe(connection, shared, table, query, read).await?;
+    if found.iter().any(|(options, by_default)| is_encrypted(options, *by_default != 0)) {
+        return Ok(None);
+    }
+    let table = table.quoted();
+    Ok(Some(format!("is not encrypted: ALTER TABLE {table} {option} does that")))
 }
 
 async fn columns(

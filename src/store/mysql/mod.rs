@@ -165,7 +165,7 @@ impl MySqlStore {
     /// The statements that create this store's tables, with semicolons.
     #[must_use]
     pub fn ddl(&self) -> String {
-        let tables = migrate::tables(&self.inner.shared.settings);
+        let tables = migrate::tables(&self.inner.shared);
         tables.iter().map(|table| format!("{};\n", table.ddl)).collect()
     }
 
