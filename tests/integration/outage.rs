@@ -1,8 +1,12 @@
 //! The database goes away under the layer: the handler answers, and the cache comes back by itself.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tower_mysql_cache::{BoxStore, CacheLayer, CachePolicy, Forward, MySqlStore};
+use tower_mysql_cache::{
+    BoxStore, CacheLayer, CachePolicy, Forward, MemoryStore, MySqlStore, Tiered,
+};
 
 use crate::kit::{cached, get, request, response, send};
 use crate::support;
@@ -84,6 +88,57 @@ async fn a_hanging_server_costs_one_timeout_and_then_nothing() {
         }
         assert!(Instant::now() < deadline, "the cache did not come back");
         tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// RFC 9111 4.2.4, with the store gone as well: what a front still has in memory is no answer either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_database_nothing_stale_takes_the_place_of_an_error() {
+    const FORBIDDING: [&str; 4] = ["must-revalidate", "proxy-revalidate", "no-cache", "s-maxage=1"];
+    let server = support::own_server(None).await;
+    let store = MySqlStore::connect(server.url()).await.expect("connects");
+    store.migrate().await.expect("migrates");
+    let front = Tiered::new(MemoryStore::new(), store.clone());
+    let stores = [BoxStore::new(store), BoxStore::new(front)];
+    let down = Arc::new(AtomicBool::new(false));
+    let mut apps = Vec::new();
+    for (n, store) in stores.into_iter().enumerate() {
+        for policy in [CachePolicy::new(), CachePolicy::rfc9111()] {
+            let windows = Duration::from_secs(600);
+            let policy = policy.stale_while_revalidate(windows).stale_if_error(windows);
+            let prefix = format!("test{n}{}", apps.len());
+            let layer = CacheLayer::new(store.clone()).prefix(&prefix).with_policy(policy);
+            let down = Arc::clone(&down);
+            let (app, _) = cached(&layer, move |request| {
+                if down.load(Ordering::SeqCst) {
+                    return response(503, &[], "down");
+                }
+                let said = request.headers()["x-say"].to_str().unwrap();
+                response(200, &[("cache-control", said), ("age", "10"), ("etag", "\"1\"")], "old")
+            });
+            for forbidding in FORBIDDING {
+                let said = format!("max-age=10, {forbidding}, stale-if-error=600");
+                let uri = format!("/{forbidding}");
+                send(&app, get(&uri, &[("x-say", &said)])).await;
+            }
+            layer.handle().flush().await.unwrap();
+            assert_eq!(layer.handle().counts().stored, 4, "there is something to be served");
+            apps.push(app);
+        }
+    }
+    down.store(true, Ordering::SeqCst);
+    for gone in [false, true] {
+        if gone {
+            server.kill_9();
+        }
+        for app in &apps {
+            for forbidding in FORBIDDING {
+                let wanted = [("cache-control", "max-stale, stale-if-error=600")];
+                let answer = send(app, get(&format!("/{forbidding}"), &wanted)).await;
+                let got = (answer.status.as_u16(), answer.text());
+                assert_eq!(got, (503, "down"), "{forbidding}, without a database: {gone}");
+            }
+        }
     }
 }
 
