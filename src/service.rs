@@ -82,6 +82,7 @@ where
             Admission::Forward => {
                 count(&counters.other_methods);
                 let status = CacheStatus::forwarded(Forward::Method, None);
+                self.engine.explain(&status);
                 Some(Finish::new(&self.route, status))
             }
         };

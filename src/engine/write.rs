@@ -71,6 +71,7 @@ where
     let received_ms = engine.store.now_ms();
     let status = CacheStatus::forwarded(Forward::Method, None);
     let Some(write) = write else {
+        engine.explain(&status);
         return Ok(Finish::new(&route, status).apply(response));
     };
     let own =
@@ -95,7 +96,10 @@ where
             };
             Ok(miss.keep(engine, route, plan, response, received_ms).await)
         }
-        _ => Ok(Finish::new(&route, status).apply(response)),
+        _ => {
+            engine.explain(&status);
+            Ok(Finish::new(&route, status).apply(response))
+        }
     }
 }
 
