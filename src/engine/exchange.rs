@@ -272,10 +272,12 @@ impl Miss {
                 self.status.detail.get_or_insert(reason);
                 engine.explain(&self.status);
                 let unchanged = self.client.as_ref().is_some_and(|c| c.has(&parts, received_ms));
-                let finish = Finish::keyed(&route, &plan.base, self.status);
                 if unchanged {
+                    let status = self.status.with_fwd_status(parts.status);
+                    let finish = Finish::keyed(&route, &plan.base, status);
                     return finish.wrap(reply::not_modified(parts));
                 }
+                let finish = Finish::keyed(&route, &plan.base, self.status);
                 return finish.apply(Response::from_parts(parts, body));
             }
         };
@@ -302,12 +304,16 @@ impl Miss {
         if let Some(reason) = recorded.reason() {
             self.status.detail.get_or_insert(reason);
             engine.explain(&self.status);
-            let finish = Finish::keyed(&route, &plan.base, self.status);
+            let inside = parts.status;
             let reply = match &self.client {
                 Some(client) => client.answer(&engine, &route, parts, body, declared, received_ms),
                 None => Response::from_parts(parts, body),
             };
-            return finish.wrap(reply);
+            let status = match reply.status() {
+                same if same == inside => self.status,
+                _ => self.status.with_fwd_status(inside),
+            };
+            return Finish::keyed(&route, &plan.base, status).wrap(reply);
         }
         self.status.set_stored();
         engine.explain(&self.status);

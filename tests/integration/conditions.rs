@@ -95,6 +95,7 @@ on_every_store! {
         let (app, seen) = scripted(&layer, vec![(200, vec![("cache-control", "no-store"), ETAG], "x")]);
         let first = with(&app, &[("if-none-match", "\"1\"")]).await;
         assert_eq!((first.status, first.body.len()), (StatusCode::NOT_MODIFIED, 0));
+        assert_eq!(first.field("cache-status"), "test; fwd=uri-miss; fwd-status=200");
         // from now on the handler sees the conditions itself: it may be quicker to answer them
         with(&app, &[("if-none-match", "\"1\""), ("range", "bytes=0-1")]).await;
         let seen = seen.lock().unwrap();

@@ -122,7 +122,7 @@ on_every_store! {
         let (app, mut senders) = streaming(&layer, &[("etag", "\"1\""), ("x-a", "1")]);
         let told = send(&app, get("/", &[("if-none-match", "\"1\"")])).await;
         assert_eq!((told.status.as_u16(), told.body.len(), told.field("x-a").as_str()), (304, 0, "1"));
-        assert_eq!(told.field("cache-status"), "test; fwd=uri-miss");
+        assert_eq!(told.field("cache-status"), "test; fwd=uri-miss; fwd-status=200");
         let sender = senders.recv().await.unwrap();
         for part in ["he", "llo"] {
             sender.send(data(part)).await.unwrap();
@@ -138,6 +138,7 @@ on_every_store! {
         let (app, mut senders) = streaming(&layer, &[("content-length", "10")]);
         let mut part = app.clone().oneshot(get("/", &[("range", "bytes=3-6")])).await.unwrap();
         assert_eq!(part.status(), 206);
+        assert_eq!(part.headers()["cache-status"], "test; fwd=uri-miss; fwd-status=200");
         assert_eq!((&part.headers()["content-range"], &part.headers()["content-length"]),
             (&HeaderValue::from_static("bytes 3-6/10"), &HeaderValue::from_static("4")));
         assert_eq!(part.body().size_hint().exact(), Some(4));
