@@ -5,6 +5,7 @@
 //! cargo test --test histories                                        # a few seconds of each
 //! TMC_HISTORIES=full cargo test --release --test histories           # a million responses of each
 //! cargo test --test histories -- killed_server                       # one of them
+//! TMC_HISTORIES_FAULTS=100 cargo test --test histories -- killed     # and so many faults of those
 //! ```
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // a test
 
@@ -61,6 +62,12 @@ fn main() {
         runtime.block_on(history(name, fault));
     }
     runtime.shutdown_background();
+}
+
+/// Faults that a history goes through at least.
+fn least_faults() -> u32 {
+    let faults = std::env::var("TMC_HISTORIES_FAULTS");
+    faults.map_or(2, |faults| faults.parse().expect("a number of faults"))
 }
 
 fn is_full() -> bool {
@@ -129,14 +136,15 @@ async fn history(name: &str, fault: Fault) {
 
     // until there is enough of everything
     let (responses, least) = if is_full() { (1_000_000, 100_000) } else { (4_000, 200) };
-    let limit = Duration::from_secs(if is_full() { 1_800 } else { 90 });
+    let limit =
+        Duration::from_secs(if is_full() { 1_800 } else { 60 + 15 * u64::from(least_faults()) });
     let mut next_fault = Instant::now() + Duration::from_secs(3);
     let mut faults = 0;
     let hits = |tier| board.counted(Count::Hits(tier));
     let misses = |tier| board.counted(Count::Misses(tier));
     let enough = |faults: u32| {
         let all: u64 = (0..3).map(|tier| hits(tier) + misses(tier)).sum();
-        let faulty = fault == Fault::None || faults >= 2;
+        let faulty = fault == Fault::None || faults >= least_faults();
         faulty && all >= responses && (0..3).all(|tier| hits(tier) >= least)
     };
     while !enough(faults) {

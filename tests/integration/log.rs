@@ -491,6 +491,39 @@ async fn a_process_reads_its_own_writes_from_a_front_that_hardly_looks() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_transactions_that_name_the_same_each_counts_when_it_commits() {
+    let database = support::database().await;
+    let store = builder(database.url()).poll_interval(Duration::from_secs(10));
+    let store = store.connect().await.unwrap();
+    store.migrate().await.unwrap();
+    let one = Node::new(Tiered::new(MemoryStore::new(), store));
+    let (mut first, mut second) = (database.connection().await, database.connection().await);
+    let wanted = [
+        Invalidation::tags(["product:7"]),
+        Invalidation::uri(TAGGED),
+        Invalidation::path("/p"),
+        Invalidation::all(),
+    ];
+    for wanted in wanted {
+        for in_order in [true, false] {
+            let mut early = first.begin().await.unwrap();
+            one.handle.invalidate_on(&mut early, wanted.clone()).await.unwrap();
+            let mut late = second.begin().await.unwrap();
+            one.handle.invalidate_on(&mut late, wanted.clone()).await.unwrap();
+            let (before, after) = if in_order { (early, late) } else { (late, early) };
+            one.get(TAGGED).await;
+            one.assert_hit(TAGGED).await;
+            before.commit().await.unwrap();
+            assert_eq!(one.get(TAGGED).await.cache.detail(), Some("invalidated"), "{wanted:?}");
+            one.handle.flush().await.unwrap();
+            one.assert_hit(TAGGED).await;
+            after.commit().await.unwrap();
+            assert_eq!(one.get(TAGGED).await.cache.detail(), Some("invalidated"), "{wanted:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_invalidates_before_its_first_lookup_reads_that_write_too() {
     let database = support::database().await;
     let other = node(&database).await;

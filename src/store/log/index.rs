@@ -12,16 +12,27 @@ use crate::tag::{Implied, Scope, Tag, has_any_query, implied, of_path, path_of};
 pub(super) struct Newest {
     pub(super) hard: u64,
     pub(super) soft: u64,
+    /// How many rows that are: they come and go in any order.
+    rows: u32,
 }
 
 impl Newest {
     fn add(&mut self, id: u64, soft: bool) {
         let slot = if soft { &mut self.soft } else { &mut self.hard };
         *slot = id.max(*slot);
+        self.rows = self.rows.saturating_add(1);
     }
 
-    fn largest(self) -> u64 {
-        self.hard.max(self.soft)
+    /// Takes one row away. The ids stay while there are others, which may only invalidate more.
+    fn remove(&mut self) {
+        self.rows = self.rows.saturating_sub(1);
+        if self.rows == 0 {
+            *self = Self::default();
+        }
+    }
+
+    fn is_empty(self) -> bool {
+        self.rows == 0
     }
 }
 
@@ -49,15 +60,14 @@ impl Index {
         }
     }
 
-    /// Forgets a row, when nothing newer names the same.
-    pub(super) fn remove(&mut self, id: u64, scope: &Scope) {
+    /// Forgets a row that has been added. What it names stays named while another row does.
+    pub(super) fn remove(&mut self, scope: &Scope) {
         if let Scope::Uri(start) = scope {
-            forget(&mut self.any_query, &path(start), id);
+            forget(&mut self.any_query, &path(start));
         }
-        if let Some((map, name)) = self.map(scope) {
-            forget(map, &name, id);
-        } else if self.everything.largest() <= id {
-            self.everything = Newest::default();
+        match self.map(scope) {
+            None => self.everything.remove(),
+            Some((map, name)) => forget(map, &name),
         }
     }
 
@@ -87,7 +97,7 @@ impl Index {
         let by_path = has_any_query(tags).then(|| of_path(key));
         let by_path = by_path.into_iter().flatten();
         let by_path = by_path.filter_map(|path| self.any_query.get(path.as_ref()));
-        by_key.chain(by_tag).chain(by_path).copied().filter(|newest| newest.largest() > 0)
+        by_key.chain(by_tag).chain(by_path).copied().filter(|newest| !newest.is_empty())
     }
 
     pub(super) fn names(&self, key: &[u8], tags: &[Tag]) -> bool {
@@ -102,8 +112,10 @@ fn path(start: &Bytes) -> Bytes {
     }
 }
 
-fn forget(map: &mut HashMap<Bytes, Newest>, name: &Bytes, id: u64) {
-    if map.get(name).is_some_and(|newest| newest.largest() <= id) {
+fn forget(map: &mut HashMap<Bytes, Newest>, name: &Bytes) {
+    let Some(newest) = map.get_mut(name) else { return };
+    newest.remove();
+    if newest.is_empty() {
         map.remove(name);
     }
 }

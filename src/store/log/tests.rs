@@ -103,6 +103,44 @@ fn a_row_of_ones_own_is_awaited_until_it_appears_or_is_known_not_to() {
 }
 
 #[test]
+fn each_row_of_ones_own_is_awaited_in_whatever_order_they_appear() {
+    let uri = |target: &str| Mark { scope: Scope::uri(target.to_owned()), soft: false };
+    let any_query = [Scope::any_query()];
+    for (first, second, tags) in [
+        (tag("t"), tag("t"), &[Tag::from("t")][..]),
+        (tag("t"), soft("t"), &[Tag::from("t")]),
+        (uri("p:1:/x"), uri("p:1:/x"), &[]),
+        (uri("p:1:/x?a"), uri("p:1:/x?b"), &any_query),
+        (
+            Mark { scope: Scope::Everything, soft: false },
+            Mark { scope: Scope::Everything, soft: false },
+            &[],
+        ),
+    ] {
+        let now = Instant::now();
+        for order in [[7, 9], [9, 7]] {
+            let mut view = LogView::new(5);
+            let key = b"p:1:/x http://h";
+            view.await_row(7, first.clone(), now);
+            view.await_row(9, second.clone(), now);
+            let marks = |id| if id == 7 { first.clone() } else { second.clone() };
+            view.absorb([(order[0], marks(order[0]))], now);
+            assert!(view.awaits(key, tags), "{first:?}: {} is still to come", order[1]);
+            view.absorb([(order[1], marks(order[1]))], now);
+            assert!(!view.awaits(key, tags), "{first:?}");
+        }
+        // the same number twice: the server came back without the first
+        let mut view = LogView::new(5);
+        view.await_row(7, tag("other"), now);
+        view.await_row(7, first.clone(), now);
+        view.await_row(8, tag("u"), now);
+        assert!(view.awaits(b"p:1:/x http://h", tags));
+        view.absorb([(7, first)], now);
+        assert!(!view.awaits(b"p:1:/x http://h", &[Tag::from("other")]));
+    }
+}
+
+#[test]
 fn of_too_many_rows_of_ones_own_all_is_awaited_until_nothing_of_them_can_come() {
     const ROWS: u64 = 20_000;
     let mut view = LogView::new(5);

@@ -233,7 +233,7 @@ impl LogView {
     fn forget_old(&mut self) {
         while self.rows.len() > self.window {
             let Some((id, mark)) = self.rows.pop_first() else { break };
-            self.index.remove(id, &mark.scope);
+            self.index.remove(&mark.scope);
             // a row that appeared late may lie below what has been forgotten already
             self.from = self.from.max(id.saturating_add(1));
         }
@@ -256,6 +256,8 @@ impl LogView {
             self.await_all(id, now);
             return;
         }
+        // one with the same number: the server came back without it
+        self.arrived(id);
         self.awaited_index.add(id, &mark.scope, mark.soft);
         self.awaited.insert(id, (mark, now));
     }
@@ -275,7 +277,7 @@ impl LogView {
 
     fn arrived(&mut self, id: u64) {
         if let Some((mark, _)) = self.awaited.remove(&id) {
-            self.awaited_index.remove(id, &mark.scope);
+            self.awaited_index.remove(&mark.scope);
         }
     }
 
