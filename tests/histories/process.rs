@@ -43,7 +43,7 @@ pub(crate) struct Process {
     pub(crate) board: Board,
     pub(crate) stop: AtomicBool,
     pub(crate) pool: MySqlPool,
-    /// Versions that this process has committed through its handle, at once.
+    /// Versions that this process has committed through the handle of the bounded front.
     pub(crate) own: Vec<AtomicU64>,
     /// What had been published, and when that was known, oldest first.
     known: Mutex<VecDeque<(Instant, Vec<u64>)>>,
@@ -61,14 +61,15 @@ impl Process {
             own: (0..ITEMS).map(|_| AtomicU64::new(0)).collect(),
             known: Mutex::default(),
         });
-        let store = connect(url).await;
+        // the bounded front has a store of its own: what others ask of the log does not bring it forward
+        let (store, alone) = (connect(url).await, connect(url).await);
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&process).sample());
         let (service, handle) = process.layer(store.clone());
         let tiered =
-            |consistency| Tiered::new(MemoryStore::new(), store.clone()).consistency(consistency);
-        let (strict, _) = process.layer(tiered(Consistency::Strict));
-        let (bounded, front) = process.layer(tiered(Consistency::Bounded));
+            |store, consistency| Tiered::new(MemoryStore::new(), store).consistency(consistency);
+        let (strict, _) = process.layer(tiered(store, Consistency::Strict));
+        let (bounded, front) = process.layer(tiered(alone, Consistency::Bounded));
         for (tier, service) in [service, strict, bounded].into_iter().enumerate() {
             for reader in 0..READERS {
                 let random = Chance::new(number * 100 + tier * 10 + reader);
@@ -76,15 +77,17 @@ impl Process {
             }
         }
         for writer in 0..WRITERS {
-            // through one handle or another: all lead to the same log of the same process
+            // through one handle or another: all lead to the same log
             let random = Chance::new(number * 1000 + writer);
             let place = number * WRITERS + writer;
             let process = Arc::clone(&process);
             if writer % 2 == 0 {
-                let writer = Writer::new(process, handle.clone(), url.to_owned(), place, random);
+                let handle = handle.clone();
+                let writer = Writer::new(process, handle, false, url.to_owned(), place, random);
                 tasks.spawn(writer.run());
             } else {
-                let writer = Writer::new(process, front.clone(), url.to_owned(), place, random);
+                let front = front.clone();
+                let writer = Writer::new(process, front, true, url.to_owned(), place, random);
                 tasks.spawn(writer.run());
             }
         }

@@ -20,6 +20,8 @@ const HOT: usize = 3 * PAGE;
 pub(crate) struct Writer<St> {
     process: Arc<Process>,
     handle: CacheHandle<St>,
+    /// The handle is that of the bounded front.
+    in_front: bool,
     url: String,
     /// Its place on the board.
     place: usize,
@@ -46,11 +48,12 @@ impl<St: Transactional<Connection = MySqlConnection>> Writer<St> {
     pub(crate) fn new(
         process: Arc<Process>,
         handle: CacheHandle<St>,
+        in_front: bool,
         url: String,
         place: usize,
         random: Chance,
     ) -> Self {
-        Self { process, handle, url, place, random, connection: None }
+        Self { process, handle, in_front, url, place, random, connection: None }
     }
 
     pub(crate) async fn run(mut self) {
@@ -205,7 +208,7 @@ impl<St: Transactional<Connection = MySqlConnection>> Writer<St> {
             self.handle.invalidate_tags(written.iter().map(|(item, _)| tag(*item))).await?;
         }
         for &(item, version) in written {
-            if !matches!(way, Way::Plain | Way::Trigger) {
+            if self.in_front && !matches!(way, Way::Plain | Way::Trigger) {
                 process.own[item].fetch_max(version, Ordering::SeqCst);
             }
             process.board.publish(item, self.place, version);

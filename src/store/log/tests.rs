@@ -2,6 +2,7 @@ mod model;
 
 use std::time::{Duration, Instant};
 
+use super::view::MAX_AWAITED;
 use super::*;
 use crate::tag::{LogPosition, Scope, Tag, Validity};
 
@@ -15,6 +16,11 @@ fn soft(name: &str) -> Mark {
 
 fn at(largest: u64, gaps: &[u64]) -> LogPosition {
     LogPosition { largest, gaps: gaps.to_vec() }
+}
+
+/// When everything that a test does has been done.
+fn later() -> Instant {
+    Instant::now() + Duration::from_secs(60)
 }
 
 /// What a view says of a response with the tag `t`.
@@ -61,15 +67,15 @@ fn gaps_end_when_their_transactions_are_known_to_be_rolled_back() {
     assert!(view.overdue(Duration::from_secs(10), now + Duration::from_secs(9)).is_empty());
     let overdue = view.overdue(Duration::from_secs(10), now + Duration::from_secs(10));
     assert_eq!(overdue, [(11, 19), (21, 999_999)]);
-    view.close(21, 999_999);
+    view.close(21, 999_999, later());
     assert_eq!(view.gap_ids(100), Some((11..20).collect()));
-    view.close(12, 13);
+    view.close(12, 13, later());
     view.absorb([(16, tag("u"))], now);
     assert_eq!(*view.position(), at(1_000_000, &[11, 14, 15, 17, 18, 19]));
     assert_eq!(view.settled(), 10);
     view.settle(18);
     assert_eq!((view.settled(), view.position().gaps.clone()), (18, vec![19]));
-    view.close(0, u64::MAX);
+    view.close(0, u64::MAX, later());
     assert_eq!(view.settled(), 1_000_000);
 }
 
@@ -90,16 +96,38 @@ fn a_row_of_ones_own_is_awaited_until_it_appears_or_is_known_not_to() {
     let mut view = LogView::new(5);
     let (now, tags) = (Instant::now(), [Tag::from("t")]);
     let grace = Duration::from_secs(1);
-    view.await_row(7, tag("t"), now);
+    assert!(view.await_row(7, tag("t"), now));
     assert!(view.awaits(b"p:1:/", &tags) && !view.awaits(b"p:1:/", &[]));
     assert_eq!(view.overdue(grace, now + grace), [(7, 7)]);
     view.absorb([(7, tag("t"))], now);
     assert!(!view.awaits(b"p:1:/", &tags));
-    view.await_row(7, tag("t"), now);
-    assert!(!view.awaits(b"p:1:/", &tags), "seen already");
-    view.await_row(8, tag("t"), now);
-    view.close(8, 8);
+    assert!(!view.await_row(7, tag("t"), now), "seen already");
     assert!(!view.awaits(b"p:1:/", &tags));
+    assert!(view.await_row(8, tag("t"), now));
+    view.close(8, 8, later());
+    assert!(!view.awaits(b"p:1:/", &tags));
+}
+
+#[test]
+fn an_old_answer_says_nothing_of_a_newer_row_with_the_same_id() {
+    let (now, tags) = (Instant::now(), [Tag::from("t")]);
+    let second = Duration::from_secs(1);
+    let mut view = LogView::new(5);
+    assert!(view.await_row(6, tag("u"), now));
+    // asked about that one, which a crash of the server has undone; meanwhile another one gets its id
+    assert!(view.await_row(6, tag("t"), now + 2 * second));
+    view.close(6, 6, now + second);
+    assert!(view.awaits(b"p:1:/", &tags));
+    view.close(6, 6, now + 3 * second);
+    assert!(!view.awaits(b"p:1:/", &tags));
+    // the same of too many
+    for id in 6..=6 + MAX_AWAITED as u64 {
+        assert!(view.await_row(id, tag("t"), now + 2 * second));
+    }
+    view.close(0, u64::MAX, now + second);
+    assert!(view.awaits(b"p:1:/", &[Tag::from("other")]));
+    view.close(0, u64::MAX, now + 3 * second);
+    assert!(!view.awaits(b"p:1:/", &[Tag::from("other")]) && !view.awaits(b"p:1:/", &tags));
 }
 
 #[test]
@@ -121,8 +149,8 @@ fn each_row_of_ones_own_is_awaited_in_whatever_order_they_appear() {
         for order in [[7, 9], [9, 7]] {
             let mut view = LogView::new(5);
             let key = b"p:1:/x http://h";
-            view.await_row(7, first.clone(), now);
-            view.await_row(9, second.clone(), now);
+            assert!(view.await_row(7, first.clone(), now));
+            assert!(view.await_row(9, second.clone(), now));
             let marks = |id| if id == 7 { first.clone() } else { second.clone() };
             view.absorb([(order[0], marks(order[0]))], now);
             assert!(view.awaits(key, tags), "{first:?}: {} is still to come", order[1]);
@@ -131,9 +159,9 @@ fn each_row_of_ones_own_is_awaited_in_whatever_order_they_appear() {
         }
         // the same number twice: the server came back without the first
         let mut view = LogView::new(5);
-        view.await_row(7, tag("other"), now);
-        view.await_row(7, first.clone(), now);
-        view.await_row(8, tag("u"), now);
+        assert!(view.await_row(7, tag("other"), now));
+        assert!(view.await_row(7, first.clone(), now));
+        assert!(view.await_row(8, tag("u"), now));
         assert!(view.awaits(b"p:1:/x http://h", tags));
         view.absorb([(7, first)], now);
         assert!(!view.awaits(b"p:1:/x http://h", &[Tag::from("other")]));
@@ -147,7 +175,7 @@ fn of_too_many_rows_of_ones_own_all_is_awaited_until_nothing_of_them_can_come() 
     let (now, grace) = (Instant::now(), Duration::from_secs(1));
     let other = [Tag::from("other")];
     for id in 7..7 + ROWS {
-        view.await_row(id, tag("t"), now);
+        assert!(view.await_row(id, tag("t"), now));
     }
     let last = 6 + ROWS;
     assert!(view.awaits(b"p:1:/", &other), "whatever it is");
@@ -155,20 +183,19 @@ fn of_too_many_rows_of_ones_own_all_is_awaited_until_nothing_of_them_can_come() 
     assert_eq!((overdue.len(), overdue[0].0, overdue[1]), (2, 7, (6, last)));
     // the last has appeared, one of another transaction below it has not
     let mut committed = view.clone();
-    let later = (8..=last).map(|id| (id, tag("t")));
-    committed.absorb(later, now);
+    committed.absorb((8..=last).map(|id| (id, tag("t"))), now);
     assert!(committed.awaits(b"p:1:/", &other));
     committed.absorb([(6, tag("t")), (7, tag("t"))], now);
     assert!(!committed.awaits(b"p:1:/", &other) && !committed.awaits(b"p:1:/", &[Tag::from("t")]));
     // rolled back
-    view.close(6, last - 1);
+    view.close(6, last - 1, later());
     assert!(view.awaits(b"p:1:/", &other));
-    view.close(7, last);
+    view.close(7, last, later());
     assert!(view.awaits(b"p:1:/", &other), "6 may come");
     let mut anew = LogView::new(5);
     anew.take_over(view.clone());
     assert!(anew.awaits(b"p:1:/", &other));
-    view.close(6, last);
+    view.close(6, last, later());
     assert!(!view.awaits(b"p:1:/", &other) && !view.awaits(b"p:1:/", &[Tag::from("t")]));
 }
 

@@ -15,7 +15,7 @@ use crate::tag::{LogPosition, Scope, Tag, Validity};
 const WINDOW: usize = 65_536;
 
 /// Rows of this process that are awaited one by one; with more, everything is.
-const MAX_AWAITED: usize = 16_384;
+pub(super) const MAX_AWAITED: usize = 16_384;
 
 /// What one process has seen of the log.
 #[derive(Debug)]
@@ -105,7 +105,7 @@ impl LogView {
     /// Takes the place of what was known of the log, but for what this process awaits.
     pub(crate) fn take_over(&mut self, before: Self) {
         for (id, (mark, since)) in before.awaited {
-            self.await_row(id, mark, since);
+            let _ = self.await_row(id, mark, since);
         }
         if let Some((id, since)) = before.awaited_all {
             self.await_all(id, since);
@@ -193,8 +193,22 @@ impl LogView {
         }
     }
 
-    /// There will be no row with these ids: their transactions were rolled back.
-    pub(crate) fn close(&mut self, from: u64, to: u64) {
+    /// There will be no row with these ids: their transactions were rolled back, as was found out by a
+    /// question asked at `asked`. A server that came back from a crash may have given an id to another
+    /// transaction since: a row of this process's own that is newer than the question is awaited still.
+    pub(crate) fn close(&mut self, from: u64, to: u64, asked: Instant) {
+        self.end_gaps(from, to);
+        let own = self.awaited.range(from..=to).filter(|(_, (_, since))| *since < asked);
+        let gone: Vec<u64> = own.map(|(&id, _)| id).collect();
+        gone.into_iter().for_each(|id| self.arrived(id));
+        // what lies ahead of the largest is gone too when nothing between is left out
+        let is_older = self.awaited_all.is_some_and(|(_, since)| since < asked);
+        let adjoins = from <= self.largest.saturating_add(1);
+        self.all_arrived(if is_older && adjoins { to } else { 0 });
+        self.update_position();
+    }
+
+    fn end_gaps(&mut self, from: u64, to: u64) {
         let ranges: Vec<(u64, u64)> = {
             let before = self.gaps.range(..=to).map(|(&from, gap)| (from, gap.to));
             before.filter(|&(_, last)| last >= from).collect()
@@ -202,16 +216,13 @@ impl LogView {
         for (first, last) in ranges {
             self.leave_gap(first.max(from), last.min(to));
         }
-        let gone: Vec<u64> = self.awaited.range(from..=to).map(|(&id, _)| id).collect();
-        gone.into_iter().for_each(|id| self.arrived(id));
-        // what lies ahead of the largest is gone too when nothing between is left out
-        self.all_arrived(if from <= self.largest.saturating_add(1) { to } else { 0 });
-        self.update_position();
     }
 
     /// Everything up to `id` is known to be settled.
     pub(crate) fn settle(&mut self, id: u64) {
-        self.close(0, id.min(self.largest));
+        self.end_gaps(0, id.min(self.largest));
+        self.all_arrived(0);
+        self.update_position();
     }
 
     /// Takes a range out of the gap that it lies in; `false` when it lies in none.
@@ -245,21 +256,24 @@ impl LogView {
     }
 
     /// This process has inserted a row that is visible when its transaction commits. Until it appears,
-    /// what it names is served only after another look at the log.
-    pub(crate) fn await_row(&mut self, id: u64, mark: Mark, now: Instant) {
+    /// what it names is served only after another look at the log. `false` when a row with this id has been
+    /// seen already: this one, or another one, before a crash of the server.
+    #[must_use]
+    pub(crate) fn await_row(&mut self, id: u64, mark: Mark, now: Instant) -> bool {
         let seen = id <= self.largest
             && self.gaps.range(..=id).next_back().is_none_or(|(_, gap)| gap.to < id);
         if seen {
-            return;
+            return false;
         }
         if self.awaited.len() >= MAX_AWAITED {
             self.await_all(id, now);
-            return;
+            return true;
         }
         // one with the same number: the server came back without it
         self.arrived(id);
         self.awaited_index.add(id, &mark.scope, mark.soft);
         self.awaited.insert(id, (mark, now));
+        true
     }
 
     fn await_all(&mut self, id: u64, now: Instant) {

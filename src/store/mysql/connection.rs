@@ -58,6 +58,8 @@ pub(super) struct Connection {
     role: Role,
     deadline: Duration,
     pub(super) used: Instant,
+    /// The server behind this has the log that this process has seen.
+    pub(super) has_the_log: bool,
 }
 
 /// What was learnt about the server when connecting.
@@ -79,7 +81,8 @@ impl Connection {
         within(settings.connect_timeout, async {
             let mut inner = MySqlConnection::connect_with(&settings.options).await?;
             set_up(&mut inner, role.deadline(settings)).await?;
-            Ok(Self { inner, role, deadline: role.deadline(settings), used: Instant::now() })
+            let deadline = role.deadline(settings);
+            Ok(Self { inner, role, deadline, used: Instant::now(), has_the_log: false })
         })
         .await
     }
@@ -110,7 +113,8 @@ impl Connection {
             for _ in 0..CLOCK_SAMPLES {
                 read_clock(&mut inner, clock).await?;
             }
-            Ok((Self { inner, role: Role::Lookups, deadline, used: Instant::now() }, server))
+            let (role, used) = (Role::Lookups, Instant::now());
+            Ok((Self { inner, role, deadline, used, has_the_log: false }, server))
         })
         .await
     }

@@ -45,6 +45,11 @@ impl Failure {
         Self { error, then: Then::Reconnect }
     }
 
+    /// An error of something else: the connection is sound.
+    pub(super) fn sound(error: StoreError) -> Self {
+        Self { error, then: Then::GoOn }
+    }
+
     /// The server's number for the error.
     pub(super) fn number(&self) -> Option<u16> {
         let StoreError::Database(source) = &self.error else { return None };

@@ -260,6 +260,7 @@ impl Inner {
             shared: Arc::clone(&shared),
             queue: Arc::clone(&writes),
             owned: Arc::clone(&owned),
+            log: Arc::clone(&log),
             random: random(0),
             // 0 is nobody
             owner: random(3).random::<u64>() | 1,

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use super::codec::Row;
 use super::connection::{Connection, Role, Statement, reopen, statement, stopped};
 use super::failure::{Failure, Then};
-use super::log::write_rows;
+use super::log::{Log, write_rows};
 use super::lookups::Hash;
 use super::owned::Owned;
 use super::reader::{IDLE, idle_timer};
@@ -36,6 +36,7 @@ pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) queue: Arc<Writes>,
     pub(super) owned: Arc<Owned>,
+    pub(super) log: Arc<Log>,
     pub(super) random: StdRng,
     /// What this process is called in leases.
     pub(super) owner: u64,
@@ -186,7 +187,7 @@ impl Writer {
             let query = statement(&shared.sql.fenced_upsert).bind(&put.row.hash[..]);
             bind_rest(query.bind(lease.to_vec()).bind(number), &put.row)
         };
-        match self.persist(connection, query).await {
+        match self.store(connection, query).await {
             Ok(_) => self.written(fold(vec![put])),
             // no hash: somebody else has the lease
             Err(failure) if failure.number() == Some(NULL) => drop(put.ack.send(Ok(false))),
@@ -205,7 +206,7 @@ impl Writer {
             let (text, _) = shared.sql.upsert(batch.len());
             batch.iter().fold(statement(text), |query, folded| bind_row(query, &folded.row))
         };
-        self.persist(connection, query).await
+        self.store(connection, query).await
     }
 
     /// Answers those who wait, and draws whether these rows start a cull.
@@ -229,9 +230,34 @@ impl Writer {
         connection: &mut Connection,
         query: impl Fn() -> Statement,
     ) -> Result<u64, Failure> {
+        self.repeat(connection, false, query).await
+    }
+
+    /// The same for what says how much of the log its process had seen. A server that has been away may have
+    /// lost some of that, and given its ids to others since: on a new connection that is looked at first.
+    async fn store(
+        &mut self,
+        connection: &mut Connection,
+        query: impl Fn() -> Statement,
+    ) -> Result<u64, Failure> {
+        self.repeat(connection, true, query).await
+    }
+
+    async fn repeat(
+        &mut self,
+        connection: &mut Connection,
+        needs_the_log: bool,
+        query: impl Fn() -> Statement,
+    ) -> Result<u64, Failure> {
         let (mut retries, mut reconnected) = (0, false);
         loop {
-            let failure = match connection.run(query(), &self.shared).await {
+            let mut run = async || {
+                if needs_the_log {
+                    self.log.confirm(connection, &self.shared).await?;
+                }
+                connection.run(query(), &self.shared).await
+            };
+            let failure = match run().await {
                 Ok(affected) => return Ok(affected),
                 Err(failure) => failure,
             };
@@ -298,7 +324,7 @@ impl Writer {
                 .bind(shared.clock.now_ms())
                 .bind(&freshen.old[..])
         };
-        let outcome = self.persist(connection, query).await;
+        let outcome = self.store(connection, query).await;
         self.finish("freshening", outcome.map(|matched| matched > 0), freshen.ack)
     }
 

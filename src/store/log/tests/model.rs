@@ -406,7 +406,7 @@ impl State {
                 if mutant != Mutant::NoFloor {
                     view.unknown_below(floor);
                 }
-                view.close(id, id);
+                view.close(id, id, now + Duration::from_secs(1));
             }
         }
     }
@@ -420,7 +420,7 @@ impl State {
                 self.writers[w].rows += 1;
                 if w < world.own && world.mutant != Mutant::NotAwaited {
                     let view = Arc::make_mut(&mut self.processes[0].view);
-                    view.await_row(id, mark(Names::Response), now);
+                    assert!(view.await_row(id, mark(Names::Response), now));
                 }
             }
             Step::Commit(w) => {

@@ -15,12 +15,15 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use moka::sync::Cache;
+use sqlx::Row as _;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 pub(super) use self::append::{append_on, write as write_rows};
 use self::history::Question;
 pub(super) use self::reader::LogReader;
-use super::shared::lock;
+use super::connection::{Connection, statement};
+use super::failure::Failure;
+use super::shared::{Shared, lock};
 use crate::key::CacheKey;
 use crate::store::StoreError;
 use crate::store::log::{Judgement, LogView, Mark};
@@ -59,6 +62,8 @@ pub(super) struct Log {
     newest_at_ms: AtomicU64,
     /// When the last look that succeeded began, in microseconds after `started`; 0 for never.
     seen_at: AtomicU64,
+    /// A look that began no later than this, on the same scale, says nothing.
+    doubted_at: AtomicU64,
     /// Somebody has asked for a look since the task last looked at this.
     used: AtomicBool,
 }
@@ -97,6 +102,7 @@ impl Log {
             started: Instant::now(),
             newest_at_ms: AtomicU64::new(0),
             seen_at: AtomicU64::new(0),
+            doubted_at: AtomicU64::new(0),
             used: AtomicBool::new(false),
         };
         (Arc::new(log), receiver)
@@ -147,6 +153,37 @@ impl Log {
         self.look()?.await.unwrap_or(Err(StoreError::Unavailable))
     }
 
+    /// Whether the server behind a connection has the log that has been seen: the newest row of it, from the same
+    /// time. If it has lost that, the look that finds out invalidates everything stored so far, and is
+    /// waited for.
+    pub(super) async fn confirm(
+        &self,
+        connection: &mut Connection,
+        shared: &Shared,
+    ) -> Result<(), Failure> {
+        if connection.has_the_log {
+            return Ok(());
+        }
+        for last in [false, true] {
+            let (largest, at_ms) = {
+                let view = self.view();
+                (view.largest(), self.newest_at_ms.load(Ordering::Relaxed))
+            };
+            let query = statement(&shared.sql.log.time).bind(largest);
+            let rows = connection.rows(query, shared).await?;
+            let failed = |error| Failure::of(error, &shared.settings.log_table);
+            let time = rows.first().map(|row| row.try_get::<u64, _>(0)).transpose();
+            if largest == 0 || time.map_err(failed)? == Some(at_ms) {
+                connection.has_the_log = true;
+                return Ok(());
+            }
+            if !last {
+                self.looked().await.map_err(Failure::sound)?;
+            }
+        }
+        Err(Failure::sound(StoreError::Unavailable))
+    }
+
     /// As [`Store::catch_up`](crate::Store::catch_up).
     pub(super) async fn catch_up(
         &self,
@@ -164,14 +201,19 @@ impl Log {
     /// How long ago the last look that succeeded began.
     fn age(&self) -> Duration {
         match self.seen_at.load(Ordering::Acquire) {
-            0 => Duration::MAX,
+            at if at <= self.doubted_at.load(Ordering::Acquire) => Duration::MAX,
             at => self.started.elapsed().saturating_sub(Duration::from_micros(at)),
         }
     }
 
     fn seen(&self, began: Instant) {
-        let at = began.saturating_duration_since(self.started).as_micros();
-        self.seen_at.store(u64::try_from(at).unwrap_or(u64::MAX).max(1), Ordering::Release);
+        self.seen_at.store(self.micros(began).max(1), Ordering::Release);
+    }
+
+    /// Microseconds after the start.
+    fn micros(&self, at: Instant) -> u64 {
+        let micros = at.saturating_duration_since(self.started).as_micros();
+        u64::try_from(micros).unwrap_or(u64::MAX)
     }
 
     /// As [`Store::validity`](crate::Store::validity).
@@ -207,8 +249,16 @@ impl Log {
     pub(super) fn await_rows(&self, first: u64, records: &[LogRecord]) {
         let now = Instant::now();
         let mut view = self.view_mut();
+        let mut all_new = true;
         for (id, record) in (first..).zip(records) {
-            view.await_row(id, Mark { scope: record.scope.clone(), soft: record.soft }, now);
+            let mark = Mark { scope: record.scope.clone(), soft: record.soft };
+            all_new &= view.await_row(id, mark, now);
+        }
+        drop(view);
+        if !all_new {
+            // committed by itself and seen at once; or the server has lost a row with that id, which the
+            // next look finds out
+            self.doubted_at.fetch_max(self.micros(now), Ordering::AcqRel);
         }
     }
 

@@ -258,8 +258,8 @@ impl LogReader {
         }
         let outcome = async {
             if !session.begun {
-                self.begin(session).await?;
-                session.begun = true;
+                // the first thing on a connection: whether the log is the one it was
+                self.read(session).await?;
             }
             self.close_gaps(session).await?;
             let (settled, largest) = {
@@ -284,11 +284,18 @@ impl LogReader {
         let mut ranges = self.log.view().overdue(grace, Instant::now());
         for _ in 0..MAX_PROBES {
             let Some((from, to)) = ranges.pop() else { return Ok(()) };
+            let asked = Instant::now();
             let query = statement(&self.shared.sql.log.locked).bind(from).bind(to).bind(READ_LIMIT);
             match session.connection.rows(query, &self.shared).await {
                 Ok(rows) => {
                     let full = rows.len() as u64 >= READ_LIMIT;
                     let rows = self.decoded(&rows)?;
+                    let newest = rows.last().map_or(0, |row| row.id);
+                    if newest > self.log.view().largest() {
+                        // only a look goes on from the largest: it sees whether that is there still
+                        self.read(session).await?;
+                        continue;
+                    }
                     // a row that is not found may have been there, and pruned since the last look
                     let floor = &self.shared.sql.log.floor;
                     let floor = session.connection.number(floor, &self.shared).await?;
@@ -296,7 +303,7 @@ impl LogReader {
                     let mut view = self.log.view_mut();
                     view.unknown_below(floor);
                     self.absorb_into(&mut view, rows);
-                    view.close(from, if full { last } else { to });
+                    view.close(from, if full { last } else { to }, asked);
                 }
                 Err(failure) if failure.number().is_some_and(|n| HELD.contains(&n)) => {
                     if from < to {

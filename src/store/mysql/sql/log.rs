@@ -26,6 +26,8 @@ pub(in super::super) struct LogSql {
     pub(in super::super) history_between: Text,
     /// The largest id, 0 for none.
     pub(in super::super) largest: Text,
+    /// Binds an id: the time of its row.
+    pub(in super::super) time: Text,
     /// The first id that has not been pruned.
     pub(in super::super) floor: Text,
     /// Binds the last id that is about to be pruned, twice.
@@ -83,6 +85,7 @@ impl LogSql {
             )
             .into(),
             largest: format!("SELECT CAST(COALESCE(MAX(id), 0) AS UNSIGNED) FROM {l}").into(),
+            time: format!("SELECT at_ms FROM {l} WHERE id = ?").into(),
             raise_floor: format!(
                 "INSERT INTO {s} (id, settled) VALUES (2, ?) \
                  ON DUPLICATE KEY UPDATE settled = GREATEST(settled, ?)"
