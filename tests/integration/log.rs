@@ -10,7 +10,7 @@ use sqlx::{AssertSqlSafe, Connection, MySqlConnection};
 use tower::Layer;
 use tower::util::BoxCloneSyncService;
 use tower_mysql_cache::{
-    CacheBody, CacheHandle, CacheLayer, CacheOverride, CachePolicy, Consistency, Forward,
+    CacheBody, CacheHandle, CacheKey, CacheLayer, CacheOverride, CachePolicy, Consistency, Forward,
     Invalidation, MemoryStore, MySqlStore, MySqlStoreBuilder, Scope, Store, Tag, Tiered, Validity,
 };
 
@@ -19,6 +19,8 @@ use crate::support::{self, TestDatabase};
 
 const HOUR: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(3600));
 const TAGGED: &str = "http://h/p/7";
+/// What it is stored under.
+const KEY: &str = "test:1:/p/7 http://h";
 
 /// One process of an application: `/p/<n>` has the tag `product:<n>`.
 struct Node<St> {
@@ -312,6 +314,50 @@ async fn an_emptied_log_is_noticed_when_its_ids_have_come_as_far_again() {
             .await;
     }
     node.assert_refused(TAGGED, "invalidated").await;
+}
+
+/// A server that comes back from a crash has lost what it had shown and not yet made durable, here the newest
+/// row, and gives its id to another. One process had seen that row; only the other one looks at the log.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_had_seen_a_row_that_a_crash_has_undone_is_invalid_before_it_is_stored() {
+    let database = support::database().await;
+    let mut connection = database.connection().await;
+    for round in 0..3 {
+        let seldom = || node_of(builder(database.url()).poll_interval(Duration::from_secs(60)));
+        let (one, two) = (seldom().await, seldom().await);
+        two.handle.invalidate_tags(["before"]).await.unwrap();
+        run(&mut connection, "INSERT INTO cache_invalidations (tag) VALUES ('undone')").await;
+        one.get(TAGGED).await;
+        one.handle.flush().await.unwrap();
+        let mut entries = one.store.get_entries(vec![CacheKey::new(KEY)]).await.unwrap();
+        let entry = entries.pop().unwrap().expect("an entry");
+        let undone = largest(&mut connection).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        for sql in [
+            "DELETE FROM cache_entries".to_owned(),
+            format!("DELETE FROM cache_invalidations WHERE id = {undone}"),
+            format!("UPDATE cache_invalidations_state SET settled = {undone} - 1 WHERE id = 1"),
+            format!("ALTER TABLE cache_invalidations AUTO_INCREMENT = {undone}"),
+        ] {
+            run(&mut connection, &sql).await;
+        }
+        let others = "SELECT CAST(id AS UNSIGNED) FROM information_schema.processlist \
+                      WHERE db = DATABASE() AND id <> CONNECTION_ID()";
+        let others: Vec<u64> = sqlx::query_scalar(others).fetch_all(&mut connection).await.unwrap();
+        for id in others {
+            let kill = format!("KILL {id}");
+            // one that is gone already
+            let _ = sqlx::raw_sql(AssertSqlSafe(kill)).execute(&mut connection).await;
+        }
+        two.handle.invalidate_tags(["product:7"]).await.unwrap();
+        let same_id =
+            format!("SELECT tag = 'product:7' FROM cache_invalidations WHERE id = {undone}");
+        assert_eq!(number(&mut connection, &same_id).await, 1, "{round}");
+        one.store.put_many(vec![entry]).await.unwrap();
+        for each in [&two, &one] {
+            assert_eq!(each.validity(TAGGED).await, Validity::Invalid, "{round}");
+        }
+    }
 }
 
 /// Its id is one that had been seen before the log was emptied, and its row appears after all have begun anew.
