@@ -14,6 +14,9 @@ pub(crate) const WRITERS: usize = 32;
 /// Numbers that are counted by each process.
 const COUNTERS: usize = 16;
 const PROCESSES: usize = 8;
+/// Where the versions are that had been told to the cache softly, and the counters.
+const SOFT: usize = ITEMS * WRITERS;
+const COUNTED: usize = 2 * ITEMS * WRITERS;
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,13 +39,13 @@ impl Count {
     fn place(self) -> usize {
         match self {
             Self::Hits(tier) => tier,
-            Self::Misses(tier) => 3 + tier,
-            Self::Violations => 6,
-            Self::Commits => 7,
-            Self::RolledBack => 8,
-            Self::Killed => 9,
-            Self::Unknown => 10,
-            Self::Failed => 11,
+            Self::Misses(tier) => 4 + tier,
+            Self::Violations => 8,
+            Self::Commits => 9,
+            Self::RolledBack => 10,
+            Self::Killed => 11,
+            Self::Unknown => 12,
+            Self::Failed => 13,
         }
     }
 }
@@ -53,7 +56,7 @@ impl Board {
     pub(crate) fn create(path: &Path) -> Self {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path);
         let file = file.expect("a file");
-        file.set_len(8 * (ITEMS * WRITERS + PROCESSES * COUNTERS) as u64).expect("its length");
+        file.set_len(8 * (COUNTED + PROCESSES * COUNTERS) as u64).expect("its length");
         Self(file)
     }
 
@@ -73,31 +76,40 @@ impl Board {
     }
 
     /// A commit of this version of an item has returned. Each writer has a place of its own.
-    pub(crate) fn publish(&self, item: usize, writer: usize, version: u64) {
-        self.write(item * WRITERS + writer, version);
+    pub(crate) fn publish(&self, item: usize, writer: usize, version: u64, soft: bool) {
+        self.write(if soft { SOFT } else { 0 } + item * WRITERS + writer, version);
     }
 
     /// The newest version of an item whose commit has returned.
     pub(crate) fn published(&self, item: usize) -> u64 {
+        let soft = self.read(SOFT + item * WRITERS, WRITERS).into_iter().max().unwrap_or(0);
+        soft.max(self.published_hard(item))
+    }
+
+    /// The newest version of an item that nothing stale may be served for any more.
+    pub(crate) fn published_hard(&self, item: usize) -> u64 {
         self.read(item * WRITERS, WRITERS).into_iter().max().unwrap_or(0)
     }
 
-    /// The same for all items.
+    /// The newest versions of all items.
     pub(crate) fn all(&self) -> Vec<u64> {
         let newest = |places: &[u64]| places.iter().copied().max().unwrap_or(0);
-        self.read(0, ITEMS * WRITERS).chunks_exact(WRITERS).map(newest).collect()
+        let all = self.read(0, COUNTED);
+        let (hard, soft) = all.split_at(SOFT);
+        let places = hard.chunks_exact(WRITERS).zip(soft.chunks_exact(WRITERS));
+        places.map(|(hard, soft)| newest(hard).max(newest(soft))).collect()
     }
 
     /// Adds to what a process has counted; only that process does.
     pub(crate) fn count(&self, process: usize, what: Count, by: u64) {
-        let at = ITEMS * WRITERS + process * COUNTERS + what.place();
+        let at = COUNTED + process * COUNTERS + what.place();
         let before = self.read(at, 1)[0];
         self.write(at, before + by);
     }
 
     /// The sum over all processes.
     pub(crate) fn counted(&self, what: Count) -> u64 {
-        let all = self.read(ITEMS * WRITERS, PROCESSES * COUNTERS);
+        let all = self.read(COUNTED, PROCESSES * COUNTERS);
         all.chunks_exact(COUNTERS).map(|process| process[what.place()]).sum()
     }
 }

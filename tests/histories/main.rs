@@ -24,7 +24,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use board::{Board, Count, ITEMS};
-use process::{Process, TIERS};
+use process::{Process, STALE, TIERS};
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection};
 use support::OwnServer;
 use tower_mysql_cache::MySqlStore;
@@ -142,10 +142,13 @@ async fn history(name: &str, fault: Fault) {
     let mut faults = 0;
     let hits = |tier| board.counted(Count::Hits(tier));
     let misses = |tier| board.counted(Count::Misses(tier));
+    let tiers = || 0..TIERS.len();
     let enough = |faults: u32| {
-        let all: u64 = (0..3).map(|tier| hits(tier) + misses(tier)).sum();
+        let all: u64 = tiers().map(|tier| hits(tier) + misses(tier)).sum();
         let faulty = fault == Fault::None || faults >= least_faults();
-        faulty && all >= responses && (0..3).all(|tier| hits(tier) >= least)
+        faulty
+            && all >= responses
+            && tiers().all(|tier| hits(tier) >= if tier == STALE { least / 4 } else { least })
     };
     while !enough(faults) {
         assert!(began.elapsed() < limit, "{name}: too slow: {}", summary(&board));

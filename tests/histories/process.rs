@@ -15,8 +15,8 @@ use tokio::task::JoinSet;
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, ServiceExt};
 use tower_mysql_cache::{
-    CacheBody, CacheHandle, CacheLayer, CacheOverride, CachePolicy, CacheStatus, Consistency,
-    MemoryStore, MySqlStore, Store, Tiered,
+    CacheBody, CacheHandle, CacheLayer, CacheOverride, CachePolicy, CacheStatus, Collapse,
+    Consistency, MemoryStore, MySqlStore, Store, Tiered,
 };
 
 use crate::board::{Board, Count, ITEMS};
@@ -29,8 +29,13 @@ pub(crate) const PAGE: usize = 5;
 pub(crate) const WRITERS: usize = 4;
 /// Readers of one process on each tier.
 const READERS: usize = 3;
-pub(crate) const TIERS: [&str; 3] = ["database", "strict front", "bounded front"];
+pub(crate) const TIERS: [&str; 4] =
+    ["database", "strict front", "bounded front", "stale when allowed"];
 const BOUNDED: usize = 2;
+/// Here a soft invalidation, an age and a failing handler let stale responses through, and nothing else may.
+pub(crate) const STALE: usize = 3;
+/// Its prefix.
+const OTHER: &str = "s";
 /// Calls of the handler.
 static CALLS: AtomicUsize = AtomicUsize::new(0);
 const POLL: Duration = Duration::from_millis(100);
@@ -65,12 +70,23 @@ impl Process {
         let (store, alone) = (connect(url).await, connect(url).await);
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&process).sample());
-        let (service, handle) = process.layer(store.clone());
+        let fresh = CachePolicy::new().ttl(Duration::from_secs(600));
+        let stale = CachePolicy::new()
+            .ttl(Duration::from_secs(1))
+            .ttl_jitter(20)
+            .early_refresh(1.0)
+            .stale_while_revalidate(Duration::from_secs(5))
+            .stale_if_error(Duration::from_secs(5))
+            .handler_timeout(Duration::from_millis(12))
+            .collapse(Collapse::Cluster);
         let tiered =
             |store, consistency| Tiered::new(MemoryStore::new(), store).consistency(consistency);
-        let (strict, _) = process.layer(tiered(store, Consistency::Strict));
-        let (bounded, front) = process.layer(tiered(alone, Consistency::Bounded));
-        for (tier, service) in [service, strict, bounded].into_iter().enumerate() {
+        let strict = tiered(store.clone(), Consistency::Strict);
+        let (service, handle) = process.layer(store, "h", fresh);
+        let (stale, other) = process.layer(strict.clone(), OTHER, stale);
+        let (strict, _) = process.layer(strict, "h", fresh);
+        let (bounded, front) = process.layer(tiered(alone, Consistency::Bounded), "h", fresh);
+        for (tier, service) in [service, strict, bounded, stale].into_iter().enumerate() {
             for reader in 0..READERS {
                 let random = Chance::new(number * 100 + tier * 10 + reader);
                 tasks.spawn(Arc::clone(&process).read(tier, service.clone(), random));
@@ -80,14 +96,14 @@ impl Process {
             // through one handle or another: all lead to the same log
             let random = Chance::new(number * 1000 + writer);
             let place = number * WRITERS + writer;
-            let process = Arc::clone(&process);
+            let (process, other) = (Arc::clone(&process), other.clone());
             if writer % 2 == 0 {
-                let handle = handle.clone();
-                let writer = Writer::new(process, handle, false, url.to_owned(), place, random);
+                let handles = (handle.clone(), other);
+                let writer = Writer::new(process, handles, false, url.to_owned(), place, random);
                 tasks.spawn(writer.run());
             } else {
-                let front = front.clone();
-                let writer = Writer::new(process, front, true, url.to_owned(), place, random);
+                let handles = (front.clone(), other);
+                let writer = Writer::new(process, handles, true, url.to_owned(), place, random);
                 tasks.spawn(writer.run());
             }
         }
@@ -98,22 +114,32 @@ impl Process {
         self.stop.load(Ordering::Relaxed)
     }
 
-    fn layer<St: Store>(self: &Arc<Self>, store: St) -> (Service, CacheHandle<St>) {
+    fn layer<St: Store>(
+        self: &Arc<Self>,
+        store: St,
+        prefix: &str,
+        policy: CachePolicy,
+    ) -> (Service, CacheHandle<St>) {
         let layer = CacheLayer::new(store)
-            .prefix("h")
+            .prefix(prefix)
             .store_timeout(Duration::from_secs(5))
-            .with_policy(CachePolicy::new().ttl(Duration::from_secs(600)));
-        let process = Arc::clone(self);
+            .with_policy(policy);
+        let (process, fails) = (Arc::clone(self), prefix == OTHER);
         let inner = tower::service_fn(move |request: Request<()>| {
             let process = Arc::clone(&process);
-            async move { Ok::<_, Infallible>(process.handle(request.uri().path()).await) }
+            async move { Ok::<_, Infallible>(process.handle(request.uri().path(), fails).await) }
         });
         (BoxCloneSyncService::new(layer.layer(inner)), layer.handle())
     }
 
     /// `/i/<item>`, or `/g/<page>`: `<item>:<version>` for each item, out of the table.
-    async fn handle(&self, path: &str) -> Response<Full<Bytes>> {
+    async fn handle(&self, path: &str, fails: bool) -> Response<Full<Bytes>> {
         let mut random = Chance::new(CALLS.fetch_add(1, Ordering::Relaxed));
+        let failed = || {
+            let mut failed = Response::new(Full::default());
+            *failed.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
+            failed
+        };
         if random.one_in(4) {
             tokio::time::sleep(Duration::from_millis(random.below(15))).await;
         }
@@ -125,11 +151,10 @@ impl Process {
         );
         let rows: Result<Vec<(u64, u64)>, _> =
             sqlx::query_as(AssertSqlSafe(sql)).fetch_all(&self.pool).await;
-        let Ok(rows) = rows else {
-            let mut failed = Response::new(Full::default());
-            *failed.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
-            return failed;
-        };
+        let Ok(rows) = rows else { return failed() };
+        if fails && random.one_in(10) {
+            return failed();
+        }
         if random.one_in(4) {
             tokio::time::sleep(Duration::from_millis(random.below(15))).await;
         }
@@ -160,8 +185,10 @@ impl Process {
 
     /// What a request that begins now must see of an item.
     fn required(&self, tier: usize, item: usize) -> u64 {
-        if tier != BOUNDED {
-            return self.board.published(item);
+        match tier {
+            BOUNDED => {}
+            STALE => return self.board.published_hard(item),
+            _ => return self.board.published(item),
         }
         let now = Instant::now();
         let known = self.known.lock().expect("no panic");
@@ -184,7 +211,9 @@ impl Process {
             let (parts, body) = response.into_parts();
             let body = body.collect().await.expect("a body").to_bytes();
             if parts.status != http::StatusCode::OK {
-                self.board.count(self.number, Count::Failed, 1);
+                if tier != STALE {
+                    self.board.count(self.number, Count::Failed, 1);
+                }
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 continue;
             }

@@ -5,7 +5,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection};
-use tower_mysql_cache::{CacheHandle, Invalidation, Transactional};
+use tower_mysql_cache::{
+    CacheHandle, Invalidation, MemoryStore, MySqlStore, Tiered, Transactional,
+};
 
 use crate::board::{Count, ITEMS};
 use crate::chance::Chance;
@@ -17,9 +19,13 @@ pub(crate) const TRIGGERED: usize = ITEMS - 20;
 /// Items that are changed more often than others: three pages of them.
 const HOT: usize = 3 * PAGE;
 
+type Other = CacheHandle<Tiered<MemoryStore, MySqlStore>>;
+
 pub(crate) struct Writer<St> {
     process: Arc<Process>,
     handle: CacheHandle<St>,
+    /// That of the other prefix.
+    other: Other,
     /// The handle is that of the bounded front.
     in_front: bool,
     url: String,
@@ -47,13 +53,13 @@ enum Way {
 impl<St: Transactional<Connection = MySqlConnection>> Writer<St> {
     pub(crate) fn new(
         process: Arc<Process>,
-        handle: CacheHandle<St>,
+        (handle, other): (CacheHandle<St>, Other),
         in_front: bool,
         url: String,
         place: usize,
         random: Chance,
     ) -> Self {
-        Self { process, handle, in_front, url, place, random, connection: None }
+        Self { process, handle, other, in_front, url, place, random, connection: None }
     }
 
     pub(crate) async fn run(mut self) {
@@ -180,11 +186,16 @@ impl<St: Transactional<Connection = MySqlConnection>> Writer<St> {
             }
             Way::Uris => {
                 for item in items {
-                    self.handle.invalidate_uri_on(tx, &format!("http://h/i/{item}")).await?;
-                    self.handle.invalidate_uri_on(tx, &format!("/g/{}", item / PAGE)).await?;
+                    for uri in [format!("http://h/i/{item}"), format!("/g/{}", item / PAGE)] {
+                        self.handle.invalidate_uri_on(tx, &uri).await?;
+                        self.other.invalidate_uri_on(tx, &uri).await?;
+                    }
                 }
             }
-            Way::Everything => self.handle.purge_all_on(tx).await?,
+            Way::Everything => {
+                self.handle.purge_all_on(tx).await?;
+                self.other.purge_all_on(tx).await?;
+            }
             Way::Plain => {
                 for item in items {
                     let insert = "INSERT INTO cache_invalidations (tag) VALUES (?)";
@@ -211,7 +222,7 @@ impl<St: Transactional<Connection = MySqlConnection>> Writer<St> {
             if self.in_front && !matches!(way, Way::Plain | Way::Trigger) {
                 process.own[item].fetch_max(version, Ordering::SeqCst);
             }
-            process.board.publish(item, self.place, version);
+            process.board.publish(item, self.place, version, way == Way::Soft);
         }
         process.board.count(process.number, Count::Commits, 1);
         Ok(())
