@@ -1,5 +1,6 @@
 //! From a response to what is stored of it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,24 +79,22 @@ impl Asked {
         overrides: Option<&CacheOverride>,
         response: &HeaderMap,
     ) -> Result<Vec<Tag>, &'static str> {
-        let mut tags: Vec<Tag> = Vec::new();
         let own = overrides.map(|overrides| &overrides.tags[..]).unwrap_or_default();
-        for tag in route.policy.tags.iter().map(|name| Tag::from(*name)).chain(own.iter().cloned())
-        {
-            if let Err(error) = tag.check() {
-                tracing::error!(%error, reason = BAD_TAG, "a response is not stored");
-                return Err(BAD_TAG);
-            }
-            push_new(&mut tags, tag);
+        let of_policy = route.policy.tags.iter().map(|name| Tag::from(*name));
+        let mut all: Vec<Tag> = of_policy.chain(own.iter().cloned()).collect();
+        if let Err(error) = all.iter().try_for_each(Tag::check) {
+            tracing::error!(%error, reason = BAD_TAG, "a response is not stored");
+            return Err(BAD_TAG);
         }
         if let Some((scheme, authority)) = &self.origin {
-            for group in cache_groups(response) {
-                push_new(&mut tags, Scope::group(scheme, authority, &group));
-            }
+            let groups = cache_groups(response).into_iter();
+            all.extend(groups.map(|group| Scope::group(scheme, authority, &group)));
         }
         if !NoVarySearch::parse(response).is_default() {
-            push_new(&mut tags, Scope::any_query());
+            all.push(Scope::any_query());
         }
+        let mut tags = Vec::with_capacity(all.len());
+        add_new(&mut tags, all);
         Ok(tags)
     }
 
@@ -187,11 +186,10 @@ impl Asked {
     }
 }
 
-/// Adds a tag that is not there yet.
-pub(super) fn push_new(tags: &mut Vec<Tag>, tag: Tag) {
-    if !tags.contains(&tag) {
-        tags.push(tag);
-    }
+/// Adds the tags that are not there yet, in their order. There may be many.
+pub(super) fn add_new(tags: &mut Vec<Tag>, more: Vec<Tag>) {
+    let mut known: HashSet<Tag> = tags.iter().cloned().collect();
+    tags.extend(more.into_iter().filter(|tag| known.insert(tag.clone())));
 }
 
 /// Whether `Set-Cookie` is left out of what is stored.

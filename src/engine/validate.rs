@@ -12,7 +12,7 @@ use http_body::Body;
 
 use super::admission::Plan;
 use super::exchange::Miss;
-use super::judge::{Asked, expires_ms, has_validator, push_new};
+use super::judge::{Asked, add_new, expires_ms, has_validator};
 use super::lookup::At;
 use super::reply::{self, Want};
 use super::{Engine, Route, stale};
@@ -271,7 +271,7 @@ fn update<St: Store>(
     // what the handler confirms holds as of the confirmation
     head.position = LogPosition::clone(&asked.position);
     if let Ok(tags) = asked.tags(route, overrides.as_ref(), fields) {
-        tags.into_iter().for_each(|tag| push_new(&mut head.tags, tag));
+        add_new(&mut head.tags, tags);
     }
     head.received_ms = received_ms;
     // the age is that of the answer just received, not of the response that it confirms
