@@ -25,6 +25,8 @@ impl<St: Store> Engine<St> {
                 Subject::Uri(uri) => {
                     let (target, with_origin) = route.keys.target_of_uri(uri)?;
                     scopes.push(route.keys.scope(&target, with_origin));
+                    let twin = route.keys.twin(&target).filter(|_| with_origin);
+                    scopes.extend(twin.map(|twin| route.keys.scope(&twin, true)));
                 }
             }
         }
@@ -116,8 +118,11 @@ impl<St: Store> Engine<St> {
             let (target, with_origin) = route.keys.target_of_uri(&uri)?;
             engine.append(Self::records(&route, &Invalidation::uri(uri))?).await?;
             let mut removed = 0;
-            for target in engine.spellings(&route, &target).await? {
-                removed += engine.remove(&route.keys.range(&target, with_origin)).await?;
+            let twin = route.keys.twin(&target).filter(|_| with_origin);
+            for target in [Some(target), twin].into_iter().flatten() {
+                for target in engine.spellings(&route, &target).await? {
+                    removed += engine.remove(&route.keys.range(&target, with_origin)).await?;
+                }
             }
             Ok(removed)
         })

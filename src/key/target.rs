@@ -204,8 +204,13 @@ impl KeyRules {
     pub(crate) fn written(&self, uri: &Uri, request: &Parts) -> Vec<TargetKey> {
         let Ok(default) = self.default_target(uri, &request.headers) else { return Vec::new() };
         let target = self.target(uri, request).unwrap_or(default);
-        let twin = self.scheme.is_none().then(|| target.with_other_scheme()).flatten();
+        let twin = self.twin(&target);
         std::iter::once(target).chain(twin).collect()
+    }
+
+    /// The same target under the other scheme, where requests do not all say theirs.
+    pub(crate) fn twin(&self, target: &TargetKey) -> Option<TargetKey> {
+        self.scheme.is_none().then(|| target.with_other_scheme()).flatten()
     }
 
     fn default_target(&self, uri: &Uri, headers: &HeaderMap) -> Result<TargetKey, NoKey> {

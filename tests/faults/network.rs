@@ -1,6 +1,9 @@
 //! The network between the process and the server does what networks do.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use sqlx::Connection as _;
+use tower_mysql_cache::{CacheKey, Store as _};
 
 use crate::kit::{Site, WAIT, builder};
 use crate::proxy::{Network, Proxy, Way};
@@ -71,4 +74,46 @@ async fn a_connection_cut_in_the_middle_of_a_write_never_says_that_it_is_done() 
     for bytes in (0..400).step_by(8) {
         site.get(&format!("/page/{bytes}")).await;
     }
+}
+
+/// Somebody always waits for a look at the log here, and what has to be done now and then is done all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn however_many_look_at_the_log_its_gaps_are_closed() {
+    let database = support::database().await;
+    let proxy = Proxy::to(database.url()).await;
+    let store = builder(&proxy.url(database.url())).gap_grace(Duration::from_millis(200));
+    let store = store.connect().await.unwrap();
+    store.migrate().await.unwrap();
+    proxy.set(Network::Slow(Duration::from_millis(1)));
+    let key = CacheKey::new("faults:1:/ http://h");
+    let readers: Vec<_> = (0..128)
+        .map(|_| {
+            let (store, key) = (store.clone(), key.clone());
+            tokio::spawn(async move {
+                loop {
+                    let _ = store.get(key.clone()).await;
+                }
+            })
+        })
+        .collect();
+    let mut connection = database.connection().await;
+    let mut tx = connection.begin().await.unwrap();
+    for _ in 0..70 {
+        let insert = "INSERT INTO cache_invalidations (tag) VALUES ('rolled back')";
+        sqlx::query(insert).execute(&mut *tx).await.unwrap();
+    }
+    tx.rollback().await.unwrap();
+    let insert = "INSERT INTO cache_invalidations (tag) VALUES ('committed')";
+    let newest = sqlx::query(insert).execute(&mut connection).await.unwrap().last_insert_id();
+    let settled = "SELECT CAST(COALESCE(MAX(settled), 0) AS UNSIGNED) FROM cache_invalidations_state WHERE id = 1";
+    let began = Instant::now();
+    loop {
+        let settled: u64 = sqlx::query_scalar(settled).fetch_one(&mut connection).await.unwrap();
+        if settled >= newest {
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "settled up to {settled} only");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    readers.iter().for_each(|reader| reader.abort());
 }

@@ -187,7 +187,9 @@ pub(crate) fn cached<F>(
         Request<()>,
         Response = Response<CacheBody<Full<Bytes>>>,
         Error = std::convert::Infallible,
+        Future: Send,
     > + Clone
+    + Send
     + use<F>,
     Calls,
 )

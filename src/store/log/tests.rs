@@ -202,12 +202,35 @@ fn of_too_many_rows_of_ones_own_all_is_awaited_until_nothing_of_them_can_come() 
 #[test]
 fn what_could_not_be_written_yet_counts_here() {
     let mut view = LogView::new(5);
-    view.set_owed([tag("t")].iter());
+    view.set_owed([tag("t")].into_iter());
     assert_eq!(of(&view, &at(5, &[])), INVALID);
-    view.set_owed([soft("t")].iter());
+    view.set_owed([soft("t")].into_iter());
     assert_eq!(of(&view, &at(5, &[])), OUTDATED);
-    view.set_owed([].iter());
+    view.set_owed([].into_iter());
     assert_eq!(of(&view, &at(5, &[])), VALID);
+    // what is under way, in whatever order it ends
+    view.begin(&[tag("t")]);
+    view.begin(&[soft("t"), tag("u")]);
+    assert_eq!(of(&view, &at(5, &[])), INVALID);
+    view.end(&[tag("t")]);
+    assert_ne!(of(&view, &at(5, &[])), VALID);
+    let mut anew = LogView::new(5);
+    anew.take_over(view.clone());
+    assert_ne!(of(&anew, &at(5, &[])), VALID);
+    view.end(&[soft("t"), tag("u")]);
+    assert_eq!(of(&view, &at(5, &[])), VALID);
+}
+
+#[test]
+fn a_soft_row_that_is_owed_does_not_hide_a_hard_one_that_is_there() {
+    let mut view = LogView::new(5);
+    view.absorb([(6, tag("t"))], Instant::now());
+    view.set_owed([soft("t")].into_iter());
+    assert_eq!(of(&view, &at(5, &[])), INVALID);
+    assert_eq!(of(&view, &at(6, &[])), OUTDATED);
+    view.absorb([(8, tag("u"))], Instant::now());
+    view.absorb([(7, tag("t"))], Instant::now());
+    assert_eq!(of(&view, &at(8, &[7])), INVALID);
 }
 
 #[test]

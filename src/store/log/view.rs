@@ -37,6 +37,10 @@ pub(crate) struct LogView {
     /// What is to be invalidated and could not be written yet.
     owed_index: Index,
     owes: bool,
+    /// What is to be invalidated and waits to be written.
+    under_way: Index,
+    /// Rows of that.
+    begun: usize,
     position: Arc<LogPosition>,
     window: usize,
 }
@@ -80,6 +84,8 @@ impl LogView {
             awaited_all: None,
             owed_index: Index::default(),
             owes: false,
+            under_way: Index::default(),
+            begun: 0,
             position: Arc::new(LogPosition { largest, gaps: Vec::new() }),
             window: WINDOW,
         }
@@ -110,6 +116,7 @@ impl LogView {
         if let Some((id, since)) = before.awaited_all {
             self.await_all(id, since);
         }
+        (self.under_way, self.begun) = (before.under_way, before.begun);
     }
 
     /// Rows below this id may have been pruned before they were seen: a response that had not seen them has
@@ -302,7 +309,7 @@ impl LogView {
     }
 
     /// Replaces what is to be invalidated and could not be written yet: it counts as invalid here.
-    pub(crate) fn set_owed<'a>(&mut self, owed: impl Iterator<Item = &'a Mark>) {
+    pub(crate) fn set_owed(&mut self, owed: impl Iterator<Item = Mark>) {
         self.owed_index = Index::default();
         self.owes = false;
         for mark in owed {
@@ -311,16 +318,32 @@ impl LogView {
         }
     }
 
+    /// These are to be invalidated and wait to be written: they count here at once.
+    pub(crate) fn begin(&mut self, rows: &[Mark]) {
+        self.begun += rows.len();
+        rows.iter().for_each(|mark| self.under_way.add(1, &mark.scope, mark.soft));
+    }
+
+    /// They do not wait any more: they have been written, or are owed.
+    pub(crate) fn end(&mut self, rows: &[Mark]) {
+        self.begun = self.begun.saturating_sub(rows.len());
+        rows.iter().for_each(|mark| self.under_way.remove(&mark.scope));
+    }
+
+    /// What is to be invalidated and not written yet says of a response.
+    pub(crate) fn owed(&self, key: &[u8], tags: &[Tag]) -> Validity {
+        let of = |is: bool, index: &Index| match is {
+            true => validity(index.of(key, tags).map(|newest| (newest.hard, newest.soft)), 0),
+            false => Validity::Valid,
+        };
+        of(self.owes, &self.owed_index).max(of(self.begun > 0, &self.under_way))
+    }
+
     /// What has been seen says of a response with this key, these tags and this position.
     pub(crate) fn judge(&self, key: &[u8], tags: &[Tag], position: &LogPosition) -> Judgement {
-        if self.owes {
-            match validity(
-                self.owed_index.of(key, tags).map(|newest| (newest.hard, newest.soft)),
-                0,
-            ) {
-                Validity::Valid => {}
-                owed => return Judgement::Known(owed),
-            }
+        let owed = self.owed(key, tags);
+        if owed == Validity::Invalid {
+            return Judgement::Known(owed);
         }
         if position.largest > self.largest {
             return Judgement::Ahead;
@@ -329,10 +352,10 @@ impl LogView {
             return Judgement::Older;
         }
         if position.largest == self.largest && position.gaps.is_empty() {
-            return Judgement::Known(Validity::Valid);
+            return Judgement::Known(owed);
         }
         let newest = self.index.of(key, tags).map(|newest| (newest.hard, newest.soft));
-        let mut verdict = validity(newest, position.largest);
+        let mut verdict = owed.max(validity(newest, position.largest));
         for gap in &position.gaps {
             if let Some(mark) = self.rows.get(gap)
                 && mark.scope.names(key, tags)

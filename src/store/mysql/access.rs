@@ -253,6 +253,8 @@ impl Store for MySqlStore {
 
     async fn append(&self, records: Vec<LogRecord>) -> Result<Vec<u64>, StoreError> {
         let (ack, outcome) = oneshot::channel();
+        // whoever waits no longer than that serves nothing that they name either
+        let under_way = self.inner.log.under_way(&records);
         let ids = match self.submit(Job::Append(records.clone(), ack), outcome).await {
             Ok(ids) => ids,
             Err(error) => {
@@ -263,6 +265,7 @@ impl Store for MySqlStore {
         for (id, record) in ids.iter().zip(&records) {
             self.inner.log.await_rows(*id, std::slice::from_ref(record));
         }
+        drop(under_way);
         // without it, what the rows name waits for the next look
         let _ = self.inner.log.looked().await;
         Ok(ids)

@@ -53,10 +53,14 @@ impl Maintenance {
             .map(aged)
             .collect::<Result<_, _>>()
             .map_err(|error| Failure::of(error, &self.shared.settings.log_table))?;
-        // the last of these is either the newest of all or not to be pruned now
-        let old = rows.iter().take(rows.len().saturating_sub(1));
-        let old = old.take_while(|(_, at_ms)| *at_ms < before_ms).last();
-        let Some((last, _)) = old.copied() else { return Ok(()) };
+        // nothing behind a row that is still to come: it is known to be missing by what has been seen there
+        let settled = self.shared.sql.log.settled.clone();
+        let settled = self.link.get(&self.shared).await?.number(&settled, &self.shared).await?;
+        let is_old = |(id, at_ms): &&(u64, u64)| *at_ms < before_ms && *id <= settled;
+        // the newest of the old ones stays too: there may be processes that have seen nothing newer
+        let old = rows.iter().take_while(is_old).count();
+        let last = old.min(rows.len().saturating_sub(1)).checked_sub(2).and_then(|at| rows.get(at));
+        let Some((last, _)) = last.copied() else { return Ok(()) };
         // known before they are gone: whoever misses one of them finds this
         let text = self.shared.sql.log.raise_floor.clone();
         self.delete(|| statement(&text).bind(last).bind(last)).await?;

@@ -10,6 +10,7 @@ mod connection;
 mod cull;
 mod ddl;
 mod failure;
+mod fold;
 mod lease;
 mod log;
 mod lookups;

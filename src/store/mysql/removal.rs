@@ -12,6 +12,7 @@ use super::sql::MAX_KEYS;
 use super::writer::Writer;
 use super::writes::Ack;
 use crate::key::KeyRange;
+use crate::store::StoreError;
 
 /// Keys that one step reads.
 const STEP: usize = 512;
@@ -49,6 +50,12 @@ impl Writer {
             }
             if short {
                 break;
+            }
+            // a large range takes long: invalidations do not wait for its end
+            while let Some(job) = self.queue.take_first() {
+                if !self.perform_first(connection, job).await {
+                    return Err(Failure::connect(StoreError::Unavailable));
+                }
             }
         }
         Ok(removed)

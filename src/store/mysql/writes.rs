@@ -213,6 +213,11 @@ impl Writes {
         state.waiting.pop_front().map(Work::One)
     }
 
+    /// Takes something that somebody waits for, in the middle of something else.
+    pub(super) fn take_first(&self) -> Option<Job> {
+        lock(&self.state).first.pop_front()
+    }
+
     /// Fails what waits and what comes, until [`Writes::up`].
     pub(super) fn down(&self) {
         let mut state = lock(&self.state);

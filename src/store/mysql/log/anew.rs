@@ -6,6 +6,7 @@ use super::super::connection::statement;
 use super::super::failure::Failure;
 use super::super::shared::lock;
 use super::super::sql::READ_LIMIT;
+use super::marks;
 use super::reader::{LogReader, Row, Session};
 use crate::store::log::LogView;
 use crate::tag::Scope;
@@ -43,6 +44,15 @@ impl LogReader {
         self.anew(session, start, settled).await
     }
 
+    /// Begins again, where what had been seen has been pruned since.
+    pub(super) async fn begin_anew(&self, session: &mut Session) -> Result<(), Failure> {
+        let sql = &self.shared.sql.log;
+        let settled = session.connection.number(&sql.settled, &self.shared).await?;
+        let largest = session.connection.number(&sql.largest, &self.shared).await?;
+        let start = settled.min(largest.saturating_sub(START_ROWS));
+        self.anew(session, start, settled).await
+    }
+
     /// A new view in the place of the one there is, of everything after `start`. Up to `settled` no row is
     /// still to come.
     async fn anew(&self, session: &mut Session, start: u64, settled: u64) -> Result<(), Failure> {
@@ -66,8 +76,9 @@ impl LogReader {
             let mut known = self.log.view_mut();
             let before = std::mem::replace(&mut *known, view);
             known.take_over(before);
+            known.set_owed(marks(&owed));
         }
-        self.log.note_owed(&owed);
+        drop(owed);
         Ok(())
     }
 

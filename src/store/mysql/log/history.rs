@@ -33,8 +33,11 @@ struct AnyQuery {
     too_far: Bytes,
 }
 
-/// Rows for other queries of a path that one question reads. More, and the response counts as named.
-const MAX_QUERIES: u64 = 1_000;
+/// Rows that one statement of a question reads. More, and the response counts as named.
+const MAX_ROWS: u64 = 1_000;
+
+/// A hard row that nobody has seen.
+const UNSEEN: (u64, bool) = (u64::MAX, false);
 
 /// The rows, and where the log begins.
 struct Found {
@@ -79,8 +82,8 @@ impl Log {
         });
         let verdict = verdicts.max().unwrap_or(Validity::Valid);
         if verdict == Validity::Valid {
-            let (received_ms, largest) = (head.received_ms, head.position.largest);
-            self.checked.insert(key.hash(), Checked { received_ms, largest, position });
+            let (received_ms, at) = (head.received_ms, head.position.clone());
+            self.checked.insert(key.hash(), Checked { received_ms, at, position });
         }
         Ok(verdict)
     }
@@ -121,16 +124,21 @@ impl Question {
             let last = chunk.last().cloned().unwrap_or_default();
             let columns = chunk.iter().cloned().chain(std::iter::repeat(last)).take(binds);
             let query = columns.fold(statement(text), |query, column| query.bind(column.to_vec()));
-            for row in connection.rows(query.bind(self.lowest), shared).await? {
+            let query = query.bind(self.lowest).bind(MAX_ROWS);
+            let found = connection.rows(query, shared).await?;
+            if found.len() as u64 >= MAX_ROWS {
+                rows.push(UNSEEN);
+            }
+            for row in found {
                 rows.push(id_and_kind(&row).map_err(failed)?);
             }
         }
         if let Some(AnyQuery { key, first, too_far }) = &self.any_query {
             let query = statement(&sql.history_between).bind(first.to_vec()).bind(too_far.to_vec());
-            let query = query.bind(self.lowest).bind(MAX_QUERIES);
+            let query = query.bind(self.lowest).bind(MAX_ROWS);
             let found = connection.rows(query, shared).await?;
-            if found.len() as u64 >= MAX_QUERIES {
-                rows.push((u64::MAX, false)); // nobody has seen that one
+            if found.len() as u64 >= MAX_ROWS {
+                rows.push(UNSEEN);
             }
             for row in found {
                 let column = row.try_get::<&[u8], _>(2).map(Bytes::copy_from_slice);

@@ -7,6 +7,7 @@ mod anew;
 mod append;
 mod history;
 mod reader;
+mod tidy;
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -84,7 +85,7 @@ struct Waiting {
 struct Checked {
     /// Which response.
     received_ms: u64,
-    largest: u64,
+    at: LogPosition,
     /// Up to here.
     position: Arc<LogPosition>,
 }
@@ -238,7 +239,10 @@ impl Log {
                 let known = self.checked.get(&key.hash()).filter(|checked| checked.is_of(head));
                 match known.map(|checked| judge(&checked.position)) {
                     Some(Judgement::Known(validity)) => Ok(validity),
-                    _ => self.ask(key, head).await,
+                    _ => {
+                        let found = self.ask(key, head).await?;
+                        Ok(found.max(self.view().owed(key.as_bytes(), &head.tags)))
+                    }
                 }
             }
         }
@@ -274,11 +278,14 @@ impl Log {
     }
 
     fn note_owed(&self, owed: &[LogRecord]) {
-        let marks: Vec<Mark> = owed
-            .iter()
-            .map(|record| Mark { scope: record.scope.clone(), soft: record.soft })
-            .collect();
-        self.view_mut().set_owed(marks.iter());
+        self.view_mut().set_owed(marks(owed));
+    }
+
+    /// Rows that wait to be written: they count here at once, for as long as this is held.
+    pub(super) fn under_way(self: &Arc<Self>, records: &[LogRecord]) -> UnderWay {
+        let rows: Vec<Mark> = marks(records).collect();
+        self.view_mut().begin(&rows);
+        UnderWay { log: Arc::clone(self), rows }
     }
 
     /// Rows that could not be written yet.
@@ -311,9 +318,26 @@ impl Log {
     }
 }
 
+/// Rows on their way to the log.
+pub(super) struct UnderWay {
+    log: Arc<Log>,
+    rows: Vec<Mark>,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.log.view_mut().end(&self.rows);
+    }
+}
+
+/// What rows say.
+fn marks(records: &[LogRecord]) -> impl Iterator<Item = Mark> {
+    records.iter().map(|record| Mark { scope: record.scope.clone(), soft: record.soft })
+}
+
 impl Checked {
     fn is_of(&self, head: &StoredHead) -> bool {
-        self.received_ms == head.received_ms && self.largest == head.position.largest
+        self.received_ms == head.received_ms && self.at == head.position
     }
 }
 

@@ -14,7 +14,7 @@ use super::super::failure::{Failure, Then};
 use super::super::shared::{Shared, lock};
 use super::super::sql::{MAX_GAP_IDS, READ_LIMIT};
 use super::history::Question;
-use super::{Log, Waiter, answer, write_rows};
+use super::{Log, Waiter, answer};
 use crate::store::StoreError;
 use crate::store::log::{LogView, Mark};
 use crate::tag::Scope;
@@ -24,13 +24,6 @@ const TIDY: Duration = Duration::from_secs(1);
 
 /// Looks by itself that are left out while nobody uses the store.
 const IDLE_TICKS: u32 = 10;
-
-/// Statements of one round that ask whether gaps are held.
-const MAX_PROBES: usize = 64;
-
-/// The server's answers to a locking read of a row that a transaction holds, with NOWAIT:
-/// ER_LOCK_WAIT_TIMEOUT of MariaDB, ER_LOCK_NOWAIT of MySQL.
-const HELD: [u16; 2] = [1205, 3572];
 
 /// The task and what it owns.
 pub(in super::super) struct LogReader {
@@ -44,9 +37,11 @@ pub(in super::super) struct LogReader {
 pub(super) struct Session {
     pub(super) connection: Connection,
     /// The view has been checked against the log on this connection.
-    begun: bool,
+    pub(super) begun: bool,
     /// How far the log was settled when that was last written down.
     pub(super) settled: u64,
+    /// How far gaps have been asked about in this turn.
+    pub(super) probed: u64,
 }
 
 impl LogReader {
@@ -64,7 +59,7 @@ impl LogReader {
                 Ok(connection) => {
                     backoff = Backoff::default();
                     self.log.up();
-                    let session = Session { connection, begun: false, settled: 0 };
+                    let session = Session { connection, begun: false, settled: 0, probed: 0 };
                     let left = self.serve(session, &mut stop).await;
                     self.refuse(&StoreError::Unavailable);
                     if let Some(connection) = left {
@@ -105,7 +100,8 @@ impl LogReader {
             let outcome = tokio::select! {
                 biased;
                 () = stopped(stop) => return Some(session.connection),
-                () = self.log.work.notified() => self.work(&mut session).await,
+                // first what is due now and then: under load somebody always waits for a look
+                _ = tidy.tick() => self.tidy(&mut session).await,
                 _ = poll.tick() => {
                     idle = match self.log.used.swap(false, Ordering::Relaxed) {
                         true => 0,
@@ -121,7 +117,7 @@ impl LogReader {
                         Ok(())
                     }
                 }
-                _ = tidy.tick() => self.tidy(&mut session).await,
+                () = self.log.work.notified() => self.work(&mut session).await,
             };
             if let Err(failure) = outcome
                 && failure.then.drops()
@@ -131,16 +127,22 @@ impl LogReader {
         }
     }
 
-    /// Does what somebody waits for.
+    /// Does what somebody waits for: one look, and one question after it.
     async fn work(&mut self, session: &mut Session) -> Result<(), Failure> {
         let waiters = std::mem::take(&mut lock(&self.log.waiting).waiters);
+        let mut outcome = Ok(());
         if !waiters.is_empty() {
-            self.look(session, waiters).await?;
+            outcome = self.look(session, waiters).await;
         }
-        while let Ok(question) = self.questions.try_recv() {
-            question.put(&mut session.connection, &self.shared).await?;
+        if outcome.is_ok()
+            && let Ok(question) = self.questions.try_recv()
+        {
+            outcome = question.put(&mut session.connection, &self.shared).await;
         }
-        Ok(())
+        if !self.questions.is_empty() {
+            self.log.work.notify_one();
+        }
+        outcome
     }
 
     /// Looks at the log and answers those who wait for that.
@@ -169,7 +171,7 @@ impl LogReader {
         }
     }
 
-    async fn read(&self, session: &mut Session) -> Result<(), Failure> {
+    pub(super) async fn read(&self, session: &mut Session) -> Result<(), Failure> {
         if !session.begun {
             self.begin(session).await?;
             session.begun = true;
@@ -179,6 +181,7 @@ impl LogReader {
             (view.largest(), view.gap_ids(MAX_GAP_IDS), view.settled())
         };
         // with too many gaps to list, everything after the lowest is read again
+        let all_gaps_listed = gaps.is_some();
         let (mut from, gaps) = match gaps {
             Some(gaps) => (largest, gaps),
             None => (settled.saturating_add(1), Vec::new()),
@@ -195,15 +198,26 @@ impl LogReader {
             let beyond = rows.last().is_some_and(|row| row.id > largest);
             let restarted = largest > 0 && rows.iter().any(|row| row.restarts(largest));
             if restarted || !found && (beyond || !full) {
+                let floor = &self.shared.sql.log.floor;
+                let floor = session.connection.number(floor, &self.shared).await?;
+                // not lost: pruned, while this process was away
+                if !restarted && floor > largest {
+                    return self.begin_anew(session).await;
+                }
                 return self.restart(session, largest).await;
             }
             from = rows.last().map_or(from, |row| row.id.saturating_add(1));
             self.absorb(rows);
             if !full {
-                return Ok(());
+                break;
             }
             rows = self.rows(session, from, &[]).await?;
         }
+        if !all_gaps_listed {
+            let floor = session.connection.number(&self.shared.sql.log.floor, &self.shared).await?;
+            self.log.view_mut().unknown_below(floor);
+        }
+        Ok(())
     }
 
     /// Takes rows into the view.
@@ -243,98 +257,11 @@ impl LogReader {
         self.decoded(&rows)
     }
 
-    fn decoded(&self, rows: &[MySqlRow]) -> Result<Vec<Row>, Failure> {
+    pub(super) fn decoded(&self, rows: &[MySqlRow]) -> Result<Vec<Row>, Failure> {
         rows.iter()
             .map(Row::of)
             .collect::<Result<_, _>>()
             .map_err(|error| Failure::of(error, &self.shared.settings.log_table))
-    }
-
-    /// Looks after gaps that have been open for long, writes down how far the log is settled, and tries
-    /// again what could not be written.
-    async fn tidy(&mut self, session: &mut Session) -> Result<(), Failure> {
-        if !session.begun && self.log.owes() == 0 {
-            return Ok(());
-        }
-        let outcome = async {
-            if !session.begun {
-                // the first thing on a connection: whether the log is the one it was
-                self.read(session).await?;
-            }
-            self.close_gaps(session).await?;
-            let (settled, largest) = {
-                let view = self.log.view();
-                (view.settled(), view.largest())
-            };
-            if settled > session.settled {
-                let query = statement(&self.shared.sql.log.settle);
-                let query = query.bind(settled).bind(largest).bind(settled);
-                session.connection.run(query, &self.shared).await?;
-                session.settled = settled;
-            }
-            self.pay(session).await
-        };
-        outcome.await.inspect_err(|failure| self.shared.failed("keeping the log", &failure.error))
-    }
-
-    /// A gap is closed when its transaction was rolled back: when a locking read finds neither a row
-    /// nor a lock. As long as a transaction holds the row, however long that takes, it stays open.
-    async fn close_gaps(&self, session: &mut Session) -> Result<(), Failure> {
-        let grace = self.shared.settings.gap_grace;
-        let mut ranges = self.log.view().overdue(grace, Instant::now());
-        for _ in 0..MAX_PROBES {
-            let Some((from, to)) = ranges.pop() else { return Ok(()) };
-            let asked = Instant::now();
-            let query = statement(&self.shared.sql.log.locked).bind(from).bind(to).bind(READ_LIMIT);
-            match session.connection.rows(query, &self.shared).await {
-                Ok(rows) => {
-                    let full = rows.len() as u64 >= READ_LIMIT;
-                    let rows = self.decoded(&rows)?;
-                    let newest = rows.last().map_or(0, |row| row.id);
-                    if newest > self.log.view().largest() {
-                        // only a look goes on from the largest: it sees whether that is there still
-                        self.read(session).await?;
-                        continue;
-                    }
-                    // a row that is not found may have been there, and pruned since the last look
-                    let floor = &self.shared.sql.log.floor;
-                    let floor = session.connection.number(floor, &self.shared).await?;
-                    let last = rows.last().map_or(to, |row| row.id);
-                    let mut view = self.log.view_mut();
-                    view.unknown_below(floor);
-                    self.absorb_into(&mut view, rows);
-                    view.close(from, if full { last } else { to }, asked);
-                }
-                Err(failure) if failure.number().is_some_and(|n| HELD.contains(&n)) => {
-                    if from < to {
-                        let middle = from + (to - from) / 2;
-                        ranges.push((from, middle));
-                        ranges.push((middle + 1, to));
-                    }
-                }
-                Err(failure) => return Err(failure),
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes rows that could not be written before.
-    async fn pay(&self, session: &mut Session) -> Result<(), Failure> {
-        let owed = lock(&self.log.owed).clone();
-        if owed.is_empty() {
-            return Ok(());
-        }
-        write_rows(&mut session.connection, &self.shared, &owed).await?;
-        // seen before they stop to be owed
-        self.read(session).await?;
-        let mut left = lock(&self.log.owed);
-        // unless it has become too much to remember meanwhile
-        if left.starts_with(&owed) {
-            left.drain(..owed.len());
-        }
-        self.log.note_owed(&left);
-        tracing::info!(rows = owed.len(), "invalidations that had failed have been written");
-        Ok(())
     }
 }
 

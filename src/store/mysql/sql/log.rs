@@ -20,7 +20,7 @@ pub(in super::super) struct LogSql {
     read: Vec<Text>,
     /// Binds 1, 2, 4, ..., 64 rows of tag, kind, reason.
     append: Vec<Text>,
-    /// Binds 1, 2, 4, ..., 64 tags, then the lowest id.
+    /// Binds 1, 2, 4, ..., 64 tags, then the lowest id, the limit.
     history: Vec<Text>,
     /// Binds the first tag, the first that is too far, the lowest id, the limit.
     pub(in super::super) history_between: Text,
@@ -36,8 +36,8 @@ pub(in super::super) struct LogSql {
     pub(in super::super) locked: Text,
     /// How far the log is settled, 0 for not at all.
     pub(in super::super) settled: Text,
-    /// Binds how far the log is settled, the id of a row that has been seen, how far it is settled: without
-    /// the row the log is not the one it was, and this says nothing of it.
+    /// Binds how far the log is settled, the id and the time of a row that has been seen, how far it is settled:
+    /// without the row the log is not the one it was, and this says nothing of it.
     pub(in super::super) settle: Text,
     /// Binds the id.
     pub(in super::super) restart: Text,
@@ -77,7 +77,7 @@ impl LogSql {
             history: (0..=MAX_APPEND.ilog2())
                 .map(|power| {
                     let tags = list("?", 1 << power);
-                    format!("SELECT id, kind FROM {l} WHERE tag IN ({tags}) AND id >= ?").into()
+                    format!("SELECT id, kind FROM {l} WHERE tag IN ({tags}) AND id >= ? LIMIT ?").into()
                 })
                 .collect(),
             history_between: format!(
@@ -101,7 +101,7 @@ impl LogSql {
             )
             .into(),
             settle: format!(
-                "INSERT INTO {s} (id, settled) SELECT 1, ? FROM {l} WHERE {l}.id = ? \
+                "INSERT INTO {s} (id, settled) SELECT 1, ? FROM {l} WHERE {l}.id = ? AND {l}.at_ms = ? \
                  ON DUPLICATE KEY UPDATE settled = GREATEST(settled, ?)"
             )
             .into(),
@@ -167,7 +167,7 @@ mod tests {
             let (text, rows) = sql.append(count);
             assert!(rows <= count && text.matches('?').count() == 3 * rows);
             let (text, tags) = sql.history(count);
-            assert!(tags >= count && text.matches('?').count() == tags + 1);
+            assert!(tags >= count && text.matches('?').count() == tags + 2);
         }
         assert!(sql.tail.contains("FROM `d`.`l` "), "{}", sql.tail);
     }
