@@ -9,13 +9,15 @@ use http::Response;
 use pin_project::pin_project;
 
 use crate::body::CacheBody;
-use crate::engine::Finish;
+use crate::engine::{Finish, nesting};
 
 /// The response of a [`CacheService`](crate::CacheService), on its way.
 #[pin_project]
 pub struct ResponseFuture<F, T> {
     #[pin]
     state: State<F, T>,
+    /// Another layer of the same cache waits for the response.
+    nested: bool,
 }
 
 #[pin_project(project = StateProjection)]
@@ -30,12 +32,12 @@ enum State<F, T> {
 }
 
 impl<F, T> ResponseFuture<F, T> {
-    pub(crate) fn inside(future: F, finish: Option<Finish>) -> Self {
-        Self { state: State::Inside { future, finish } }
+    pub(crate) fn inside(future: F, finish: Option<Finish>, nested: bool) -> Self {
+        Self { state: State::Inside { future, finish }, nested }
     }
 
-    pub(crate) fn engine(future: impl Future<Output = T> + Send + 'static) -> Self {
-        Self { state: State::Engine(Box::pin(future)) }
+    pub(crate) fn engine(future: impl Future<Output = T> + Send + 'static, nested: bool) -> Self {
+        Self { state: State::Engine(Box::pin(future)), nested }
     }
 }
 
@@ -46,16 +48,21 @@ where
     type Output = Result<Response<CacheBody<RB>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().state.project() {
-            StateProjection::Engine(future) => future.as_mut().poll(cx),
+        let this = self.project();
+        let mut response = match this.state.project() {
+            StateProjection::Engine(future) => ready!(future.as_mut().poll(cx))?,
             StateProjection::Inside { future, finish } => {
                 let response = ready!(future.poll(cx))?;
-                Poll::Ready(Ok(match finish.take() {
+                match finish.take() {
                     Some(finish) => finish.apply(response),
                     None => response.map(CacheBody::passthrough),
-                }))
+                }
             }
+        };
+        if *this.nested {
+            nesting::answered(response.extensions_mut());
         }
+        Poll::Ready(Ok(response))
     }
 }
 

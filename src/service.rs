@@ -14,7 +14,7 @@ use tower::util::Oneshot;
 use tower::{Service, ServiceExt};
 
 use crate::body::CacheBody;
-use crate::engine::{self, Admission, Engine, Finish, Route};
+use crate::engine::{self, Admission, Engine, Finish, Route, nesting};
 use crate::future::ResponseFuture;
 use crate::status::{CacheStatus, Forward};
 use crate::store::Store;
@@ -56,21 +56,23 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (parts, body) = request.into_parts();
         let body_follows = body_follows(&body);
+        let nested = nesting::is_inside(&self.engine, &parts);
         let admission = engine::admit(&self.route, target_uri(&parts), &parts, body_follows);
         let request = Request::from_parts(parts, body);
         let counters = &self.engine.counters;
         let finish = match admission {
-            Admission::Exchange(plan) => {
+            Admission::Exchange(mut plan) => {
+                plan.nested = nested;
                 let (engine, route) = (Arc::clone(&self.engine), Arc::clone(&self.route));
                 let exchange = engine::exchange(engine, route, plan, request, self.inner.clone());
-                return ResponseFuture::engine(exchange);
+                return ResponseFuture::engine(exchange, nested);
             }
             Admission::WriteThrough(target) => {
                 count(&counters.other_methods);
                 let (engine, route) = (Arc::clone(&self.engine), Arc::clone(&self.route));
                 let inner = self.inner.clone();
                 let write = engine::write_through(engine, route, target, request, inner);
-                return ResponseFuture::engine(write);
+                return ResponseFuture::engine(write, nested);
             }
             Admission::Untouched => None,
             Admission::Bypass(reason) => {
@@ -86,7 +88,7 @@ where
                 Some(Finish::new(&self.route, status))
             }
         };
-        ResponseFuture::inside(self.inner.clone().oneshot(request), finish)
+        ResponseFuture::inside(self.inner.clone().oneshot(request), finish, nested)
     }
 }
 

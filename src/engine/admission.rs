@@ -35,7 +35,13 @@ pub(crate) struct Plan {
     pub(super) search: Option<Search>,
     pub(crate) credentials: Credentials,
     pub(crate) head_only: bool,
+    /// The request comes through another layer of the same cache.
+    pub(crate) nested: bool,
 }
+
+/// Who asks for what: the hash of the target's key, and whether with credentials. What is made for somebody
+/// says nothing of what is made for everybody.
+pub(super) type Asker = ([u8; 16], bool);
 
 /// What a request invalidates when it succeeds.
 #[derive(Debug)]
@@ -67,7 +73,16 @@ impl Plan {
         let (credentials, keyed) = examine(policy.cookies, policy.authorization, &request.headers);
         let base = route.keys.base_key(target, &keyed);
         let (target, search) = (target.clone(), route.keys.search(target));
-        Self { base, target, keyed, search, credentials, head_only }
+        let nested = false;
+        Self { base, target, keyed, search, credentials, head_only, nested }
+    }
+
+    pub(super) fn has_credentials(&self) -> bool {
+        self.credentials != Credentials::None
+    }
+
+    pub(super) fn asker(&self) -> Asker {
+        (self.base.hash(), self.has_credentials())
     }
 }
 

@@ -20,7 +20,6 @@ use super::search::Rule;
 use super::stale::Rescue;
 use super::{Engine, Route};
 use crate::body::CacheBody;
-use crate::cookies::Credentials;
 use crate::key::{CacheKey, variant_key};
 use crate::policy::{Collapse, Mode};
 use crate::rfc9111::freshness::is_fresh;
@@ -58,13 +57,23 @@ pub(super) struct Queue {
     lead: Option<Lead>,
     /// How often another process had the lease.
     denials: u32,
+    /// It has waited for a response that was invalidated before it was there.
+    outdated: bool,
 }
 
 impl Queue {
     /// A request that has just arrived.
     pub(super) fn new() -> Self {
         let arrived = std::time::Instant::now();
-        Self { arrived, rounds: 0, landings: 0, until: None, lead: None, denials: 0 }
+        Self {
+            arrived,
+            rounds: 0,
+            landings: 0,
+            until: None,
+            lead: None,
+            denials: 0,
+            outdated: false,
+        }
     }
 
     /// Something usable has been found: those who wait for this request look as well.
@@ -72,6 +81,11 @@ impl Queue {
         if let Some(lead) = self.lead.take() {
             lead.found();
         }
+    }
+
+    /// Flights landed before its last lookup.
+    pub(super) fn landings(&self) -> u64 {
+        self.landings
     }
 
     /// To be called before each lookup.
@@ -154,6 +168,12 @@ impl<St: Store> Collapsing<'_, St> {
                     }
                 }
                 Landing::Vacant => {}
+                // once more; where invalidations come quicker than responses, waiting has no end
+                Landing::Outdated if !queue.outdated => queue.outdated = true,
+                Landing::Outdated => {
+                    count(&engine.counters.flights_released);
+                    return Collapsed::Inside(None);
+                }
                 Landing::Elsewhere if queue.rounds < ROUNDS => return Collapsed::Again,
                 Landing::Elsewhere => return Collapsed::Inside(None),
                 Landing::TooLong => return self.give_up(status, None),
@@ -217,9 +237,14 @@ impl<St: Store> Collapsing<'_, St> {
     fn is_possible(&self, status: &CacheStatus) -> bool {
         let headers = &self.request.headers;
         let handlers = headers.contains_key(IF_MATCH) || headers.contains_key(IF_UNMODIFIED_SINCE);
+        let obeyed = self.route.policy.mode == Mode::Strict;
+        let anew = self.directives.no_cache || self.directives.max_age == Some(0);
         self.route.policy.collapse != Collapse::Off
+            // it is what the flight of the layer around this one waits for
+            && !self.plan.nested
             // the client wants an answer of its own (RFC 9111 5.2.1)
             && status.forward() != Some(Forward::Request)
+            && !(obeyed && anew)
             // the store could not be asked: nor could it say of another's answer whether it is valid
             && status.forward() != Some(Forward::Miss)
             && !handlers
@@ -229,11 +254,9 @@ impl<St: Store> Collapsing<'_, St> {
     /// What the flight is about: the key, and what it goes by.
     fn key(&self) -> (FlightKey, Rule) {
         let Self { engine, route, plan, .. } = *self;
-        let known = plan.search.as_ref().map(|search| search.index.hash());
-        let rule = known.and_then(|hash| engine.searches.get(&hash)).flatten();
-        let base = rule.as_ref().map_or_else(|| plan.base.clone(), |rule| plan.key_by(route, rule));
-        let key = variant_of(base, self.index, &self.request.headers);
-        (FlightKey { key, credentialed: plan.credentials != Credentials::None }, rule)
+        let (base, rule) = engine.flies_by(route, plan);
+        let key = variant_of(base.clone(), self.index, &self.request.headers);
+        (FlightKey { key, base, credentialed: plan.has_credentials() }, rule)
     }
 
     /// When the request has waited long enough: sooner where there is something stale to serve.
@@ -337,6 +360,17 @@ impl<St: Store> Engine<St> {
 }
 
 impl Lead {
+    /// Keeps flying only for a response that is for everyone who waits: one that is stored under what they wait
+    /// for, or whose request asked for just that. Its own `No-Vary-Search` may say otherwise than the
+    /// path's did.
+    pub(super) fn if_meant(self, base: &CacheKey, plan: &Plan) -> Option<Self> {
+        if self.key().base == *base || self.key().base == plan.base {
+            return Some(self);
+        }
+        self.found();
+        None
+    }
+
     /// Keeps flying only for a response that is of use to those who wait.
     pub(super) fn if_shareable(
         self,

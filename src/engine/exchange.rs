@@ -1,7 +1,6 @@
 //! The life of one request: look up, judge, serve; else call inside, decide, record.
 
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
@@ -13,20 +12,20 @@ use tower::{Service, ServiceExt};
 use tracing::Instrument;
 
 use super::admission::Plan;
-use super::background::Background;
 use super::collapse::{Collapsed, Collapsing, Queue};
 use super::fill::{Fill, Filled};
 use super::flight::Lead;
-use super::judge::{Asked, Kept};
+use super::judge::{Asked, Kept, UNSTORABLE, is_about_the_request, is_gone};
 use super::lookup::{At, Lookup, selected};
+use super::nesting;
 use super::refresh::{self, Refresh};
 use super::reply::{self, Finish, Want};
-use super::stale::Rescue;
+use super::stale::{Rescue, in_time};
 use super::validate::{self, Stripped};
 use super::verdict::{Verdict, judge_found};
 use super::{Engine, Route};
 use crate::body::{CacheBody, Recorder};
-use crate::key::variant_key;
+use crate::key::{KeyRange, variant_key};
 use crate::overrides::CacheOverride;
 use crate::policy::Mode;
 use crate::rfc9111::RequestDirectives;
@@ -35,10 +34,6 @@ use crate::status::{CacheStatus, Forward};
 use crate::store::Store;
 use crate::stored::VariantIndex;
 use crate::telemetry::{count, inside_span};
-
-/// Reasons that lie in the response and will most likely hold for the next one.
-const UNSTORABLE: &[&str] =
-    &["no-store", "private", "set-cookie", "vary-any", "no-freshness", "no-cache", "streaming"];
 
 /// GET and HEAD: out of the store, or through it.
 pub(crate) async fn exchange<St, S, B, RB>(
@@ -70,7 +65,8 @@ where
             }
             Verdict::ServeAndRefresh(response, at, early) => {
                 queue.found();
-                let refresh = Refresh { engine, route, plan, at, index, early };
+                let landings = queue.landings();
+                let refresh = Refresh { engine, route, plan, at, index, early, landings };
                 refresh.begin(Request::from_parts(parts, body), &directives, inner);
                 return Ok(response);
             }
@@ -80,7 +76,7 @@ where
         if directives.only_if_cached {
             return Ok(gateway_timeout(&engine, status));
         }
-        let rescue = stale.as_ref().map(|at| Rescue::new(at, &parts, &directives, at.validity));
+        let rescue = stale.as_ref().map(|at| Rescue::new(at, &parts, &directives));
         let collapsing = Collapsing {
             engine: &engine,
             route: &route,
@@ -100,7 +96,10 @@ where
     count(if bypassed { &engine.counters.bypassed } else { &engine.counters.misses });
 
     let asked = Asked::of(&engine.store, &plan, &parts);
-    let client = Stripped::take(&mut parts, stale.as_ref(), engine.is_unstorable(&plan.base));
+    // what could not be stored is the handler's to answer as it is asked
+    let unstorable =
+        plan.has_credentials() || directives.no_store || engine.is_unstorable(&plan.asker());
+    let client = Stripped::take(&mut parts, stale.as_ref(), unstorable);
     let miss = Miss {
         fills: engine.fills_so_far(),
         started: Instant::now(),
@@ -111,6 +110,7 @@ where
         status,
         lead,
     };
+    nesting::enter(&engine, &mut parts);
     let call = inner.oneshot(Request::from_parts(parts, body)).instrument(inside_span());
     let Some(rescue) = rescue else {
         return Ok(miss.answer(engine, route, plan, call.await?).await);
@@ -163,23 +163,6 @@ fn gateway_timeout<St: Store, RB>(
     response
 }
 
-/// The handler's answer, or the call itself where it takes longer than it may while there is something
-/// stale to serve.
-async fn in_time<St: Store, F: Future>(
-    engine: &Engine<St>,
-    route: &Route,
-    rescue: &Rescue,
-    call: F,
-) -> Result<F::Output, Pin<Box<F>>> {
-    let limit = route.policy.handler_timeout.filter(|_| {
-        let now_ms = engine.store.now_ms();
-        Background::is_possible() && rescue.may_serve(route, Cause::Timeout, now_ms)
-    });
-    let Some(limit) = limit else { return Ok(call.await) };
-    let mut call = Box::pin(call);
-    tokio::time::timeout(limit, &mut call).await.map_err(|_| call)
-}
-
 /// A request that has gone inside, and what was known before it did.
 pub(super) struct Miss {
     /// Fills of this process so far.
@@ -219,6 +202,10 @@ impl Miss {
         let validated = self.client.as_ref().is_some_and(|client| client.validating);
         let confirmed = validated && response.status() == StatusCode::NOT_MODIFIED;
         match self.stale.take() {
+            // RFC 9110 15.5.5, 15.5.11: gone for everybody
+            Some(at) if is_gone(response.status()) && !plan.has_credentials() => {
+                engine.forget(KeyRange::only(&at.key));
+            }
             Some(at) if confirmed => {
                 return validate::revalidated(
                     &engine,
@@ -255,17 +242,23 @@ impl Miss {
         let overrides = parts.extensions.remove::<CacheOverride>();
         let gen_ms = u32::try_from(self.started.elapsed().as_millis()).unwrap_or(u32::MAX);
         let index = self.index.as_ref();
-        let kept = self.asked.judge(&route, overrides.as_ref(), &parts, index, received_ms, gen_ms);
+        let kept = if nesting::is_answered_by(&mut parts) {
+            Err(nesting::INNER_LAYER)
+        } else {
+            self.asked.judge(&route, overrides.as_ref(), &parts, index, received_ms, gen_ms)
+        };
         let kept = match kept {
             Ok(kept) => kept,
             Err(reason) => {
                 count(&engine.counters.not_stored);
                 if parts.status.is_success() && UNSTORABLE.contains(&reason) {
-                    engine.remember_unstorable(&plan.base);
+                    engine.remember_unstorable(plan.asker());
                 }
                 match self.lead.take() {
                     // the next answer may be a better one
-                    Some(lead) if parts.status.is_server_error() => lead.release(),
+                    Some(lead) if is_about_the_request(parts.status) => lead.release(),
+                    // it has been stored, if it may be
+                    Some(lead) if reason == nesting::INNER_LAYER => lead.found(),
                     Some(lead) => lead.refuse(),
                     None => {}
                 }
@@ -287,7 +280,7 @@ impl Miss {
         let declared = declared.or(body.size_hint().exact());
         let limit = route.policy.max_body_bytes;
         if declared.is_some_and(|declared: u64| declared > limit as u64) {
-            engine.remember_unstorable(&plan.base);
+            engine.remember_unstorable(plan.asker());
         }
         let lead = self.lead.take();
         let lead = lead.and_then(|lead| lead.if_shareable(&route, &kept.head, received_ms));
@@ -346,6 +339,7 @@ impl Miss {
     ) -> Fill<St> {
         let Kept { head, expires_ms, names } = kept;
         let (base, path) = plan.place(route, &head.headers);
+        let lead = lead.and_then(|lead| lead.if_meant(&base, plan));
         let mut indexes: Vec<_> = path.into_iter().collect();
         let key = if names.is_empty() {
             base
@@ -358,8 +352,8 @@ impl Miss {
             indexes.push((base, with_variant(index, variant)));
             key
         };
-        let (base, queue_bytes) = (plan.base.clone(), route.queue_bytes);
-        Fill { engine, base, key, head, indexes, expires_ms, queue_bytes, filled, lead }
+        let (asker, queue_bytes) = (plan.asker(), route.queue_bytes);
+        Fill { engine, asker, key, head, indexes, expires_ms, queue_bytes, filled, lead }
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tracing::Instrument;
 
+use super::admission::Asker;
 use super::bounded::bounded;
 use super::flight::Lead;
 use super::pending::{Refused, Ticket};
@@ -34,8 +35,7 @@ type Waits<'a> = dyn Fn(&CacheKey) -> Option<Stored> + 'a;
 /// Stores a response once its body is complete.
 pub(super) struct Fill<St> {
     pub(super) engine: Arc<Engine<St>>,
-    /// The target's key, without variant.
-    pub(super) base: CacheKey,
+    pub(super) asker: Asker,
     pub(super) key: CacheKey,
     pub(super) head: StoredHead,
     /// What lookups have to know to find it: the target's index, where the response is one of several
@@ -62,12 +62,14 @@ impl Filled {
 
 impl<St: Store> Sink for Fill<St> {
     fn complete(self: Box<Self>, body: Bytes) -> bool {
-        let Self { engine, base, key, head, indexes, expires_ms, queue_bytes, filled, lead } =
+        let Self { engine, asker, key, head, indexes, expires_ms, queue_bytes, filled, lead } =
             *self;
-        // it is nobody else's either: the lead is dropped, and the next one leads
         if engine.is_invalid_by_now(&key, &head) {
             count(&engine.counters.not_stored);
             engine.reasons.count("invalidated");
+            if let Some(lead) = lead {
+                lead.outdated();
+            }
             return false;
         }
         let mut entries = Vec::with_capacity(3);
@@ -101,7 +103,7 @@ impl<St: Store> Sink for Fill<St> {
                 return false;
             }
         };
-        engine.forget_unstorable(&base);
+        engine.forget_unstorable(&asker);
         engine.filled(&key);
         let _ = filled.0.set(response.clone());
         // visible by now to whoever looks for it
@@ -113,7 +115,7 @@ impl<St: Store> Sink for Fill<St> {
     fn abandon(self: Box<Self>, why: Abandoned) {
         count(&self.engine.counters.abandoned);
         if why == Abandoned::TooLarge {
-            self.engine.remember_unstorable(&self.base);
+            self.engine.remember_unstorable(self.asker);
         }
         match why {
             Abandoned::TooLarge | Abandoned::Trailers => {

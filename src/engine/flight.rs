@@ -26,6 +26,8 @@ const LANDED_FOR: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct FlightKey {
     pub(super) key: CacheKey,
+    /// The same without the variant.
+    pub(super) base: CacheKey,
     pub(super) credentialed: bool,
 }
 
@@ -57,6 +59,7 @@ enum State {
     Landed(StoredResponse),
     Released,
     Failed(Cause),
+    Outdated,
     Elsewhere,
 }
 
@@ -76,6 +79,8 @@ pub(super) enum Landing {
     Released,
     /// The inner service failed, in this way.
     Failed(Cause),
+    /// What the response was made of has been invalidated meanwhile.
+    Outdated,
     /// Another process has stored something.
     Elsewhere,
     /// The leader is gone: somebody else leads.
@@ -174,6 +179,7 @@ impl Follower {
             Ok(Ok(state)) => match &*state {
                 State::Landed(response) => Landing::Response(response.clone()),
                 State::Failed(cause) => Landing::Failed(*cause),
+                State::Outdated => Landing::Outdated,
                 State::Elsewhere => Landing::Elsewhere,
                 State::Released | State::Flying => Landing::Released,
             },
@@ -204,7 +210,12 @@ impl Lead {
         lease
     }
 
-    /// Another process has stored something: the followers look again.
+    /// The response has been invalidated while it was made: it is nobody else's.
+    pub(super) fn outdated(self) {
+        self.end(State::Outdated);
+    }
+
+    /// Something has been stored, by another process or under another key: the followers look again.
     pub(super) fn found(self) {
         self.landed();
         self.end(State::Elsewhere);
@@ -285,7 +296,8 @@ mod tests {
     const LONG: Duration = Duration::from_secs(3600);
 
     fn key(key: &'static str) -> FlightKey {
-        FlightKey { key: CacheKey::new(key), credentialed: false }
+        let key = CacheKey::new(key);
+        FlightKey { base: key.clone(), key, credentialed: false }
     }
 
     fn join(flights: &Flights, about: &FlightKey) -> Joined {

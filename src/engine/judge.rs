@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::header::{CONTENT_ENCODING, ETAG, LAST_MODIFIED, SET_COOKIE};
 use http::response::Parts;
-use http::{HeaderMap, HeaderName, Method};
+use http::{HeaderMap, HeaderName, Method, StatusCode};
 
 use super::admission::Plan;
 use super::{Route, stale};
@@ -35,6 +35,21 @@ const MAX_KEEP_MS: u64 = 24 * 3600 * 1000;
 /// Why a response with a tag that none can have is not stored.
 const BAD_TAG: &str = "bad-tag";
 
+/// Reasons that lie in the response and will most likely hold for the next one.
+pub(super) const UNSTORABLE: &[&str] = &[
+    "no-store",
+    "private",
+    "set-cookie",
+    "vary-any",
+    "no-freshness",
+    "no-cache",
+    "streaming",
+    "override",
+    "must-understand",
+    "dictionary",
+    "stale-on-arrival",
+];
+
 /// The request that a response answers, as it was before it went inside.
 #[derive(Clone)]
 pub(super) struct Asked {
@@ -56,6 +71,23 @@ pub(super) struct Kept {
     pub(super) expires_ms: u64,
     /// What the target varies on, this response included.
     pub(super) names: Vec<HeaderName>,
+}
+
+/// Whether an answer says that there is nothing any more.
+pub(super) fn is_gone(status: StatusCode) -> bool {
+    status == StatusCode::NOT_FOUND || status == StatusCode::GONE
+}
+
+/// Whether an answer is about one request, or one moment, and says little of the next one.
+pub(super) fn is_about_the_request(status: StatusCode) -> bool {
+    let about = [
+        StatusCode::PARTIAL_CONTENT,
+        StatusCode::NOT_MODIFIED,
+        StatusCode::PRECONDITION_FAILED,
+        StatusCode::RANGE_NOT_SATISFIABLE,
+        StatusCode::TOO_MANY_REQUESTS,
+    ];
+    status.is_server_error() || about.contains(&status)
 }
 
 impl Asked {

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::bounded::bounded;
 use super::flight::FlightKey;
+use super::invalidate::whole;
 use super::stale::chance;
 use super::{Engine, Route};
 use crate::key::CacheKey;
@@ -18,7 +19,7 @@ use crate::telemetry::count;
 /// Waits of a process that has been denied the lease: doubling, so that a slow handler is not asked about
 /// hundreds of times, and each shortened by up to a half, so that many processes do not ask at once.
 const FIRST_WAIT: Duration = Duration::from_millis(25);
-const LONGEST_WAIT: Duration = Duration::from_millis(400);
+pub(super) const LONGEST_WAIT: Duration = Duration::from_millis(400);
 
 /// How long a failure keeps other processes from waiting for the next one: those that wait go inside
 /// together.
@@ -80,8 +81,15 @@ impl<St: Store> Engine<St> {
         if route.policy.collapse != Collapse::Cluster {
             return Leased::Here(None);
         }
-        let (key, limit) = (leased_key(about), route.store_timeout);
-        match bounded(limit, self.store.lease(&key, route.policy.lease)).await {
+        // to its end: one that is granted when nobody waits any more is given back
+        let (engine, key) = (Arc::clone(self), leased_key(about));
+        let (limit, time) = (route.store_timeout, route.policy.lease);
+        let asked = async move { Ok(engine.ask_for_lease(key, limit, time).await) };
+        whole(asked).await.unwrap_or(Leased::Failed)
+    }
+
+    async fn ask_for_lease(&self, key: CacheKey, limit: Duration, time: Duration) -> Leased {
+        match bounded(limit, self.store.lease(&key, time)).await {
             Ok(Lease::Granted(number)) => {
                 count(&self.counters.leases);
                 let store = self.store.clone();
@@ -174,7 +182,7 @@ mod tests {
     #[test]
     fn requests_with_credentials_lease_apart() {
         let key = CacheKey::new("p:1:/");
-        let about = |credentialed| FlightKey { key: key.clone(), credentialed };
+        let about = |credentialed| FlightKey { key: key.clone(), base: key.clone(), credentialed };
         assert_eq!(leased_key(&about(false)), key);
         assert_ne!(leased_key(&about(true)).hash(), key.hash());
     }

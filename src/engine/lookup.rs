@@ -12,7 +12,8 @@ use super::bounded::bounded;
 use super::{Engine, Route, search};
 use crate::key::{CacheKey, variant_key};
 use crate::rfc9111;
-use crate::rfc9111::freshness::date_ms;
+use crate::rfc9111::freshness::{date_ms, is_fresh};
+use crate::rfc9111::no_vary_search::NoVarySearch;
 use crate::status::Forward;
 use crate::store::{Store, StoreError};
 use crate::stored::{Stored, StoredResponse, VariantIndex};
@@ -79,15 +80,43 @@ impl<St: Store> Engine<St> {
         request: &HeaderMap,
     ) -> Result<Lookup, StoreError> {
         let began = Instant::now();
-        let mut lookup = self.find(route, plan, request).await?;
+        let (lookup, by_rule) = self.find(route, plan, request).await?;
+        let lookup = self.judge(route, lookup, began).await?;
+        if !by_rule || self.holds(&lookup) {
+            return Ok(lookup);
+        }
+        // not every response of a path says what others say of it: that one lies where its query says
+        let by_query = self.look(route, &plan.base, request, None).await?.0;
+        match by_query.found {
+            Found::Response(ref at)
+                if NoVarySearch::parse(&at.response.head.headers).is_default() =>
+            {
+                self.judge(route, by_query, began).await
+            }
+            _ => Ok(lookup),
+        }
+    }
+
+    async fn judge(
+        &self,
+        route: &Route,
+        mut lookup: Lookup,
+        since: Instant,
+    ) -> Result<Lookup, StoreError> {
         if let Found::Response(at) = &mut lookup.found {
             // what waits to be written cannot be judged without the log
             if route.breaker.is_open() {
                 return Err(StoreError::Unavailable);
             }
-            at.validity = self.judged(&at.key, &at.response, began).await?;
+            at.validity = self.judged(&at.key, &at.response, since).await?;
         }
         Ok(lookup)
+    }
+
+    /// Whether it is fresh and has not been invalidated.
+    fn holds(&self, lookup: &Lookup) -> bool {
+        let Found::Response(at) = &lookup.found else { return false };
+        at.validity == Validity::Valid && is_fresh(&at.response.head, self.store.now_ms())
     }
 
     /// What the log says about a response, seen no earlier than `since` or than the store allows for
@@ -103,15 +132,15 @@ impl<St: Store> Engine<St> {
         self.store.validity(key, &response.head).await
     }
 
-    /// By the whole query, or by what the path's responses say of it.
+    /// By the whole query, or by what the path's responses say of it: then it is somewhere else.
     async fn find(
         &self,
         route: &Route,
         plan: &Plan,
         request: &HeaderMap,
-    ) -> Result<Lookup, StoreError> {
+    ) -> Result<(Lookup, bool), StoreError> {
         let Some(search) = plan.search.as_ref().map(|search| &search.index) else {
-            return Ok(self.look(route, &plan.base, request, None).await?.0);
+            return Ok((self.look(route, &plan.base, request, None).await?.0, false));
         };
         if let Some(rule) = self.searches.get(&search.hash()) {
             return self.look_by(route, plan, request, rule).await;
@@ -120,7 +149,7 @@ impl<St: Store> Engine<St> {
         let rule = search::rule_of(index.as_ref());
         self.learn_rule(search, rule.clone());
         match rule {
-            None => Ok(lookup),
+            None => Ok((lookup, false)),
             Some(rule) => self.look_by(route, plan, request, Some(rule)).await,
         }
     }
@@ -131,7 +160,7 @@ impl<St: Store> Engine<St> {
         plan: &Plan,
         request: &HeaderMap,
         rule: search::Rule,
-    ) -> Result<Lookup, StoreError> {
+    ) -> Result<(Lookup, bool), StoreError> {
         let key = rule.as_ref().map_or_else(|| plan.base.clone(), |rule| plan.key_by(route, rule));
         let mut lookup = self.look(route, &key, request, None).await?.0;
         if let Found::Response(at) = &lookup.found
@@ -139,7 +168,7 @@ impl<St: Store> Engine<St> {
         {
             lookup.found = Found::Nothing(Forward::UriMiss, None);
         }
-        Ok(lookup)
+        Ok((lookup, key != plan.base))
     }
 
     /// Looks one key up, and another beside it in the same call.

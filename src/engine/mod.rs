@@ -13,6 +13,7 @@ mod invalidate;
 mod judge;
 mod lease;
 mod lookup;
+pub(crate) mod nesting;
 mod pending;
 mod refresh;
 mod reply;
@@ -31,6 +32,7 @@ use http::header::CACHE_CONTROL;
 use http::{HeaderMap, HeaderName};
 use moka::sync::Cache;
 
+use admission::Asker;
 pub(crate) use admission::{Admission, admit};
 pub(crate) use exchange::exchange;
 pub use inspect::Inspected;
@@ -74,7 +76,9 @@ pub(crate) struct Engine<St> {
     fills: Cache<[u8; 16], u64>,
     fill_count: AtomicU64,
     /// Targets whose responses were not to be stored lately: their requests keep their conditions.
-    unstorable: Cache<[u8; 16], ()>,
+    unstorable: Cache<Asker, ()>,
+    /// Refreshes that another process has the lease for.
+    elsewhere: Cache<[u8; 16], ()>,
     lookup_warning: Throttle,
     write_warning: Throttle,
 }
@@ -117,6 +121,10 @@ impl<St: Store> Engine<St> {
             unstorable: Cache::builder()
                 .max_capacity(KNOWN_INDEXES)
                 .time_to_live(UNSTORABLE_FOR)
+                .build(),
+            elsewhere: Cache::builder()
+                .max_capacity(KNOWN_INDEXES)
+                .time_to_live(lease::LONGEST_WAIT)
                 .build(),
             lookup_warning: Throttle::new(),
             write_warning: Throttle::new(),
@@ -161,16 +169,16 @@ impl<St: Store> Engine<St> {
         self.fills.get(&key.hash()).is_none_or(|last| last <= fills)
     }
 
-    fn is_unstorable(&self, base: &CacheKey) -> bool {
-        self.unstorable.contains_key(&base.hash())
+    fn is_unstorable(&self, asker: &Asker) -> bool {
+        self.unstorable.contains_key(asker)
     }
 
-    fn remember_unstorable(&self, base: &CacheKey) {
-        self.unstorable.insert(base.hash(), ());
+    fn remember_unstorable(&self, asker: Asker) {
+        self.unstorable.insert(asker, ());
     }
 
-    fn forget_unstorable(&self, base: &CacheKey) {
-        self.unstorable.invalidate(&base.hash());
+    fn forget_unstorable(&self, asker: &Asker) {
+        self.unstorable.invalidate(asker);
     }
 
     /// Waits until everything that has begun in the background and was handed to the store before has been

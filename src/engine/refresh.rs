@@ -10,19 +10,20 @@ use tower::{Service, ServiceExt};
 use tracing::Instrument;
 
 use super::admission::Plan;
+use super::bounded::bounded;
 use super::exchange::Miss;
 use super::flight::{FlightKey, Joined, Lead};
 use super::judge::Asked;
 use super::lease::Leased;
 use super::lookup::At;
+use super::nesting;
 use super::validate::{CONDITIONS, Stripped};
 use super::{Engine, Route};
-use crate::cookies::Credentials;
 use crate::rfc9111::RequestDirectives;
 use crate::rfc9111::stale::{Cause, is_failure};
 use crate::status::{CacheStatus, Forward};
 use crate::store::Store;
-use crate::stored::VariantIndex;
+use crate::stored::{Stored, VariantIndex};
 use crate::telemetry::{count, inside_span};
 
 /// A refresh that might begin.
@@ -35,6 +36,8 @@ pub(super) struct Refresh<St> {
     pub(super) index: Option<Arc<VariantIndex>>,
     /// It is still fresh.
     pub(super) early: bool,
+    /// Flights landed before the lookup that found it.
+    pub(super) landings: u64,
 }
 
 impl<St: Store> Refresh<St> {
@@ -57,6 +60,9 @@ impl<St: Store> Refresh<St> {
             return;
         }
         let engine = Arc::clone(&self.engine);
+        if engine.elsewhere.contains_key(&self.at.key.hash()) {
+            return;
+        }
         let Some(lead) = self.lead() else { return };
         let Some(place) = engine.background.begin(self.route.max_refreshes) else {
             return count(&engine.counters.refreshes_shed);
@@ -85,6 +91,7 @@ impl<St: Store> Refresh<St> {
             lead: Some(lead),
         };
         let Self { route, plan, .. } = self;
+        nesting::enter(&engine, &mut parts);
         let call = inner.oneshot(Request::from_parts(parts, body)).instrument(inside_span());
         let late = late(&engine);
         place.run(
@@ -99,14 +106,15 @@ impl<St: Store> Refresh<St> {
 
     /// The flight, unless one is on its way.
     fn lead(&self) -> Option<Lead> {
-        let key = FlightKey {
-            key: self.at.key.clone(),
-            credentialed: self.plan.credentials != Credentials::None,
-        };
-        let Self { engine, route, .. } = self;
+        let Self { engine, route, plan, at, .. } = self;
+        let (base, _) = engine.flies_by(route, plan);
+        let credentialed = plan.has_credentials();
+        let key = FlightKey { key: at.key.clone(), base, credentialed };
         let clear = |position: &_| engine.still_flies(route, &key.key, position);
         let remember = route.policy.unshareable_for;
         match engine.flights.join(&key, engine.store.position(), true, remember, clear) {
+            // the last one landed between the lookup and now
+            Joined::Leads(_) if engine.flights.landed_since(&key, self.landings) => None,
             Joined::Leads(lead) => Some(lead),
             Joined::Follows(_) | Joined::Nobody => None,
         }
@@ -114,15 +122,28 @@ impl<St: Store> Refresh<St> {
 }
 
 impl Miss {
-    /// Whether no other process is inside for the same, where that matters.
+    /// Whether no other process is inside for the same, nor has been, where that matters.
     async fn may_refresh<St: Store>(&mut self, engine: &Arc<Engine<St>>, route: &Route) -> bool {
-        let Some(lead) = &mut self.lead else { return true };
+        let (Some(lead), Some(at)) = (&mut self.lead, &self.stale) else { return true };
         match engine.lease(route, lead.key()).await {
             Leased::Here(Some(held)) => lead.leased(held),
-            Leased::Elsewhere | Leased::Unshareable(_) => return false,
-            Leased::Here(None) | Leased::Failed => {}
+            Leased::Elsewhere => {
+                engine.elsewhere.insert(at.key.hash(), ());
+                return false;
+            }
+            // with nothing to share between them, each process does it for itself
+            Leased::Here(None) | Leased::Unshareable(_) | Leased::Failed => return true,
         }
-        true
+        // who had the lease before has stored something, perhaps
+        let found = bounded(route.store_timeout, engine.store.get(at.key.clone())).await;
+        let is_newer = matches!(
+            found,
+            Ok(Some(Stored::Response(found))) if found.head.received_ms > at.response.head.received_ms
+        );
+        if is_newer && let Some(lead) = self.lead.take() {
+            lead.found();
+        }
+        !is_newer
     }
 }
 
@@ -131,7 +152,7 @@ pub(super) fn go_on<St, F, RB, E>(
     engine: Arc<Engine<St>>,
     route: Arc<Route>,
     plan: Plan,
-    miss: Miss,
+    mut miss: Miss,
     call: F,
 ) where
     St: Store,
@@ -139,6 +160,10 @@ pub(super) fn go_on<St, F, RB, E>(
     E: Send + 'static,
     RB: Body<Error: Send> + Send + 'static,
 {
+    // the client has its answer: all of this one is for the store
+    if let Some(client) = &mut miss.client {
+        client.waive();
+    }
     let Some(place) = engine.background.begin(route.max_refreshes) else {
         return count(&engine.counters.refreshes_shed);
     };

@@ -1,5 +1,6 @@
 //! Responses on their way out: the layer's own fields, and stored responses as the request wants them.
 
+use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
@@ -12,7 +13,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
 use super::Route;
 use crate::body::CacheBody;
-use crate::key::{CacheKey, hex};
+use crate::key::CacheKey;
 use crate::overrides::{CacheOverride, STALE_FIELD};
 use crate::policy::OWN_FIELD;
 use crate::rfc9111::range::{self, RangeOutcome, content_range};
@@ -127,13 +128,15 @@ pub(super) fn serve<RB>(
         Want::Part(part) => {
             code = StatusCode::PARTIAL_CONTENT;
             headers.insert(CONTENT_RANGE, content_range(Some(part), length));
+            without_digests(&mut headers);
             sent = slice(&body, part);
         }
         Want::Parts(parts) => {
             code = StatusCode::PARTIAL_CONTENT;
             let media = headers.get(CONTENT_TYPE).cloned();
-            let (multipart, joined) = multipart(&body, parts, media.as_ref(), key);
+            let (multipart, joined) = multipart(&body, parts, media.as_ref());
             headers.insert(CONTENT_TYPE, multipart);
+            without_digests(&mut headers);
             sent = joined;
         }
         Want::Unsatisfiable => {
@@ -163,7 +166,15 @@ fn unsatisfiable_fields(headers: &mut HeaderMap, length: u64) {
         headers.remove(name);
     }
     headers.remove("cdn-cache-control");
+    without_digests(headers);
     headers.insert(CONTENT_RANGE, content_range(None, length)); // RFC 9110 15.5.17
+}
+
+/// Leaves out what is computed over the content of the whole: that of a part is another (RFC 9530 2).
+/// `Repr-Digest` is about the representation, and stays.
+fn without_digests(headers: &mut HeaderMap) {
+    headers.remove("content-digest");
+    headers.remove("content-md5");
 }
 
 /// A response whose body is still being made, and is `length` bytes long, cut to one part.
@@ -172,6 +183,7 @@ pub(super) fn cut_to(response: &mut http::response::Parts, part: &Range<u64>, le
     let content_length = HeaderValue::from(part.end.saturating_sub(part.start));
     response.headers.insert(CONTENT_RANGE, content_range(Some(part), length));
     response.headers.insert(CONTENT_LENGTH, content_length);
+    without_digests(&mut response.headers);
 }
 
 /// The same for a part that it does not have.
@@ -224,9 +236,8 @@ fn multipart(
     body: &Bytes,
     parts: &[Range<u64>],
     media: Option<&HeaderValue>,
-    key: &CacheKey,
 ) -> (HeaderValue, Bytes) {
-    let boundary = boundary(body, key);
+    let boundary = boundary();
     let mut joined = BytesMut::new();
     for part in parts {
         joined.extend_from_slice(format!("\r\n--{boundary}\r\n").as_bytes());
@@ -247,10 +258,8 @@ fn multipart(
     (media, joined.freeze())
 }
 
-/// A line that the body does not hold.
-fn boundary(body: &Bytes, key: &CacheKey) -> String {
-    let base = hex(&key.hash());
-    let held = |boundary: &str| body.windows(boundary.len()).any(|w| w == boundary.as_bytes());
-    let mut tried = (0_u32..).map(|n| format!("{base}{n}"));
-    tried.find(|boundary| !held(boundary)).unwrap_or(base)
+/// A line that no body holds: whoever made it could not know these 128 bits, which are other ones each time.
+fn boundary() -> String {
+    let random = RandomState::new();
+    format!("{:016x}{:016x}", random.hash_one(0_u8), random.hash_one(1_u8))
 }

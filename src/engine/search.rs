@@ -76,6 +76,14 @@ impl<St: Store> Engine<St> {
         self.searches.insert(search.hash(), rule);
     }
 
+    /// What requests of this plan fly under, without the variant, and what says so of their query.
+    pub(super) fn flies_by(&self, route: &Route, plan: &Plan) -> (CacheKey, Rule) {
+        let known = plan.search.as_ref().map(|search| search.index.hash());
+        let rule = known.and_then(|hash| self.searches.get(&hash)).flatten();
+        let base = rule.as_ref().map_or_else(|| plan.base.clone(), |rule| plan.key_by(route, rule));
+        (base, rule)
+    }
+
     /// The keys of a target: by its own query, and by what the path's responses say of it.
     pub(super) async fn spellings(
         &self,

@@ -2,6 +2,7 @@
 //! of an error.
 
 use std::hash::{BuildHasher, RandomState};
+use std::pin::Pin;
 use std::time::Duration;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -9,11 +10,13 @@ use http::request::Parts;
 use http::{Request, Response};
 
 use super::admission::Plan;
+use super::background::Background;
 use super::judge::MAX_LIFETIME;
 use super::lookup::At;
 use super::reply::{self, Want};
 use super::{Engine, Route};
 use crate::body::CacheBody;
+use crate::key::CacheKey;
 use crate::overrides::{CacheOverride, STALE_FIELD};
 use crate::policy::Mode;
 use crate::rfc9111::stale::{Asking, Cause, Given, Windows, may_serve_stale};
@@ -116,6 +119,7 @@ pub(super) fn chance() -> f64 {
 
 /// A stale response that might be served in place of an error.
 pub(super) struct Rescue {
+    key: CacheKey,
     response: StoredResponse,
     /// The client's request, its conditions included.
     request: Parts,
@@ -124,16 +128,12 @@ pub(super) struct Rescue {
 }
 
 impl Rescue {
-    pub(super) fn new(
-        at: &At,
-        asked: &Parts,
-        directives: &RequestDirectives,
-        validity: Validity,
-    ) -> Self {
+    pub(super) fn new(at: &At, asked: &Parts, directives: &RequestDirectives) -> Self {
         let mut request = Request::new(()).into_parts().0;
         request.method = asked.method.clone();
         request.headers = asked.headers.clone();
-        Self { response: at.response.clone(), request, directives: directives.clone(), validity }
+        let (key, response, validity) = (at.key.clone(), at.response.clone(), at.validity);
+        Self { key, response, request, directives: directives.clone(), validity }
     }
 
     /// Whether it may be served for this cause now.
@@ -156,10 +156,11 @@ impl Rescue {
         cause: Cause,
     ) -> Option<Response<CacheBody<RB>>> {
         let now_ms = engine.store.now_ms();
-        if !self.may_serve(route, cause, now_ms) {
+        let StoredResponse { head, body } = &self.response;
+        // the inner service may have taken its time, and something may have been invalidated meanwhile
+        if !self.may_serve(route, cause, now_ms) || engine.is_invalid_by_now(&self.key, head) {
             return None;
         }
-        let StoredResponse { head, body } = &self.response;
         count(&engine.counters.stale_if_error);
         let want = Want::of(&self.request, head, body.len(), now_ms);
         // RFC 9211 2.1: an inner service that is not available makes it a hit
@@ -176,6 +177,23 @@ impl Rescue {
         let directives = route.directives(&self.response.head.headers);
         crate::rfc9111::stale::must_be_validated(&directives)
     }
+}
+
+/// The handler's answer, or the call itself where it takes longer than it may while there is something
+/// stale to serve.
+pub(super) async fn in_time<St: Store, F: Future>(
+    engine: &Engine<St>,
+    route: &Route,
+    rescue: &Rescue,
+    call: F,
+) -> Result<F::Output, Pin<Box<F>>> {
+    let limit = route.policy.handler_timeout.filter(|_| {
+        let now_ms = engine.store.now_ms();
+        Background::is_possible() && rescue.may_serve(route, Cause::Timeout, now_ms)
+    });
+    let Some(limit) = limit else { return Ok(call.await) };
+    let mut call = Box::pin(call);
+    tokio::time::timeout(limit, &mut call).await.map_err(|_| call)
 }
 
 #[cfg(test)]

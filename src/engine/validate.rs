@@ -22,12 +22,13 @@ use crate::overrides::{CacheOverride, STALE_FIELD};
 use crate::policy::Mode;
 use crate::rfc9111::fields::update_fields;
 use crate::rfc9111::freshness::initial_age_ms;
+use crate::rfc9111::no_vary_search::NoVarySearch;
 use crate::rfc9111::range::{self, RangeOutcome};
 use crate::rfc9111::validation::{Precondition, evaluate, stored_etag};
 use crate::rfc9111::{Nominated, NotStored, select, selecting};
 use crate::store::Store;
 use crate::stored::{HeadUpdate, StoredHead, StoredResponse};
-use crate::tag::LogPosition;
+use crate::tag::{LogPosition, Validity};
 
 /// Fields that the handler does not see while the cache fills or validates: they are evaluated
 /// against the stored response.
@@ -74,6 +75,11 @@ impl Stripped {
         Some(Self { method: request.method.clone(), headers: taken, validating: stale.is_some() })
     }
 
+    /// Forgets what the client asked for beside the response itself.
+    pub(super) fn waive(&mut self) {
+        self.headers.clear();
+    }
+
     /// Whether the client has this response of the handler's already.
     pub(super) fn has(&self, response: &http::response::Parts, received_ms: u64) -> bool {
         let head = StoredHead::bare(response.status, response.headers.clone(), received_ms);
@@ -107,7 +113,11 @@ impl Stripped {
             }
             return Response::from_parts(response, body);
         }
-        let Some(length) = length else { return Response::from_parts(response, body) };
+        let limit = route.policy.max_body_bytes as u64;
+        // what is too large to be stored is not read to find a part of it
+        let Some(length) = length.filter(|length| *length <= limit) else {
+            return Response::from_parts(response, body);
+        };
         match range::evaluate(&self.method, &self.headers, &head, length, received_ms) {
             RangeOutcome::Single(part) => {
                 reply::cut_to(&mut response, &part, length);
@@ -166,10 +176,12 @@ where
     };
     // those who wait get it as it is now, unless something has been invalidated meanwhile
     let clear = !engine.is_invalid_by_now(&at.key, &updated.head);
-    if let Some(lead) = miss.lead.take().filter(|_| clear)
-        && let Some(lead) = lead.if_shareable(route, &updated.head, received_ms)
-    {
-        engine.give_back_in_turn(lead.land(updated.clone()));
+    match miss.lead.take() {
+        Some(lead) if !clear => lead.outdated(),
+        lead => {
+            let lead = lead.and_then(|l| l.if_shareable(route, &updated.head, received_ms));
+            engine.give_back_in_turn(lead.and_then(|lead| lead.land(updated.clone())));
+        }
     }
     let client = miss.client.as_ref().map(Stripped::request);
     let request = client.unwrap_or_else(|| Request::new(()).into_parts().0);
@@ -212,7 +224,8 @@ fn confirms(from_304: &HeaderMap, stored: &HeaderMap) -> bool {
 }
 
 /// A HEAD answered 200 says something about the stored GET (RFC 9111 4.3.5): the same validators and
-/// length update its fields, others make it stale.
+/// length update its fields, others make it stale. The length alone says nothing of what has been invalidated:
+/// other content may be as long.
 pub(super) fn compare_head<St: Store, RB>(
     engine: &Arc<Engine<St>>,
     route: &Route,
@@ -231,7 +244,11 @@ pub(super) fn compare_head<St: Store, RB>(
     });
     let same = |name: &HeaderName| fields.get(name) == stored.get(name);
     let says = has_validator(fields) || fields.contains_key(CONTENT_LENGTH);
-    if says && same(&ETAG) && same(&LAST_MODIFIED) && length {
+    let is_same = says && same(&ETAG) && same(&LAST_MODIFIED) && length;
+    if is_same && !has_validator(fields) && at.validity != Validity::Valid {
+        return;
+    }
+    if is_same {
         let overrides = response.extensions().get::<CacheOverride>().cloned();
         let fields = stored_by_update(route, fields);
         update(engine, route, miss, overrides, &at, &fields, received_ms);
@@ -268,8 +285,10 @@ fn update<St: Store>(
     );
     let mut head = StoredHead::clone(stored);
     head.requested_ms = asked.requested_ms;
-    // what the handler confirms holds as of the confirmation
-    head.position = LogPosition::clone(&asked.position);
+    // what the handler confirms, by a validator, holds as of the confirmation
+    if has_validator(fields) {
+        head.position = LogPosition::clone(&asked.position);
+    }
     if let Ok(tags) = asked.tags(route, overrides.as_ref(), fields) {
         add_new(&mut head.tags, tags);
     }
@@ -291,7 +310,12 @@ fn update<St: Store>(
     }
     head.headers = headers;
     stale::renew(&mut head.headers, overrides.as_ref());
+    let rule = |headers: &HeaderMap| NoVarySearch::parse(headers);
     match decided {
+        // it lies where its old rule has put it: the next request has it made anew
+        Ok(_) if rule(&head.headers) != rule(&stored.headers) => {
+            engine.forget(KeyRange::only(&at.key));
+        }
         Ok(_) => engine.freshen(route, miss, at, head.clone()),
         // what may not be stored any more is not kept
         Err(NotStored::NoStore | NotStored::Private | NotStored::VaryAny | NotStored::Override) => {

@@ -269,6 +269,52 @@ on_every_store! {
         assert!(answers(after).await.iter().all(|answer| answer.text() == "new"));
     }
 
+    async fn nobody_gets_the_answer_to_another_query(kit: Kit) {
+        let layer = kit.layer();
+        let (app, calls, gate) = gated(&layer, |call, request| {
+            let query = request.uri().query().unwrap_or_default();
+            let field = ("no-vary-search", r#"params=("t")"#);
+            let fields = [FRESH, field];
+            Ok(response(200, if call == 1 { &fields } else { &fields[..1] }, query))
+        });
+        gate.add_permits(1);
+        send(&app, get("/d?id=0&t=1", &[])).await;
+        let leader = start(&app, [get("/d?id=1&t=secret", &[])]).await;
+        let followers = start(&app, (0..10).map(|_| get("/d?id=1", &[]))).await;
+        assert_eq!(calls.count(), 2, "they wait, for who knows");
+        gate.add_permits(100);
+        assert_eq!(answers(leader).await[0].text(), "id=1&t=secret");
+        assert!(answers(followers).await.iter().all(|answer| answer.text() == "id=1"));
+    }
+
+    async fn who_waits_for_what_is_invalidated_again_goes_inside(kit: Kit) {
+        let layer = kit.layer();
+        let (app, calls, gate) = gated(&layer, |_, _| Ok(response(200, &[FRESH], "x")));
+        let waiting = start(&app, (0..6).map(|_| get("/", &[]))).await;
+        for calls_so_far in [1, 2, 6] {
+            assert_eq!(calls.count(), calls_so_far);
+            layer.handle().invalidate_uri("/").await.unwrap();
+            gate.add_permits(1);
+            tokio::time::sleep(SECOND / 5).await;
+        }
+        gate.add_permits(100);
+        answers(waiting).await;
+    }
+
+    async fn one_answer_about_a_moment_does_not_end_collapsing(kit: Kit) {
+        let layer = kit.layer();
+        let (app, calls, gate) = gated(&layer, |call, _| match call {
+            1 => Ok(response(429, &[], "slow down")),
+            _ => Ok(response(200, &[FRESH], "x")),
+        });
+        gate.add_permits(1);
+        send(&app, get("/", &[])).await;
+        let waiting = start(&app, (0..10).map(|_| get("/", &[]))).await;
+        gate.add_permits(100);
+        answers(waiting).await;
+        assert_eq!(calls.count(), 2);
+    }
+
     async fn collapsing_can_be_switched_off(kit: Kit) {
         let layer = kit.layer().with_policy(MINUTE.collapse(Collapse::Off));
         let (app, calls, gate) = gated(&layer, |_, _| Ok(response(200, &[], "x")));

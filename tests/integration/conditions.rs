@@ -289,6 +289,46 @@ on_every_store! {
         assert_eq!(seen.lock().unwrap().len(), 3);
     }
 
+    async fn a_head_as_long_as_what_was_invalidated_does_not_revive_it(kit: Kit) {
+        let layer = kit.layer();
+        let (app, seen) = scripted(&layer, vec![
+            (200, vec![FRESH], "10"),
+            (200, vec![FRESH, ("content-length", "2")], ""),
+            (200, vec![FRESH], "12"),
+        ]);
+        with(&app, &[]).await;
+        layer.handle().invalidate_uri("/").await.unwrap();
+        send(&app, request("HEAD", "/", &[])).await;
+        kit.settle(&layer.handle()).await;
+        let fresh = with(&app, &[]).await;
+        assert_eq!((fresh.is_hit(), fresh.text()), (false, "12"));
+        assert_eq!(seen.lock().unwrap().len(), 3);
+    }
+
+    async fn a_part_does_not_carry_the_digest_of_the_whole(kit: Kit) {
+        let digest = ("content-digest", "sha-256=:RK/0qy18MlBSVnWgjwz6lZEWjP/lF5HF9bvEF8FabDg=:");
+        let repr = ("repr-digest", digest.1);
+        let fields = vec![FRESH, digest, repr];
+        let (app, _) = scripted(&kit.layer(), vec![(200, fields, "0123456789")]);
+        with(&app, &[]).await;
+        for range in ["bytes=0-1", "bytes=0-1,5-6", "bytes=90-"] {
+            let part = with(&app, &[("range", range)]).await;
+            assert!(part.status == 206 || part.status == 416);
+            assert_eq!((part.field("content-digest"), part.field("repr-digest")), (String::new(), repr.1.to_owned()));
+        }
+        assert_eq!(with(&app, &[]).await.field("content-digest"), digest.1);
+    }
+
+    async fn what_is_not_stored_for_somebody_is_asked_for_as_they_ask(kit: Kit) {
+        let (app, seen) = scripted(&kit.layer(), vec![(200, vec![FRESH], "page")]);
+        for (name, value) in [("range", "bytes=0-1"), ("if-none-match", "\"1\"")] {
+            for credentials in [("cookie", "sid=1"), ("authorization", "Bearer x")] {
+                with(&app, &[(name, value), credentials]).await;
+                assert!(seen.lock().unwrap().last().unwrap().contains_key(name), "{name}");
+            }
+        }
+    }
+
     async fn only_if_cached_is_never_forwarded(kit: Kit) {
         let (app, calls) = cached(&kit.layer().with_policy(MINUTE), |_| response(200, &[], "x"));
         let only = [("cache-control", "only-if-cached")];

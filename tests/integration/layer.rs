@@ -102,6 +102,28 @@ on_every_store! {
         assert_eq!(calls.count(), 2);
     }
 
+    async fn of_two_layers_around_a_handler_the_inner_one_does_the_work(kit: Kit) {
+        let outer = kit.layer().with_policy(MINUTE);
+        let inner = outer.clone().with_policy(MINUTE.tags(&["t"]));
+        let (app, calls) = cached(&inner, |_| response(200, &[], "x"));
+        let app = outer.layer(app);
+        let first = send(&app, get("/", &[])).await;
+        assert_eq!((first.is_hit(), first.cache.detail()), (false, Some("inner-layer")));
+        assert_eq!(outer.handle().counts().collapse_timeouts, 0, "they do not wait for each other");
+        kit.settle(&outer.handle()).await;
+        assert!(send(&app, get("/", &[])).await.is_hit());
+        outer.handle().invalidate_tags(["t"]).await.unwrap();
+        assert!(!send(&app, get("/", &[])).await.is_hit(), "the tags are the inner one's");
+        assert_eq!(calls.count(), 2);
+
+        let (app, calls) = cached(&outer.clone().with_policy(CachePolicy::bypass()), |_| response(200, &[], "x"));
+        let app = outer.layer(app);
+        for _ in 0..3 {
+            assert!(!send(&app, get("/never", &[])).await.is_hit());
+        }
+        assert_eq!(calls.count(), 3);
+    }
+
     async fn private_responses_are_never_shared(kit: Kit) {
         let layer = kit.layer().with_policy(MINUTE);
         let cases: [(&str, &[(&str, &str)]); 10] = [
@@ -539,6 +561,22 @@ on_every_store! {
             assert!(!send(&app, get(&uri, &[])).await.is_hit());
             let second = send(&app, get(&uri, &[])).await;
             assert_eq!((second.is_hit(), second.text()), (true, uri.as_str()));
+        }
+    }
+
+    async fn a_uri_is_named_under_either_scheme_where_requests_do_not_say_theirs(kit: Kit) {
+        let layer = kit.layer().with_policy(MINUTE);
+        let (app, _) = cached(&layer, |_| response(200, &[], "x"));
+        let handle = layer.handle();
+        for erases in [false, true] {
+            send(&app, get("/p", &[("host", "shop.example")])).await;
+            kit.settle(&handle).await;
+            if erases {
+                assert_eq!(handle.erase_uri("https://shop.example/p").await.unwrap(), 1);
+            } else {
+                handle.invalidate_uri("https://shop.example/p").await.unwrap();
+            }
+            assert!(!send(&app, get("/p", &[("host", "shop.example")])).await.is_hit());
         }
     }
 

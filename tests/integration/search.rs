@@ -100,6 +100,44 @@ on_every_store! {
         assert_eq!(send(&app, get("/p?b=1&a=2", &[])).await.text(), "b=1&a=2");
     }
 
+    async fn what_does_not_say_what_others_of_its_path_say_is_found_by_its_own_query(kit: Kit) {
+        let layer = kit.layer();
+        let (app, calls) = cached(&layer, |request| {
+            let query = request.uri().query().unwrap_or_default().to_owned();
+            let says = query.contains("says");
+            let field = ("no-vary-search", "except=()");
+            let fields = [FRESH, field];
+            response(200, if says { &fields } else { &fields[..1] }, &query)
+        });
+        send(&app, get("/p?says", &[])).await;
+        layer.handle().purge().await.unwrap();
+        for _ in 0..3 {
+            assert_eq!(send(&app, get("/p?a=1", &[])).await.text(), "a=1");
+            assert_eq!(send(&app, get("/p?a=2", &[])).await.text(), "a=2");
+        }
+        assert_eq!(calls.count(), 3);
+    }
+
+    async fn a_confirmation_that_changes_the_rule_has_it_made_anew(kit: Kit) {
+        let layer = kit.layer();
+        let (app, _) = cached(&layer, |request| {
+            let query = request.uri().query().unwrap_or_default().to_owned();
+            let etag = ("etag", "\"1\"");
+            if request.headers().contains_key("if-none-match") {
+                return response(304, &[FRESH, etag, ("no-vary-search", "params=()")], "");
+            }
+            let stale = ("cache-control", "max-age=60");
+            let field = ("no-vary-search", r#"params=("b")"#);
+            response(200, &[stale, ("age", "70"), etag, field], &query)
+        });
+        assert_eq!(send(&app, get("/s?a=1&b=2", &[])).await.text(), "a=1&b=2");
+        layer.handle().flush().await.unwrap();
+        send(&app, get("/s?a=1&b=2", &[])).await;
+        layer.handle().flush().await.unwrap();
+        let other = send(&app, get("/s?a=1", &[])).await;
+        assert!(!other.is_hit(), "{other:?}");
+    }
+
     async fn an_entry_goes_by_its_own_rule_when_another_spelling_is_invalidated(kit: Kit) {
         let layer = kit.layer();
         let (app, _) = cached(&layer, |request| {

@@ -395,6 +395,55 @@ on_every_store! {
         assert_eq!((fresh.is_hit(), fresh.text(), seen.count()), (true, "new", 2));
     }
 
+    async fn a_part_of_what_takes_too_long_is_stored_as_a_whole(kit: Kit) {
+        let policy = SAFE.stale_if_error(30 * SECOND).handler_timeout(SECOND / 50);
+        let layer = kit.layer().with_policy(policy);
+        let (tell, told) = oneshot::channel();
+        let (app, seen) = handler(&layer, [stored("max-age=60"), Wait(told, &[FRESH], "new")]);
+        send(&app, get("/", &[])).await;
+        settled(layer.handle()).await;
+        let part = send(&app, get("/", &[("range", "bytes=0-0")])).await;
+        assert_eq!((part.status.as_u16(), part.text()), (206, "o"));
+        tell.send(()).unwrap();
+        settled(layer.handle()).await;
+        let fresh = send(&app, get("/", &[])).await;
+        assert_eq!((fresh.is_hit(), fresh.text(), seen.count()), (true, "new", 2));
+    }
+
+    async fn what_is_invalidated_while_the_handler_takes_its_time_is_not_served(kit: Kit) {
+        let policy = SAFE.stale_if_error(30 * SECOND).handler_timeout(SECOND / 2);
+        let layer = kit.layer().with_policy(policy);
+        let (tell, told) = oneshot::channel();
+        let (app, seen) = handler(&layer, [stored("max-age=60"), Wait(told, &[FRESH], "new")]);
+        send(&app, get("/", &[])).await;
+        settled(layer.handle()).await;
+        let asked = app.clone();
+        let waiting = tokio::spawn(async move { send(&asked, get("/", &[])).await });
+        while seen.count() < 2 {
+            tokio::task::yield_now().await;
+        }
+        layer.handle().invalidate_uri("/").await.unwrap();
+        tokio::time::sleep(SECOND).await;
+        tell.send(()).unwrap();
+        assert_eq!(waiting.await.unwrap().text(), "new");
+    }
+
+    async fn what_is_gone_is_not_served_stale_any_more(kit: Kit) {
+        let layer = kit.layer();
+        let steps = [
+            stored("max-age=60, stale-while-revalidate=30"),
+            Say(404, &[], "gone"),
+            Say(404, &[], "gone"),
+        ];
+        let (app, _) = handler(&layer, steps);
+        send(&app, get("/", &[])).await;
+        settled(layer.handle()).await;
+        assert_stale(&send(&app, get("/", &[])).await, "stale-while-revalidate");
+        settled(layer.handle()).await;
+        tokio::time::sleep(SECOND / 5).await;
+        assert_eq!(send(&app, get("/", &[])).await.text(), "gone");
+    }
+
     async fn a_handler_that_takes_too_long_for_no_place_is_let_go(kit: Kit) {
         let policy = SAFE.stale_if_error(30 * SECOND).handler_timeout(SECOND / 50);
         let layer = kit.layer().with_policy(policy).max_refreshes(0);
