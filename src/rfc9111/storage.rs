@@ -69,10 +69,13 @@ impl Candidate<'_> {
             return Err(NotStored::SetCookie); // RFC 9111 7.3
         }
         let shared = self.is_shared(overrides);
-        match (self.credentials, self.mode) {
+        match self.credentials {
             // RFC 9111 3.5
-            (Credentials::Authorization, _) if !shared => return Err(NotStored::Authorization),
-            (Credentials::Cookie, Mode::Safe) if !shared => return Err(NotStored::Cookie),
+            Credentials::Authorization if !shared => return Err(NotStored::Authorization),
+            // RFC 9111 7.3: a request without cookies would be served what one with them has got
+            Credentials::Cookie if !self.is_for_everyone(overrides) => {
+                return Err(NotStored::Cookie);
+            }
             _ => {}
         }
         // RFC 9111 4.1: it would never be selected
@@ -139,13 +142,19 @@ impl Candidate<'_> {
     }
 
     /// Whether the response may be used for requests with credentials. RFC 9111 3.5 names `public`,
-    /// `s-maxage` and `must-revalidate`; in safe mode the last of them is not enough. An `s-maxage` of
-    /// zero, or one that cannot be read, keeps a response out of shared caches and never lets it in.
+    /// `s-maxage` and `must-revalidate`; in safe mode the last of them is not enough.
     fn is_shared(&self, overrides: &CacheOverride) -> bool {
+        self.is_for_everyone(overrides)
+            || (self.mode == Mode::Strict && self.directives.must_revalidate)
+    }
+
+    /// Whether the response says that it is for everyone: `must-revalidate` says so in RFC 9111 3.5 only,
+    /// which is about `Authorization`. An `s-maxage` of zero, or one that cannot be read, keeps a response
+    /// out of shared caches and never lets it in.
+    fn is_for_everyone(&self, overrides: &CacheOverride) -> bool {
         overrides.shared
             || self.directives.public
             || self.directives.s_maxage.is_some_and(|seconds| seconds > 0)
-            || (self.mode == Mode::Strict && self.directives.must_revalidate)
     }
 
     /// Override, then what the response says, then policy, then heuristics. Zero for a response that

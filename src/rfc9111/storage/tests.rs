@@ -228,14 +228,19 @@ fn a_response_to_authorization_is_stored_only_when_it_says_so() {
 
 // RFC 9111 7.3
 #[test]
-fn in_safe_mode_a_cookie_stores_only_what_says_that_it_is_for_everyone() {
-    let case = |value| cc(value).by(Credentials::Cookie);
-    assert_eq!(case("max-age=60").decide(), Err(NotStored::Cookie));
-    assert_eq!(case("max-age=60, must-revalidate").decide(), Err(NotStored::Cookie));
-    assert_eq!(case("x").ttl(MINUTE).decide(), Err(NotStored::Cookie));
-    assert_eq!(case("max-age=60, public").lifetime(), Ok(60));
-    assert_eq!(case("s-maxage=60").lifetime(), Ok(60));
-    assert_eq!(case("max-age=60").mode(Mode::Strict).lifetime(), Ok(60));
+fn a_cookie_stores_only_what_says_that_it_is_for_everyone() {
+    for mode in SAFE_AND_STRICT {
+        let case = |value| cc(value).by(Credentials::Cookie).mode(mode);
+        assert_eq!(case("max-age=60").decide(), Err(NotStored::Cookie), "{mode:?}");
+        // RFC 9111 3.5 lets this one in for `Authorization`, and says nothing of cookies
+        let revalidated = case("max-age=60, must-revalidate");
+        assert_eq!(revalidated.decide(), Err(NotStored::Cookie), "{mode:?}");
+        assert_eq!(case("x").ttl(MINUTE).decide(), Err(NotStored::Cookie), "{mode:?}");
+        assert_eq!(case("max-age=60, public").lifetime(), Ok(60), "{mode:?}");
+        assert_eq!(case("s-maxage=60").lifetime(), Ok(60), "{mode:?}");
+        let shared = case("max-age=60").overrides(CacheOverride::new().shared());
+        assert_eq!(shared.lifetime(), Ok(60), "{mode:?}");
+    }
 }
 
 // RFC 9111 7.3
