@@ -36,7 +36,7 @@ pub(crate) fn explicit_lifetime(
 
 /// The lifetime that may be assumed where nothing explicit is said (RFC 9111 4.2.2): a tenth of the
 /// time since the response was last modified, for those status codes that allow it, or any that says
-/// `public`.
+/// `public`. A `Date` in the future makes that time no longer than it was on receipt.
 pub(crate) fn heuristic_lifetime(
     status: StatusCode,
     directives: &ResponseDirectives,
@@ -50,7 +50,7 @@ pub(crate) fn heuristic_lifetime(
         return None;
     }
     let modified_ms = date::single(headers, LAST_MODIFIED, received_ms).at()?;
-    let unchanged_ms = date_ms(headers, received_ms).checked_sub(modified_ms)?;
+    let unchanged_ms = made_ms(headers, received_ms).checked_sub(modified_ms)?;
     Some(Duration::from_millis((unchanged_ms / 10).min(DELTA_MAX_MS)))
 }
 
@@ -63,6 +63,11 @@ pub(crate) fn is_heuristically_cacheable(status: StatusCode) -> bool {
 /// invalid (RFC 9110 6.6.1).
 pub(crate) fn date_ms(headers: &HeaderMap, received_ms: u64) -> u64 {
     date::single(headers, DATE, received_ms).at().unwrap_or(received_ms)
+}
+
+/// The same, but not after the time of receipt: the clock of who wrote `Date` may be ahead.
+pub(super) fn made_ms(headers: &HeaderMap, received_ms: u64) -> u64 {
+    date_ms(headers, received_ms).min(received_ms)
 }
 
 /// How old the response was when it came back (`corrected_initial_age` of RFC 9111 4.2.3), in

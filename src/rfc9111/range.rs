@@ -6,7 +6,7 @@ use http::header::{HeaderMap, IF_RANGE, LAST_MODIFIED, RANGE};
 use http::{HeaderValue, Method, StatusCode};
 
 use super::date::{self, DateField};
-use super::freshness::date_ms;
+use super::freshness::made_ms;
 use super::validation::{single_etag, stored_etag};
 use crate::stored::StoredHead;
 
@@ -66,7 +66,7 @@ fn if_range(request: &HeaderMap, head: &StoredHead, now_ms: u64) -> bool {
         return false;
     };
     // RFC 9110 8.8.2.2: strong only when it lies a second or more before the response's own date
-    let strong = modified_ms.saturating_add(1000) <= date_ms(&head.headers, head.received_ms);
+    let strong = modified_ms.saturating_add(1000) <= made_ms(&head.headers, head.received_ms);
     strong && since_ms == modified_ms
 }
 

@@ -122,6 +122,19 @@ fn the_heuristic_is_a_tenth_of_the_time_since_the_last_change() {
 
 // RFC 9111 4.2.2
 #[test]
+fn a_date_in_the_future_makes_no_heuristic_longer() {
+    let modified = at(-1000);
+    for date in [at(1), at(3600), "Fri, 31 Dec 2090 23:59:59 GMT".to_owned()] {
+        let fields = [("date", date.as_str()), ("last-modified", &modified)];
+        assert_eq!(heuristic(200, &fields), Some(100), "{date}");
+        // nor is what was changed after it was received as old as its date makes it
+        let changed = at(5);
+        assert_eq!(heuristic(200, &[("date", &date), ("last-modified", &changed)]), None, "{date}");
+    }
+}
+
+// RFC 9111 4.2.2
+#[test]
 fn there_is_no_heuristic_beside_an_explicit_expiry() {
     let modified = at(-100_000);
     for explicit in [
