@@ -62,13 +62,16 @@ const ANALYTICS: &[&str] = &[
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Cookies {
-    /// A request with any cookie that is not a known analytics cookie goes inside, unless a response
+    /// A request with any cookie that is not a known analytics cookie, or with a `Cookie` field that is not of the
+    /// grammar (RFC 6265 4.2.1), goes inside, unless a response
     /// is stored that says of itself that it may be shared (`public`, `s-maxage`). The default.
     #[default]
     Bypass,
     /// The route never looks at cookies.
     Ignore,
-    /// These cookies join the key, as a hash; all others are ignored.
+    /// These cookies join the key, as a hash; all others are ignored. A request whose `Cookie` field is not of
+    /// the grammar (RFC 6265 4.2.1), has a `%` in a name, or a name that differs from one of these in letter case
+    /// only, is treated as with [`Bypass`](Self::Bypass): what a handler sees in it is not known.
     Key(&'static [&'static str]),
 }
 
@@ -114,21 +117,24 @@ pub(crate) fn examine(
     let mut keyed = Vec::new();
     match cookies {
         Cookies::Ignore => {}
-        Cookies::Bypass if pairs(headers).all(|(name, _)| is_analytics(name)) => {}
-        Cookies::Bypass => left = Credentials::Cookie,
+        Cookies::Bypass => {
+            let harmless = |sent: Vec<Pair<'_>>| sent.iter().all(|pair| is_analytics(pair.name));
+            if !pairs(headers).is_some_and(harmless) {
+                left = Credentials::Cookie;
+            }
+        }
         Cookies::Key(names) => {
-            let named = names.iter().map(|name| {
-                // several cookies of one name: all values, in the order sent
-                let values =
-                    pairs(headers).filter(|(n, _)| *n == name.as_bytes()).map(|(_, v)| Some(v));
-                hash_values(values)
-            });
-            let hashes: Vec<_> = named.collect();
-            keyed.push((b'c', hash_values(hashes.iter().map(|hash| Some(&hash[..])))));
+            let sent = pairs(headers).filter(|sent| !sent.iter().any(|pair| pair.resembles(names)));
+            if sent.is_none() {
+                left = Credentials::Cookie;
+            }
+            keyed.push((b'c', keyed_cookies(names, sent.as_deref(), headers)));
         }
     }
     if headers.contains_key(AUTHORIZATION) {
         match authorization {
+            // what is said of cookies is stricter (RFC 9111 3.5, 7.3)
+            Authorization::Bypass if left == Credentials::Cookie => {}
             Authorization::Bypass => left = Credentials::Authorization,
             Authorization::Key => {
                 let lines = headers.get_all(AUTHORIZATION).iter().map(|line| Some(line.as_bytes()));
@@ -139,14 +145,70 @@ pub(crate) fn examine(
     (left, keyed)
 }
 
-/// The cookies of a request, over all its lines (HTTP/2 splits them), as name and value.
-fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
-    let lines = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
-    let pairs = lines.flat_map(|line| line.split(|&b| b == b';')).map(<[u8]>::trim_ascii);
-    pairs.filter(|pair| !pair.is_empty()).map(|pair| {
-        let mut halves = pair.splitn(2, |&b| b == b'=');
-        (halves.next().unwrap_or_default(), halves.next().unwrap_or_default())
-    })
+/// What the named cookies say, or, where it is not known which cookies there are, all lines as they are.
+fn keyed_cookies(names: &[&str], sent: Option<&[Pair<'_>]>, headers: &HeaderMap) -> [u8; 16] {
+    let Some(sent) = sent else {
+        let lines = headers.get_all(COOKIE).iter().map(|line| Some(line.as_bytes()));
+        return hash_values(std::iter::once(None).chain(lines));
+    };
+    let named = names.iter().map(|name| {
+        // several cookies of one name: all values, in the order sent
+        let of_name = sent.iter().filter(|pair| pair.name == name.as_bytes());
+        hash_values(of_name.flat_map(|pair| {
+            let line: &[u8] = if pair.in_first_line { b"first" } else { b"later" };
+            [Some(line), Some(pair.value)]
+        }))
+    });
+    let hashes: Vec<_> = named.collect();
+    hash_values(hashes.iter().map(|hash| Some(&hash[..])))
+}
+
+/// A cookie as it was sent.
+struct Pair<'a> {
+    name: &'a [u8],
+    value: &'a [u8],
+    /// HTTP/2 splits the field; a handler that reads one line only sees no others (RFC 9113 8.2.3).
+    in_first_line: bool,
+}
+
+impl<'a> Pair<'a> {
+    /// RFC 6265 4.2.1. `None` for what is not of the grammar, and for a name that some decode: readers do not
+    /// agree what cookie that is.
+    fn parse(pair: &'a [u8], in_first_line: bool) -> Option<Self> {
+        let equals = pair.iter().position(|&byte| byte == b'=')?;
+        let (name, value) = (pair.get(..equals)?, pair.get(equals + 1..)?);
+        let is_name =
+            |&byte: &u8| byte.is_ascii_alphanumeric() || b"!#$&'*+-.^_`|~".contains(&byte);
+        let bare = match value {
+            [b'"', inner @ .., b'"'] => inner,
+            _ => value,
+        };
+        let is_octet = |&byte: &u8| byte.is_ascii_graphic() && !b"\",;\\".contains(&byte);
+        let sound = !name.is_empty() && name.iter().all(is_name) && bare.iter().all(is_octet);
+        sound.then_some(Self { name, value, in_first_line })
+    }
+
+    /// Whether it is one of these but for letter case, which some readers ignore.
+    fn resembles(&self, names: &[&str]) -> bool {
+        let alike = |name: &&str| self.name.eq_ignore_ascii_case(name.as_bytes());
+        names.iter().any(alike) && !names.iter().any(|name| name.as_bytes() == self.name)
+    }
+}
+
+/// The cookies of a request, over all its lines; `None` when a line is not of the grammar.
+fn pairs(headers: &HeaderMap) -> Option<Vec<Pair<'_>>> {
+    let mut pairs = Vec::new();
+    for (index, line) in headers.get_all(COOKIE).iter().enumerate() {
+        let line = line.as_bytes().trim_ascii();
+        if line.is_empty() {
+            continue;
+        }
+        for (place, pair) in line.split(|&byte| byte == b';').enumerate() {
+            let pair = if place == 0 { pair } else { pair.strip_prefix(b" ")? };
+            pairs.push(Pair::parse(pair, index == 0)?);
+        }
+    }
+    Some(pairs)
 }
 
 fn is_analytics(name: &[u8]) -> bool {
@@ -185,8 +247,8 @@ mod tests {
     #[test]
     fn only_analytics_cookies_are_known_to_be_harmless() {
         assert!(!bypassed(&[]));
-        assert!(!bypassed(&["_ga=GA1.2; _ga_X1=2; _gid=1;_hjSession_1=x", "__utma=1"]));
-        assert!(!bypassed(&["", ";;  ;"]));
+        assert!(!bypassed(&["_ga=GA1.2; _ga_X1=2; _gid=1; _hjSession_1=x", "__utma=1"]));
+        assert!(!bypassed(&["", " "]));
         assert!(!bypassed(&["mp_abc_mixpanel=1"]));
         for cookies in [
             &["_ga=1; sid=2"][..],
@@ -201,6 +263,108 @@ mod tests {
         }
     }
 
+    // RFC 6265 4.2.1
+    #[test]
+    fn what_is_no_cookie_by_the_grammar_is_not_known_to_be_harmless() {
+        for line in [
+            "_ga",
+            "_ga =1",
+            "_ga= 1",
+            "_g%61=1",
+            "_ga_%73id=1",
+            "_ga_a b=1",
+            "_ga_\"=1",
+            "_ga_caf\u{e9}=1",
+            "_ga=caf\u{e9}",
+            "_ga=1, sid=2",
+            "_ga=1 sid=2",
+            "_ga=\"1; _gid=2\"",
+            "_ga=\"",
+            "_ga=a\\b",
+            "_ga=1\tsid=2",
+        ] {
+            assert!(bypassed(&[line]), "{line}");
+            assert!(bypassed(&["_ga=1", line]), "{line}");
+        }
+        assert!(!bypassed(&["_ga=\"1\"; _gid=a=b:(c)|%20/+"]));
+    }
+
+    // RFC 6265 4.2.1
+    #[test]
+    fn a_keyed_cookie_cannot_hide_behind_its_spelling() {
+        let key = |lines: &[&str]| {
+            let cookies = Cookies::Key(&["theme"]);
+            examine(cookies, Authorization::Bypass, &with_cookies(lines))
+        };
+        let lines = [
+            "theme =evil",
+            "theme\t=evil",
+            "\"theme\"=evil",
+            "th%65me=evil",
+            "%74heme=evil",
+            "Theme=evil",
+            "theme= evil",
+            "theme",
+            "=theme=evil",
+            "a=1;theme=evil",
+            "a=1;\ttheme=evil",
+            "a=1;  theme=evil",
+            "a=1, theme=evil",
+            "a=1 theme=evil",
+            "a=\"1; theme=evil; b=\"",
+            "theme=\"evil; a=1\"",
+            "a=caf\u{e9}; theme=evil",
+            "theme=evil; a=\\",
+            "theme=evil;",
+            "; theme=evil",
+            "a=1;; theme=evil",
+            "theme[]=evil",
+        ];
+        let plain =
+            [key(&[]), key(&["theme=evil"]), key(&["theme="]), key(&["a=1"])].map(|(_, key)| key);
+        for (index, line) in lines.iter().enumerate() {
+            for sent in [&[*line][..], &["a=1", *line], &[*line, "theme=dark"]] {
+                let (left, keyed) = key(sent);
+                assert_eq!(left, Credentials::Cookie, "{sent:?}");
+                // a response that says `public` is stored all the same: for this spelling only
+                assert!(!plain.contains(&keyed), "{sent:?}");
+            }
+            let first = lines.iter().position(|other| key(&[*other]).1 == key(&[*line]).1);
+            assert_eq!(first, Some(index), "{line}");
+        }
+        for lines in [&["theme=evil"][..], &["a=1; theme=evil"], &["a=\"1\"; b=a=b:(c)|%20/+", ""]]
+        {
+            assert_eq!(key(lines).0, Credentials::None, "{lines:?}");
+        }
+    }
+
+    // RFC 9113 8.2.3
+    #[test]
+    fn a_keyed_cookie_in_a_later_line_is_told_from_one_in_the_first() {
+        let key = |lines: &[&str]| {
+            let cookies = Cookies::Key(&["theme"]);
+            let (left, keyed) = examine(cookies, Authorization::Bypass, &with_cookies(lines));
+            assert_eq!(left, Credentials::None);
+            keyed
+        };
+        // who reads the first line only sees no theme in the second
+        assert_ne!(key(&["a=1; theme=dark"]), key(&["a=1", "theme=dark"]));
+        assert_ne!(key(&["theme=dark; theme=light"]), key(&["theme=dark", "theme=light"]));
+        assert_ne!(key(&["theme=dark"]), key(&["", "theme=dark"]));
+        // the crumbs of a browser are in no other way different
+        assert_eq!(key(&["a=1", "theme=dark"]), key(&["a=1", "b=2", "theme=dark"]));
+        assert_eq!(key(&["theme=dark; a=1"]), key(&["theme=dark", "a=1"]));
+    }
+
+    #[test]
+    fn of_a_cookie_and_authorization_the_stricter_counts() {
+        let mut headers = with_cookies(&["sid=1"]);
+        headers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer a"));
+        let left = |cookies| examine(cookies, Authorization::Bypass, &headers).0;
+        assert_eq!(left(Cookies::Bypass), Credentials::Cookie);
+        assert_eq!(left(Cookies::Ignore), Credentials::Authorization);
+    }
+
     #[test]
     fn keyed_cookies_are_told_apart_and_others_ignored() {
         let key = |lines: &[&str]| {
@@ -209,7 +373,7 @@ mod tests {
             assert_eq!(left, Credentials::None);
             keyed
         };
-        assert_eq!(key(&["theme=dark; sid=1"]), key(&["sid=2", "theme=dark"]));
+        assert_eq!(key(&["theme=dark; sid=1"]), key(&["sid=2; theme=dark"]));
         assert_ne!(key(&["theme=dark"]), key(&["lang=dark"]));
         assert_ne!(key(&["theme="]), key(&[]));
         assert_ne!(key(&["theme=a; theme=b"]), key(&["theme=b; theme=a"]));

@@ -113,7 +113,7 @@ async fn home(State(shop): State<Shop>) -> String {
 }
 
 async fn greeting(State(shop): State<Shop>, headers: HeaderMap) -> String {
-    let dark = cookies(&headers).contains("theme=dark");
+    let dark = cookies(&headers).split("; ").any(|cookie| cookie == "theme=dark");
     shop.page(if dark { "Good night" } else { "Good day" })
 }
 
