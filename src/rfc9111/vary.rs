@@ -7,7 +7,7 @@ use http::header::{
     HeaderMap, HeaderName, PROXY_AUTHORIZATION, REFERER, USER_AGENT, VARY,
 };
 
-use super::syntax::{members, split_unquoted};
+use super::syntax::{argument, is_token_byte, members, split_unquoted};
 use crate::key::hash128;
 use crate::stored::SelectingField;
 
@@ -129,46 +129,73 @@ fn normalised<'a>(name: &HeaderName, value: &'a [u8]) -> Cow<'a, [u8]> {
     if OPAQUE.contains(name) {
         return Cow::Borrowed(value);
     }
-    // RFC 9110 5.6.1: white space around the commas of a list means nothing
-    let mut list: Vec<Cow<'_, [u8]>> =
-        split_unquoted(value, b',').map(|member| Cow::Borrowed(member.trim_ascii())).collect();
     // RFC 9110 12.5: in these the weights alone make an order, and letter case means nothing
     if [ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE].contains(name) {
-        list.retain(|member| !member.is_empty());
-        for member in &mut list {
-            *member = Cow::Owned(preference(member));
-        }
-        list.sort_unstable();
-        list.dedup();
+        return preferences(value).map_or_else(|| opaque(value), Cow::Owned);
     }
+    // RFC 9110 5.6.1: white space around the commas of a list means nothing
+    let list: Vec<_> = split_unquoted(value, b',').map(<[u8]>::trim_ascii).collect();
     Cow::Owned(list.join(&b','))
 }
 
-/// One member of an `Accept` field: in lower case up to the parameters' values, without white space
-/// around the semicolons, the weight last, with three digits, and left out when it is 1.
-fn preference(member: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(member.len());
-    let mut weight = None;
-    for (index, part) in split_unquoted(member, b';').map(<[u8]>::trim_ascii).enumerate() {
-        let equals = part.iter().position(|&byte| byte == b'=').unwrap_or(part.len());
-        let (name, value) = part.split_at_checked(equals).unwrap_or((part, &[]));
+/// A value that is not of the field's grammar means whatever its reader takes it for: it is like no other, and
+/// begins as no normal form does.
+fn opaque(value: &[u8]) -> Cow<'_, [u8]> {
+    Cow::Owned([b"\0", value].concat())
+}
+
+/// An `Accept` field, its members in an order of their own. `None` where one is not of the grammar, or where the
+/// same is there with two weights: some take the first then, others the last.
+fn preferences(value: &[u8]) -> Option<Vec<u8>> {
+    let members = split_unquoted(value, b',').map(<[u8]>::trim_ascii);
+    let members = members.filter(|member| !member.is_empty()).map(preference);
+    let mut list: Vec<(Vec<u8>, u32)> = members.collect::<Option<_>>()?;
+    list.sort_unstable();
+    list.dedup();
+    if list.windows(2).any(|two| matches!(two, [(a, _), (b, _)] if a == b)) {
+        return None;
+    }
+    let mut plain = Vec::with_capacity(value.len());
+    for (index, (what, weight)) in list.iter().enumerate() {
         if index > 0 {
-            // A second weight is no weight.
-            if weight.is_none() && name.eq_ignore_ascii_case(b"q") {
-                weight = thousandths(value);
-                if weight.is_some() {
-                    continue;
-                }
-            }
-            plain.push(b';');
+            plain.push(b',');
         }
+        plain.extend_from_slice(what);
+        if *weight < 1000 {
+            plain.extend_from_slice(format!(";q=0.{weight:03}").as_bytes());
+        }
+    }
+    Some(plain)
+}
+
+/// One member of an `Accept` field and its weight in thousandths: in lower case up to the parameters' values,
+/// without white space around the semicolons.
+fn preference(member: &[u8]) -> Option<(Vec<u8>, u32)> {
+    let mut parts = split_unquoted(member, b';').map(<[u8]>::trim_ascii);
+    let what = parts.next().filter(|what| !what.is_empty())?;
+    let mut names = what.splitn(2, |&byte| byte == b'/');
+    if !names.all(|name| !name.is_empty() && name.iter().all(|&byte| is_token_byte(byte))) {
+        return None;
+    }
+    let mut plain = what.to_ascii_lowercase();
+    let mut weight = None;
+    for part in parts {
+        let equals = part.iter().position(|&byte| byte == b'=')?;
+        let (name, value) = part.split_at_checked(equals)?;
+        // RFC 9110 12.4.2: the weight comes last
+        if weight.is_some() || name.is_empty() || !name.iter().all(|&byte| is_token_byte(byte)) {
+            return None;
+        }
+        if name.eq_ignore_ascii_case(b"q") {
+            weight = Some(thousandths(value)?);
+            continue;
+        }
+        argument(value.get(1..)?)?;
+        plain.push(b';');
         plain.extend(name.iter().map(u8::to_ascii_lowercase));
         plain.extend_from_slice(value);
     }
-    if let Some(weight) = weight.filter(|&weight| weight < 1000) {
-        plain.extend_from_slice(format!(";q=0.{weight:03}").as_bytes());
-    }
-    plain
+    Some((plain, weight.unwrap_or(1000)))
 }
 
 /// A weight, "=" included, in thousandths (RFC 9110 12.4.2).

@@ -192,6 +192,96 @@ fn media_ranges_keep_their_parameters() {
     }
 }
 
+// RFC 9110 12.4.2, 12.5.1
+#[test]
+fn what_is_not_of_the_grammar_is_taken_for_nothing_else() {
+    for (name, values) in [
+        (
+            "accept",
+            &[
+                "a/b;q=1;q=0.900",
+                "a/b;q=0.9",
+                "a/b",
+                "a/b;q=0.9;q=1",
+                "a/b;q=0.900;q=0.900",
+                "a/b;q=1;q=2",
+                "a/b;q=0.9;x=1",
+                "a/b;x=1;q=0.9",
+                "a/b;x=1",
+                "a/b;q=.9",
+                "a/b;q=0.9000",
+                "a/b;q=\"0.900\"",
+                "a/b;q =0.9",
+                "a/b;q= 0.9",
+                "a/b;q",
+                "a/b;Q=",
+                "a/b;",
+                "a/b;q=0.9;",
+                ";q=0.9",
+                ";a/b;q=0.9",
+                "a/b;;q=0.9",
+                "a/b;x",
+                "a/b;X",
+                "a/b;x=\"1;q=0.900\"",
+                "a/b;x=\"1;q=0.900",
+                "a/b;x=\\\"1;q=0.900",
+                "a/b;\"x=1\"",
+                "a/b;\"X=1\"",
+                "\"A\"",
+                "\"a\"",
+                "a b",
+                "A b",
+                "a=b",
+                "A=b",
+                "a/b;x=1 2",
+                "a/b;X=1 2",
+                "a/b;x=\"\\\"\"",
+                "a/b;x=\"\\",
+                "a/b;x=\"\\\\\"",
+                "caf\u{e9}",
+                "CAF\u{e9}",
+            ][..],
+        ),
+        (
+            "accept-encoding",
+            &[
+                "gzip;q=1;q=0.000",
+                "gzip;q=0",
+                "gzip",
+                "gzip;q=0;q=1",
+                "gzip;q=2",
+                "gzip;q=1.001",
+                "gzip;q=-0",
+                "gzip;q=0,5",
+                "gzip;q=00",
+                "gzip;q=1e0",
+                "gzip;q=+1",
+                "gzip;q=0.5 ;q=1",
+            ],
+        ),
+        // an unterminated string reaches to the end, and sorts before what stands before it
+        ("accept-language", &["b,\"a", "\"a,b", "\"a, b", "a,\"b", "b;x=\",a", "a,b;x=\""]),
+        // one range with two weights: readers take the first, or the last
+        ("accept-language", &["en, en;q=0.5", "en;q=0.5, en", "en", "en;q=0.5"]),
+        (
+            "accept-encoding",
+            &["gzip, br;q=0, br", "br, gzip, br;q=0", "br;q=0, br, gzip", "br,gzip"],
+        ),
+    ] {
+        for (index, a) in values.iter().enumerate() {
+            for (other, b) in values.iter().enumerate() {
+                assert_eq!(alike(&[name], &[(name, a)], &[(name, b)]), index == other, "{a} {b}");
+            }
+        }
+    }
+    // what is of the grammar still has one form
+    for (a, b) in
+        [("a/b;q=1.", "A/B"), ("a/b;q=0.", "a/b;q=0.000"), ("a/b;X=1 ; Q=0.9", "a/b;x=1;q=0.90")]
+    {
+        assert!(alike(&["accept"], &[("accept", a)], &[("accept", b)]), "{a} {b}");
+    }
+}
+
 #[test]
 fn the_secondary_key_confuses_no_two_combinations() {
     let keys = [
