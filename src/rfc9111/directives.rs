@@ -7,6 +7,7 @@ use std::borrow::Cow;
 
 use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, PRAGMA};
 
+use super::fields::is_decisive;
 use super::syntax::{argument, delta_seconds, is_token_byte, members, split_unquoted};
 
 /// A directive that can stand alone or name header fields: `no-cache` and `private`.
@@ -44,12 +45,13 @@ impl Qualified {
     }
 }
 
-/// At least one name, all of them valid; anything else is as good as no argument.
+/// At least one name, all of them valid and of none that the cache decides by; anything else is as good as no
+/// argument: without such a field, the rest is not what the origin meant.
 pub(super) fn field_names(value: &[u8]) -> Option<Vec<HeaderName>> {
     let names: Vec<_> = split_unquoted(value, b',')
         .map(<[u8]>::trim_ascii)
         .filter(|name| !name.is_empty())
-        .map(|name| HeaderName::from_bytes(name).ok())
+        .map(|name| HeaderName::from_bytes(name).ok().filter(|name| !is_decisive(name)))
         .collect::<Option<_>>()?;
     (!names.is_empty()).then_some(names)
 }

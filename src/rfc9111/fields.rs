@@ -2,8 +2,9 @@
 
 use http::HeaderValue;
 use http::header::{
-    AGE, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, HeaderMap, HeaderName,
-    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    AGE, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_RANGE,
+    CONTENT_TYPE, DATE, ETAG, EXPIRES, HeaderMap, HeaderName, LAST_MODIFIED, PRAGMA,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VARY,
 };
 
 use super::date::{self, DateField};
@@ -26,14 +27,13 @@ pub(crate) fn stored_fields(
     received_ms: u64,
 ) -> HeaderMap {
     let dropped = connection_options(headers);
-    let mut stored = HeaderMap::with_capacity(headers.keys_len() + 1);
-    for (name, value) in headers {
-        if !is_never_stored(name) && !dropped.contains(name) && !is_withheld(name, directives) {
-            stored.append(name, value.clone());
-        }
-    }
-    if !matches!(date::single(&stored, DATE, received_ms), DateField::At(_)) {
-        stored.insert(DATE, date::format(received_ms));
+    let is_stored = |name: &HeaderName| {
+        !is_never_stored(name) && !dropped.contains(name) && !is_withheld(name, directives)
+    };
+    let mut stored = collected(headers.iter().filter(|(name, _)| is_stored(name)));
+    let dated = matches!(date::single(&stored, DATE, received_ms), DateField::At(_));
+    if !dated && stored.try_insert(DATE, date::format(received_ms)).is_err() {
+        return never_reused(&stored);
     }
     stored
 }
@@ -54,21 +54,64 @@ pub(crate) fn update_fields(
     let mut new = stored_fields(from_304, directives, received_ms);
     new.remove(CONTENT_ENCODING);
     new.remove(CONTENT_RANGE);
-    let mut updated = HeaderMap::with_capacity(stored.keys_len() + new.keys_len());
-    for (name, value) in stored {
-        if !new.contains_key(name) && !is_withheld(name, directives) {
-            updated.append(name, value.clone());
+    let stays = |name: &HeaderName| !new.contains_key(name) && !is_withheld(name, directives);
+    collected(stored.iter().filter(|(name, _)| stays(name)).chain(&new))
+}
+
+/// A map of these fields. One holds no more than 24,576 names and panics when it is to hold more: then
+/// it is of those that fit, and is never reused.
+pub(super) fn collected<'a>(
+    fields: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>,
+) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for (name, value) in fields {
+        if map.try_append(name, value.clone()).is_err() {
+            return never_reused(&map);
         }
     }
-    for (name, value) in &new {
-        updated.append(name, value.clone());
+    map
+}
+
+/// The fields with a `Vary` that no request matches (RFC 9111 4.1), in place of one of them if need be:
+/// what is not there might be what forbids reuse.
+fn never_reused(fields: &HeaderMap) -> HeaderMap {
+    let mut fewer = HeaderMap::new();
+    fewer.insert(VARY, HeaderValue::from_static("*"));
+    for (name, value) in fields.iter().filter(|(name, _)| *name != VARY) {
+        if fewer.try_append(name, value.clone()).is_err() {
+            break;
+        }
     }
-    updated
+    fewer
 }
 
 /// Whether `no-cache` or `private` names the field (RFC 9111 5.2.2.4, 5.2.2.7).
 fn is_withheld(name: &HeaderName, directives: &ResponseDirectives) -> bool {
     directives.no_cache.fields().contains(name) || directives.private.fields().contains(name)
+}
+
+/// Whether the cache decides by a field, or hands it out with the content: then it is for all recipients, and
+/// neither `Connection` (RFC 9110 7.6.1) nor a qualified directive takes it away.
+pub(crate) fn is_decisive(name: &HeaderName) -> bool {
+    const CACHE_GROUPS: HeaderName = HeaderName::from_static("cache-groups");
+    const NO_VARY_SEARCH: HeaderName = HeaderName::from_static("no-vary-search");
+    let decisive = [
+        AGE,
+        CACHE_GROUPS,
+        CONTENT_ENCODING,
+        CONTENT_LOCATION,
+        CONTENT_RANGE,
+        CONTENT_TYPE,
+        DATE,
+        ETAG,
+        EXPIRES,
+        LAST_MODIFIED,
+        NO_VARY_SEARCH,
+        PRAGMA,
+        VARY,
+    ];
+    // targeted ones as well (RFC 9213 2)
+    name.as_str().ends_with("cache-control") || decisive.contains(name)
 }
 
 /// The fields that `Connection` names (RFC 9110 7.6.1). No quoted strings here: its members are
@@ -78,6 +121,7 @@ fn connection_options(headers: &HeaderMap) -> Vec<HeaderName> {
     lines
         .flat_map(|line| line.split(|&byte| byte == b','))
         .filter_map(|option| HeaderName::from_bytes(option.trim_ascii()).ok())
+        .filter(|name| !is_decisive(name))
         .collect()
 }
 

@@ -26,7 +26,20 @@ pub(crate) fn targeted_directives(
         let mut field = Field::default();
         each_line(headers, name, |line| line.parse_dictionary_with_visitor(&mut field))?;
         let Field { empty, directives } = field;
-        (!empty).then_some(ResponseDirectives { present: true, targeted: true, ..directives })
+        let of_itself = |named: Qualified| match named {
+            // what is decided by cannot be left out
+            Qualified::Fields(names) if names.iter().any(|name| list.contains(name)) => {
+                Qualified::All
+            }
+            named => named,
+        };
+        (!empty).then_some(ResponseDirectives {
+            present: true,
+            targeted: true,
+            no_cache: of_itself(directives.no_cache),
+            private: of_itself(directives.private),
+            ..directives
+        })
     })
 }
 

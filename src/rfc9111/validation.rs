@@ -7,6 +7,7 @@ use http::header::{
 };
 
 use super::date::{self, DateField};
+use super::fields::collected;
 use super::freshness::date_ms;
 use crate::stored::StoredHead;
 
@@ -142,14 +143,8 @@ pub(crate) fn not_modified_fields(stored: &HeaderMap) -> HeaderMap {
         TRAILER,
         TRANSFER_ENCODING,
     ];
-    let mut fields = HeaderMap::with_capacity(stored.keys_len());
-    for (name, value) in stored {
-        let implied = *name == LAST_MODIFIED && stored.contains_key(ETAG);
-        if !CONTENT.contains(name) && !implied {
-            fields.append(name, value.clone());
-        }
-    }
-    fields
+    let implied = |name: &HeaderName| *name == LAST_MODIFIED && stored.contains_key(ETAG);
+    collected(stored.iter().filter(|(name, _)| !CONTENT.contains(name) && !implied(name)))
 }
 
 #[cfg(test)]

@@ -198,6 +198,34 @@ fn no_cache_and_private_name_fields_or_mean_all() {
     assert_eq!(names(&response("private=\"a\", private=\"b\"").private), ["a", "b"]);
 }
 
+// RFC 9111 5.2.2.4, 5.2.2.7
+#[test]
+fn no_cache_and_private_of_a_field_that_the_cache_decides_by_mean_all() {
+    for name in [
+        "Cache-Control",
+        "expires",
+        "date",
+        "age",
+        "vary",
+        "etag",
+        "last-modified",
+        "content-type",
+        "content-encoding",
+        "content-location",
+        "no-vary-search",
+        "cache-groups",
+        "cdn-cache-control",
+        "Tower-MySQL-Cache-Control",
+    ] {
+        for argument in [format!("\"{name}\""), format!("\"x-a, {name}\""), name.to_owned()] {
+            let directives = response(format!("no-cache={argument}, private={argument}"));
+            assert_eq!(directives.no_cache, Qualified::All, "{argument}");
+            assert_eq!(directives.private, Qualified::All, "{argument}");
+            assert!(directives.forbids_stale());
+        }
+    }
+}
+
 #[test]
 fn what_permits_has_to_be_well_formed() {
     let directives = response("public, must-understand, immutable");

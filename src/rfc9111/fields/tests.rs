@@ -170,6 +170,30 @@ fn a_304_touches_neither_length_nor_coding_nor_what_is_never_stored() {
     }
 }
 
+// RFC 9111 3.2
+#[test]
+fn more_fields_than_a_map_can_hold_make_a_response_that_is_never_reused() {
+    let many = |start: usize, count: usize| -> HeaderMap {
+        let name = |n: usize| HeaderName::try_from(format!("x-{n}")).unwrap();
+        (start..start + count).map(|n| (name(n), http::HeaderValue::from_static("1"))).collect()
+    };
+    let directives = ResponseDirectives::default();
+    let never = |fields: &HeaderMap| values(fields, VARY) == [b"*"];
+    // each holds as many names as there may be, without a date
+    let full = stored_fields(&many(0, 24_576), &directives, NOW_MS);
+    assert!(never(&full));
+    assert!(never(&update_fields(&many(0, 20_000), &many(20_000, 20_000), &directives, NOW_MS)));
+    assert!(never(&update_fields(&full, &many(30_000, 24_576), &directives, NOW_MS)));
+    let some = update_fields(&many(0, 10_000), &many(10_000, 10_000), &directives, NOW_MS);
+    assert!(!never(&some) && some.keys_len() == 20_001);
+    // lines of one name are not counted
+    let mut lines = HeaderMap::new();
+    for _ in 0..40_000 {
+        lines.append("x-a", http::HeaderValue::from_static("1"));
+    }
+    assert_eq!(update_fields(&lines, &many(0, 1), &directives, NOW_MS).len(), 40_002);
+}
+
 // RFC 9111 3.1, 3.2
 #[test]
 fn a_304_neither_brings_nor_leaves_what_private_names() {

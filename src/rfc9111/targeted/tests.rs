@@ -295,6 +295,22 @@ fn no_cache_and_private_take_names_of_fields() {
     }
 }
 
+// RFC 9111 5.2.2.4, 5.2.2.7
+#[test]
+fn no_cache_and_private_of_the_field_itself_mean_all() {
+    let name = HeaderName::from_static("x-edge");
+    for named in ["x-edge", "x-a, X-Edge", "cache-control", "age"] {
+        let line = format!("max-age=60, no-cache=\"{named}\", private=\"{named}\"");
+        let fields = headers(&[("x-edge", &line)]);
+        let found = targeted_directives(std::slice::from_ref(&name), &fields).unwrap();
+        assert_eq!(
+            (&found.no_cache, &found.private),
+            (&Qualified::All, &Qualified::All),
+            "{named}"
+        );
+    }
+}
+
 // RFC 9111 4.2.1
 #[test]
 fn a_negative_number_is_stale() {
