@@ -96,12 +96,22 @@ impl LogReader {
         let mut poll = ticking(self.shared.settings.poll_interval);
         let mut tidy = ticking(TIDY);
         let mut idle = 0_u32;
+        let mut tidied = Instant::now();
         loop {
+            // under load somebody always waits for a look
+            let overdue = tidied.elapsed() >= TIDY * 2;
             let outcome = tokio::select! {
                 biased;
                 () = stopped(stop) => return Some(session.connection),
-                // first what is due now and then: under load somebody always waits for a look
-                _ = tidy.tick() => self.tidy(&mut session).await,
+                () = std::future::ready(()), if overdue => {
+                    tidied = Instant::now();
+                    self.tidy(&mut session).await
+                }
+                () = self.log.work.notified() => self.work(&mut session).await,
+                _ = tidy.tick() => {
+                    tidied = Instant::now();
+                    self.tidy(&mut session).await
+                }
                 _ = poll.tick() => {
                     idle = match self.log.used.swap(false, Ordering::Relaxed) {
                         true => 0,
@@ -117,7 +127,6 @@ impl LogReader {
                         Ok(())
                     }
                 }
-                () = self.log.work.notified() => self.work(&mut session).await,
             };
             if let Err(failure) = outcome
                 && failure.then.drops()
