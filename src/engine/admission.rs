@@ -59,7 +59,9 @@ impl Write {
     fn new(route: &Route, uri: &Uri, request: &Parts) -> Option<Self> {
         let targets = route.keys.written(uri, request);
         let target = targets.first()?;
-        let plan = (request.method == Method::POST && route.policy.enabled)
+        // what has no key is not stored either
+        let keyed = || route.keys.target(uri, request).is_ok_and(|target| target.is_uri());
+        let plan = (request.method == Method::POST && route.policy.enabled && keyed())
             .then(|| Plan::new(route, request, target, false));
         let path = uri.path().to_owned();
         let path_and_query = uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();

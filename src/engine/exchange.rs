@@ -338,9 +338,8 @@ impl Miss {
         lead: Option<Lead>,
     ) -> Fill<St> {
         let Kept { head, expires_ms, names } = kept;
-        let (base, path) = plan.place(route, &head.headers);
+        let (base, mut indexes) = plan.place(route, &head.headers);
         let lead = lead.and_then(|lead| lead.if_meant(&base, plan));
-        let mut indexes: Vec<_> = path.into_iter().collect();
         let key = if names.is_empty() {
             base
         } else {

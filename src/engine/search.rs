@@ -43,21 +43,23 @@ impl Plan {
         search.canonical(&own) == search.canonical(rule)
     }
 
-    /// Where a response is stored by its own field, and the path's index if it has one.
+    /// Where a response is stored by its own field, and the path's indexes if it has some.
     pub(super) fn place(
         &self,
         route: &Route,
         response: &HeaderMap,
-    ) -> (CacheKey, Option<(CacheKey, VariantIndex)>) {
+    ) -> (CacheKey, Vec<(CacheKey, VariantIndex)>) {
         let rule = NoVarySearch::parse(response);
         match &self.search {
             Some(search) if !rule.is_default() => {
                 let lines = response.get_all(NO_VARY_SEARCH).iter().map(HeaderValue::as_bytes);
                 let field = Bytes::from(lines.collect::<Vec<_>>().join(&b", "[..]));
                 let index = VariantIndex { search: Some(field), ..VariantIndex::default() };
-                (self.key_by(route, &rule), Some((search.index.clone(), index)))
+                let indexes = [&search.index, &search.anywhere];
+                let indexes = indexes.map(|key| (key.clone(), index.clone())).into();
+                (self.key_by(route, &rule), indexes)
             }
-            _ => (self.base.clone(), None),
+            _ => (self.base.clone(), Vec::new()),
         }
     }
 }
@@ -91,11 +93,14 @@ impl<St: Store> Engine<St> {
         target: &TargetKey,
     ) -> Result<Vec<TargetKey>, StoreError> {
         let mut targets = vec![target.clone()];
-        if let Some(search) = route.keys.search(target)
-            && let Some(rule) = rule_of(self.store.get(search.index.clone()).await?.as_ref())
-        {
+        let Some(search) = route.keys.search(target) else { return Ok(targets) };
+        let indexes = vec![search.index.clone(), search.anywhere.clone()];
+        for index in self.store.get_many(indexes).await? {
+            let Some(rule) = rule_of(index.as_ref()) else { continue };
             let other = target.with_query(&search.path, &search.canonical(&rule));
-            targets.extend(Some(other).filter(|other| other != target));
+            if !targets.contains(&other) {
+                targets.push(other);
+            }
         }
         Ok(targets)
     }

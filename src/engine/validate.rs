@@ -298,8 +298,9 @@ fn update<St: Store>(
     match &decided {
         Ok(storable) => {
             let lifetime_ms = u64::try_from(storable.lifetime.as_millis()).unwrap_or(u64::MAX);
-            let until_ms = received_ms.saturating_add(lifetime_ms);
-            let until_ms = until_ms.saturating_sub(head.initial_age_ms);
+            // a lifetime of the application's own counts from now
+            let spent_ms = if storable.given { 0 } else { head.initial_age_ms };
+            let until_ms = received_ms.saturating_add(lifetime_ms).saturating_sub(spent_ms);
             head.fresh_until_ms = route.jittered(until_ms, received_ms);
             head.shared = storable.shared;
         }

@@ -5,6 +5,7 @@
 //! parts are escaped or hashed. The order makes ranges useful: every key of one path lies in one
 //! half-open range of bytes, whatever its authority, partition or variant.
 
+mod builder;
 mod parts;
 mod query;
 mod target;
@@ -15,12 +16,13 @@ use std::hash::{Hash, Hasher};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
+pub(crate) use builder::Search;
+pub use builder::{KeyBuilder, TargetKey};
 pub(crate) use parts::hash_values;
 #[cfg(any(test, fuzzing))]
 pub(crate) use query::QueryRules;
 pub(crate) use query::matches as matches_listed;
-pub use target::{KeyBuilder, TargetKey};
-pub(crate) use target::{KeyRules, NoKey, Search, variant_key};
+pub(crate) use target::{KeyRules, NoKey, variant_key};
 
 /// The longest key in bytes, and the width of the `cache_key` column. Longer keys keep their first
 /// bytes and end in a 256-bit hash of the whole.

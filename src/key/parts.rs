@@ -13,6 +13,12 @@ pub(super) fn normal(authority: &str) -> String {
     host.to_ascii_lowercase()
 }
 
+/// An authority without the port that its scheme has anyway (RFC 9110 4.2.3).
+pub(super) fn without_default_port<'a>(scheme: &str, authority: &'a str) -> &'a str {
+    let default = if scheme == "https" { ":443" } else { ":80" };
+    authority.strip_suffix(default).unwrap_or(authority)
+}
+
 /// The Host field, if it is there; it must be there once and be an authority (RFC 9110 7.2).
 pub(super) fn host(headers: &HeaderMap) -> Result<Option<Authority>, NoKey> {
     let mut lines = headers.get_all(HOST).iter();

@@ -8,121 +8,18 @@ use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, Uri};
 
-use super::parts::{escape, host, normal};
+use super::builder::{KeyBuilder, MAX_TARGET_BYTES, Search, Target, TargetKey};
+use super::parts::{host, normal, without_default_port};
 use super::query::QueryRules;
 use super::{CacheKey, KeyRange, SEPARATOR, hex, shorten};
 use crate::error::ConfigError;
 use crate::tag::Scope;
 
-/// Bytes of path and query kept as they are. With the other parts' limits below, a key stays under
-/// 1,024 bytes, and all keys of one target lie in one range even when the target is longer.
-const MAX_TARGET_BYTES: usize = 480;
 /// Bytes of a path that are told apart in targets that are not kept whole.
 const PATH_BYTES: usize = 400;
 const MAX_AUTHORITY_BYTES: usize = 200;
 const MAX_PARTITION_BYTES: usize = 120;
 const MAX_PREFIX_BYTES: usize = 64;
-
-/// What a request asks for, as the cache tells requests apart: the target URI, or a key of the
-/// application's own, and any partitions.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TargetKey {
-    target: Target,
-    partition: Vec<u8>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Target {
-    Uri { path_and_query: Bytes, origin: Bytes },
-    Custom(Bytes),
-}
-
-impl TargetKey {
-    /// A key of the application's own in place of the URI. Any bytes; it can never be confused with
-    /// a URI's key.
-    #[must_use]
-    pub fn custom(key: impl AsRef<[u8]>) -> Self {
-        let key = shorten(escape(key.as_ref()).into(), MAX_TARGET_BYTES);
-        Self { target: Target::Custom(key), partition: Vec::new() }
-    }
-
-    /// Adds something that sets requests for one target apart: a tenant, a role, a locale. Any bytes.
-    /// May be called several times; the order counts.
-    #[must_use]
-    pub fn partition(mut self, value: impl AsRef<[u8]>) -> Self {
-        if !self.partition.is_empty() {
-            self.partition.push(b',');
-        }
-        // the mark in front keeps an empty value apart from none
-        self.partition.push(b'=');
-        self.partition.extend_from_slice(&escape(value.as_ref()));
-        self
-    }
-
-    /// Scheme and authority, where the key is a URI's.
-    pub(crate) fn origin(&self) -> Option<(&str, &str)> {
-        let Target::Uri { origin, .. } = &self.target else { return None };
-        std::str::from_utf8(origin).ok()?.split_once("://")
-    }
-
-    /// The same under https where this is under http, and the other way round.
-    fn with_other_scheme(&self) -> Option<Self> {
-        let (scheme, authority) = self.origin()?;
-        let other = if scheme == "http" { "https" } else { "http" };
-        let new = format!("{other}://{authority}");
-        let mut target = self.clone();
-        if let Target::Uri { origin, .. } = &mut target.target {
-            *origin = new.into();
-        }
-        Some(target)
-    }
-
-    /// The same with another query; `query` holds its question mark.
-    pub(crate) fn with_query(&self, path: &str, query: &str) -> Self {
-        let mut target = self.clone();
-        if let Target::Uri { path_and_query, .. } = &mut target.target {
-            let new = format!("{path}{query}");
-            *path_and_query = shorten(new.into(), MAX_TARGET_BYTES);
-        }
-        target
-    }
-
-    fn uri(path_and_query: &str, origin: String) -> Self {
-        let path_and_query = Bytes::copy_from_slice(path_and_query.as_bytes());
-        let path_and_query = shorten(path_and_query, MAX_TARGET_BYTES);
-        Self {
-            target: Target::Uri { path_and_query, origin: origin.into() },
-            partition: Vec::new(),
-        }
-    }
-}
-
-/// Builds the key of a request: a hook for keys of the application's own.
-///
-/// Closures of the same shape are key builders too. For unsafe methods the builder is asked as well,
-/// to find out what the request invalidates.
-pub trait KeyBuilder: Send + Sync + 'static {
-    /// The key of `request`, given the one that the layer would use, or `None` to bypass the cache.
-    fn build(&self, request: &Parts, default: TargetKey) -> Option<TargetKey>;
-}
-
-impl<F> KeyBuilder for F
-where
-    F: Fn(&Parts, TargetKey) -> Option<TargetKey> + Send + Sync + 'static,
-{
-    fn build(&self, request: &Parts, default: TargetKey) -> Option<TargetKey> {
-        self(request, default)
-    }
-}
-
-/// A target whose query may matter less than it seems (`No-Vary-Search`).
-#[derive(Clone, Debug)]
-pub(crate) struct Search {
-    /// Where the path's index is stored.
-    pub(crate) index: CacheKey,
-    pub(crate) path: String,
-    pub(crate) query: String,
-}
 
 /// How a layer makes keys.
 #[derive(Clone)]
@@ -192,17 +89,22 @@ impl KeyRules {
 
     /// The key of a request whose target URI is `uri`.
     pub(crate) fn target(&self, uri: &Uri, request: &Parts) -> Result<TargetKey, NoKey> {
-        let mut target = self.default_target(uri, &request.headers)?;
+        let default = self.default_target(uri, &request.headers)?;
+        let mut target = default.clone();
         for builder in &self.builders {
             target = builder.build(request, target).ok_or(NoKey::Builder)?;
         }
-        Ok(target)
+        Ok(target.at_home_with(&default))
     }
 
     /// The targets that an unsafe request to `uri` invalidates: what the key builders make of it, else
-    /// the URI itself; under both schemes where requests do not all say theirs.
+    /// the URI itself; under both schemes where requests do not all say theirs. Where its host is not known,
+    /// those are without an origin.
     pub(crate) fn written(&self, uri: &Uri, request: &Parts) -> Vec<TargetKey> {
-        let Ok(default) = self.default_target(uri, &request.headers) else { return Vec::new() };
+        let Ok(default) = self.default_target(uri, &request.headers) else {
+            let path = uri.path_and_query().map(|target| self.query.apply(target.as_str()));
+            return path.map(|path| TargetKey::uri(&path, String::new())).into_iter().collect();
+        };
         let target = self.target(uri, request).unwrap_or(default);
         let twin = self.twin(&target);
         std::iter::once(target).chain(twin).collect()
@@ -225,33 +127,28 @@ impl KeyRules {
 
     /// Scheme and authority in their normal form: lower case, without user and default port.
     fn origin(&self, uri: &Uri, headers: &HeaderMap) -> Result<String, NoKey> {
-        let named = host(headers)?;
-        let authority = uri.authority().map(Authority::as_str);
+        let scheme = self.scheme.as_deref().or(uri.scheme_str()).unwrap_or("http");
+        let scheme = scheme.to_ascii_lowercase();
+        let plain = |authority: &str| without_default_port(&scheme, &normal(authority)).to_owned();
+        let named = host(headers)?.map(|host| plain(host.as_str()));
         // a handler may read either: they have to agree (RFC 9112 3.2.2)
-        let host = match (authority.map(normal), named.as_ref().map(|host| normal(host.as_str()))) {
+        let host = match (uri.authority().map(|authority| plain(authority.as_str())), named) {
             (Some(target), Some(host)) if target != host => return Err(NoKey::BadHost),
             (Some(host), _) | (None, Some(host)) => host,
             (None, None) => String::new(),
         };
-        if self.hosts.as_ref().is_some_and(|known| !known.contains(&host)) {
+        let known = |known: &String| without_default_port(&scheme, known) == host;
+        if self.hosts.as_ref().is_some_and(|hosts| !hosts.iter().any(known)) {
             return Err(NoKey::UnknownHost);
         }
-        let scheme = self.scheme.as_deref().or(uri.scheme_str()).unwrap_or("http");
-        let default_port = if scheme.eq_ignore_ascii_case("https") { ":443" } else { ":80" };
-        let host = Bytes::from(host.strip_suffix(default_port).map(str::to_owned).unwrap_or(host));
-        let host = shorten(host, MAX_AUTHORITY_BYTES);
-        let scheme = scheme.to_ascii_lowercase();
+        let host = shorten(host.into(), MAX_AUTHORITY_BYTES);
         Ok(format!("{scheme}://{}", String::from_utf8_lossy(&host)))
     }
 
     /// The key of a target, before anything that its response turns out to vary on.
     pub(crate) fn base_key(&self, target: &TargetKey, credentials: &[(u8, [u8; 16])]) -> CacheKey {
         let mut key = self.start(&target.target, true);
-        if !target.partition.is_empty() {
-            key.extend_from_slice(b" p");
-            let partition = Bytes::copy_from_slice(&target.partition);
-            key.extend_from_slice(&shorten(partition, MAX_PARTITION_BYTES));
-        }
+        push_partition(&mut key, target);
         for (kind, hash) in credentials {
             push_hashed(&mut key, *kind, hash);
         }
@@ -267,14 +164,20 @@ impl KeyRules {
         }
         let (path, query) = std::str::from_utf8(path_and_query).ok()?.split_once('?')?;
         // no path begins with a question mark, and no path's range holds this
-        let index = CacheKey::new(format!("{}:{}:?{path}", self.prefix, self.version));
-        Some(Search { index, path: path.to_owned(), query: query.to_owned() })
+        let mut key = format!("{}:{}:?{path}", self.prefix, self.version).into_bytes();
+        let anywhere = CacheKey::new(key.clone());
+        if let Some(origin) = target.origin_bytes().filter(|origin| !origin.is_empty()) {
+            key.push(SEPARATOR);
+            key.extend_from_slice(origin);
+        }
+        push_partition(&mut key, target);
+        let index = CacheKey::new(key);
+        Some(Search { index, anywhere, path: path.to_owned(), query: query.to_owned() })
     }
 
     /// Another target on the same origin.
     pub(crate) fn beside(&self, target: &TargetKey, path_and_query: &str) -> Option<TargetKey> {
-        let Target::Uri { origin, .. } = &target.target else { return None };
-        let origin = String::from_utf8_lossy(origin).into_owned();
+        let origin = String::from_utf8_lossy(target.origin_bytes()?).into_owned();
         Some(TargetKey::uri(&self.query.apply(path_and_query), origin))
     }
 
@@ -335,7 +238,7 @@ impl KeyRules {
         match target {
             Target::Uri { path_and_query, origin } => {
                 key.extend_from_slice(path_and_query);
-                if with_origin {
+                if with_origin && !origin.is_empty() {
                     key.push(SEPARATOR);
                     key.extend_from_slice(origin);
                 }
@@ -380,6 +283,14 @@ pub(crate) fn variant_key(base: &CacheKey, variant: &[u8; 16]) -> CacheKey {
     let mut key = base.as_bytes().to_vec();
     push_hashed(&mut key, b'v', variant);
     CacheKey::new(key)
+}
+
+fn push_partition(key: &mut Vec<u8>, target: &TargetKey) {
+    if !target.partition.is_empty() {
+        key.extend_from_slice(b" p");
+        let partition = Bytes::copy_from_slice(&target.partition);
+        key.extend_from_slice(&shorten(partition, MAX_PARTITION_BYTES));
+    }
 }
 
 fn push_hashed(key: &mut Vec<u8>, kind: u8, hash: &[u8; 16]) {

@@ -6,7 +6,9 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use tower::{Layer, Service};
-use tower_mysql_cache::{BoxStore, CacheBody, CacheLayer, CachePolicy, Forward};
+use tower_mysql_cache::{
+    BoxStore, CacheBody, CacheLayer, CachePolicy, Forward, Invalidation, TargetKey,
+};
 
 use crate::kit::{Answer, Kit, cached, get, on_every_store, request, response, scripted, send};
 
@@ -439,6 +441,38 @@ on_every_store! {
             assert_eq!(calls.count(), if stored { 3 } else { 4 });
             layer.handle().purge().await.unwrap();
         }
+    }
+
+    async fn a_post_is_not_stored_where_the_key_builder_makes_no_key_or_one_of_its_own(kit: Kit) {
+        for own in [false, true] {
+            let layer = kit.layer().with_policy(MINUTE).key_builder(
+                move |request: &http::request::Parts, default: TargetKey| {
+                    let own = own.then(|| TargetKey::custom("of the application"));
+                    if request.method == "POST" { own } else { Some(default) }
+                },
+            );
+            let (app, _) = cached(&layer, |request| match request.method().as_str() {
+                "POST" => response(200, &[FRESH, ("content-location", "/p")], "hers"),
+                _ => response(200, &[], "everyone's"),
+            });
+            let posted = send(&app, request("POST", "/p", &[("host", "h")])).await;
+            assert!(!posted.cache.is_stored());
+            assert_eq!(send(&app, get("/p", &[("host", "h")])).await.text(), "everyone's");
+            layer.handle().purge().await.unwrap();
+        }
+    }
+
+    async fn a_lifetime_of_the_policys_counts_from_the_confirmation(kit: Kit) {
+        let layer = kit.layer().with_policy(MINUTE);
+        let confirmed = vec![ETAG, ("age", "3000")];
+        let (app, _) = scripted(&layer, vec![(200, vec![ETAG], "hello"), (304, confirmed, "")]);
+        with(&app, &[]).await;
+        layer.handle().flush().await.unwrap();
+        layer.handle().invalidate(Invalidation::all().soft()).await.unwrap();
+        let confirmed = with(&app, &[]).await;
+        assert_eq!((confirmed.is_hit(), confirmed.text()), (false, "hello"));
+        layer.handle().flush().await.unwrap();
+        assert!(with(&app, &[]).await.is_hit());
     }
 
     async fn an_invalidation_during_a_validation_is_not_undone(kit: Kit) {

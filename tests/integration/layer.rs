@@ -497,6 +497,45 @@ on_every_store! {
         assert_eq!(calls.count(), 5);
     }
 
+    async fn a_write_says_what_changed_also_where_keys_are_the_applications_own(kit: Kit) {
+        let layer = kit.layer().with_policy(MINUTE).key_builder(
+            |request: &http::request::Parts, default: TargetKey| match request.uri.path() {
+                "/listed" => Some(default),
+                path => Some(TargetKey::custom(path)),
+            },
+        );
+        let (app, _) = cached(&layer, |request| match request.method().as_str() {
+            "POST" => {
+                let fields = [("location", "/listed"), ("cache-group-invalidation", "\"all\"")];
+                response(200, &fields, "done")
+            }
+            _ => response(200, &[("cache-groups", "\"all\"")], "x"),
+        });
+        let host = ("host", "h");
+        for uri in ["/own", "/listed", "/other"] {
+            send(&app, get(uri, &[host])).await;
+            assert!(send(&app, get(uri, &[host])).await.is_hit(), "{uri}");
+        }
+        send(&app, request("POST", "/own", &[host])).await;
+        for uri in ["/own", "/listed", "/other"] {
+            assert!(!send(&app, get(uri, &[host])).await.is_hit(), "{uri}");
+        }
+    }
+
+    async fn a_write_to_a_host_that_is_not_listed_is_one_all_the_same(kit: Kit) {
+        let layer = kit.layer().with_policy(MINUTE).hosts(["known.example"]);
+        let (app, _) = cached(&layer, |_| response(200, &[], "x"));
+        let page = async |path: &str| send(&app, get(path, &[("host", "known.example:80")])).await;
+        for host in ["10.0.0.1:8080", "a b"] {
+            page("/p").await;
+            page("/q").await;
+            assert!(page("/p").await.is_hit());
+            send(&app, request("PUT", "/p", &[("host", host)])).await;
+            assert!(!page("/p").await.is_hit(), "{host}");
+            assert!(page("/q").await.is_hit(), "{host}");
+        }
+    }
+
     async fn queries_count_as_the_route_says(kit: Kit) {
         let layer = kit.layer().with_policy(MINUTE);
         let (only, calls) = cached(&layer.clone().only_query(["q"]), |_| response(200, &[], "x"));

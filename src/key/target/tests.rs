@@ -55,6 +55,85 @@ fn an_absolute_target_and_the_host_field_have_to_agree() {
     }
 }
 
+// RFC 9110 4.2.3
+#[test]
+fn the_schemes_own_port_tells_no_hosts_apart() {
+    assert_eq!(key("http://a.example:80/", "a.example"), "shop:1:/ http://a.example");
+    assert_eq!(key("https://a.example/", "A.example:443"), "shop:1:/ https://a.example");
+    let mut listed = rules();
+    listed.set_hosts(["a.example", "b.example:80", "b.example:443"]).unwrap();
+    for (uri, host) in [
+        ("/", "a.example:80"),
+        ("http://a.example:80/", "a.example"),
+        ("/", "b.example"),
+        ("https://b.example/", "b.example:443"),
+    ] {
+        let parts = parts(uri, Some(host));
+        assert!(listed.target(&parts.uri, &parts).is_ok(), "{uri} {host}");
+    }
+    for (uri, host) in [("/", "a.example:443"), ("https://a.example:80/", "a.example:80")] {
+        let parts = parts(uri, Some(host));
+        let refused = listed.target(&parts.uri, &parts).unwrap_err();
+        assert_eq!(refused, NoKey::UnknownHost, "{uri} {host}");
+    }
+    // a port that is one scheme's own is not the other's
+    let twins = |uri: &str| {
+        let parts = parts(uri, None);
+        let written = rules().written(&parts.uri, &parts);
+        let origins = written.iter().map(|target| target.origin().unwrap().1.to_owned());
+        origins.collect::<Vec<_>>()
+    };
+    assert_eq!(twins("http://a.example:443/"), ["a.example:443", "a.example"]);
+    assert_eq!(twins("http://a.example:80/"), ["a.example", "a.example"]);
+    assert_eq!(twins("https://a.example:80/"), ["a.example:80", "a.example"]);
+}
+
+// RFC 9111 4.4
+#[test]
+fn a_write_to_a_host_that_is_not_known_is_one_on_every_origin() {
+    let mut rules = rules();
+    rules.set_hosts(["a.example"]).unwrap();
+    for (uri, host) in
+        [("/x", Some("b.example")), ("http://b.example/x", None), ("/x", Some("a b"))]
+    {
+        let parts = parts(uri, host);
+        let written = rules.written(&parts.uri, &parts);
+        let scopes: Vec<_> = written.iter().map(|target| rules.scope(target, true)).collect();
+        let (path, _) = rules.target_of_uri("/x").unwrap();
+        assert_eq!(scopes, [rules.scope(&path, false)], "{uri}");
+    }
+    let authority = parts("a.example", None);
+    assert!(rules.written(&authority.uri, &authority).is_empty());
+}
+
+#[test]
+fn a_path_has_an_index_of_its_own_on_each_origin_and_in_each_partition() {
+    let search = |rules: &KeyRules, uri: &str| {
+        let parts = parts(uri, None);
+        rules.search(&rules.target(&parts.uri, &parts).unwrap()).unwrap()
+    };
+    let (one, other) = (search(&rules(), "http://a/p?x"), search(&rules(), "http://b/p?x"));
+    assert_ne!(one.index, other.index);
+    assert_eq!(one.anywhere, other.anywhere);
+    assert_eq!(one.index, search(&rules(), "http://a/p?y").index);
+    let mut tenants = rules();
+    tenants.push_builder(Arc::new(|_: &Parts, target: TargetKey| Some(target.partition("t"))));
+    let tenant = search(&tenants, "http://a/p?x");
+    assert_ne!(tenant.index, one.index);
+    assert_eq!(tenant.anywhere, one.anywhere);
+    let (path, _) = rules().target_of_uri("/p?x").unwrap();
+    let named = rules().search(&path).unwrap();
+    assert_eq!(named.index, named.anywhere);
+    assert_eq!(named.index, one.anywhere);
+}
+
+#[test]
+fn another_query_that_is_too_long_to_be_kept_whole_is_not_taken() {
+    let target = TargetKey::uri("/p?a", "http://h".to_owned());
+    assert_eq!(target.with_query("/p", &format!("?{}", "a".repeat(480))), target);
+    assert_ne!(target.with_query("/p", "?b"), target);
+}
+
 #[test]
 fn a_write_is_one_under_both_schemes_and_whatever_the_builders_say() {
     let mut rules = rules();
