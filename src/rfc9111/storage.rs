@@ -46,6 +46,8 @@ pub(crate) struct Candidate<'a> {
 pub(crate) struct Storable {
     /// The freshness lifetime, counted from the response's generation.
     pub(crate) lifetime: Duration,
+    /// The lifetime is the application's own, and counts from when the response came back.
+    pub(crate) given: bool,
     /// The response's age when it came back.
     pub(crate) initial_age_ms: u64,
     /// It may answer requests that carry credentials.
@@ -86,13 +88,14 @@ impl Candidate<'_> {
         let lifetime_ms = u64::try_from(lifetime.as_millis()).unwrap_or(DELTA_MAX_MS);
         let initial_age_ms = initial_age_ms(self.headers, self.requested_ms, self.received_ms);
         // a lifetime of the application's own counts from now, however long its handler took
-        let spent_ms = if self.is_given(overrides) { 0 } else { initial_age_ms };
+        let given = self.is_given(overrides);
+        let spent_ms = if given { 0 } else { initial_age_ms };
         // RFC 9111 4.2: fresh while the lifetime is greater than the age
         if lifetime_ms <= spent_ms && !self.validatable && !self.useful_stale {
             return Err(NotStored::StaleOnArrival);
         }
         let fresh_until_ms = self.received_ms.saturating_add(lifetime_ms).saturating_sub(spent_ms);
-        Ok(Storable { lifetime, initial_age_ms, shared, fresh_until_ms })
+        Ok(Storable { lifetime, given, initial_age_ms, shared, fresh_until_ms })
     }
 
     /// Whether the lifetime is an override's or the policy's.

@@ -67,6 +67,8 @@ pub(super) struct Connection {
 pub(super) struct Server {
     pub(super) version: String,
     pub(super) max_packet: usize,
+    /// How far apart the ids of a list of rows are.
+    pub(super) id_step: u64,
 }
 
 /// Times the clock is read at the start; the best answer counts.
@@ -101,7 +103,8 @@ impl Connection {
             set_up(&mut inner, deadline).await?;
             let row = sqlx::query(
                 "SELECT CAST(VERSION() AS CHAR) AS version, \
-                 CAST(@@max_allowed_packet AS UNSIGNED) AS max_packet",
+                 CAST(@@max_allowed_packet AS UNSIGNED) AS max_packet, \
+                 CAST(@@auto_increment_increment AS UNSIGNED) AS id_step",
             )
             .fetch_one(&mut inner)
             .await?;
@@ -109,6 +112,7 @@ impl Connection {
             let server = Server {
                 version: row.try_get("version")?,
                 max_packet: usize::try_from(max_packet).unwrap_or(usize::MAX),
+                id_step: row.try_get("id_step")?,
             };
             for _ in 0..CLOCK_SAMPLES {
                 read_clock(&mut inner, clock).await?;

@@ -219,7 +219,7 @@ impl MySqlStore {
         let dialect = Dialect::of(&server.version);
         let Settings { table, log_table, log_state, lease_table, .. } = &settings;
         let sql = Sql::new(table, log_table, log_state, lease_table, dialect);
-        let shared = Shared::new(settings, sql, server.version, server.max_packet, clock);
+        let shared = Shared::new(settings, sql, server, clock);
         Ok(Self { inner: Arc::new(Inner::spawn(Arc::new(shared), connection)) })
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::connection::Server;
 use super::options::Settings;
 use super::sql::Sql;
 use crate::store::StoreError;
@@ -17,6 +18,8 @@ pub(super) struct Shared {
     pub(super) version: String,
     /// Bytes of the largest statement that the server takes.
     pub(super) max_packet: usize,
+    /// How far apart the server's ids are: 1 but where several servers share the numbers.
+    pub(super) id_step: u64,
     pub(super) clock: DbClock,
     pub(super) counters: Counters,
     /// Whether leases have been asked for: whoever never does never touches their table.
@@ -25,16 +28,11 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(
-        settings: Settings,
-        sql: Sql,
-        version: String,
-        max_packet: usize,
-        clock: DbClock,
-    ) -> Self {
+    pub(super) fn new(settings: Settings, sql: Sql, server: Server, clock: DbClock) -> Self {
+        let Server { version, max_packet, id_step } = server;
         let (counters, warnings) = (Counters::default(), Warnings::default());
         let leases = AtomicBool::new(false);
-        Self { settings, sql, version, max_packet, clock, counters, leases, warnings }
+        Self { settings, sql, version, max_packet, id_step, clock, counters, leases, warnings }
     }
 
     /// Counts and logs a statement or connection that failed.

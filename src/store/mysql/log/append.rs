@@ -21,6 +21,12 @@ fn bind(mut query: Statement, records: &[LogRecord]) -> Statement {
     query
 }
 
+/// How many of the rows may be written in one statement, whose ids follow from the first of them: where the
+/// server leaves ids out, by how many may change at any time, each row is told its own.
+fn listed(shared: &Shared, rest: &[LogRecord]) -> usize {
+    if shared.id_step == 1 { rest.len() } else { 1 }
+}
+
 /// Writes rows, each list of them at once, and returns their ids. What has been written stays written
 /// when a later list fails.
 pub(in super::super) async fn write(
@@ -30,7 +36,7 @@ pub(in super::super) async fn write(
 ) -> Result<Vec<u64>, Failure> {
     let (mut rest, mut ids) = (records, Vec::with_capacity(records.len()));
     while !rest.is_empty() {
-        let (text, count) = shared.sql.log.append(rest.len());
+        let (text, count) = shared.sql.log.append(listed(shared, rest));
         let (now, later) = rest.split_at(count.min(rest.len()));
         let first = connection.insert(bind(statement(text), now), shared).await?;
         ids.extend((first..).take(now.len()));
@@ -48,7 +54,7 @@ pub(in super::super) async fn append_on(
 ) -> Result<(), StoreError> {
     let mut rest = records;
     while !rest.is_empty() {
-        let (text, count) = shared.sql.log.append(rest.len());
+        let (text, count) = shared.sql.log.append(listed(shared, rest));
         let (now, later) = rest.split_at(count.min(rest.len()));
         let done = bind(statement(text), now).execute(&mut *connection).await;
         let done = done.map_err(|error| Failure::of(error, &shared.settings.log_table).error)?;
