@@ -87,6 +87,9 @@ impl<S> Edge<S> {
             return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, "unknown transfer coding"));
         }
         let host = self.host(parts)?;
+        if fields::has_been_here(&parts.headers) {
+            return Err(Refusal::new(StatusCode::LOOP_DETECTED, "the origin is this gateway"));
+        }
         count_down(parts)?;
 
         let headers = &mut parts.headers;
@@ -116,15 +119,22 @@ impl<S> Edge<S> {
         if second.is_some() {
             return wrong("several Host fields");
         }
+        let valid = |host: &HeaderValue| {
+            let authority = Authority::try_from(host.as_bytes());
+            host.is_empty() || authority.is_ok_and(|a| !a.as_str().contains('@'))
+        };
+        // RFC 9112 3.2: also where the target says it as well
+        if first.is_some_and(|line| !valid(line)) {
+            return wrong("not a Host");
+        }
+        if first.is_none() && parts.version == Version::HTTP_11 {
+            return wrong("no Host field");
+        }
         let named = match (parts.uri.authority(), first) {
             (Some(authority), _) => HeaderValue::try_from(without_user(authority.as_str())).ok(),
             (None, Some(line)) => Some(line.clone()),
             (None, None) if parts.version < Version::HTTP_11 => Some(self.authority.clone()),
             (None, None) => return wrong("no Host field"),
-        };
-        let valid = |host: &HeaderValue| {
-            let authority = Authority::try_from(host.as_bytes());
-            host.is_empty() || authority.is_ok_and(|a| !a.as_str().contains('@'))
         };
         match named.filter(valid) {
             Some(host) => Ok(host),
@@ -143,8 +153,10 @@ fn count_down(parts: &mut Parts) -> Result<(), Refusal> {
         return Ok(());
     }
     let Some(left) = parts.headers.get(MAX_FORWARDS) else { return Ok(()) };
-    let left: Option<u32> = left.to_str().ok().and_then(|left| left.parse().ok());
-    match left {
+    let digits = left.to_str().ok().filter(|left| left.bytes().all(|byte| byte.is_ascii_digit()));
+    let digits = digits.filter(|digits| !digits.is_empty());
+    // more than can be counted is as good as no limit
+    match digits.map(|digits| digits.parse().unwrap_or(u64::MAX)) {
         Some(0) => Err(Refusal {
             status: match parts.method {
                 Method::TRACE => StatusCode::METHOD_NOT_ALLOWED,

@@ -1,13 +1,34 @@
 //! The fields that a gateway must touch (RFC 9110 7.6), and no others.
 
+use std::sync::LazyLock;
+
 use http::header::{
     CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::{Version, header::COOKIE};
 
-/// The name of this gateway in `Via`: a pseudonym, because its host name is nobody's business.
-const PSEUDONYM: &str = "tower-mysql-cache";
+/// The name of this gateway in `Via`: a pseudonym, because its host name is nobody's business; of this one alone,
+/// so that it knows its own requests when they come back to it.
+static PSEUDONYM: LazyLock<String> =
+    LazyLock::new(|| format!("tower-mysql-cache-{:08x}", rand::random::<u32>()));
+
+/// What says of a request that it was for another URI or method, or came in another way, than it seems. Frameworks
+/// make links, redirects and routes of these, so they tell responses apart.
+const SAID_OF_THE_TARGET: [&str; 12] = [
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-proto",
+    "x-forwarded-scheme",
+    "x-forwarded-server",
+    "x-forwarded-ssl",
+    "x-host",
+    "x-http-method-override",
+    "x-original-host",
+    "x-original-url",
+    "x-rewrite-url",
+];
 
 /// What concerns one connection whether or not `Connection` names it (RFC 9110 7.6.1), and what is
 /// between a client and the proxy next to it (RFC 9110 11.7).
@@ -64,6 +85,39 @@ pub(crate) fn drop_overridden_length(headers: &mut HeaderMap) {
     }
 }
 
+/// What a request says of its target in other fields than the target and `Host`, if anything.
+pub(crate) fn said_of_the_target(headers: &HeaderMap) -> Vec<u8> {
+    let mut said = Vec::new();
+    for (name, value) in headers {
+        let name = name.as_str();
+        let all = SAID_OF_THE_TARGET.contains(&name);
+        // of this one all but addresses (RFC 7239 5)
+        let parts = value.as_bytes().split(|byte| b",;".contains(byte)).map(<[u8]>::trim_ascii);
+        for part in parts.filter(|part| all || name == "forwarded" && !is_address(part)) {
+            said.extend_from_slice(name.as_bytes());
+            said.push(b':');
+            said.extend_from_slice(part);
+            said.push(b'\n');
+        }
+    }
+    said
+}
+
+fn is_address(part: &[u8]) -> bool {
+    [&b"for="[..], b"by="]
+        .iter()
+        .any(|name| part.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name)))
+}
+
+/// Whether this gateway has forwarded the request before (RFC 9110 7.6.3).
+pub(crate) fn has_been_here(headers: &HeaderMap) -> bool {
+    let by = |member: &[u8]| {
+        let mut words = member.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+        words.nth(1) == Some(PSEUDONYM.as_bytes())
+    };
+    members(headers, &VIA).any(by)
+}
+
 /// Says by whom a request was forwarded, and in which version it came (RFC 9110 7.6.3).
 pub(crate) fn add_via(headers: &mut HeaderMap, received: Version) {
     let version = match received {
@@ -71,7 +125,7 @@ pub(crate) fn add_via(headers: &mut HeaderMap, received: Version) {
         Version::HTTP_2 => "2.0",
         _ => "1.1",
     };
-    if let Ok(value) = HeaderValue::try_from(format!("{version} {PSEUDONYM}")) {
+    if let Ok(value) = HeaderValue::try_from(format!("{version} {}", *PSEUDONYM)) {
         headers.append(VIA, value);
     }
 }

@@ -17,6 +17,10 @@
 //! - Fields that concern one connection are taken off, those that `Connection` names included; a
 //!   connection is not upgraded. `Via` is added to requests. Nothing else is added or removed, except
 //!   for what the cache itself says (`Age`, `Cache-Status`).
+//! - Fields in which a request says of itself that it was for another host, path or method
+//!   (`X-Forwarded-Host`, `X-Original-URL` and the like) are passed on, and set responses apart: nobody gets what
+//!   somebody else has made of his request with them.
+//! - A request that this gateway has sent itself is a 508: the origin is this gateway.
 //! - An origin that cannot be reached or answers nonsense is a 502, one that does not answer in time
 //!   (`--timeout`) a 504. Both are made outside the cache: to the cache, they are errors.
 
@@ -31,11 +35,14 @@ use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use http::request::Parts;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tower::Layer;
-use tower_mysql_cache::{BoxStore, CacheLayer, CachePolicy, MemoryStore, MySqlStore, StatusField};
+use tower_mysql_cache::{
+    BoxStore, CacheLayer, CachePolicy, MemoryStore, MySqlStore, StatusField, TargetKey,
+};
 
 use crate::arguments::{Arguments, USAGE};
 use crate::edge::Edge;
@@ -76,7 +83,11 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let table = table(arguments.database.as_deref()).await?;
     let mut cache = CacheLayer::new(store(table.clone())?)
         .prefix("gateway")
-        .with_policy(CachePolicy::rfc9111());
+        .with_policy(CachePolicy::rfc9111())
+        .key_builder(|request: &Parts, target: TargetKey| {
+            let said = fields::said_of_the_target(&request.headers);
+            Some(if said.is_empty() { target } else { target.partition(said) })
+        });
     if arguments.debug {
         cache = cache.status_field(StatusField::Debug);
     }
