@@ -148,7 +148,7 @@ async fn history(name: &str, fault: Fault) {
         let faulty = fault == Fault::None || faults >= least_faults();
         faulty
             && all >= responses
-            && tiers().all(|tier| hits(tier) >= if tier == STALE { least / 4 } else { least })
+            && tiers().all(|tier| hits(tier) >= if tier == STALE { least / 10 } else { least })
     };
     while !enough(faults) {
         assert!(began.elapsed() < limit, "{name}: too slow: {}", summary(&board));
