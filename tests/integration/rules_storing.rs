@@ -60,6 +60,24 @@ on_every_store! {
     }
 
     // RFC 9110 7.6.1, RFC 9111 3.1: several lines, odd lists, capitals
+    async fn what_the_cache_decides_by_is_kept_whatever_connection_says(kit: Kit) {
+        let fields = [
+            ("connection", "cache-control, vary, x-hop"),
+            ("cache-control", "max-age=60, must-revalidate"),
+            ("vary", "x-a"),
+            ("x-hop", "1"),
+        ];
+        let (app, calls) = cached(&kit.layer(), move |_| response(200, &fields, "x"));
+        send(&app, get("/", &[("x-a", "1")])).await;
+        kit.settle(&kit.layer().handle()).await;
+        let hit = send(&app, get("/", &[("x-a", "1")])).await;
+        assert!(hit.is_hit());
+        assert_eq!(hit.field("cache-control"), "max-age=60, must-revalidate");
+        assert_eq!((hit.field("vary").as_str(), hit.field("x-hop").as_str()), ("x-a", ""));
+        assert!(!send(&app, get("/", &[("x-a", "2")])).await.is_hit());
+        assert_eq!(calls.count(), 2);
+    }
+
     async fn fields_of_one_connection_are_not_replayed(kit: Kit) {
         const ONE_HOP: [(&str, &str); 14] = [
             ("connection", "close, X-One ,,\t"),

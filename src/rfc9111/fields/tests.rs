@@ -54,6 +54,33 @@ fn connection_and_what_it_names_are_not_stored() {
     assert!(fields.contains_key("x-kept"));
 }
 
+// RFC 9110 7.6.1: they are for all recipients, and are never to be named
+#[test]
+fn connection_takes_away_nothing_that_the_cache_decides_by() {
+    let decisive = [
+        "cache-control",
+        "CDN-Cache-Control",
+        "Expires",
+        "Vary",
+        "Date",
+        "ETag",
+        "Last-Modified",
+        "Content-Type",
+        "Content-Encoding",
+        "No-Vary-Search",
+        "Cache-Groups",
+        "Pragma",
+    ];
+    let all = decisive.join(", ");
+    let named = [("connection", all.as_str()), ("Connection", "close"), ("connection", "x-hop")];
+    let fields: Vec<_> = decisive.iter().map(|name| (*name, "x")).chain([("x-hop", "1")]).collect();
+    let fields = stored(&[&named[..], &fields].concat());
+    for name in decisive {
+        assert!(fields.contains_key(name), "{name}");
+    }
+    assert!(!fields.contains_key("x-hop") && !fields.contains_key("connection"));
+}
+
 // RFC 9111 3.1
 #[test]
 fn fields_of_a_single_connection_are_not_stored() {
