@@ -120,10 +120,6 @@ impl KeyRules {
         if uri.path_and_query().is_none() && uri.scheme().is_none() {
             return Err(NoKey::BadHost);
         }
-        // RFC 9110 4.2.4: a user in a target is an error, and a handler might show it
-        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-            return Err(NoKey::BadHost);
-        }
         let origin = self.origin(uri, headers)?;
         let path_and_query = uri.path_and_query().map_or("/", |target| target.as_str());
         Ok(TargetKey::uri(&self.query.apply(path_and_query), origin))

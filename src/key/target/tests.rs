@@ -149,12 +149,7 @@ fn a_write_is_one_under_both_schemes_and_whatever_the_builders_say() {
 #[test]
 fn drops_user_and_default_port_of_the_authority() {
     let key = |uri| key_with(&rules(), uri, None);
-    // RFC 9110 4.2.4
-    let named = rules().target_of_uri("http://u:secret@a.example:80/").unwrap().0;
-    assert_eq!(rules().base_key(&named, &[]).as_bytes(), b"shop:1:/ http://a.example");
-    let asked = parts("http://u:secret@a.example:80/", None);
-    assert_eq!(rules().target(&asked.uri, &asked).unwrap_err(), NoKey::BadHost);
-    assert_eq!(key("http://a.example:80/"), "shop:1:/ http://a.example");
+    assert_eq!(key("http://u:secret@a.example:80/"), "shop:1:/ http://a.example");
     assert_eq!(key("https://a.example:443/"), "shop:1:/ https://a.example");
     assert_eq!(key_with(&rules(), "/", Some("a.example:8080")), "shop:1:/ http://a.example:8080");
 }
