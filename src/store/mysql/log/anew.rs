@@ -30,9 +30,7 @@ impl LogReader {
     /// A view of a log that this process has not seen before, or not on this connection. It begins
     /// where everything is known to be settled: some process has written that down.
     pub(super) async fn begin(&self, session: &mut Session) -> Result<(), Failure> {
-        let sql = &self.shared.sql.log;
-        let settled = session.connection.number(&sql.settled, &self.shared).await?;
-        let largest = session.connection.number(&sql.largest, &self.shared).await?;
+        let (settled, largest) = self.ends(session).await?;
         session.settled = settled;
         if settled > largest {
             return self.restart(session, settled).await;
@@ -40,17 +38,26 @@ impl LogReader {
         if self.log.view().largest() > 0 {
             return Ok(()); // after a connection was lost: what was seen before still holds
         }
-        let start = settled.min(largest.saturating_sub(START_ROWS));
-        self.anew(session, start, settled).await
+        self.anew(session, first_start(settled, largest), settled).await
     }
 
     /// Begins again, where what had been seen has been pruned since.
     pub(super) async fn begin_anew(&self, session: &mut Session) -> Result<(), Failure> {
+        let (settled, largest) = self.ends(session).await?;
+        self.anew(session, first_start(settled, largest), settled).await
+    }
+
+    /// How far the log is known to be settled, and its largest id.
+    async fn ends(&self, session: &mut Session) -> Result<(u64, u64), Failure> {
         let sql = &self.shared.sql.log;
         let settled = session.connection.number(&sql.settled, &self.shared).await?;
         let largest = session.connection.number(&sql.largest, &self.shared).await?;
-        let start = settled.min(largest.saturating_sub(START_ROWS));
-        self.anew(session, start, settled).await
+        Ok((settled, largest))
+    }
+
+    /// The first id that has not been pruned.
+    pub(super) async fn floor(&self, session: &mut Session) -> Result<u64, Failure> {
+        session.connection.number(&self.shared.sql.log.floor, &self.shared).await
     }
 
     /// A new view in the place of the one there is, of everything after `start`. Up to `settled` no row is
@@ -69,8 +76,7 @@ impl LogReader {
         }
         view.settle(settled);
         // asked for last: what was pruned before or between is missing from the rows, and shows here
-        let floor = session.connection.number(&self.shared.sql.log.floor, &self.shared).await?;
-        view.unknown_below(floor);
+        view.unknown_below(self.floor(session).await?);
         let owed = lock(&self.log.owed);
         {
             let mut known = self.log.view_mut();
@@ -125,6 +131,11 @@ impl LogReader {
         session.settled = base;
         self.anew(session, base, base).await
     }
+}
+
+/// After which id a process begins that has seen nothing.
+fn first_start(settled: u64, largest: u64) -> u64 {
+    settled.min(largest.saturating_sub(START_ROWS))
 }
 
 impl Row {

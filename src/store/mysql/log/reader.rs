@@ -42,6 +42,14 @@ pub(super) struct Session {
     pub(super) settled: u64,
     /// How far gaps have been asked about in this turn.
     pub(super) probed: u64,
+    /// When the log was last tidied.
+    pub(super) tidied: Instant,
+}
+
+impl Session {
+    fn new(connection: Connection) -> Self {
+        Self { connection, begun: false, settled: 0, probed: 0, tidied: Instant::now() }
+    }
 }
 
 impl LogReader {
@@ -59,8 +67,7 @@ impl LogReader {
                 Ok(connection) => {
                     backoff = Backoff::default();
                     self.log.up();
-                    let session = Session { connection, begun: false, settled: 0, probed: 0 };
-                    let left = self.serve(session, &mut stop).await;
+                    let left = self.serve(Session::new(connection), &mut stop).await;
                     self.refuse(&StoreError::Unavailable);
                     if let Some(connection) = left {
                         connection.close().await;
@@ -96,22 +103,15 @@ impl LogReader {
         let mut poll = ticking(self.shared.settings.poll_interval);
         let mut tidy = ticking(TIDY);
         let mut idle = 0_u32;
-        let mut tidied = Instant::now();
         loop {
             // under load somebody always waits for a look
-            let overdue = tidied.elapsed() >= TIDY * 2;
+            let overdue = session.tidied.elapsed() >= TIDY * 2;
             let outcome = tokio::select! {
                 biased;
                 () = stopped(stop) => return Some(session.connection),
-                () = std::future::ready(()), if overdue => {
-                    tidied = Instant::now();
-                    self.tidy(&mut session).await
-                }
+                () = std::future::ready(()), if overdue => self.tidy(&mut session).await,
                 () = self.log.work.notified() => self.work(&mut session).await,
-                _ = tidy.tick() => {
-                    tidied = Instant::now();
-                    self.tidy(&mut session).await
-                }
+                _ = tidy.tick() => self.tidy(&mut session).await,
                 _ = poll.tick() => {
                     idle = match self.log.used.swap(false, Ordering::Relaxed) {
                         true => 0,
@@ -207,10 +207,8 @@ impl LogReader {
             let beyond = rows.last().is_some_and(|row| row.id > largest);
             let restarted = largest > 0 && rows.iter().any(|row| row.restarts(largest));
             if restarted || !found && (beyond || !full) {
-                let floor = &self.shared.sql.log.floor;
-                let floor = session.connection.number(floor, &self.shared).await?;
                 // not lost: pruned, while this process was away
-                if !restarted && floor > largest {
+                if !restarted && self.floor(session).await? > largest {
                     return self.begin_anew(session).await;
                 }
                 return self.restart(session, largest).await;
@@ -223,7 +221,7 @@ impl LogReader {
             rows = self.rows(session, from, &[]).await?;
         }
         if !all_gaps_listed {
-            let floor = session.connection.number(&self.shared.sql.log.floor, &self.shared).await?;
+            let floor = self.floor(session).await?;
             self.log.view_mut().unknown_below(floor);
         }
         Ok(())

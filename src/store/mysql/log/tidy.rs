@@ -28,6 +28,7 @@ impl LogReader {
     /// Looks after gaps that have been open for long, writes down how far the log is settled, and tries
     /// again what could not be written.
     pub(super) async fn tidy(&mut self, session: &mut Session) -> Result<(), Failure> {
+        session.tidied = Instant::now();
         if !session.begun && self.log.owes() == 0 {
             return Ok(());
         }
@@ -78,8 +79,7 @@ impl LogReader {
                         continue;
                     }
                     // a row that is not found may have been there, and pruned since the last look
-                    let floor = &self.shared.sql.log.floor;
-                    let floor = session.connection.number(floor, &self.shared).await?;
+                    let floor = self.floor(session).await?;
                     let last = rows.last().map_or(to, |row| row.id);
                     let mut view = self.log.view_mut();
                     view.unknown_below(floor);
