@@ -118,13 +118,14 @@ pub(crate) fn examine(
     match cookies {
         Cookies::Ignore => {}
         Cookies::Bypass => {
-            let harmless = |sent: Vec<Pair<'_>>| sent.iter().all(|pair| is_analytics(pair.name));
-            if !pairs(headers).is_some_and(harmless) {
+            let is_harmless = |pair: Option<Pair<'_>>| pair.is_some_and(|p| is_analytics(p.name));
+            if !pairs(headers).all(is_harmless) {
                 left = Credentials::Cookie;
             }
         }
         Cookies::Key(names) => {
-            let sent = pairs(headers).filter(|sent| !sent.iter().any(|pair| pair.resembles(names)));
+            let is_known = |pair: &Pair<'_>| !pair.resembles(names);
+            let sent: Option<Vec<_>> = pairs(headers).map(|pair| pair.filter(is_known)).collect();
             if sent.is_none() {
                 left = Credentials::Cookie;
             }
@@ -195,20 +196,15 @@ impl<'a> Pair<'a> {
     }
 }
 
-/// The cookies of a request, over all its lines; `None` when a line is not of the grammar.
-fn pairs(headers: &HeaderMap) -> Option<Vec<Pair<'_>>> {
-    let mut pairs = Vec::new();
-    for (index, line) in headers.get_all(COOKIE).iter().enumerate() {
-        let line = line.as_bytes().trim_ascii();
-        if line.is_empty() {
-            continue;
-        }
-        for (place, pair) in line.split(|&byte| byte == b';').enumerate() {
+/// The cookies of a request, over all its lines; `None` for what is not of the grammar.
+fn pairs(headers: &HeaderMap) -> impl Iterator<Item = Option<Pair<'_>>> {
+    let lines = headers.get_all(COOKIE).iter().map(|line| line.as_bytes().trim_ascii());
+    lines.enumerate().filter(|(_, line)| !line.is_empty()).flat_map(|(index, line)| {
+        line.split(|&byte| byte == b';').enumerate().map(move |(place, pair)| {
             let pair = if place == 0 { pair } else { pair.strip_prefix(b" ")? };
-            pairs.push(Pair::parse(pair, index == 0)?);
-        }
-    }
-    Some(pairs)
+            Pair::parse(pair, index == 0)
+        })
+    })
 }
 
 fn is_analytics(name: &[u8]) -> bool {
