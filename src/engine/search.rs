@@ -7,16 +7,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderValue};
 
 use super::admission::Plan;
 use super::{Engine, Route};
 use crate::key::{CacheKey, Search, TargetKey};
-use crate::rfc9111::no_vary_search::{NoVarySearch, canonical};
+use crate::rfc9111::no_vary_search::{NO_VARY_SEARCH, NoVarySearch, canonical};
 use crate::store::{Store, StoreError};
 use crate::stored::{Stored, StoredResponse, VariantIndex};
-
-const NO_VARY_SEARCH: HeaderName = HeaderName::from_static("no-vary-search");
 
 /// What is known of a path.
 pub(super) type Rule = Option<Arc<NoVarySearch>>;

@@ -297,10 +297,7 @@ fn update<St: Store>(
     head.initial_age_ms = initial_age_ms(fields, asked.requested_ms, received_ms);
     match &decided {
         Ok(storable) => {
-            let lifetime_ms = u64::try_from(storable.lifetime.as_millis()).unwrap_or(u64::MAX);
-            // a lifetime of the application's own counts from now
-            let spent_ms = if storable.given { 0 } else { head.initial_age_ms };
-            let until_ms = received_ms.saturating_add(lifetime_ms).saturating_sub(spent_ms);
+            let until_ms = storable.fresh_until_ms(received_ms, head.initial_age_ms);
             head.fresh_until_ms = route.jittered(until_ms, received_ms);
             head.shared = storable.shared;
         }

@@ -9,6 +9,8 @@ use http::header::{
 
 use super::date::{self, DateField};
 use super::directives::ResponseDirectives;
+use super::groups::CACHE_GROUPS;
+use super::no_vary_search::NO_VARY_SEARCH;
 
 /// The fields to store: all that were received, unknown ones too, in order, repeats as lines of their
 /// own; without
@@ -93,8 +95,6 @@ fn is_withheld(name: &HeaderName, directives: &ResponseDirectives) -> bool {
 /// Whether the cache decides by a field, or hands it out with the content: then it is for all recipients, and
 /// neither `Connection` (RFC 9110 7.6.1) nor a qualified directive takes it away.
 pub(crate) fn is_decisive(name: &HeaderName) -> bool {
-    const CACHE_GROUPS: HeaderName = HeaderName::from_static("cache-groups");
-    const NO_VARY_SEARCH: HeaderName = HeaderName::from_static("no-vary-search");
     let decisive = [
         AGE,
         CACHE_GROUPS,

@@ -12,7 +12,7 @@ use thiserror::Error;
 use super::invalidation::invalidates;
 use super::targeted::each_line;
 
-const CACHE_GROUPS: HeaderName = HeaderName::from_static("cache-groups");
+pub(super) const CACHE_GROUPS: HeaderName = HeaderName::from_static("cache-groups");
 const CACHE_GROUP_INVALIDATION: HeaderName = HeaderName::from_static("cache-group-invalidation");
 
 /// How many groups a field can name. RFC 9875 2 asks for 32 at least; those after these are left out.

@@ -20,7 +20,7 @@ use sfv::{BareItemFromInput, KeyRef};
 
 use super::targeted::each_line;
 
-const NO_VARY_SEARCH: HeaderName = HeaderName::from_static("no-vary-search");
+pub(crate) const NO_VARY_SEARCH: HeaderName = HeaderName::from_static("no-vary-search");
 
 /// What stays as it is in a canonical query: what the serializer for forms of the URL standard leaves.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'*').remove(b'-').remove(b'.').remove(b'_');

@@ -56,6 +56,21 @@ pub(crate) struct Storable {
     pub(crate) fresh_until_ms: u64,
 }
 
+impl Storable {
+    /// The same for a response of this age when it came back.
+    pub(crate) fn fresh_until_ms(&self, received_ms: u64, initial_age_ms: u64) -> u64 {
+        fresh_until_ms(self.lifetime, self.given, received_ms, initial_age_ms)
+    }
+}
+
+/// The first moment at which a response is stale. A lifetime of the application's own counts from when it came
+/// back, however long its handler took.
+fn fresh_until_ms(lifetime: Duration, given: bool, received_ms: u64, initial_age_ms: u64) -> u64 {
+    let lifetime_ms = u64::try_from(lifetime.as_millis()).unwrap_or(DELTA_MAX_MS);
+    let spent_ms = if given { 0 } else { initial_age_ms };
+    received_ms.saturating_add(lifetime_ms).saturating_sub(spent_ms)
+}
+
 impl Candidate<'_> {
     /// Whether the response may be stored. `no-store`, `private`, `Set-Cookie` and credentials win
     /// over a policy's lifetime; only an override lifts them.
@@ -85,16 +100,13 @@ impl Candidate<'_> {
             return Err(NotStored::VaryAny);
         }
         let lifetime = self.lifetime(overrides)?;
-        let lifetime_ms = u64::try_from(lifetime.as_millis()).unwrap_or(DELTA_MAX_MS);
         let initial_age_ms = initial_age_ms(self.headers, self.requested_ms, self.received_ms);
-        // a lifetime of the application's own counts from now, however long its handler took
         let given = self.is_given(overrides);
-        let spent_ms = if given { 0 } else { initial_age_ms };
+        let fresh_until_ms = fresh_until_ms(lifetime, given, self.received_ms, initial_age_ms);
         // RFC 9111 4.2: fresh while the lifetime is greater than the age
-        if lifetime_ms <= spent_ms && !self.validatable && !self.useful_stale {
+        if fresh_until_ms <= self.received_ms && !self.validatable && !self.useful_stale {
             return Err(NotStored::StaleOnArrival);
         }
-        let fresh_until_ms = self.received_ms.saturating_add(lifetime_ms).saturating_sub(spent_ms);
         Ok(Storable { lifetime, given, initial_age_ms, shared, fresh_until_ms })
     }
 
