@@ -91,7 +91,8 @@ impl<St: Store> CacheHandle<St> {
     /// # Errors
     /// [`StoreError`] when the log could not be written.
     pub async fn invalidate_key(&self, key: &TargetKey) -> Result<(), StoreError> {
-        self.engine.invalidate_targets(&self.route, vec![key.clone()]).await.map(drop)
+        let (key, beside) = (std::slice::from_ref(key), Vec::new());
+        self.engine.invalidate_targets(&self.route, key, beside).await.map(drop)
     }
 
     /// Invalidates everything at and below a path, on every authority: `/products` is `/products`,

@@ -57,12 +57,15 @@ pub(crate) struct Write {
 
 impl Write {
     fn new(route: &Route, uri: &Uri, request: &Parts) -> Option<Self> {
-        let targets = route.keys.written(uri, request);
-        let target = targets.first()?;
+        let key = route.keys.target(uri, request).ok();
+        let targets = route.keys.written(uri, request, key.as_ref());
+        if targets.is_empty() {
+            return None;
+        }
         // what has no key is not stored either
-        let keyed = || route.keys.target(uri, request).is_ok_and(|target| target.is_uri());
-        let plan = (request.method == Method::POST && route.policy.enabled && keyed())
-            .then(|| Plan::new(route, request, target, false));
+        let key = key.filter(TargetKey::is_uri);
+        let key = key.filter(|_| request.method == Method::POST && route.policy.enabled);
+        let plan = key.map(|key| Plan::new(route, request, &key, false));
         let path = uri.path().to_owned();
         let path_and_query = uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
         Some(Self { targets, path, path_and_query, plan })

@@ -1,5 +1,6 @@
 //! Making stored responses untrue: rows of the invalidation log.
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -24,9 +25,8 @@ impl<St: Store> Engine<St> {
                 Subject::Path(path) => scopes.push(route.keys.scope_of_path(path)?),
                 Subject::Uri(uri) => {
                     let (target, with_origin) = route.keys.target_of_uri(uri)?;
-                    scopes.push(route.keys.scope(&target, with_origin));
-                    let twin = route.keys.twin(&target).filter(|_| with_origin);
-                    scopes.extend(twin.map(|twin| route.keys.scope(&twin, true)));
+                    let targets = route.keys.under_both_schemes(target);
+                    scopes.extend(targets.map(|target| route.keys.scope(&target, with_origin)));
                 }
             }
         }
@@ -77,18 +77,19 @@ impl<St: Store> Engine<St> {
         .await
     }
 
-    /// The same for targets.
+    /// The same for targets, and for other scopes beside them: each once.
     pub(crate) async fn invalidate_targets(
         self: &Arc<Self>,
-        route: &Arc<Route>,
-        targets: Vec<TargetKey>,
+        route: &Route,
+        targets: &[TargetKey],
+        beside: Vec<Scope>,
     ) -> Result<Vec<u64>, StoreError> {
-        let (engine, route) = (Arc::clone(self), Arc::clone(route));
-        whole(async move {
-            let scopes = targets.iter().map(|target| route.keys.scope(target, true));
-            engine.append(scopes.map(LogRecord::hard).collect()).await
-        })
-        .await
+        let mut seen = HashSet::new();
+        let scopes = targets.iter().map(|target| route.keys.scope(target, true)).chain(beside);
+        let scopes = scopes.filter(|scope| seen.insert(scope.clone()));
+        let records = scopes.map(LogRecord::hard).collect();
+        let engine = Arc::clone(self);
+        whole(async move { engine.append(records).await }).await
     }
 
     /// Invalidates, then removes from the store what lies in a range of keys, what is on its way to it
@@ -118,8 +119,7 @@ impl<St: Store> Engine<St> {
             let (target, with_origin) = route.keys.target_of_uri(&uri)?;
             engine.append(Self::records(&route, &Invalidation::uri(uri))?).await?;
             let mut removed = 0;
-            let twin = route.keys.twin(&target).filter(|_| with_origin);
-            for target in [Some(target), twin].into_iter().flatten() {
+            for target in route.keys.under_both_schemes(target) {
                 for target in engine.spellings(&route, &target).await? {
                     removed += engine.remove(&route.keys.range(&target, with_origin)).await?;
                 }

@@ -13,7 +13,6 @@ use tracing::Instrument;
 use super::admission::Write;
 use super::bounded::bounded;
 use super::exchange::Miss;
-use super::invalidate::whole;
 use super::judge::Asked;
 use super::reply::Finish;
 use super::{Engine, Route};
@@ -24,7 +23,7 @@ use crate::rfc9111::groups::invalidated_groups;
 use crate::rfc9111::{Target, invalidates, same_origin_targets};
 use crate::status::{CacheStatus, Forward};
 use crate::store::{Store, StoreError};
-use crate::tag::{LogRecord, Scope};
+use crate::tag::Scope;
 use crate::telemetry::{count, inside_span};
 
 /// The longest that the response to an unsafe request waits for its invalidation. It goes on in the
@@ -120,7 +119,7 @@ impl<St: Store> Unanswered<St> {
     /// The inner service failed: what it did before is not known.
     async fn failed(mut self) {
         let targets = std::mem::take(&mut self.targets);
-        let appended = self.engine.invalidate_targets(&self.route, targets);
+        let appended = self.engine.invalidate_targets(&self.route, &targets, Vec::new());
         self.engine.wait_for(appended).await;
     }
 
@@ -138,7 +137,8 @@ impl<St: Store> Drop for Unanswered<St> {
         let (engine, route) = (Arc::clone(&self.engine), Arc::clone(&self.route));
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                if let Err(error) = engine.invalidate_targets(&route, targets).await {
+                let appended = engine.invalidate_targets(&route, &targets, Vec::new());
+                if let Err(error) = appended.await {
                     report(&error);
                 }
             });
@@ -202,12 +202,7 @@ impl<St: Store> Engine<St> {
             let others = same_origin_targets(target_uri, response);
             targets.extend(others.iter().filter_map(|uri| route.keys.beside(target, uri)));
         }
-        let (engine, route) = (Arc::clone(self), Arc::clone(route));
-        let appended = whole(async move {
-            let scopes = targets.iter().map(|target| route.keys.scope(target, true)).chain(groups);
-            engine.append(scopes.map(LogRecord::hard).collect()).await
-        });
-        self.wait_for(appended).await
+        self.wait_for(self.invalidate_targets(route, &targets, groups)).await
     }
 
     /// Waits for an invalidation, but not for long: it goes on in the background.

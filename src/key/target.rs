@@ -97,22 +97,30 @@ impl KeyRules {
         Ok(target.at_home_with(&default))
     }
 
-    /// The targets that an unsafe request to `uri` invalidates: what the key builders make of it, else
-    /// the URI itself; under both schemes where requests do not all say theirs. Where its host is not known,
-    /// those are without an origin.
-    pub(crate) fn written(&self, uri: &Uri, request: &Parts) -> Vec<TargetKey> {
-        let Ok(default) = self.default_target(uri, &request.headers) else {
-            let path = uri.path_and_query().map(|target| self.query.apply(target.as_str()));
-            return path.map(|path| TargetKey::uri(&path, String::new())).into_iter().collect();
+    /// The targets that an unsafe request to `uri` invalidates: its key, where it has one, else the URI itself;
+    /// under both schemes where requests do not all say theirs. Where its host is not known, those are without an
+    /// origin.
+    pub(crate) fn written(
+        &self,
+        uri: &Uri,
+        request: &Parts,
+        key: Option<&TargetKey>,
+    ) -> Vec<TargetKey> {
+        let on_any_origin = || {
+            let path = self.query.apply(uri.path_and_query()?.as_str());
+            Some(TargetKey::uri(&path, String::new()))
         };
-        let target = self.target(uri, request).unwrap_or(default);
-        let twin = self.twin(&target);
-        std::iter::once(target).chain(twin).collect()
+        let target = key.cloned();
+        let target = target.or_else(|| self.default_target(uri, &request.headers).ok());
+        let target = target.or_else(on_any_origin);
+        target.into_iter().flat_map(|target| self.under_both_schemes(target)).collect()
     }
 
-    /// The same target under the other scheme, where requests do not all say theirs.
-    pub(crate) fn twin(&self, target: &TargetKey) -> Option<TargetKey> {
-        self.scheme.is_none().then(|| target.with_other_scheme()).flatten()
+    /// A target, and where requests do not all say their scheme, the same one under the other; without an origin
+    /// it is one under both.
+    pub(crate) fn under_both_schemes(&self, target: TargetKey) -> impl Iterator<Item = TargetKey> {
+        let twin = self.scheme.is_none().then(|| target.with_other_scheme()).flatten();
+        std::iter::once(target).chain(twin)
     }
 
     fn default_target(&self, uri: &Uri, headers: &HeaderMap) -> Result<TargetKey, NoKey> {

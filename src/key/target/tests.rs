@@ -25,6 +25,10 @@ fn key_with(rules: &KeyRules, uri: &str, host: Option<&str>) -> String {
     String::from_utf8(rules.base_key(&target, &[]).as_bytes().to_vec()).unwrap()
 }
 
+fn targets_written(rules: &KeyRules, parts: &Parts) -> Vec<TargetKey> {
+    rules.written(&parts.uri, parts, rules.target(&parts.uri, parts).ok().as_ref())
+}
+
 fn range_of_uri(rules: &KeyRules, uri: &str) -> Result<KeyRange, ConfigError> {
     let (target, with_origin) = rules.target_of_uri(uri)?;
     Ok(rules.range(&target, with_origin))
@@ -79,7 +83,7 @@ fn the_schemes_own_port_tells_no_hosts_apart() {
     // a port that is one scheme's own is not the other's
     let twins = |uri: &str| {
         let parts = parts(uri, None);
-        let written = rules().written(&parts.uri, &parts);
+        let written = targets_written(&rules(), &parts);
         let origins = written.iter().map(|target| target.origin().unwrap().1.to_owned());
         origins.collect::<Vec<_>>()
     };
@@ -97,13 +101,13 @@ fn a_write_to_a_host_that_is_not_known_is_one_on_every_origin() {
         [("/x", Some("b.example")), ("http://b.example/x", None), ("/x", Some("a b"))]
     {
         let parts = parts(uri, host);
-        let written = rules.written(&parts.uri, &parts);
+        let written = targets_written(&rules, &parts);
         let scopes: Vec<_> = written.iter().map(|target| rules.scope(target, true)).collect();
         let (path, _) = rules.target_of_uri("/x").unwrap();
         assert_eq!(scopes, [rules.scope(&path, false)], "{uri}");
     }
     let authority = parts("a.example", None);
-    assert!(rules.written(&authority.uri, &authority).is_empty());
+    assert!(targets_written(&rules, &authority).is_empty());
 }
 
 #[test]
@@ -139,11 +143,11 @@ fn a_write_is_one_under_both_schemes_and_whatever_the_builders_say() {
     let mut rules = rules();
     rules.push_builder(Arc::new(|_: &Parts, _: TargetKey| None));
     let parts = parts("/x", Some("h"));
-    let written = rules.written(&parts.uri, &parts);
+    let written = targets_written(&rules, &parts);
     let origins: Vec<_> = written.iter().filter_map(TargetKey::origin).collect();
     assert_eq!(origins, [("http", "h"), ("https", "h")]);
     rules.set_scheme("https").unwrap();
-    assert_eq!(rules.written(&parts.uri, &parts).len(), 1);
+    assert_eq!(targets_written(&rules, &parts).len(), 1);
 }
 
 #[test]
