@@ -121,6 +121,22 @@ fn assert_stale(answer: &Answer, why: &str) {
     assert_eq!(answer.cache.detail(), Some(why));
 }
 
+/// The stale answer to a request whose handler takes too long; what that answers in the end is stored.
+async fn answered_for(kit: &Kit, fields: &[(&str, &str)]) -> Answer {
+    let policy = SAFE.stale_if_error(30 * SECOND).handler_timeout(SECOND / 50);
+    let layer = kit.layer().with_policy(policy);
+    let (tell, told) = oneshot::channel();
+    let (app, seen) = handler(&layer, [stored("max-age=60"), Wait(told, &[FRESH], "new")]);
+    send(&app, get("/", &[])).await;
+    settled(layer.handle()).await;
+    let stale = send(&app, get("/", fields)).await;
+    tell.send(()).unwrap();
+    settled(layer.handle()).await;
+    let fresh = send(&app, get("/", &[])).await;
+    assert_eq!((fresh.is_hit(), fresh.text(), seen.count()), (true, "new", 2));
+    stale
+}
+
 on_every_store! {
     async fn within_its_window_a_stale_response_is_served_and_validated_behind(kit: Kit) {
         let layer = kit.layer();
@@ -382,32 +398,12 @@ on_every_store! {
     }
 
     async fn a_handler_that_takes_too_long_is_answered_for_and_goes_on(kit: Kit) {
-        let policy = SAFE.stale_if_error(30 * SECOND).handler_timeout(SECOND / 50);
-        let layer = kit.layer().with_policy(policy);
-        let (tell, told) = oneshot::channel();
-        let (app, seen) = handler(&layer, [stored("max-age=60"), Wait(told, &[FRESH], "new")]);
-        send(&app, get("/", &[])).await;
-        settled(layer.handle()).await;
-        assert_stale(&send(&app, get("/", &[])).await, "handler-timeout");
-        tell.send(()).unwrap();
-        settled(layer.handle()).await;
-        let fresh = send(&app, get("/", &[])).await;
-        assert_eq!((fresh.is_hit(), fresh.text(), seen.count()), (true, "new", 2));
+        assert_stale(&answered_for(&kit, &[]).await, "handler-timeout");
     }
 
     async fn a_part_of_what_takes_too_long_is_stored_as_a_whole(kit: Kit) {
-        let policy = SAFE.stale_if_error(30 * SECOND).handler_timeout(SECOND / 50);
-        let layer = kit.layer().with_policy(policy);
-        let (tell, told) = oneshot::channel();
-        let (app, seen) = handler(&layer, [stored("max-age=60"), Wait(told, &[FRESH], "new")]);
-        send(&app, get("/", &[])).await;
-        settled(layer.handle()).await;
-        let part = send(&app, get("/", &[("range", "bytes=0-0")])).await;
+        let part = answered_for(&kit, &[("range", "bytes=0-0")]).await;
         assert_eq!((part.status.as_u16(), part.text()), (206, "o"));
-        tell.send(()).unwrap();
-        settled(layer.handle()).await;
-        let fresh = send(&app, get("/", &[])).await;
-        assert_eq!((fresh.is_hit(), fresh.text(), seen.count()), (true, "new", 2));
     }
 
     async fn what_is_invalidated_while_the_handler_takes_its_time_is_not_served(kit: Kit) {
