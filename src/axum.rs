@@ -19,7 +19,15 @@ impl IntoResponseParts for CacheOverride {
     }
 }
 
-/// The URI as it was before a `nest` took its prefix off.
+/// The URI that the client sent, where the request's own URI is what `nest` leaves of that: the scheme, the
+/// authority and the query are the same, and the path is the end of the client's path, or `/` where `nest`
+/// took all of it. Any other URI was set by the application, for example to ask an upstream server.
 pub(crate) fn original_uri(request: &Parts) -> Option<&Uri> {
-    request.extensions.get::<OriginalUri>().map(|OriginalUri(uri)| uri)
+    let OriginalUri(original) = request.extensions.get::<OriginalUri>()?;
+    let own = &request.uri;
+    let nested = own.scheme() == original.scheme()
+        && own.authority() == original.authority()
+        && own.query() == original.query()
+        && (own.path() == "/" || original.path().ends_with(own.path()));
+    nested.then_some(original)
 }

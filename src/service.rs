@@ -105,7 +105,7 @@ fn body_follows<B: 'static>(body: &B) -> bool {
     false
 }
 
-/// The target URI as the client sent it: axum takes the prefix off inside `nest`.
+/// The target URI as the client sent it (axum removes the prefix inside `nest`), or as the application set it.
 fn target_uri(request: &Parts) -> &Uri {
     #[cfg(feature = "axum")]
     if let Some(uri) = crate::axum::original_uri(request) {

@@ -18,7 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tower::ServiceBuilder;
+use tower::{ServiceBuilder, ServiceExt};
 use tower_mysql_cache::{BoxStore, CacheHandle, CacheOverride, CachePolicy};
 
 use crate::kit::{Calls, Kit, on_every_store};
@@ -285,4 +285,77 @@ on_every_store! {
         }
         assert_eq!(calls.count(), 5);
     }
+}
+
+/// What the cache around an upstream client answers for each URI, inside a handler of axum.
+#[tokio::test]
+async fn each_upstream_uri_of_a_handler_has_its_own_entry() {
+    let kit = Kit::memory();
+    let upstream = ServiceBuilder::new().layer(kit.layer().with_policy(MINUTE)).service_fn(
+        |request: axum::extract::Request| async move {
+            let answer = Response::new(axum::body::Body::from(request.uri().to_string()));
+            Ok::<_, Infallible>(answer)
+        },
+    );
+    // as a reverse proxy does: the client's request goes on with another URI
+    let dashboard = move |request: axum::extract::Request| async move {
+        let query = request.uri().query().map_or(String::new(), |query| format!("?{query}"));
+        let mut answers = Vec::new();
+        for uri in ["http://a.internal/prices", "http://a.internal/", "/stock", "/prices"] {
+            let mut upstream_request = Request::new(axum::body::Body::empty());
+            *upstream_request.extensions_mut() = request.extensions().clone();
+            *upstream_request.uri_mut() = format!("{uri}{query}").parse().unwrap();
+            let answer = upstream.clone().oneshot(upstream_request).await.unwrap();
+            let body = answer.into_body().collect().await.unwrap().to_bytes();
+            answers.push(String::from_utf8_lossy(&body).into_owned());
+        }
+        answers.join(" ")
+    };
+    let app = Router::new().route("/dashboard", on_get(dashboard.clone()));
+    let site = Site::axum(app.nest("/api", Router::new().route("/all", on_get(dashboard)))).await;
+    for path in ["/dashboard", "/dashboard", "/api/all"] {
+        let body = site.get(path).await.body;
+        let expected = "http://a.internal/prices http://a.internal/ /stock /prices";
+        assert_eq!(body, expected, "{path}");
+    }
+    let body = site.get("/dashboard?user=7").await.body;
+    let expected = "http://a.internal/prices?user=7 http://a.internal/?user=7 /stock?user=7 /prices?user=7";
+    assert_eq!(body, expected);
+}
+
+#[tokio::test]
+async fn keys_hold_whole_paths_however_routers_are_nested() {
+    let kit = Kit::memory();
+    let cache = kit.layer().with_policy(MINUTE);
+    let inner = || {
+        let routes = Router::new().route("/", on_get(counted)).route("/x", on_get(counted));
+        routes.layer(cache.clone())
+    };
+    let calls = Calls::default();
+    let service = inner().with_state(calls.clone());
+    let app = Router::new()
+        .nest("/plain", inner())
+        .nest("/slash/", inner())
+        .nest("/tenant/{name}", Router::new().nest("/in", inner()))
+        .nest_service("/service", service)
+        .merge(inner());
+    let site = Site::axum(app.with_state(calls.clone())).await;
+    let paths = [
+        "/", "/x", "/plain", "/plain/x", "/slash/", "/slash/x", "/slash//x", "/tenant/a/in",
+        "/tenant/a/in/x", "/tenant/b/in", "/tenant/b/in/x", "/service", "/service/", "/service/x",
+        "/plain?q=1", "/plain/x?q=1", "/x?q=1",
+    ];
+    for hit in [false, true] {
+        for path in paths {
+            let reply = site.get(path).await;
+            if reply.status == StatusCode::OK {
+                assert_eq!(reply.is_hit(), hit, "{path}");
+            } else {
+                assert_eq!(path, "/slash//x");
+            }
+        }
+    }
+    assert!(calls.count() >= paths.len() - 1);
+    cache.handle().invalidate_uri("/tenant/b/in").await.unwrap();
+    assert!(site.get("/tenant/a/in").await.is_hit() && !site.get("/tenant/b/in").await.is_hit());
 }
