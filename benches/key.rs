@@ -52,7 +52,7 @@ fn derivation(criterion: &mut Criterion, runtime: &tokio::runtime::Runtime) {
         ("whole query", cache.clone()),
         ("without tracking", cache.clone().without_tracking_query()),
         ("only three, sorted", cache.clone().only_query(["q", "page", "sort"]).sort_query()),
-        ("partition", cache.clone().partition_by(|_: &Parts| Some("tenant-7"))),
+        ("partition", cache.clone().partition_by("tenant", |_: &Parts| Some("tenant-7"))),
         (
             "keyed cookies",
             cache.with_policy(CachePolicy::new().cookies(Cookies::Key(&["theme", "lang"]))),

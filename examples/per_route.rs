@@ -35,9 +35,9 @@ fn app() -> Router {
 
     let search = cache.clone().only_query(["q", "page"]).sort_query();
     let landing = cache.clone().without_tracking_query();
-    let tenants = cache
-        .clone()
-        .partition_by(|request: &Parts| Some(request.headers.get("x-tenant")?.as_bytes().to_vec()));
+    let tenants = cache.clone().partition_by("tenant", |request: &Parts| {
+        Some(request.headers.get("x-tenant")?.as_bytes().to_vec())
+    });
     // one entry for /today and /now, which are the same page
     let today =
         cache.clone().key_builder(|_: &Parts, _: TargetKey| Some(TargetKey::custom("today")));

@@ -146,11 +146,16 @@ pub(crate) fn examine(
     (left, keyed)
 }
 
-/// What the named cookies say, or, where it is not known which cookies there are, all lines as they are.
+/// The names and what they say, or, where it is not known which cookies there are, the names and all lines as
+/// they are. Sorted, so that the list of a policy may be in any order.
 fn keyed_cookies(names: &[&str], sent: Option<&[Pair<'_>]>, headers: &HeaderMap) -> [u8; 16] {
+    let mut names = names.to_vec();
+    names.sort_unstable();
+    names.dedup();
     let Some(sent) = sent else {
+        let names = names.iter().map(|name| Some(name.as_bytes()));
         let lines = headers.get_all(COOKIE).iter().map(|line| Some(line.as_bytes()));
-        return hash_values(std::iter::once(None).chain(lines));
+        return hash_values(std::iter::once(None).chain(names).chain([None]).chain(lines));
     };
     let named = names.iter().map(|name| {
         // several cookies of one name: all values, in the order sent
@@ -161,7 +166,8 @@ fn keyed_cookies(names: &[&str], sent: Option<&[Pair<'_>]>, headers: &HeaderMap)
         }))
     });
     let hashes: Vec<_> = named.collect();
-    hash_values(hashes.iter().map(|hash| Some(&hash[..])))
+    let named = names.iter().zip(&hashes);
+    hash_values(named.flat_map(|(name, hash)| [Some(name.as_bytes()), Some(&hash[..])]))
 }
 
 /// A cookie as it was sent.
@@ -374,6 +380,23 @@ mod tests {
         assert_ne!(key(&["theme="]), key(&[]));
         assert_ne!(key(&["theme=a; theme=b"]), key(&["theme=b; theme=a"]));
         assert_ne!(key(&["theme=a; theme=b"]), key(&["theme=a"]));
+    }
+
+    #[test]
+    fn cookies_of_other_names_never_share_a_key() {
+        let key = |names: &'static [&'static str], line: &str| {
+            examine(Cookies::Key(names), Authorization::Bypass, &with_cookies(&[line])).1
+        };
+        assert_ne!(key(&["admin"], "admin=1"), key(&["dark"], "dark=1"));
+        assert_ne!(key(&["admin"], ""), key(&["dark"], ""));
+        assert_ne!(key(&["a"], "a=1"), key(&["a", "b"], "a=1"));
+        assert_ne!(key(&["a", "b"], "a=1; b=2"), key(&["ab"], "ab=1"));
+        assert_ne!(key(&["admin"], "not a cookie"), key(&["dark"], "not a cookie"));
+        for line in ["user=3; theme=7", "user=7; theme=3", "theme=7", "not a cookie"] {
+            assert_eq!(key(&["user", "theme"], line), key(&["theme", "user", "user"], line));
+        }
+        let swapped = key(&["theme", "user"], "user=7; theme=3");
+        assert_ne!(key(&["user", "theme"], "user=3; theme=7"), swapped);
     }
 
     #[test]

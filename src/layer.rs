@@ -194,23 +194,25 @@ impl<St: Store> CacheLayer<St> {
         self
     }
 
-    /// Keeps entries apart by something about the request beside its target: tenant, role, locale.
-    /// `None` bypasses the cache. An unsafe request invalidates its target in all partitions.
+    /// Keeps entries apart by something about the request beside its target: tenant, role, locale. The name
+    /// says what the value means, and joins the key with it ([`TargetKey::partition`]): both are readable in
+    /// the table. `None` bypasses the cache. An unsafe request invalidates its target in all partitions.
     /// Default: none.
     ///
     /// ```
     /// # use tower_mysql_cache::{CacheLayer, MemoryStore};
     /// let cache = CacheLayer::new(MemoryStore::new())
-    ///     .partition_by(|request| Some(request.headers.get("x-tenant")?.as_bytes().to_vec()));
+    ///     .partition_by("tenant", |request| Some(request.headers.get("x-tenant")?.as_bytes().to_vec()));
     /// ```
     #[must_use]
-    pub fn partition_by<F, K>(self, partition: F) -> Self
+    pub fn partition_by<F, K>(self, name: &str, partition: F) -> Self
     where
         F: Fn(&Parts) -> Option<K> + Send + Sync + 'static,
         K: AsRef<[u8]>,
     {
+        let name = name.to_owned();
         self.key_builder(move |request: &Parts, default: TargetKey| {
-            Some(default.partition(partition(request)?))
+            Some(default.partition(&name, partition(request)?))
         })
     }
 

@@ -86,7 +86,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         .with_policy(CachePolicy::rfc9111())
         .key_builder(|request: &Parts, target: TargetKey| {
             let said = fields::said_of_the_target(&request.headers);
-            Some(if said.is_empty() { target } else { target.partition(said) })
+            Some(if said.is_empty() { target } else { target.partition("said", said) })
         });
     if arguments.debug {
         cache = cache.status_field(StatusField::Debug);

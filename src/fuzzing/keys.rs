@@ -90,14 +90,16 @@ pub fn keys(data: &[u8]) {
         assert!(rules.range_of_prefix().contains(key.as_bytes()));
         let custom = rules.base_key(&TargetKey::custom(one.uri.to_string()), &[]);
         assert_ne!(custom, key, "a key of the application's own is never a URI's");
-        let partition = rules.base_key(&one.target.clone().partition(one.uri.to_string()), &[]);
+        let partition =
+            rules.base_key(&one.target.clone().partition("name", one.uri.to_string()), &[]);
         assert_ne!(partition, key);
         for other in &asked {
             let same = one.target == other.target;
             let theirs = rules.base_key(&other.target, &[]);
             assert_eq!(same, key == theirs, "{:?} {:?}", one.uri, other.uri);
             assert_eq!(key == theirs, key.hash() == theirs.hash());
-            for key in [&theirs, &rules.base_key(&other.target.clone().partition("p"), &[])] {
+            for key in [&theirs, &rules.base_key(&other.target.clone().partition("name", "p"), &[])]
+            {
                 let inside = rules.range(&one.target, true).contains(key.as_bytes());
                 assert_eq!(inside, same, "{:?} {:?}", one.uri, other.uri);
                 assert!(!same || rules.range(&one.target, false).contains(key.as_bytes()));

@@ -35,14 +35,24 @@ impl TargetKey {
         Self { target: Target::Custom(key), partition: Vec::new(), home: None }
     }
 
-    /// Adds something that sets requests for one target apart: a tenant, a role, a locale. Any bytes.
-    /// May be called several times; the order counts.
+    /// Adds something that tells requests for one target apart: `("tenant", "acme")`, `("locale", "de")`. The
+    /// name says what the value means, so that two releases that partition by different things share no entry.
+    /// Any bytes. May be called several times; the order counts.
+    ///
+    /// Name and value are readable in the table's `cache_key` column. A secret belongs in a cookie or in
+    /// `Authorization`, which the policy can add to the key as a hash
+    /// ([`Cookies::Key`](crate::Cookies::Key), [`Authorization::Key`](crate::Authorization::Key)).
     #[must_use]
-    pub fn partition(mut self, value: impl AsRef<[u8]>) -> Self {
+    pub fn partition(mut self, name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Self {
         if !self.partition.is_empty() {
             self.partition.push(b',');
         }
-        // the mark in front keeps an empty value apart from none
+        for byte in escape(name.as_ref()) {
+            match byte {
+                b'=' => self.partition.extend_from_slice(b"%3d"),
+                _ => self.partition.push(byte),
+            }
+        }
         self.partition.push(b'=');
         self.partition.extend_from_slice(&escape(value.as_ref()));
         self

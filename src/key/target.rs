@@ -295,7 +295,7 @@ pub(crate) fn variant_key(base: &CacheKey, variant: &[u8; 16]) -> CacheKey {
 
 fn push_partition(key: &mut Vec<u8>, target: &TargetKey) {
     if !target.partition.is_empty() {
-        key.extend_from_slice(b" p");
+        key.extend_from_slice(b" p:");
         let partition = Bytes::copy_from_slice(&target.partition);
         key.extend_from_slice(&shorten(partition, MAX_PARTITION_BYTES));
     }

@@ -204,7 +204,7 @@ async fn a_write_without_a_partition_invalidates_all_partitions() {
     let v = Arc::new(AtomicUsize::new(1));
     let layer = layer()
         .with_policy(MINUTE)
-        .partition_by(|r| Some(r.headers.get("x-locale")?.as_bytes().to_vec()));
+        .partition_by("locale", |r| Some(r.headers.get("x-locale")?.as_bytes().to_vec()));
     let (app, _) = cached(&layer, move |r| {
         if r.method() == "PUT" {
             v.fetch_add(1, Ordering::SeqCst);

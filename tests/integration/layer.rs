@@ -379,7 +379,7 @@ on_every_store! {
 
     async fn a_successful_unsafe_request_invalidates_its_target(kit: Kit) {
         let layer = kit.layer().with_policy(MINUTE)
-            .partition_by(|request| Some(request.headers.get("x-role").map_or("-", |r| r.to_str().unwrap()).to_owned()));
+            .partition_by("role", |request| Some(request.headers.get("x-role").map_or("-", |r| r.to_str().unwrap()).to_owned()));
         let (app, _) = cached(&layer, |request| {
             let status = request.headers().get("x-status").map_or(200, |s| s.to_str().unwrap().parse().unwrap());
             response(status, &[("vary", "accept-language")], "x")

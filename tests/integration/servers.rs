@@ -319,7 +319,8 @@ async fn each_upstream_uri_of_a_handler_has_its_own_entry() {
         assert_eq!(body, expected, "{path}");
     }
     let body = site.get("/dashboard?user=7").await.body;
-    let expected = "http://a.internal/prices?user=7 http://a.internal/?user=7 /stock?user=7 /prices?user=7";
+    let expected =
+        "http://a.internal/prices?user=7 http://a.internal/?user=7 /stock?user=7 /prices?user=7";
     assert_eq!(body, expected);
 }
 
@@ -341,9 +342,23 @@ async fn keys_hold_whole_paths_however_routers_are_nested() {
         .merge(inner());
     let site = Site::axum(app.with_state(calls.clone())).await;
     let paths = [
-        "/", "/x", "/plain", "/plain/x", "/slash/", "/slash/x", "/slash//x", "/tenant/a/in",
-        "/tenant/a/in/x", "/tenant/b/in", "/tenant/b/in/x", "/service", "/service/", "/service/x",
-        "/plain?q=1", "/plain/x?q=1", "/x?q=1",
+        "/",
+        "/x",
+        "/plain",
+        "/plain/x",
+        "/slash/",
+        "/slash/x",
+        "/slash//x",
+        "/tenant/a/in",
+        "/tenant/a/in/x",
+        "/tenant/b/in",
+        "/tenant/b/in/x",
+        "/service",
+        "/service/",
+        "/service/x",
+        "/plain?q=1",
+        "/plain/x?q=1",
+        "/x?q=1",
     ];
     for hit in [false, true] {
         for path in paths {

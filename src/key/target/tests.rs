@@ -121,7 +121,9 @@ fn a_path_has_an_index_of_its_own_on_each_origin_and_in_each_partition() {
     assert_eq!(one.anywhere, other.anywhere);
     assert_eq!(one.index, search(&rules(), "http://a/p?y").index);
     let mut tenants = rules();
-    tenants.push_builder(Arc::new(|_: &Parts, target: TargetKey| Some(target.partition("t"))));
+    tenants.push_builder(Arc::new(|_: &Parts, target: TargetKey| {
+        Some(target.partition("tenant", "t"))
+    }));
     let tenant = search(&tenants, "http://a/p?x");
     assert_ne!(tenant.index, one.index);
     assert_eq!(tenant.anywhere, one.anywhere);
@@ -217,24 +219,31 @@ fn partitions_cannot_be_confused_with_each_other_or_with_targets() {
     let parts = parts("/a", Some("h"));
     let target = || rules.target(&parts.uri, &parts).unwrap();
     let key = |target: TargetKey| rules.base_key(&target, &[]);
+    let custom = key(TargetKey::custom("/a http://h"));
     let keys = [
         key(target()),
-        key(target().partition("")),
-        key(target().partition("").partition("")),
-        key(target().partition("ab").partition("c")),
-        key(target().partition("a").partition("bc")),
-        key(target().partition("a,=bc")),
-        key(target().partition("a v=1")),
-        key(target().partition([0xff, 0x00])),
-        key(target().partition("x".repeat(5_000))),
-        key(TargetKey::custom("/a http://h")),
+        key(target().partition("", "")),
+        key(target().partition("", "").partition("", "")),
+        key(target().partition("", "ab").partition("", "c")),
+        key(target().partition("", "a").partition("", "bc")),
+        key(target().partition("", "a,=bc")),
+        key(target().partition("", "a v=1")),
+        key(target().partition("", [0xff, 0x00])),
+        key(target().partition("n", "x".repeat(5_000))),
+        key(target().partition("tenant", "a").partition("locale", "b")),
+        key(target().partition("locale", "a").partition("tenant", "b")),
+        key(target().partition("a", "b=c")),
+        key(target().partition("a=b", "c")),
+        key(target().partition("a=b,c", "c")),
+        key(target().partition("a", "b").partition("c", "c")),
+        custom.clone(),
         key(TargetKey::custom("")),
     ];
     for (i, a) in keys.iter().enumerate() {
         assert!(keys.iter().skip(i + 1).all(|b| a != b), "{a:?}");
     }
     assert!(rules.range(&target(), true).contains(keys[8].as_bytes()));
-    assert!(!rules.range(&target(), true).contains(keys[9].as_bytes()));
+    assert!(!rules.range(&target(), true).contains(custom.as_bytes()));
 }
 
 #[test]
@@ -242,13 +251,13 @@ fn a_builder_changes_the_key_or_bypasses() {
     let mut rules = rules();
     rules.push_builder(Arc::new(|parts: &Parts, default: TargetKey| {
         let tenant = parts.headers.get("x-tenant")?;
-        Some(default.partition(tenant))
+        Some(default.partition("tenant", tenant))
     }));
     let mut parts = parts("/a", Some("h"));
     assert_eq!(rules.target(&parts.uri, &parts).unwrap_err(), NoKey::Builder);
     parts.headers.insert("x-tenant", "blue".parse().unwrap());
     let target = rules.target(&parts.uri, &parts).unwrap();
-    assert_eq!(rules.base_key(&target, &[]).as_bytes(), b"shop:1:/a http://h p=blue");
+    assert_eq!(rules.base_key(&target, &[]).as_bytes(), b"shop:1:/a http://h p:tenant=blue");
 }
 
 #[test]
