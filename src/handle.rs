@@ -77,7 +77,9 @@ impl<St: Store> CacheHandle<St> {
     /// or a path with or without a query (`/products?page=2`), which then means that path on every
     /// authority.
     ///
-    /// Another query is another URI: `/products` leaves `/products?page=2` alone.
+    /// Another query is another URI: `/products` leaves `/products?page=2` alone. Another spelling is the same URI:
+    /// `/p/7` names `/p/%37` too, and `/café` names `/caf%c3%a9`. An entry under a key of the application's own
+    /// ([`TargetKey::custom`]) is named by the URI of the request that filled it.
     ///
     /// # Errors
     /// As [`CacheHandle::invalidate`].
@@ -160,6 +162,10 @@ impl<St: Store> CacheHandle<St> {
 
     /// Invalidates a target as [`CacheHandle::invalidate_uri`] does, then removes what is stored for it:
     /// for data that must not be kept. Returns how many entries there were.
+    ///
+    /// Costs a look at all entries under keys of the application's own, because their keys do not say which URI
+    /// they are for; without such keys, nothing. Where requests for several URIs share such a key, the entry
+    /// is removed by the URI of the request that filled it.
     ///
     /// # Errors
     /// As [`CacheHandle::erase`].

@@ -46,9 +46,12 @@ impl<St: Store> CacheLayer<St> {
         Self { engine: Arc::new(Engine::new(store)), route: Arc::default() }
     }
 
-    /// A handle to invalidate, cull, look at and flush this cache.
+    /// A handle to invalidate, cull, look at and flush this cache. Set the prefix and the version before: the
+    /// handle keeps those of the layer. What it invalidates by URI it names as every clone of the layer in this
+    /// process stores it, whatever their query rules.
     #[must_use]
     pub fn handle(&self) -> CacheHandle<St> {
+        self.route.keys.handle_is_made();
         CacheHandle::new(Arc::clone(&self.engine), Arc::clone(&self.route))
     }
 
@@ -56,7 +59,8 @@ impl<St: Store> CacheLayer<St> {
     /// of this cache in `Cache-Status`. 1 to 64 of the characters `A-Z a-z 0-9 . _ -`. Default: none.
     ///
     /// # Panics
-    /// If the prefix breaks that rule; [`CacheLayer::try_prefix`] returns an error instead.
+    /// If the prefix breaks that rule, or after [`CacheLayer::handle`]: that handle would invalidate nothing under
+    /// the new prefix. [`CacheLayer::try_prefix`] returns an error instead.
     #[must_use]
     pub fn prefix(self, prefix: &str) -> Self {
         at_start_up(self.try_prefix(prefix))
@@ -72,9 +76,12 @@ impl<St: Store> CacheLayer<St> {
     }
 
     /// The second part of every key: a new version starts with an empty cache. Default: 1.
+    ///
+    /// # Panics
+    /// After [`CacheLayer::handle`]: that handle would invalidate nothing of the new version.
     #[must_use]
     pub fn version(mut self, version: u32) -> Self {
-        self.edit().keys.set_version(version);
+        at_start_up(self.edit().keys.set_version(version));
         self
     }
 
@@ -239,6 +246,7 @@ impl<S, St> Layer<S> for CacheLayer<St> {
     type Service = CacheService<S, St>;
 
     fn layer(&self, inner: S) -> Self::Service {
+        self.route.keys.make_known();
         CacheService::new(inner, Arc::clone(&self.engine), Arc::clone(&self.route))
     }
 }

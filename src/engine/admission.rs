@@ -29,6 +29,8 @@ pub(crate) struct Plan {
     /// The target's key.
     pub(crate) base: CacheKey,
     pub(super) target: TargetKey,
+    /// The key of the request's URI, where the target is a key of the application's own.
+    pub(super) home: Option<CacheKey>,
     /// Hashed credentials that are part of the key.
     pub(super) keyed: Vec<(u8, [u8; 16])>,
     /// Where to find out whether the whole query matters.
@@ -77,9 +79,9 @@ impl Plan {
         let policy = &route.policy;
         let (credentials, keyed) = examine(policy.cookies, policy.authorization, &request.headers);
         let base = route.keys.base_key(target, &keyed);
-        let (target, search) = (target.clone(), route.keys.search(target));
-        let nested = false;
-        Self { base, target, keyed, search, credentials, head_only, nested }
+        let (home, search) = (route.keys.home(target), route.keys.search(target));
+        let (target, nested) = (target.clone(), false);
+        Self { base, target, home, keyed, search, credentials, head_only, nested }
     }
 
     pub(super) fn has_credentials(&self) -> bool {

@@ -33,14 +33,19 @@ impl<St: Store> Engine<St> {
         route: &Route,
         uri: &str,
     ) -> Result<Vec<Inspected>, StoreError> {
-        let (target, with_origin) = route.keys.target_of_uri(uri)?;
+        let (named, with_origin) = route.keys.targets_of_uri(uri)?;
         if !with_origin {
             let rule = "it is an absolute URI: http://host/path";
             return Err(ConfigError::new("uri", uri, rule).into());
         }
         let began = Instant::now();
         let mut responses = Vec::new();
-        for target in self.spellings(route, &target).await? {
+        let mut targets = Vec::new();
+        for target in named {
+            let new = self.spellings(route, &target).await?.into_iter();
+            targets.extend(new.filter(|target| !targets.contains(target)).collect::<Vec<_>>());
+        }
+        for target in targets {
             let base = route.keys.base_key(&target, &[]);
             match self.store.get(base.clone()).await? {
                 None => {}

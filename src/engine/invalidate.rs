@@ -24,9 +24,11 @@ impl<St: Store> Engine<St> {
                 Subject::All => scopes.push(route.keys.scope_of_prefix()),
                 Subject::Path(path) => scopes.push(route.keys.scope_of_path(path)?),
                 Subject::Uri(uri) => {
-                    let (target, with_origin) = route.keys.target_of_uri(uri)?;
-                    let targets = route.keys.under_both_schemes(target);
-                    scopes.extend(targets.map(|target| route.keys.scope(&target, with_origin)));
+                    let (targets, with_origin) = route.keys.targets_of_uri(uri)?;
+                    for target in targets {
+                        let targets = route.keys.under_both_schemes(target);
+                        scopes.extend(targets.map(|target| route.keys.scope(&target, with_origin)));
+                    }
                 }
             }
         }
@@ -116,10 +118,16 @@ impl<St: Store> Engine<St> {
     ) -> Result<u64, StoreError> {
         let (engine, route) = (Arc::clone(self), Arc::clone(route));
         whole(async move {
-            let (target, with_origin) = route.keys.target_of_uri(&uri)?;
-            engine.append(Self::records(&route, &Invalidation::uri(uri))?).await?;
-            let mut removed = 0;
-            for target in route.keys.under_both_schemes(target) {
+            let (targets, with_origin) = route.keys.targets_of_uri(&uri)?;
+            let records = Self::records(&route, &Invalidation::uri(uri))?;
+            let scopes = records.iter().map(|record| record.scope.clone()).collect();
+            engine.append(records).await?;
+            let custom = route.keys.range_of_custom();
+            engine.hide(&custom).await;
+            let mut removed = engine.store.remove_named(custom, scopes).await?;
+            for target in
+                targets.into_iter().flat_map(|target| route.keys.under_both_schemes(target))
+            {
                 for target in engine.spellings(&route, &target).await? {
                     removed += engine.remove(&route.keys.range(&target, with_origin)).await?;
                 }
@@ -131,10 +139,14 @@ impl<St: Store> Engine<St> {
 
     /// Removes a range of keys from the store, and from what is on its way to it.
     pub(super) async fn remove(&self, range: &KeyRange) -> Result<u64, StoreError> {
-        self.pending.withdraw(range);
-        // what was on its way is in the store or has failed when the removal begins
-        self.pending.settled_in(range).await;
+        self.hide(range).await;
         self.store.remove(range.clone()).await
+    }
+
+    /// Hides what is on its way to the store, and waits until it is there or has failed: before a removal begins.
+    async fn hide(&self, range: &KeyRange) {
+        self.pending.withdraw(range);
+        self.pending.settled_in(range).await;
     }
 }
 

@@ -62,6 +62,8 @@ pub(super) struct Asked {
     pub(super) position: Arc<LogPosition>,
     /// Scheme and authority of the target, where it has them.
     pub(super) origin: Option<(String, String)>,
+    /// What names the target's URI, where it is stored under a key of the application's own.
+    pub(super) home: Option<Tag>,
 }
 
 /// What of a response is stored.
@@ -101,6 +103,7 @@ impl Asked {
             requested_ms: store.now_ms(),
             position: store.position(),
             origin: plan.target.origin().map(own),
+            home: plan.home.as_ref().map(|home| Scope::at(home.as_bytes())),
         }
     }
 
@@ -125,6 +128,7 @@ impl Asked {
         if !NoVarySearch::parse(response).is_default() {
             all.push(Scope::any_query());
         }
+        all.extend(self.home.clone());
         let mut tags = Vec::with_capacity(all.len());
         add_new(&mut tags, all);
         Ok(tags)

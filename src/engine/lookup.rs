@@ -81,7 +81,7 @@ impl<St: Store> Engine<St> {
     ) -> Result<Lookup, StoreError> {
         let began = Instant::now();
         let (lookup, by_rule) = self.find(route, plan, request).await?;
-        let lookup = self.judge(route, lookup, began).await?;
+        let lookup = self.judge(route, plan, lookup, began).await?;
         if !by_rule || self.holds(&lookup) {
             return Ok(lookup);
         }
@@ -91,7 +91,7 @@ impl<St: Store> Engine<St> {
             Found::Response(ref at)
                 if NoVarySearch::parse(&at.response.head.headers).is_default() =>
             {
-                self.judge(route, by_query, began).await
+                self.judge(route, plan, by_query, began).await
             }
             _ => Ok(lookup),
         }
@@ -100,6 +100,7 @@ impl<St: Store> Engine<St> {
     async fn judge(
         &self,
         route: &Route,
+        plan: &Plan,
         mut lookup: Lookup,
         since: Instant,
     ) -> Result<Lookup, StoreError> {
@@ -109,6 +110,10 @@ impl<St: Store> Engine<St> {
                 return Err(StoreError::Unavailable);
             }
             at.validity = self.judged(&at.key, &at.response, since).await?;
+            // it may have been stored for another URI that shares the key
+            if let Some(home) = &plan.home {
+                at.validity = at.validity.max(self.judged(home, &at.response, since).await?);
+            }
         }
         Ok(lookup)
     }

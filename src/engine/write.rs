@@ -200,7 +200,7 @@ impl<St: Store> Engine<St> {
             groups.extend(named.iter().map(group));
             let target_uri = Target { scheme, authority, path: &write.path };
             let others = same_origin_targets(target_uri, response);
-            targets.extend(others.iter().filter_map(|uri| route.keys.beside(target, uri)));
+            targets.extend(others.iter().flat_map(|uri| route.keys.beside(target, uri)));
         }
         self.wait_for(self.invalidate_targets(route, &targets, groups)).await
     }

@@ -1,12 +1,14 @@
 //! What a request asks for, and hooks that say so.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::request::Parts;
 
-use super::parts::{escape, without_default_port};
-use super::{CacheKey, shorten};
+use super::parts::{escape, normalised, without_default_port};
+use super::{CacheKey, hash_values, hash128, shorten};
 
-/// Bytes of path and query kept as they are. With the other parts' limits, a key stays under 1,024 bytes,
+/// Bytes of path and query kept whole. With the other parts' limits, a key stays under 1,024 bytes,
 /// and all keys of one target lie in one range even when the target is longer.
 pub(super) const MAX_TARGET_BYTES: usize = 480;
 
@@ -16,8 +18,17 @@ pub(super) const MAX_TARGET_BYTES: usize = 480;
 pub struct TargetKey {
     pub(super) target: Target,
     pub(super) partition: Vec<u8>,
-    /// Of the request's URI, where the target is not one.
-    home: Option<Bytes>,
+    spelling: Spelling,
+    /// The request's own URI, where the target is not one.
+    home: Option<Box<TargetKey>>,
+}
+
+/// Hashes of the path and the query as they were sent, where that is not the normal spelling. A router may tell
+/// spellings of one URI apart, so each has entries of its own; and whatever names one of them names all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Spelling {
+    path: Option<[u8; 16]>,
+    query: Option<[u8; 16]>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,10 +40,12 @@ pub(super) enum Target {
 impl TargetKey {
     /// A key of the application's own in place of the URI. Any bytes; it can never be confused with
     /// a URI's key.
+    ///
+    /// The entry is still named by the URI of the request that filled it, in invalidations by URI and by path.
     #[must_use]
     pub fn custom(key: impl AsRef<[u8]>) -> Self {
         let key = shorten(escape(key.as_ref()).into(), MAX_TARGET_BYTES);
-        Self { target: Target::Custom(key), partition: Vec::new(), home: None }
+        Self::of(Target::Custom(key))
     }
 
     /// Adds something that tells requests for one target apart: `("tenant", "acme")`, `("locale", "de")`. The
@@ -66,8 +79,20 @@ impl TargetKey {
     pub(super) fn origin_bytes(&self) -> Option<&Bytes> {
         match &self.target {
             Target::Uri { origin, .. } => Some(origin),
-            Target::Custom(_) => self.home.as_ref(),
+            Target::Custom(_) => self.home.as_ref()?.origin_bytes(),
         }
+    }
+
+    /// The hash of the spelling that was sent, where it is not the normal one.
+    pub(super) fn spelling(&self) -> Option<[u8; 16]> {
+        let Spelling { path, query } = &self.spelling;
+        let hashes = [path, query].map(|hash| hash.as_ref().map(|hash| &hash[..]));
+        (self.spelling != Spelling::default()).then(|| hash_values(hashes))
+    }
+
+    /// The request's own URI, where the target is not one.
+    pub(super) fn home(&self) -> Option<&Self> {
+        self.home.as_deref()
     }
 
     /// Whether it is a URI's, not one of the application's own.
@@ -77,7 +102,7 @@ impl TargetKey {
 
     /// The same, of a request to where `other` is.
     pub(super) fn at_home_with(mut self, other: &Self) -> Self {
-        self.home = other.origin_bytes().cloned();
+        self.home = (!self.is_uri()).then(|| Box::new(other.clone()));
         self
     }
 
@@ -89,7 +114,7 @@ impl TargetKey {
         let mut target = self.clone();
         match &mut target.target {
             Target::Uri { origin, .. } => *origin = new,
-            Target::Custom(_) => target.home = Some(new),
+            Target::Custom(_) => target.home = target.home?.with_other_scheme().map(Box::new),
         }
         Some(target)
     }
@@ -102,18 +127,33 @@ impl TargetKey {
             && path.len() + query.len() < MAX_TARGET_BYTES
         {
             *path_and_query = format!("{path}{query}").into();
+            target.spelling.query = None;
         }
         target
     }
 
     pub(super) fn uri(path_and_query: &str, origin: String) -> Self {
-        let path_and_query = Bytes::copy_from_slice(path_and_query.as_bytes());
-        let path_and_query = shorten(path_and_query, MAX_TARGET_BYTES);
-        Self {
-            target: Target::Uri { path_and_query, origin: origin.into() },
-            partition: Vec::new(),
-            home: None,
-        }
+        let normal = normalised(path_and_query);
+        let spelling = match &normal {
+            Cow::Borrowed(_) => Spelling::default(),
+            Cow::Owned(normal) => Spelling::of(path_and_query, normal),
+        };
+        let path_and_query = shorten(Bytes::copy_from_slice(normal.as_bytes()), MAX_TARGET_BYTES);
+        let target = Target::Uri { path_and_query, origin: origin.into() };
+        Self { spelling, ..Self::of(target) }
+    }
+
+    fn of(target: Target) -> Self {
+        Self { target, partition: Vec::new(), spelling: Spelling::default(), home: None }
+    }
+}
+
+impl Spelling {
+    fn of(sent: &str, normal: &str) -> Self {
+        let (path, query) = sent.split_once('?').unwrap_or((sent, ""));
+        let (normal_path, normal_query) = normal.split_once('?').unwrap_or((normal, ""));
+        let hash = |sent: &str, normal| (sent != normal).then(|| hash128(sent.as_bytes()));
+        Self { path: hash(path, normal_path), query: hash(query, normal_query) }
     }
 }
 

@@ -6,6 +6,7 @@
 //! half-open range of bytes, whatever its authority, partition or variant.
 
 mod builder;
+mod known;
 mod parts;
 mod query;
 mod target;
@@ -116,9 +117,13 @@ impl KeyRange {
     /// One key and no other.
     #[must_use]
     pub fn only(key: &CacheKey) -> Self {
-        let mut to = key.as_bytes().to_vec();
+        Self::only_bytes(key.to_bytes())
+    }
+
+    pub(crate) fn only_bytes(key: Bytes) -> Self {
+        let mut to = key.to_vec();
         to.push(0);
-        Self { from: key.to_bytes(), to: to.into() }
+        Self { from: key, to: to.into() }
     }
 
     /// Every key that begins with `start`.

@@ -1,5 +1,8 @@
 //! The parts of a key, made safe to stand next to each other.
 
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
 use http::HeaderMap;
 use http::header::HOST;
 use http::uri::Authority;
@@ -34,6 +37,45 @@ pub(super) fn host(headers: &HeaderMap) -> Result<Option<Authority>, NoKey> {
         }
         (Some(_), Some(_)) => Err(NoKey::BadHost),
     }
+}
+
+/// A path and query in one spelling of the many that RFC 3986 6.2.2 makes equivalent: unreserved characters as
+/// they are, everything that a URI cannot hold percent-encoded, hexadecimal digits in upper case.
+pub(super) fn normalised(text: &str) -> Cow<'_, str> {
+    if text.bytes().all(|byte| is_unreserved(byte) || is_reserved(byte)) {
+        return text.into();
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let (byte, after) = escaped(rest).unwrap_or((first, after));
+        if is_unreserved(byte) || is_reserved(first) {
+            out.push(byte.into());
+        } else {
+            let _ = write!(out, "%{byte:02X}");
+        }
+        rest = after;
+    }
+    out.into()
+}
+
+/// The byte that an escape at the beginning stands for, and what follows.
+fn escaped(text: &[u8]) -> Option<(u8, &[u8])> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    match text {
+        [b'%', high, low, after @ ..] => Some((digit(*high)? << 4 | digit(*low)?, after)),
+        _ => None,
+    }
+}
+
+/// RFC 3986 2.3.
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
+}
+
+/// RFC 3986 2.2.
+fn is_reserved(byte: u8) -> bool {
+    b":/?#[]@!$&'()*+,;=".contains(&byte)
 }
 
 /// Percent-encodes what could be taken for the framing of a key: control characters, the space, the

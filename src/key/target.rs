@@ -9,7 +9,8 @@ use http::uri::Authority;
 use http::{HeaderMap, Uri};
 
 use super::builder::{KeyBuilder, MAX_TARGET_BYTES, Search, Target, TargetKey};
-use super::parts::{host, normal, without_default_port};
+use super::known::Known;
+use super::parts::{host, normal, normalised, without_default_port};
 use super::query::QueryRules;
 use super::{CacheKey, KeyRange, SEPARATOR, hex, shorten};
 use crate::error::ConfigError;
@@ -17,7 +18,7 @@ use crate::tag::Scope;
 
 /// Bytes of a path that are told apart in targets that are not kept whole.
 const PATH_BYTES: usize = 400;
-const MAX_AUTHORITY_BYTES: usize = 200;
+const MAX_AUTHORITY_BYTES: usize = 160;
 const MAX_PARTITION_BYTES: usize = 120;
 const MAX_PREFIX_BYTES: usize = 64;
 
@@ -30,6 +31,8 @@ pub(crate) struct KeyRules {
     hosts: Option<Vec<String>>,
     pub(crate) query: QueryRules,
     builders: Vec<Arc<dyn KeyBuilder>>,
+    /// Shared by the clones of a layer.
+    known: Arc<Known>,
 }
 
 /// Why a request has no key.
@@ -49,6 +52,7 @@ impl KeyRules {
     }
 
     pub(crate) fn set_prefix(&mut self, prefix: &str) -> Result<(), ConfigError> {
+        self.check_no_handle("prefix", prefix)?;
         let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
         if prefix.is_empty() || prefix.len() > MAX_PREFIX_BYTES || !prefix.bytes().all(allowed) {
             let rule = "a prefix has 1 to 64 of the characters A-Z a-z 0-9 . _ -";
@@ -58,8 +62,33 @@ impl KeyRules {
         Ok(())
     }
 
-    pub(crate) fn set_version(&mut self, version: u32) {
+    pub(crate) fn set_version(&mut self, version: u32) -> Result<(), ConfigError> {
+        self.check_no_handle("version", version)?;
         self.version = version;
+        Ok(())
+    }
+
+    /// A handle that was made before would invalidate nothing of what is stored from now on.
+    fn check_no_handle(
+        &self,
+        setting: &'static str,
+        value: impl ToString,
+    ) -> Result<(), ConfigError> {
+        let rule = "it is set before handle() is called, on this layer or a clone of it";
+        if self.known.has_handle() {
+            return Err(ConfigError::new(setting, value, rule));
+        }
+        Ok(())
+    }
+
+    /// From here on, the prefix and the version stay as they are.
+    pub(crate) fn handle_is_made(&self) {
+        self.known.handle_is_made();
+    }
+
+    /// From here on, invalidations by every clone of the layer name what these rules store.
+    pub(crate) fn make_known(&self) {
+        self.known.add(&self.query);
     }
 
     pub(crate) fn set_scheme(&mut self, scheme: &str) -> Result<(), ConfigError> {
@@ -106,14 +135,17 @@ impl KeyRules {
         request: &Parts,
         key: Option<&TargetKey>,
     ) -> Vec<TargetKey> {
-        let on_any_origin = || {
-            let path = self.query.apply(uri.path_and_query()?.as_str());
-            Some(TargetKey::uri(&path, String::new()))
-        };
-        let target = key.cloned();
-        let target = target.or_else(|| self.default_target(uri, &request.headers).ok());
-        let target = target.or_else(on_any_origin);
-        target.into_iter().flat_map(|target| self.under_both_schemes(target)).collect()
+        let path_and_query = uri.path_and_query().map(|target| target.as_str());
+        let on_any_origin =
+            || Some(TargetKey::uri(&self.query.apply(path_and_query?), String::new()));
+        let own = key.cloned();
+        let own = own.or_else(|| self.default_target(uri, &request.headers).ok());
+        let Some(own) = own.or_else(on_any_origin) else { return Vec::new() };
+        // a key of the application's own is not all that there may be under the URI
+        let mut targets = self.beside(&own, path_and_query.unwrap_or("/"));
+        targets.retain(|other| other.target != own.target);
+        targets.insert(0, own);
+        targets.into_iter().flat_map(|target| self.under_both_schemes(target)).collect()
     }
 
     /// A target, and where requests do not all say their scheme, the same one under the other; without an origin
@@ -157,10 +189,23 @@ impl KeyRules {
     pub(crate) fn base_key(&self, target: &TargetKey, credentials: &[(u8, [u8; 16])]) -> CacheKey {
         let mut key = self.start(&target.target, true);
         push_partition(&mut key, target);
+        if let Some(hash) = target.spelling() {
+            push_hashed(&mut key, b's', &hash);
+        }
         for (kind, hash) in credentials {
             push_hashed(&mut key, *kind, hash);
         }
         CacheKey::new(key)
+    }
+
+    /// What the key of a request would begin with without the builders, where they have put another in its place.
+    pub(crate) fn home(&self, target: &TargetKey) -> Option<CacheKey> {
+        Some(CacheKey::new(self.start(&target.home()?.target, true)))
+    }
+
+    /// Every key of the application's own.
+    pub(crate) fn range_of_custom(&self) -> KeyRange {
+        KeyRange::starting_with(format!("{}:{}:=", self.prefix, self.version))
     }
 
     /// The path and the query of a target, and where the path's index is: `None` without a query, for
@@ -183,21 +228,23 @@ impl KeyRules {
         Some(Search { index, anywhere, path: path.to_owned(), query: query.to_owned() })
     }
 
-    /// Another target on the same origin.
-    pub(crate) fn beside(&self, target: &TargetKey, path_and_query: &str) -> Option<TargetKey> {
-        let origin = String::from_utf8_lossy(target.origin_bytes()?).into_owned();
-        Some(TargetKey::uri(&self.query.apply(path_and_query), origin))
+    /// Another target on the same origin, as each clone of the layer stores it.
+    pub(crate) fn beside(&self, target: &TargetKey, path_and_query: &str) -> Vec<TargetKey> {
+        let Some(origin) = target.origin_bytes() else { return Vec::new() };
+        let origin = String::from_utf8_lossy(origin);
+        let applied = self.known.applied(&self.query, path_and_query);
+        applied.iter().map(|path| TargetKey::uri(path, origin.clone().into_owned())).collect()
     }
 
-    /// The target that `uri` names, and whether on one origin, if it has an authority, or on all.
-    pub(crate) fn target_of_uri(&self, uri: &str) -> Result<(TargetKey, bool), ConfigError> {
+    /// The targets that `uri` names, as each clone of the layer stores it, and whether on one origin, if it has
+    /// an authority, or on all.
+    pub(crate) fn targets_of_uri(&self, uri: &str) -> Result<(Vec<TargetKey>, bool), ConfigError> {
         let rule = "it is an absolute URI, or a path that begins with a slash";
         let parsed: Uri = uri.parse().map_err(|_| ConfigError::new("uri", uri, rule))?;
         if !parsed.path().starts_with('/') || uri.starts_with("//") {
             return Err(ConfigError::new("uri", uri, rule));
         }
         let path_and_query = parsed.path_and_query().map_or("/", |target| target.as_str());
-        let path_and_query = self.query.apply(path_and_query);
         let with_origin = parsed.authority().is_some();
         let origin = match with_origin {
             true => self.origin(&parsed, &HeaderMap::new()).map_err(|_| {
@@ -205,7 +252,9 @@ impl KeyRules {
             })?,
             false => String::new(),
         };
-        Ok((TargetKey::uri(&path_and_query, origin), with_origin))
+        let applied = self.known.applied(&self.query, path_and_query);
+        let targets = applied.iter().map(|path| TargetKey::uri(path, origin.clone()));
+        Ok((targets.collect(), with_origin))
     }
 
     /// Every key of a target: on its own origin, or on all.
@@ -231,8 +280,9 @@ impl KeyRules {
             return Err(ConfigError::new("path", path, rule));
         }
         // a long target keeps its first bytes only: what is above it is all that can be told
+        let path = normalised(path);
         let kept = path.get(..PATH_BYTES).and_then(|cut| cut.rsplit_once('/'));
-        let path = kept.map_or(path, |(above, _)| above);
+        let path = kept.map_or(&*path, |(above, _)| above);
         Ok(Scope::path(format!("{}:{}:{path}", self.prefix, self.version).as_bytes()))
     }
 
@@ -269,6 +319,7 @@ impl Default for KeyRules {
             hosts: None,
             query: QueryRules::default(),
             builders: Vec::new(),
+            known: Arc::default(),
         }
     }
 }

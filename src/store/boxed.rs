@@ -63,6 +63,7 @@ trait DynStore: Send + Sync {
     fn log_tail(&self, limit: usize) -> Answer<'_, Vec<LogRow>>;
     fn count_named(&self, scopes: Vec<Scope>) -> Answer<'_, Named>;
     fn remove(&self, range: KeyRange) -> Answer<'_, u64>;
+    fn remove_named(&self, range: KeyRange, scopes: Vec<Scope>) -> Answer<'_, u64>;
     fn cull(&self) -> Answer<'_, CullReport>;
     fn stats(&self) -> Answer<'_, StoreStats>;
     fn flush(&self) -> Answer<'_, ()>;
@@ -127,6 +128,9 @@ impl<St: Store> DynStore for St {
     }
     fn remove(&self, range: KeyRange) -> Answer<'_, u64> {
         Box::pin(Store::remove(self, range))
+    }
+    fn remove_named(&self, range: KeyRange, scopes: Vec<Scope>) -> Answer<'_, u64> {
+        Box::pin(Store::remove_named(self, range, scopes))
     }
     fn cull(&self) -> Answer<'_, CullReport> {
         Box::pin(Store::cull(self))
@@ -203,6 +207,10 @@ impl Store for BoxStore {
     async fn remove(&self, range: KeyRange) -> Result<u64, StoreError> {
         self.0.remove(range).await
     }
+    async fn remove_named(&self, range: KeyRange, scopes: Vec<Scope>) -> Result<u64, StoreError> {
+        self.0.remove_named(range, scopes).await
+    }
+
     async fn cull(&self) -> Result<CullReport, StoreError> {
         self.0.cull().await
     }

@@ -258,6 +258,20 @@ impl Store for MemoryStore {
         ready(Ok(self.remove_range(&range)))
     }
 
+    fn remove_named(
+        &self,
+        range: KeyRange,
+        scopes: Vec<Scope>,
+    ) -> impl Future<Output = Result<u64, StoreError>> + Send {
+        let (_, removed) = self.remove_where(|key, held| {
+            let Stored::Response(response) = &held.stored else { return false };
+            let tags = &response.head.tags;
+            range.contains(key.as_bytes())
+                && scopes.iter().any(|scope| scope.names(key.as_bytes(), tags))
+        });
+        ready(Ok(removed))
+    }
+
     fn cull(&self) -> impl Future<Output = Result<CullReport, StoreError>> + Send {
         self.shared.culls.fetch_add(1, Ordering::Relaxed);
         let now_ms = self.now_ms();

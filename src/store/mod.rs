@@ -238,6 +238,21 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// [`StoreError`] when the store cannot be asked.
     fn remove(&self, range: KeyRange) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
+    /// Removes those responses in a range of keys that these name, and returns how many there were: what
+    /// [`CacheHandle::erase_uri`](crate::CacheHandle::erase_uri) asks for about the keys of the application's own.
+    /// Default: removes the whole range, which is safe.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be asked.
+    fn remove_named(
+        &self,
+        range: KeyRange,
+        scopes: Vec<Scope>,
+    ) -> impl Future<Output = Result<u64, StoreError>> + Send {
+        let _ = scopes;
+        self.remove(range)
+    }
+
     /// Removes what has expired, everywhere, and evicts down to the store's limits.
     ///
     /// # Errors

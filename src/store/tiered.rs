@@ -234,6 +234,12 @@ impl<F: Store, B: Store> Store for Tiered<F, B> {
         removed
     }
 
+    async fn remove_named(&self, range: KeyRange, scopes: Vec<Scope>) -> Result<u64, StoreError> {
+        let removed = self.back.remove_named(range.clone(), scopes.clone()).await;
+        self.front.remove_named(range, scopes).await?;
+        removed
+    }
+
     async fn cull(&self) -> Result<CullReport, StoreError> {
         self.front.cull().await?;
         self.back.cull().await

@@ -13,9 +13,9 @@ pub use position::LogPosition;
 pub use record::{Invalidation, LogRecord, LogRow};
 pub(crate) use record::{Subject, reason_of};
 pub use scope::Scope;
+pub(crate) use scope::{Implied, has_any_query, implied_by, of_path, path_of};
 #[cfg(feature = "mysql")]
-pub(crate) use scope::queries_of_path;
-pub(crate) use scope::{Implied, has_any_query, implied, of_path, path_of};
+pub(crate) use scope::{homes, queries_of_path};
 
 use crate::error::ConfigError;
 

@@ -55,7 +55,16 @@ const GROUP: &[u8] = b":group ";
 /// names one query of the path names them, whatever theirs is.
 const ANY_QUERY: &[u8] = b":any query";
 
+/// The tag of responses under a key of the application's own: what their keys would begin with if they were
+/// stored under the request's URI. What names that names them.
+const AT: &[u8] = b":at ";
+
 impl Scope {
+    /// The tag of a response under a key of the application's own, to a request whose URI has this key.
+    pub(crate) fn at(home: &[u8]) -> Tag {
+        Tag::new([AT, home].concat())
+    }
+
     /// A cache group of an origin, as a tag.
     pub(crate) fn group(scheme: &str, authority: &str, group: &str) -> Tag {
         Tag::new(format!(":group {scheme}://{authority} {group}"))
@@ -122,9 +131,9 @@ impl Scope {
         match self {
             Self::Tag(tag) => tags.contains(tag),
             Self::Uri(start) if has_any_query(tags) => {
-                of_path(key).any(|own| own == path_of(start))
+                of_path(key, tags).any(|own| own == path_of(start))
             }
-            own => implied(key).any(|implied| implied.is(own)),
+            own => implied_by(key, tags).any(|implied| implied.is(own)),
         }
     }
 }
@@ -144,9 +153,12 @@ pub(crate) fn path_of(start: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-/// The paths that a key is on: on all origins, and on its own.
-pub(crate) fn of_path(key: &[u8]) -> impl Iterator<Item = Cow<'_, [u8]>> {
-    implied(key).filter_map(|implied| match implied {
+/// The paths that a response is on: on all origins, and on its own.
+pub(crate) fn of_path<'a>(
+    key: &'a [u8],
+    tags: &'a [Tag],
+) -> impl Iterator<Item = Cow<'a, [u8]>> + 'a {
+    implied_by(key, tags).filter_map(|implied| match implied {
         Implied::Uri(start) => Some(path_of(start)),
         _ => None,
     })
@@ -156,7 +168,7 @@ pub(crate) fn of_path(key: &[u8]) -> impl Iterator<Item = Cow<'_, [u8]>> {
 /// other origins are among them.
 #[cfg(feature = "mysql")]
 pub(crate) fn queries_of_path(key: &[u8]) -> Option<(Bytes, Bytes)> {
-    let path = of_path(key).next()?;
+    let path = of_path(key, &[]).next()?;
     let column = |end: &[u8]| Bytes::from([URI, &path[..], end].concat());
     Some((column(b"?"), column(b"@"))) // the byte after the question mark
 }
@@ -200,8 +212,21 @@ impl Implied<'_> {
     }
 }
 
+/// The scopes that a response is in by its key, and by its request's URI where the key is not that.
+pub(crate) fn implied_by<'a>(
+    key: &'a [u8],
+    tags: &'a [Tag],
+) -> impl Iterator<Item = Implied<'a>> + 'a {
+    implied(key).chain(homes(tags).flat_map(implied))
+}
+
+/// What the keys of a response's URI begin with, where it is under a key of the application's own.
+pub(crate) fn homes(tags: &[Tag]) -> impl Iterator<Item = &[u8]> {
+    tags.iter().filter_map(|tag| tag.as_bytes().strip_prefix(AT))
+}
+
 /// The scopes that a key is in: `prefix:version:/path?query origin ...`.
-pub(crate) fn implied(key: &[u8]) -> impl Iterator<Item = Implied<'_>> {
+fn implied(key: &[u8]) -> impl Iterator<Item = Implied<'_>> {
     let prefix = key.split(|&b| b == b':').next().unwrap_or(key);
     let mut spaces = key.iter().enumerate().filter(|(_, byte)| **byte == b' ').map(|(at, _)| at);
     let target = spaces.next().unwrap_or(key.len());
@@ -292,6 +317,23 @@ mod tests {
             assert!(!names(uri, &mark), "{uri}");
         }
         assert!(names("shop:1:/a/b?x=/y", &mark) && names("shop:1:/a/b?x=/y", &none));
+    }
+
+    #[test]
+    fn a_response_under_a_custom_key_is_named_by_its_uri() {
+        let tags = [Tag::from("a"), Scope::at(b"s:1:/a/b?x=1 http://h")];
+        let names = |scope: Scope| scope.names(b"s:1:=own p:t=1", &tags);
+        for uri in ["s:1:/a/b?x=1", "s:1:/a/b?x=1 http://h", "s:1:=own"] {
+            assert!(names(Scope::uri(uri)), "{uri}");
+        }
+        for path in ["s:1:", "s:1:/a", "s:1:/a/b"] {
+            assert!(names(Scope::path(path.as_bytes())), "{path}");
+        }
+        for uri in ["s:1:/a/b", "s:1:/a/b?x=1 http://i", "s:1:/a/b?x=2", "s:2:/a/b?x=1"] {
+            assert!(!names(Scope::uri(uri)), "{uri}");
+        }
+        let with_any_query = [Scope::at(b"s:1:/a?x http://h"), Scope::any_query()];
+        assert!(Scope::uri("s:1:/a?y").names(b"s:1:=own", &with_any_query));
     }
 
     #[test]

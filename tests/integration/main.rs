@@ -13,6 +13,7 @@ mod kit;
 mod layer;
 mod log;
 mod mysql_store;
+mod names;
 mod outage;
 mod privacy;
 mod processes;

@@ -29,8 +29,14 @@ fn targets_written(rules: &KeyRules, parts: &Parts) -> Vec<TargetKey> {
     rules.written(&parts.uri, parts, rules.target(&parts.uri, parts).ok().as_ref())
 }
 
+fn target_of_uri(rules: &KeyRules, uri: &str) -> Result<(TargetKey, bool), ConfigError> {
+    let (mut targets, with_origin) = rules.targets_of_uri(uri)?;
+    assert_eq!(targets.len(), 1);
+    Ok((targets.remove(0), with_origin))
+}
+
 fn range_of_uri(rules: &KeyRules, uri: &str) -> Result<KeyRange, ConfigError> {
-    let (target, with_origin) = rules.target_of_uri(uri)?;
+    let (target, with_origin) = target_of_uri(rules, uri)?;
     Ok(rules.range(&target, with_origin))
 }
 
@@ -103,7 +109,7 @@ fn a_write_to_a_host_that_is_not_known_is_one_on_every_origin() {
         let parts = parts(uri, host);
         let written = targets_written(&rules, &parts);
         let scopes: Vec<_> = written.iter().map(|target| rules.scope(target, true)).collect();
-        let (path, _) = rules.target_of_uri("/x").unwrap();
+        let (path, _) = target_of_uri(&rules, "/x").unwrap();
         assert_eq!(scopes, [rules.scope(&path, false)], "{uri}");
     }
     let authority = parts("a.example", None);
@@ -127,7 +133,7 @@ fn a_path_has_an_index_of_its_own_on_each_origin_and_in_each_partition() {
     let tenant = search(&tenants, "http://a/p?x");
     assert_ne!(tenant.index, one.index);
     assert_eq!(tenant.anywhere, one.anywhere);
-    let (path, _) = rules().target_of_uri("/p?x").unwrap();
+    let (path, _) = target_of_uri(&rules(), "/p?x").unwrap();
     let named = rules().search(&path).unwrap();
     assert_eq!(named.index, named.anywhere);
     assert_eq!(named.index, one.anywhere);
@@ -307,4 +313,56 @@ fn hashed_lists_of_values_are_framed() {
     assert_ne!(hash(&[Some(b"ab"), Some(b"c")]), hash(&[Some(b"a"), Some(b"bc")]));
     assert_ne!(hash(&[None]), hash(&[Some(b"")]));
     assert_ne!(hash(&[None, Some(b"")]), hash(&[Some(b""), None]));
+}
+
+#[test]
+fn a_uri_is_named_in_every_equivalent_spelling() {
+    let rules = rules();
+    for (a, b) in [
+        ("/caf\u{e9}", "/caf%C3%A9"),
+        ("/caf%c3%a9", "/caf%C3%A9"),
+        ("/p/%37", "/p/7"),
+        ("/%7Euser/%2E%2e", "/~user/.."),
+        ("/s?q=%61&b=%C3%a9", "/s?q=a&b=\u{e9}"),
+        ("/a\"b", "/a%22b"),
+        ("/100%", "/100%25"),
+        ("/%zz", "/%25zz"),
+    ] {
+        for (named, sent) in [(a, b), (b, a), (a, a), (b, b)] {
+            let key = key(sent, "h");
+            for uri in [named.to_owned(), format!("http://h{named}")] {
+                let (target, with_origin) = target_of_uri(&rules, &uri).unwrap();
+                let scope = rules.scope(&target, with_origin);
+                assert!(scope.names(key.as_bytes(), &[]), "{named} names {sent}");
+                assert!(range_of_uri(&rules, &uri).unwrap().contains(key.as_bytes()));
+            }
+            let path = named.split('?').next().unwrap();
+            assert!(rules.scope_of_path(path).unwrap().names(key.as_bytes(), &[]));
+        }
+        assert_ne!(key(a, "h"), key(b, "h"), "a router may tell them apart");
+    }
+    let long = "x".repeat(1_000);
+    let (target, _) = target_of_uri(&rules, &format!("/{long}7\u{e9}")).unwrap();
+    let scope = rules.scope(&target, false);
+    assert!(scope.names(key(&format!("/{long}%37%c3%A9"), "h").as_bytes(), &[]));
+}
+
+#[test]
+fn what_is_no_equivalent_spelling_is_not_named() {
+    let rules = rules();
+    for (named, sent) in [
+        ("/a/b", "/a%2Fb"),
+        ("/a?b", "/a%3Fb"),
+        ("/a%25b", "/a%b5"),
+        ("/%2537", "/%37"),
+        ("/a+b", "/a%20b"),
+        ("/A", "/a"),
+        ("/a;b", "/a%3Bb"),
+    ] {
+        for (named, sent) in [(named, sent), (sent, named)] {
+            let (target, with_origin) = target_of_uri(&rules, named).unwrap();
+            let scope = rules.scope(&target, with_origin);
+            assert!(!scope.names(key(sent, "h").as_bytes(), &[]), "{named} {sent}");
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 
-use crate::tag::{Implied, Scope, Tag, has_any_query, implied, of_path, path_of};
+use crate::tag::{Implied, Scope, Tag, has_any_query, implied_by, of_path, path_of};
 
 /// The newest ids of rows that name one thing; zero for none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,13 +88,13 @@ impl Index {
         tags: &'a [Tag],
     ) -> impl Iterator<Item = Newest> + 'a {
         let by_tag = tags.iter().filter_map(|tag| self.tags.get(tag.as_bytes()));
-        let by_key = implied(key).filter_map(|implied| match implied {
+        let by_key = implied_by(key, tags).filter_map(|implied| match implied {
             Implied::Everything => Some(&self.everything),
             Implied::Prefix(prefix) => self.prefixes.get(prefix),
             Implied::Uri(start) => self.uris.get(start),
             Implied::Path(start) => self.paths.get(start),
         });
-        let by_path = has_any_query(tags).then(|| of_path(key));
+        let by_path = has_any_query(tags).then(|| of_path(key, tags));
         let by_path = by_path.into_iter().flatten();
         let by_path = by_path.filter_map(|path| self.any_query.get(path.as_ref()));
         by_key.chain(by_tag).chain(by_path).copied().filter(|newest| !newest.is_empty())

@@ -301,6 +301,14 @@ impl Store for MySqlStore {
         self.submit(Job::Remove(range, ack), outcome).await
     }
 
+    async fn remove_named(&self, range: KeyRange, scopes: Vec<Scope>) -> Result<u64, StoreError> {
+        let mut removed = 0;
+        for key in self.command(|answer| Command::Named(range, scopes, answer)).await? {
+            removed += self.remove(key).await?;
+        }
+        Ok(removed)
+    }
+
     async fn cull(&self) -> Result<CullReport, StoreError> {
         self.command(Command::Cull).await
     }

@@ -1,5 +1,7 @@
 //! What else the maintaining task does: it prunes the log, shows it, and counts for dry runs.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use sqlx::Row as _;
 use sqlx::mysql::MySqlRow;
@@ -12,8 +14,9 @@ use super::failure::Failure;
 use super::lookups::Hash;
 use super::maintenance::Maintenance;
 use super::reader::hash_of;
+use crate::key::KeyRange;
 use crate::store::{Named, StoreError};
-use crate::tag::{LogRecord, LogRow, Scope};
+use crate::tag::{LogRecord, LogRow, Scope, Tag};
 
 /// Rows that one cull prunes from the log at the most.
 const PRUNED: u64 = 1_000;
@@ -107,28 +110,77 @@ impl Maintenance {
         answer: &oneshot::Sender<Result<Named, StoreError>>,
     ) -> Result<Named, Failure> {
         let mut count = Named::default();
+        let shared = Arc::clone(&self.shared);
+        let waits = || !answer.is_closed();
+        self.walk(None, waits, |row, tags| {
+            if row.expires_ms > shared.clock.now_ms()
+                && let Some(tags) = tags
+            {
+                count.add(scopes.iter().any(|scope| scope.names(&row.key, &tags)), row.bytes);
+            }
+        })
+        .await?;
+        Ok(count)
+    }
+
+    /// Finds the keys of a range that these name, as long as somebody waits for it. A row that cannot be read
+    /// counts as named.
+    pub(super) async fn named(
+        &mut self,
+        range: &KeyRange,
+        scopes: &[Scope],
+        answer: oneshot::Sender<Result<Vec<KeyRange>, StoreError>>,
+    ) {
+        let mut keys = Vec::new();
+        let waits = || !answer.is_closed();
+        let walked = self.walk(Some(range), waits, |row, tags| {
+            let tags = tags.as_deref();
+            if tags.is_none_or(|tags| scopes.iter().any(|scope| scope.names(&row.key, tags))) {
+                keys.push(KeyRange::only_bytes(row.key.clone()));
+            }
+        });
+        let outcome = walked.await.map(|()| keys);
+        let outcome =
+            outcome.map_err(|failure| self.link.failed(&self.shared, "a removal", failure));
+        let _ = answer.send(outcome);
+    }
+
+    /// Reads the head of each response, in the whole table or in a range of keys, in steps: what it says and its
+    /// tags, `None` where they cannot be read.
+    async fn walk(
+        &mut self,
+        range: Option<&KeyRange>,
+        waits: impl Fn() -> bool,
+        mut each: impl FnMut(&Seen, Option<Vec<Tag>>),
+    ) -> Result<(), Failure> {
         let mut from = Some(0_u128);
         while let Some(at) = from
-            && !answer.is_closed()
+            && waits()
         {
-            let query =
-                statement(&self.shared.sql.heads).bind(at.to_be_bytes().to_vec()).bind(STEP as u64);
+            let first = at.to_be_bytes().to_vec();
+            let query = match range {
+                None => statement(&self.shared.sql.heads).bind(first),
+                Some(range) => statement(&self.shared.sql.heads_in_range)
+                    .bind(first)
+                    .bind(range.from.to_vec())
+                    .bind(range.to.to_vec()),
+            };
+            let query = query.bind(STEP as u64);
             let rows = self.link.get(&self.shared).await?.rows(query, &self.shared).await?;
             let rows: Vec<Seen> = rows
                 .iter()
                 .map(seen)
                 .collect::<Result<_, _>>()
                 .map_err(|error| Failure::of(error, &self.shared.settings.table))?;
-            let now_ms = self.shared.clock.now_ms();
-            for row in rows.iter().filter(|row| row.expires_ms > now_ms) {
-                let Some(head) = row.head.clone() else { continue };
-                let Some(tags) = codec::tags_of(&row.key, head) else { continue };
-                count.add(scopes.iter().any(|scope| scope.names(&row.key, &tags)), row.bytes);
+            for row in &rows {
+                if let Some(head) = row.head.clone() {
+                    each(row, codec::tags_of(&row.key, head));
+                }
             }
             let last = rows.last().filter(|_| rows.len() == STEP);
             from = last.and_then(|row| row.hash.checked_add(1));
         }
-        Ok(count)
+        Ok(())
     }
 }
 

@@ -20,6 +20,7 @@ use super::owned::{Owned, owner};
 use super::reader::{hash_of, padded};
 use super::shared::Shared;
 use super::sql::MAX_KEYS;
+use crate::key::KeyRange;
 use crate::store::{CullReport, Named, StoreError};
 use crate::tag::{LogRow, Scope};
 
@@ -41,6 +42,8 @@ pub(super) enum Command {
     Tail(usize, oneshot::Sender<Result<Vec<LogRow>, StoreError>>),
     /// How much is named.
     Count(Vec<Scope>, oneshot::Sender<Result<Named, StoreError>>),
+    /// Which keys of a range are named.
+    Named(KeyRange, Vec<Scope>, oneshot::Sender<Result<Vec<KeyRange>, StoreError>>),
 }
 
 /// How much is stored.
@@ -141,6 +144,7 @@ impl Maintenance {
                     }
                     Some(Command::Tail(limit, answer)) => self.tail(limit, answer).await,
                     Some(Command::Count(scopes, answer)) => self.count(&scopes, answer).await,
+                    Some(Command::Named(range, scopes, answer)) => self.named(&range, &scopes, answer).await,
                     None => break,
                 },
                 () = self.owned.cull.notified(), if background => {

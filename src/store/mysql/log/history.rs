@@ -15,7 +15,7 @@ use super::{Checked, Log, columns};
 use crate::key::CacheKey;
 use crate::store::StoreError;
 use crate::stored::StoredHead;
-use crate::tag::{Scope, Validity, has_any_query, queries_of_path};
+use crate::tag::{Scope, Tag, Validity, has_any_query, homes, queries_of_path};
 
 /// Which rows from an id on hold one of these columns?
 pub(in super::super) struct Question {
@@ -28,9 +28,18 @@ pub(in super::super) struct Question {
 
 /// Rows that name a path with some query, where a response may answer for each of them.
 struct AnyQuery {
-    key: CacheKey,
+    key: Bytes,
     first: Bytes,
     too_far: Bytes,
+}
+
+impl AnyQuery {
+    fn of(key: &CacheKey, tags: &[Tag]) -> Option<Self> {
+        let home = homes(tags).next().map(Bytes::copy_from_slice);
+        let key = home.unwrap_or_else(|| key.to_bytes());
+        let (first, too_far) = queries_of_path(&key)?;
+        Some(Self { key, first, too_far })
+    }
 }
 
 /// Rows that one statement of a question reads. More, and the response counts as named.
@@ -60,10 +69,7 @@ impl Log {
         let lowest = head.position.lowest_unseen();
         let (answer, receiver) = oneshot::channel();
         let columns = columns(key.as_bytes(), &head.tags);
-        let any_query =
-            has_any_query(&head.tags).then(|| queries_of_path(key.as_bytes())).flatten();
-        let any_query =
-            any_query.map(|(first, too_far)| AnyQuery { key: key.clone(), first, too_far });
+        let any_query = has_any_query(&head.tags).then(|| AnyQuery::of(key, &head.tags)).flatten();
         let question = Question { columns, any_query, lowest, answer };
         self.questions.try_send(question).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => StoreError::Overloaded,
@@ -143,7 +149,7 @@ impl Question {
             for row in found {
                 let column = row.try_get::<&[u8], _>(2).map(Bytes::copy_from_slice);
                 let scope = Scope::from_column(&column.map_err(failed)?);
-                if scope.names(key.as_bytes(), &[Scope::any_query()]) {
+                if scope.names(key, &[Scope::any_query()]) {
                     rows.push(id_and_kind(&row).map_err(failed)?);
                 }
             }

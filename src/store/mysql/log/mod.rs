@@ -30,7 +30,7 @@ use crate::store::StoreError;
 use crate::store::log::{Judgement, LogView, Mark};
 use crate::stored::StoredHead;
 use crate::tag::{
-    Implied, LogPosition, LogRecord, Scope, Tag, Validity, has_any_query, implied, of_path,
+    Implied, LogPosition, LogRecord, Scope, Tag, Validity, has_any_query, implied_by, of_path,
 };
 
 /// Questions about responses older than what is remembered that may wait.
@@ -349,12 +349,12 @@ fn answer(waiters: Vec<Waiter>, outcome: &Result<(), StoreError>) {
 
 /// The columns that a row which names a response can hold.
 fn columns(key: &[u8], tags: &[Tag]) -> Vec<Bytes> {
-    let own = implied(key).map(Implied::to_column);
+    let own = implied_by(key, tags).map(Implied::to_column);
     let tagged = tags.iter().map(|tag| Scope::Tag(tag.clone()).to_column());
     let mut columns: Vec<_> = own.chain(tagged).collect();
     if has_any_query(tags) {
         let path = |path: Cow<'_, [u8]>| Scope::uri(path.into_owned()).to_column();
-        columns.extend(of_path(key).map(path));
+        columns.extend(of_path(key, tags).map(path));
     }
     columns
 }

@@ -156,6 +156,8 @@ pub(super) struct Sql {
     pub(super) delete_expired: Text,
     /// Binds first hash, limit.
     pub(super) heads: Text,
+    /// Of responses. Binds first hash, the two ends of a range of keys, limit.
+    pub(super) heads_in_range: Text,
     pub(super) log: LogSql,
     pub(super) lease: LeaseSql,
 }
@@ -224,6 +226,12 @@ impl Sql {
             heads: format!(
                 "SELECT key_hash, cache_key, expires, head, size, value_type FROM {t} \
                  WHERE key_hash >= ? ORDER BY key_hash LIMIT ?"
+            )
+            .into(),
+            heads_in_range: format!(
+                "SELECT key_hash, cache_key, expires, head, size FROM {t} \
+                 WHERE key_hash >= ? AND cache_key >= ? AND cache_key < ? AND value_type <> 'v' \
+                 ORDER BY key_hash LIMIT ?"
             )
             .into(),
             log: LogSql::new(log, log_state),

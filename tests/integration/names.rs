@@ -1,0 +1,160 @@
+//! What an invalidation names: every spelling of a URI, keys of the application's own, and what clones of a
+//! layer store by other rules.
+
+use http::request::Parts;
+use tower_mysql_cache::{CacheLayer, CachePolicy, Invalidation, MemoryStore, TargetKey};
+
+use crate::kit::{Kit, cached, get, on_every_store, request, response, send};
+
+const FRESH: (&str, &str) = ("cache-control", "max-age=60");
+
+/// Spellings of one URI each (RFC 3986 6.2.2), as a request may say them and as an application names them.
+const SPELLINGS: [&[&str]; 3] = [
+    &["/caf%C3%A9", "/caf%c3%a9", "/caf\u{e9}", "/%63af%C3%a9"],
+    &["/p/7?q=%41", "/p/%37?q=A", "/%70/7?q=%41"],
+    &["/%7Euser", "/~user", "/%7euser"],
+];
+
+on_every_store! {
+    async fn an_invalidation_names_every_spelling_of_its_uri(kit: Kit) {
+        let layer = kit.layer();
+        let handle = layer.handle();
+        let (app, _) = cached(&layer, |request| response(200, &[FRESH], &request.uri().to_string()));
+        let hit = async |uri: &str| send(&app, get(uri, &[("host", "h")])).await.is_hit();
+        for spellings in SPELLINGS {
+            for named in spellings {
+                let path = named.split('?').next().unwrap();
+                for way in 0..5 {
+                    for sent in spellings {
+                        hit(sent).await;
+                        assert!(hit(sent).await, "{sent} has an entry");
+                    }
+                    match way {
+                        0 => handle.invalidate_uri(named).await.unwrap(),
+                        1 => handle.invalidate_uri(&format!("http://h{named}")).await.unwrap(),
+                        2 => handle.purge_prefix(path).await.unwrap(),
+                        3 => drop(send(&app, request("PUT", named, &[("host", "h")])).await),
+                        _ => {
+                            handle.flush().await.unwrap();
+                            let removed = handle.erase_uri(named).await.unwrap();
+                            assert_eq!(removed, spellings.len() as u64, "erased by {named}");
+                        }
+                    }
+                    for sent in spellings {
+                        assert!(!hit(sent).await, "{named} names {sent}, way {way}");
+                    }
+                }
+            }
+        }
+    }
+
+    async fn spellings_of_a_uri_have_entries_of_their_own(kit: Kit) {
+        let (app, calls) = cached(&kit.layer(), |request| {
+            // a router that compares letters knows one of them only
+            let status = if request.uri().path() == "/home" { 200 } else { 404 };
+            response(status, &[FRESH], "x")
+        });
+        for _ in 0..2 {
+            assert_eq!(send(&app, get("/%68ome", &[])).await.status, 404);
+            assert_eq!(send(&app, get("/home", &[])).await.status, 200);
+        }
+        assert_eq!(calls.count(), 2);
+    }
+
+    async fn an_entry_under_a_custom_key_is_named_by_its_uri(kit: Kit) {
+        let layer = kit.layer().key_builder(|request: &Parts, _: TargetKey| {
+            let user = request.headers.get("x-user").map_or("-", |user| user.to_str().unwrap());
+            let page = request.uri.path().trim_end_matches("/alias").to_owned();
+            Some(TargetKey::custom(format!("{page} of {user}")))
+        });
+        let handle = layer.handle();
+        let (app, _) = cached(&layer, |_| response(200, &[FRESH, ("vary", "accept")], "x"));
+        let hit = async |uri: &str, user: &str| {
+            send(&app, get(uri, &[("host", "h"), ("x-user", user)])).await.is_hit()
+        };
+        let filled = async || {
+            for (uri, user) in [("/me/a%62?q", "1"), ("/me/a%62?q", "2"), ("/other", "1")] {
+                hit(uri, user).await;
+                assert!(hit(uri, user).await);
+            }
+            handle.flush().await.unwrap();
+        };
+        for way in 0..7 {
+            filled().await;
+            match way {
+                0 => handle.invalidate_uri("/me/ab?q").await.unwrap(),
+                1 => handle.invalidate_uri("https://h/me/ab?q").await.unwrap(),
+                2 => handle.purge_prefix("/me").await.unwrap(),
+                3 => drop(send(&app, request("PUT", "/me/ab?q", &[("host", "h"), ("x-user", "3")])).await),
+                4 => drop(send(&app, request("DELETE", "/me/ab?q", &[("host", "h")])).await),
+                5 => {
+                    let named = handle.dry_run(&Invalidation::uri("/me/ab?q")).await.unwrap();
+                    assert_eq!(named.named, 2);
+                    handle.invalidate_uri("/me/ab?q").await.unwrap();
+                }
+                _ => assert_eq!(handle.erase_uri("/me/ab?q").await.unwrap(), 2),
+            }
+            assert!(hit("/other", "1").await, "way {way}");
+            assert!(!hit("/me/a%62?q", "1").await && !hit("/me/a%62?q", "2").await, "way {way}");
+        }
+        filled().await;
+        for leaves in ["/me/ab", "/me/ab?r", "http://i/me/ab?q"] {
+            handle.invalidate_uri(leaves).await.unwrap();
+            assert_eq!(handle.erase_uri(leaves).await.unwrap(), 0);
+            assert!(hit("/me/a%62?q", "1").await, "{leaves}");
+        }
+    }
+
+    async fn a_uri_that_shares_a_custom_key_is_never_served_old(kit: Kit) {
+        let layer = kit.layer().key_builder(|_: &Parts, _: TargetKey| Some(TargetKey::custom("today")));
+        let handle = layer.handle();
+        let (app, _) = cached(&layer, |_| response(200, &[FRESH], "x"));
+        let hit = async |uri: &str| send(&app, get(uri, &[])).await.is_hit();
+        hit("/now").await;
+        assert!(hit("/today").await && hit("/now").await);
+        handle.invalidate_uri("/today").await.unwrap();
+        assert!(!hit("/today").await, "stored for /now");
+        assert!(hit("/today").await && hit("/now").await);
+    }
+
+    async fn a_handle_names_what_clones_store_by_other_query_rules(kit: Kit) {
+        let base = kit.layer();
+        let handle = base.handle();
+        let search = base.clone().only_query(["q", "page"]).sort_query();
+        let (search, _) = cached(&search, |_| response(200, &[FRESH], "x"));
+        let (other, _) = cached(&base, |_| response(200, &[("location", "/s?x=1&page=2&q=a")], ""));
+        let hit = async |uri: &str| send(&search, get(uri, &[("host", "h")])).await.is_hit();
+        let named = "/s?x=1&page=2&q=a";
+        for way in 0..4 {
+            hit(named).await;
+            hit("/s?page=3&q=a").await;
+            assert!(hit("/s?page=2&q=a").await);
+            handle.flush().await.unwrap();
+            match way {
+                0 => handle.invalidate_uri(named).await.unwrap(),
+                1 => assert_eq!(handle.erase_uri(&format!("http://h{named}")).await.unwrap(), 1),
+                2 => drop(send(&other, request("PUT", named, &[("host", "h")])).await),
+                _ => {
+                    assert_eq!(handle.inspect(&format!("http://h{named}")).await.unwrap().len(), 1);
+                    handle.invalidate_uri(named).await.unwrap();
+                }
+            }
+            assert!(!hit(named).await, "way {way}");
+            assert!(hit("/s?q=a&page=3").await, "another query, way {way}");
+        }
+    }
+}
+
+#[test]
+fn prefix_and_version_are_set_before_a_handle_is_made() {
+    let layer = CacheLayer::new(MemoryStore::new()).prefix("shop").version(2);
+    let clone = layer.clone();
+    let _handle = layer.handle();
+    let error = clone.clone().try_prefix("other").unwrap_err();
+    assert!(error.to_string().contains("before handle()"), "{error}");
+    let version = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(clone.version(3))));
+    let message = *version.unwrap_err().downcast::<String>().unwrap();
+    assert!(message.contains("version") && message.contains("before handle()"), "{message}");
+    // all other settings may differ between the clones
+    drop(layer.with_policy(CachePolicy::bypass()).only_query(["q"]).scheme("https"));
+}
