@@ -170,15 +170,15 @@ impl<St: Store> CacheLayer<St> {
     }
 
     /// Only these query parameters tell responses apart; the others are left out of the key. They
-    /// still reach the handler, so a handler that reads one of them must have it listed. Default: the
-    /// whole query counts.
+    /// still reach the handler, so a handler that reads one of them must have it listed. A pair with a semicolon
+    /// always counts, because some parsers see several parameters in it. Default: the whole query counts.
     #[must_use]
     pub fn only_query(mut self, names: impl IntoIterator<Item: Into<String>>) -> Self {
         self.edit().keys.query.only(names);
         self
     }
 
-    /// These query parameters are left out of the key. Default: none.
+    /// These query parameters are left out of the key, except pairs with a semicolon. Default: none.
     #[must_use]
     pub fn without_query(mut self, names: impl IntoIterator<Item: Into<String>>) -> Self {
         self.edit().keys.query.without(names);
@@ -186,7 +186,7 @@ impl<St: Store> CacheLayer<St> {
     }
 
     /// Parameters that advertisers and mailers append (`utm_*`, `gclid`, `fbclid`, `msclkid`, ...)
-    /// are left out of the key. Default: they count.
+    /// are left out of the key, except pairs with a semicolon. Default: they count.
     #[must_use]
     pub fn without_tracking_query(mut self) -> Self {
         self.edit().keys.query.without_tracking();

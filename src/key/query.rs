@@ -68,8 +68,9 @@ impl QueryRules {
             return path_and_query.into();
         }
         let pairs = query.split('&').filter(|pair| !pair.is_empty());
-        let mut kept: Vec<_> =
-            pairs.map(|pair| (name_of(pair), pair)).filter(|(name, _)| self.keeps(name)).collect();
+        // some parsers end a pair at a semicolon too: they see names in it that this does not
+        let keeps = |(name, pair): &(Cow<'_, str>, &str)| pair.contains(';') || self.keeps(name);
+        let mut kept: Vec<_> = pairs.map(|pair| (name_of(pair), pair)).filter(keeps).collect();
         if self.sorted {
             // stable: several values of one name keep their order, which handlers may see
             kept.sort_by(|(a, _), (b, _)| a.cmp(b));
@@ -145,6 +146,20 @@ mod tests {
             "/?a=1&gclids=2"
         );
         assert_eq!(rules.apply("/?utm%5Fsource=a"), "/");
+    }
+
+    #[test]
+    fn a_pair_with_a_semicolon_is_never_dropped() {
+        let tracking = rules(QueryRules::without_tracking);
+        let only = rules(|r| r.only(["page"]));
+        let without = rules(|r| r.without(["session"]));
+        for rules in [tracking, only, without] {
+            for target in
+                ["/?utm_source=x;page=2", "/?session=1;page=2", "/?page=1&gclid;q", "/?x;"]
+            {
+                assert_eq!(rules.apply(target), target);
+            }
+        }
     }
 
     #[test]
