@@ -118,6 +118,7 @@ pub(crate) fn admit(route: &Route, uri: &Uri, request: &Parts, body_follows: boo
     }
     let target = match route.keys.target(uri, request) {
         Ok(target) => target,
+        Err(NoKey::BadTarget) => return Admission::Bypass("bad-target"),
         Err(NoKey::BadHost) => return Admission::Bypass("bad-host"),
         Err(NoKey::UnknownHost) => return Admission::Bypass("unknown-host"),
         Err(NoKey::Builder) => return Admission::Bypass("key-builder"),

@@ -1,5 +1,6 @@
 //! From a request to its key.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -38,6 +39,8 @@ pub(crate) struct KeyRules {
 /// Why a request has no key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NoKey {
+    /// The target does not begin with a slash: HTTP/2 lets through what a router takes for a path.
+    BadTarget,
     /// The Host field is missing its meaning: repeated, not an authority.
     BadHost,
     /// The authority is not on the list.
@@ -135,14 +138,16 @@ impl KeyRules {
         request: &Parts,
         key: Option<&TargetKey>,
     ) -> Vec<TargetKey> {
-        let path_and_query = uri.path_and_query().map(|target| target.as_str());
-        let on_any_origin =
-            || Some(TargetKey::uri(&self.query.apply(path_and_query?), String::new()));
+        let path_and_query = rooted(uri);
+        let on_any_origin = || {
+            let path = self.query.apply(&path_and_query);
+            uri.path_and_query().map(|_| TargetKey::uri(&path, String::new()))
+        };
         let own = key.cloned();
         let own = own.or_else(|| self.default_target(uri, &request.headers).ok());
         let Some(own) = own.or_else(on_any_origin) else { return Vec::new() };
         // a key of the application's own is not all that there may be under the URI
-        let mut targets = self.beside(&own, path_and_query.unwrap_or("/"));
+        let mut targets = self.beside(&own, &path_and_query);
         targets.retain(|other| other.target != own.target);
         targets.insert(0, own);
         targets.into_iter().flat_map(|target| self.under_both_schemes(target)).collect()
@@ -162,6 +167,9 @@ impl KeyRules {
         }
         let origin = self.origin(uri, headers)?;
         let path_and_query = uri.path_and_query().map_or("/", |target| target.as_str());
+        if !path_and_query.starts_with('/') {
+            return Err(NoKey::BadTarget);
+        }
         Ok(TargetKey::uri(&self.query.apply(path_and_query), origin))
     }
 
@@ -241,18 +249,19 @@ impl KeyRules {
     pub(crate) fn targets_of_uri(&self, uri: &str) -> Result<(Vec<TargetKey>, bool), ConfigError> {
         let rule = "it is an absolute URI, or a path that begins with a slash";
         let parsed: Uri = uri.parse().map_err(|_| ConfigError::new("uri", uri, rule))?;
-        if !parsed.path().starts_with('/') || uri.starts_with("//") {
+        let with_origin = parsed.authority().is_some();
+        let is_path = uri.starts_with('/') && !uri.starts_with("//");
+        if !(with_origin || is_path) || !parsed.path().starts_with('/') {
             return Err(ConfigError::new("uri", uri, rule));
         }
-        let path_and_query = parsed.path_and_query().map_or("/", |target| target.as_str());
-        let with_origin = parsed.authority().is_some();
+        let path_and_query = rooted(&parsed);
         let origin = match with_origin {
             true => self.origin(&parsed, &HeaderMap::new()).map_err(|_| {
                 ConfigError::new("uri", uri, "its authority is not one of the layer's hosts")
             })?,
             false => String::new(),
         };
-        let applied = self.known.applied(&self.query, path_and_query);
+        let applied = self.known.applied(&self.query, &path_and_query);
         let targets = applied.iter().map(|path| TargetKey::uri(path, origin.clone()));
         Ok((targets.collect(), with_origin))
     }
@@ -334,6 +343,14 @@ impl fmt::Debug for KeyRules {
             .field("query", &self.query)
             .field("builders", &self.builders.len())
             .finish()
+    }
+}
+
+/// Path and query; an empty path is the root (RFC 9110 4.2.3).
+fn rooted(uri: &Uri) -> Cow<'_, str> {
+    match uri.path_and_query().map_or("/", |target| target.as_str()) {
+        query if query.starts_with('?') => format!("/{query}").into(),
+        target => target.into(),
     }
 }
 

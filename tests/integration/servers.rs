@@ -374,3 +374,40 @@ async fn keys_hold_whole_paths_however_routers_are_nested() {
     cache.handle().invalidate_uri("/tenant/b/in").await.unwrap();
     assert!(site.get("/tenant/a/in").await.is_hit() && !site.get("/tenant/b/in").await.is_hit());
 }
+
+#[tokio::test]
+async fn a_path_without_its_slash_over_http2_bypasses_the_cache() {
+    let (calls, kit) = (Calls::default(), Kit::memory());
+    let counted = calls.clone();
+    let cache = kit.layer().with_policy(MINUTE);
+    let service =
+        ServiceBuilder::new().layer(cache).service_fn(move |request: Request<Incoming>| {
+            counted.add();
+            let target = request.uri().path_and_query().unwrap().as_str().to_owned();
+            async move { Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(target)))) }
+        });
+    let (near, far) = tokio::io::duplex(1 << 16);
+    let server = tokio::spawn(async move {
+        let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        builder.serve_connection(TokioIo::new(far), TowerToHyperService::new(service)).await
+    });
+    let (mut client, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(near))
+            .await
+            .unwrap();
+    let client_side = tokio::spawn(connection);
+    for (target, hits) in [("http://h?/x=1", 0), ("http://h/?/x=1", 1), ("http://h?/x=1", 0)] {
+        for round in 0..2 {
+            let request = Request::builder().uri(target).body(Empty::<Bytes>::new()).unwrap();
+            let answer = client.send_request(request).await.unwrap();
+            let says = answer.headers()["cache-status"].to_str().unwrap().to_owned();
+            assert_eq!(says.contains("; hit"), hits == 1 && round == 1, "{target} {says}");
+            assert_eq!(says.contains("fwd=bypass"), hits == 0, "{target} {says}");
+            let body = answer.into_body().collect().await.unwrap().to_bytes();
+            assert_eq!(body, target.trim_start_matches("http://h"), "as it was on the wire");
+        }
+    }
+    assert_eq!(calls.count(), 5);
+    server.abort();
+    client_side.abort();
+}

@@ -210,6 +210,20 @@ fn a_bad_or_repeated_host_has_no_key() {
 }
 
 #[test]
+fn a_target_that_is_no_path_has_no_key() {
+    let mut parts = parts("/", Some("h"));
+    for target in ["?/products", "*", "?x=1"] {
+        let target = target.parse::<http::uri::PathAndQuery>().unwrap();
+        parts.uri = Uri::builder().path_and_query(target).build().unwrap();
+        let error = rules().target(&parts.uri, &parts).unwrap_err();
+        assert_eq!(error, NoKey::BadTarget, "{}", parts.uri);
+    }
+    let written = targets_written(&rules(), &parts);
+    let scopes = written.iter().map(|target| rules().scope(target, true));
+    assert!(scopes.into_iter().any(|scope| scope.names(key("/?x=1", "h").as_bytes(), &[])));
+}
+
+#[test]
 fn a_host_off_the_list_has_no_key() {
     let mut rules = rules();
     rules.set_hosts(["Shop.example", "shop.example:8443"]).unwrap();
@@ -276,7 +290,9 @@ fn a_uri_names_all_origins_or_one() {
     assert!(everywhere.contains(h.as_bytes()) && everywhere.contains(i.as_bytes()));
     assert!(one.contains(h.as_bytes()) && !one.contains(i.as_bytes()));
     assert!(!everywhere.contains(other.as_bytes()) && !one.contains(other.as_bytes()));
-    for bad in ["", "a", "a b", "//x", "*", "mailto:x", "/a b"] {
+    let root = range_of_uri(&rules, "http://h?x=1").unwrap();
+    assert!(root.contains(key("/?x=1", "h").as_bytes()));
+    for bad in ["", "?x=1", "a", "a b", "//x", "*", "mailto:x", "/a b"] {
         assert!(range_of_uri(&rules, bad).unwrap_err().to_string().contains(bad), "{bad}");
     }
 }
