@@ -69,7 +69,8 @@ pub enum Cookies {
     Bypass,
     /// The route never looks at cookies.
     Ignore,
-    /// These cookies join the key, as a hash; all others are ignored. A request whose `Cookie` field is not of
+    /// These cookies join the key, as a hash ([`CacheLayer::key_secret`](crate::CacheLayer::key_secret)); all others
+    /// are ignored. A request whose `Cookie` field is not of
     /// the grammar (RFC 6265 4.2.1), has a `%` in a name, or a name that differs from one of these in letter case
     /// only, is treated as with [`Bypass`](Self::Bypass): what a handler sees in it is not known.
     Key(&'static [&'static str]),
@@ -83,7 +84,8 @@ pub enum Authorization {
     /// that it may be shared (RFC 9111 3.5). The default.
     #[default]
     Bypass,
-    /// The field joins the key, as a hash: everybody has entries of their own.
+    /// The field joins the key, as a hash ([`CacheLayer::key_secret`](crate::CacheLayer::key_secret)): each value
+    /// has entries of its own.
     Key,
 }
 

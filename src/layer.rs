@@ -10,7 +10,7 @@ use tower::Layer;
 use crate::engine::{Engine, Route};
 use crate::error::ConfigError;
 use crate::handle::CacheHandle;
-use crate::key::{KeyBuilder, TargetKey};
+use crate::key::{KeyBuilder, Secret, TargetKey};
 use crate::policy::CachePolicy;
 use crate::service::CacheService;
 use crate::status::StatusField;
@@ -223,6 +223,27 @@ impl<St: Store> CacheLayer<St> {
         })
     }
 
+    /// What hashes of cookies and `Authorization` in keys are made with, where a policy adds them to the key
+    /// ([`Cookies::Key`](crate::Cookies::Key), [`Authorization::Key`](crate::Authorization::Key)). With it, a reader of
+    /// the table cannot check guesses of passwords or short cookies against the hashes. At least 16 bytes, from a random
+    /// source, the same in all processes that share entries; another secret starts with an empty cache for such
+    /// routes. Default: none, with a warning at the start where a policy needs one.
+    ///
+    /// ```
+    /// # use tower_mysql_cache::{CacheLayer, MemoryStore};
+    /// # fn secret() -> String { "x".repeat(32) }
+    /// let secret = secret(); // such as std::env::var("CACHE_KEY_SECRET")?
+    /// let cache = CacheLayer::new(MemoryStore::new()).key_secret(secret);
+    /// ```
+    ///
+    /// # Panics
+    /// If it is shorter.
+    #[must_use]
+    pub fn key_secret(mut self, secret: impl AsRef<[u8]>) -> Self {
+        self.edit().secret = Some(at_start_up(Secret::new(secret.as_ref())));
+        self
+    }
+
     /// Changes the key of each request, or bypasses the cache. Builders run in the order in which
     /// they were added. Default: none.
     #[must_use]
@@ -242,11 +263,12 @@ fn at_start_up<T>(result: Result<T, ConfigError>) -> T {
     result.unwrap_or_else(|error| panic!("{error}"))
 }
 
-impl<S, St> Layer<S> for CacheLayer<St> {
+impl<S, St: Store> Layer<S> for CacheLayer<St> {
     type Service = CacheService<S, St>;
 
     fn layer(&self, inner: S) -> Self::Service {
         self.route.keys.make_known();
+        self.engine.check_secret(&self.route);
         CacheService::new(inner, Arc::clone(&self.engine), Arc::clone(&self.route))
     }
 }

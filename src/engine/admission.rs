@@ -77,7 +77,13 @@ impl Write {
 impl Plan {
     fn new(route: &Route, request: &Parts, target: &TargetKey, head_only: bool) -> Self {
         let policy = &route.policy;
-        let (credentials, keyed) = examine(policy.cookies, policy.authorization, &request.headers);
+        let (credentials, mut keyed) =
+            examine(policy.cookies, policy.authorization, &request.headers);
+        if let Some(secret) = &route.secret {
+            for (kind, hash) in &mut keyed {
+                *hash = secret.hash(*kind, hash);
+            }
+        }
         let base = route.keys.base_key(target, &keyed);
         let (home, search) = (route.keys.home(target), route.keys.search(target));
         let (target, nested) = (target.clone(), false);

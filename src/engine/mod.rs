@@ -39,7 +39,8 @@ pub use inspect::Inspected;
 pub(crate) use reply::Finish;
 pub(crate) use write::write_through;
 
-use crate::key::{CacheKey, KeyRules};
+use crate::cookies::{Authorization, Cookies};
+use crate::key::{CacheKey, KeyRules, Secret};
 use crate::policy::CachePolicy;
 use crate::rfc9111::ResponseDirectives;
 use crate::rfc9111::targeted::targeted_directives;
@@ -81,6 +82,7 @@ pub(crate) struct Engine<St> {
     elsewhere: Cache<[u8; 16], ()>,
     lookup_warning: Throttle,
     write_warning: Throttle,
+    secret_warning: Throttle,
 }
 
 /// How one clone of a layer treats its requests.
@@ -88,6 +90,8 @@ pub(crate) struct Engine<St> {
 pub(crate) struct Route {
     pub(crate) keys: KeyRules,
     pub(crate) policy: CachePolicy,
+    /// What credentials in keys are hashed with.
+    pub(crate) secret: Option<Secret>,
     /// The names of the policy's targeted fields.
     targeted: Vec<HeaderName>,
     /// The longest that a request waits for the store.
@@ -128,6 +132,7 @@ impl<St: Store> Engine<St> {
                 .build(),
             lookup_warning: Throttle::new(),
             write_warning: Throttle::new(),
+            secret_warning: Throttle::new(),
         }
     }
 
@@ -151,6 +156,23 @@ impl<St: Store> Engine<St> {
                 self.reasons.count(reason);
             }
             tracing::trace!(ttl, reason, "request answered out of the store");
+        }
+    }
+
+    /// Warns where a table that others may read holds hashes of credentials made without a secret.
+    pub(crate) fn check_secret(&self, route: &Route) {
+        let keys_credentials = matches!(route.policy.cookies, Cookies::Key(_))
+            || route.policy.authorization == Authorization::Key;
+        let is_in_a_table = !self.store.poll_interval().is_zero();
+        if keys_credentials
+            && route.secret.is_none()
+            && is_in_a_table
+            && self.secret_warning.pass().is_some()
+        {
+            tracing::warn!(
+                "a policy keys on cookies or Authorization without a secret: who reads the table can check guesses of \
+                 short values and passwords against the hashes in `cache_key`; set CacheLayer::key_secret"
+            );
         }
     }
 
@@ -230,6 +252,7 @@ impl Default for Route {
         Self {
             keys: KeyRules::default(),
             policy: CachePolicy::new(),
+            secret: None,
             targeted: CachePolicy::new().targeted_names(),
             store_timeout: Duration::from_millis(250),
             breaker: Arc::default(),

@@ -9,6 +9,7 @@ mod builder;
 mod known;
 mod parts;
 mod query;
+mod secret;
 mod target;
 
 use std::fmt;
@@ -23,6 +24,7 @@ pub(crate) use parts::hash_values;
 #[cfg(any(test, fuzzing))]
 pub(crate) use query::QueryRules;
 pub(crate) use query::matches as matches_listed;
+pub(crate) use secret::Secret;
 pub(crate) use target::{KeyRules, NoKey, variant_key};
 
 /// The longest key in bytes, and the width of the `cache_key` column. Longer keys keep their first

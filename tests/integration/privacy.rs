@@ -1,6 +1,7 @@
 //! What is in the tables, who may read it, and that the server encrypts it.
 
 use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection, Row};
@@ -105,6 +106,87 @@ async fn no_column_holds_a_credential() {
     };
     assert!(count(&mut connection, "page").await >= 3, "the search finds what is there");
     assert_eq!(count(&mut connection, "hush").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hashes_of_credentials_need_the_secret() {
+    let database = support::database().await;
+    let store = MySqlStore::connect(database.url()).await.expect("connects");
+    store.migrate().await.expect("migrates");
+    let policy = CachePolicy::new().ttl(Duration::from_secs(60));
+    let policy = policy.cookies(Cookies::Key(&["pin"])).authorization(Authorization::Key);
+    let layer = |secret: Option<&str>| {
+        let layer = CacheLayer::new(store.clone()).prefix("p").with_policy(policy);
+        secret.into_iter().fold(layer, CacheLayer::key_secret)
+    };
+    let (one, other) = ("the secret of one application", "the secret of another");
+    let hit = async |secret: Option<&str>| {
+        let page = |_| async { Ok::<_, Infallible>(response(200, &[], "page")) };
+        let layer = layer(secret);
+        let app = layer.layer(service_fn(page));
+        let credentials = [("cookie", "pin=1234"), ("authorization", "Basic YTpi")];
+        let hit = send(&app, get("/", &credentials)).await.is_hit();
+        layer.handle().flush().await.expect("flushes");
+        hit
+    };
+    for secret in [Some(one), Some(other), None] {
+        assert!(!hit(secret).await, "no key of another secret is found");
+        assert!(hit(secret).await, "every process with the secret finds it");
+    }
+    let mut connection = database.connection().await;
+    let keys = "SELECT cache_key FROM cache_entries";
+    let keys: Vec<Vec<u8>> = sqlx::query_scalar(keys).fetch_all(&mut connection).await.unwrap();
+    let keys: Vec<_> = keys.iter().map(|key| String::from_utf8_lossy(key)).collect();
+    let hashes = |kind| {
+        keys.iter().filter_map(move |key| key.split(' ').find(|part| part.starts_with(kind)))
+    };
+    for kind in ["c=", "a="] {
+        let hashes: std::collections::HashSet<_> = hashes(kind).collect();
+        assert_eq!(hashes.len(), 3, "{keys:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn credentials_in_keys_without_a_secret_are_warned_of() {
+    let database = support::database().await;
+    let store = MySqlStore::connect(database.url()).await.expect("connects");
+    let plain = CachePolicy::new().ttl(Duration::from_secs(60));
+    let warned = |policy: CachePolicy, secret: Option<&str>| {
+        let traced = Traced::default();
+        let subscriber = tracing_subscriber::fmt().with_writer(traced.clone()).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let layer = CacheLayer::new(store.clone()).with_policy(policy);
+            let layer = secret.into_iter().fold(layer, CacheLayer::key_secret);
+            drop(layer.layer(()));
+            drop(layer.layer(()));
+        });
+        traced.0.lock().unwrap().matches("set CacheLayer::key_secret").count()
+    };
+    assert_eq!(warned(plain.authorization(Authorization::Key), None), 1);
+    assert_eq!(warned(plain.cookies(Cookies::Key(&["sid"])), None), 1);
+    assert_eq!(warned(plain.authorization(Authorization::Key), Some("sixteen bytes or more")), 0);
+    assert_eq!(warned(plain, None), 0);
+}
+
+/// What has been traced.
+#[derive(Clone, Default)]
+struct Traced(Arc<Mutex<String>>);
+
+impl std::io::Write for Traced {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().push_str(&String::from_utf8_lossy(bytes));
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl tracing_subscriber::fmt::MakeWriter<'_> for Traced {
+    type Writer = Self;
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

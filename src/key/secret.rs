@@ -1,0 +1,63 @@
+//! Hashes of credentials that a reader of the table cannot check guesses against.
+
+use std::fmt;
+
+use sha2::{Digest, Sha256};
+
+use super::hash128;
+use crate::error::ConfigError;
+
+/// Fewer bytes could be guessed.
+const MIN_BYTES: usize = 16;
+
+/// What a layer hashes credentials with.
+#[derive(Clone)]
+pub(crate) struct Secret([u8; 32]);
+
+impl Secret {
+    pub(crate) fn new(secret: &[u8]) -> Result<Self, ConfigError> {
+        if secret.len() < MIN_BYTES {
+            let given = format!("{} bytes", secret.len());
+            let rule = "it has at least 16 bytes, from a random source";
+            return Err(ConfigError::new("key_secret", given, rule));
+        }
+        Ok(Self(Sha256::digest(secret).into()))
+    }
+
+    /// Hashes a hash again, with the secret. The secret has a fixed length and comes first, and half of the digest is
+    /// cut off, so that nothing can be appended.
+    pub(crate) fn hash(&self, kind: u8, hash: &[u8; 16]) -> [u8; 16] {
+        hash128(&[&self.0[..], &[kind], hash].concat())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_has_sixteen_bytes_and_is_never_shown() {
+        let error = Secret::new(b"too short").unwrap_err().to_string();
+        assert!(error.contains("9 bytes") && error.contains("at least 16"), "{error}");
+        assert!(!error.contains("too short"));
+        assert_eq!(format!("{:?}", Secret::new(&[7; 16]).unwrap()), "Secret(..)");
+    }
+
+    #[test]
+    fn hashes_differ_by_secret_kind_and_value() {
+        let [one, other] = [[1; 16], [2; 16]].map(|secret| Secret::new(&secret).unwrap());
+        let hash = one.hash(b'a', &[3; 16]);
+        assert_eq!(hash, one.hash(b'a', &[3; 16]));
+        for different in
+            [other.hash(b'a', &[3; 16]), one.hash(b'c', &[3; 16]), one.hash(b'a', &[4; 16])]
+        {
+            assert_ne!(hash, different);
+        }
+    }
+}
