@@ -1,12 +1,13 @@
 //! Which requests the cache handles, decided before anything else.
 
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, Method, Uri};
 
 use super::Route;
 use crate::cookies::{Credentials, examine};
 use crate::key::{CacheKey, NoKey, Search, TargetKey};
+use crate::policy::Mode;
 use crate::rfc9111::is_safe;
 
 /// What becomes of a request.
@@ -19,7 +20,7 @@ pub(crate) enum Admission {
     Exchange(Plan),
     /// Goes inside, and invalidates when it succeeds.
     WriteThrough(Option<Write>),
-    /// A safe method other than GET and HEAD: goes inside.
+    /// Another method that neither reads from the cache nor invalidates: the handler is called.
     Forward,
 }
 
@@ -107,7 +108,7 @@ pub(crate) fn admit(route: &Route, uri: &Uri, request: &Parts, body_follows: boo
     }
     let is_get = request.method == Method::GET;
     if !is_get && request.method != Method::HEAD {
-        if is_safe(&request.method) {
+        if is_safe(&request.method) || !may_invalidate(route, request) {
             return Admission::Forward;
         }
         return Admission::WriteThrough(Write::new(route, uri, request));
@@ -130,6 +131,17 @@ pub(crate) fn admit(route: &Route, uri: &Uri, request: &Parts, body_follows: boo
         Err(NoKey::Builder) => return Admission::Bypass("key-builder"),
     };
     Admission::Exchange(Plan::new(route, request, &target, !is_get))
+}
+
+/// Whether the route's unsafe requests invalidate. In safe mode calls of gRPC do not: each is a POST, no page has
+/// their target, and they would be most of the log.
+fn may_invalidate(route: &Route, request: &Parts) -> bool {
+    let is_grpc = || {
+        let content = request.headers.get(CONTENT_TYPE).map(|content| content.as_bytes());
+        request.method == Method::POST
+            && content.is_some_and(|c| c.starts_with(b"application/grpc"))
+    };
+    route.policy.invalidates_on_write && !(route.policy.mode == Mode::Safe && is_grpc())
 }
 
 /// Whether the connection is to become something else. An offer of HTTP/2 without TLS, which some

@@ -4,8 +4,8 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::CONTENT_LOCATION;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::header::{CONTENT_LOCATION, LOCATION};
+use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode};
 use http_body::Body;
 use tower::{Service, ServiceExt};
 use tracing::Instrument;
@@ -18,9 +18,10 @@ use super::reply::Finish;
 use super::{Engine, Route};
 use crate::body::CacheBody;
 use crate::key::TargetKey;
+use crate::policy::Mode;
 use crate::rfc9111::freshness::explicit_lifetime;
 use crate::rfc9111::groups::invalidated_groups;
-use crate::rfc9111::{Target, invalidates, same_origin_targets};
+use crate::rfc9111::{Target, invalidates, leaves_open, same_origin_targets};
 use crate::status::{CacheStatus, Forward};
 use crate::store::{Store, StoreError};
 use crate::tag::Scope;
@@ -30,7 +31,7 @@ use crate::telemetry::{count, inside_span};
 /// background.
 const INVALIDATION_LIMIT: Duration = Duration::from_secs(2);
 
-/// Calls inside, invalidates when that succeeds, and keeps the answer to a POST that says that it is
+/// Calls the handler, invalidates what it has changed, and keeps the answer to a POST that says that it is
 /// its target's representation.
 pub(crate) async fn write_through<St, S, B, RB>(
     engine: Arc<Engine<St>>,
@@ -166,18 +167,14 @@ fn represents_target<RB>(
     if response.status() != StatusCode::OK || !headers.contains_key(CONTENT_LOCATION) {
         return false;
     }
-    let mut location = HeaderMap::new();
-    for line in headers.get_all(CONTENT_LOCATION) {
-        location.append(CONTENT_LOCATION, line.clone());
-    }
     let target = Target { scheme, authority, path: &write.path };
-    let named = same_origin_targets(target, &location);
+    let named = same_origin_targets(target, headers, &[CONTENT_LOCATION]);
     matches!(named.as_slice(), [one] if *one == write.path_and_query) && explicit()
 }
 
 impl<St: Store> Engine<St> {
-    /// Invalidates what a successful unsafe request made untrue (RFC 9111 4.4), before its response
-    /// is returned, and returns the ids of the log's rows that say so. A failure is loud, but not the
+    /// Invalidates what an unsafe request has changed (RFC 9111 4.4), or in safe mode may have changed, before its
+    /// response is returned, and returns the ids of the log's rows that say so. A failure is loud, but not the
     /// client's: what it asked for has been done.
     async fn after_write(
         self: &Arc<Self>,
@@ -187,10 +184,17 @@ impl<St: Store> Engine<St> {
         status: StatusCode,
         response: &HeaderMap,
     ) -> Vec<u64> {
-        if !invalidates(method, status) {
+        let policy = &route.policy;
+        // the time-outs and errors of middleware are responses too: the handler may have committed before
+        let may_have_changed = policy.mode == Mode::Safe && leaves_open(status);
+        if !invalidates(method, status) && !may_have_changed {
             return Vec::new();
         }
         let mut targets = write.targets.clone();
+        let fields: &[HeaderName] = match policy.invalidates_location {
+            true => &[LOCATION, CONTENT_LOCATION],
+            false => &[CONTENT_LOCATION],
+        };
         let mut groups = Vec::new();
         let named = invalidated_groups(method, status, response);
         for target in &write.targets {
@@ -199,7 +203,7 @@ impl<St: Store> Engine<St> {
             let group = |name: &String| Scope::Tag(Scope::group(scheme, authority, name));
             groups.extend(named.iter().map(group));
             let target_uri = Target { scheme, authority, path: &write.path };
-            let others = same_origin_targets(target_uri, response);
+            let others = same_origin_targets(target_uri, response, fields);
             targets.extend(others.iter().flat_map(|uri| route.keys.beside(target, uri)));
         }
         self.wait_for(self.invalidate_targets(route, &targets, groups)).await

@@ -124,7 +124,11 @@ pub fn locations(data: &[u8]) {
     let target = Target { scheme: "https", authority: "shop.example", path: &path };
     for reference in input {
         for name in [LOCATION, CONTENT_LOCATION] {
-            let found = same_origin_targets(target, &of(&name, std::slice::from_ref(&reference)));
+            let found = same_origin_targets(
+                target,
+                &of(&name, std::slice::from_ref(&reference)),
+                std::slice::from_ref(&name),
+            );
             assert!(found.len() <= 1);
             let text = reference.to_str().unwrap_or_default();
             let odd = text.contains(|c| "\"<>\\^`{|}".contains(c))

@@ -1,17 +1,27 @@
 //! What an unsafe request makes untrue (RFC 9111 4.4).
 
-use http::header::{CONTENT_LOCATION, HeaderMap, LOCATION};
-use http::{Method, StatusCode};
+use http::header::HeaderMap;
+use http::{HeaderName, Method, StatusCode};
 
-/// Whether the method changes nothing (RFC 9110 9.2.1). Methods that are not known might.
+/// The methods that the IANA HTTP Method Registry calls safe.
+const SAFE: &[&str] =
+    &["GET", "HEAD", "OPTIONS", "PRI", "PROPFIND", "QUERY", "REPORT", "SEARCH", "TRACE"];
+
+/// Whether the method is registered as safe (RFC 9110 9.2.1, 16.1.1). A method that is not known may change something.
 pub(crate) fn is_safe(method: &Method) -> bool {
-    [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE].contains(method)
+    SAFE.contains(&method.as_str())
 }
 
 /// Whether this response to this method invalidates the target URI: a non-error answer, 2xx or 3xx,
 /// to a method that is unsafe or unknown (RFC 9111 4.4).
 pub(crate) fn invalidates(method: &Method, status: StatusCode) -> bool {
     !is_safe(method) && (status.is_success() || status.is_redirection())
+}
+
+/// Whether this response to an unsafe method leaves open what the handler has changed: a time-out, or an error of
+/// the server after some of the work (RFC 9110 15.5.9, 15.6).
+pub(crate) fn leaves_open(status: StatusCode) -> bool {
+    status == StatusCode::REQUEST_TIMEOUT || status.is_server_error()
 }
 
 /// The URI of a request, in parts.
@@ -22,12 +32,16 @@ pub(crate) struct Target<'a> {
     pub(crate) path: &'a str,
 }
 
-/// Path and query of each URI in `Location` and `Content-Location` that has the target's origin
-/// (RFC 9111 4.4: those of another origin must not be invalidated). References are resolved against
-/// the target (RFC 3986 5.2); what cannot be one is left out.
-pub(crate) fn same_origin_targets(target: Target<'_>, headers: &HeaderMap) -> Vec<String> {
+/// Path and query of each URI in these fields that has the target's origin (RFC 9111 4.4: a URI of another origin
+/// must not be invalidated). References are resolved against the target (RFC 3986 5.2); what cannot be a reference is
+/// left out.
+pub(crate) fn same_origin_targets(
+    target: Target<'_>,
+    headers: &HeaderMap,
+    fields: &[HeaderName],
+) -> Vec<String> {
     let mut targets = Vec::new();
-    for name in [LOCATION, CONTENT_LOCATION] {
+    for name in fields {
         for line in headers.get_all(name) {
             let reference = std::str::from_utf8(line.as_bytes()).ok().map(str::trim);
             let resolved = reference.and_then(|reference| resolve(target, reference));

@@ -45,7 +45,7 @@ pub(crate) mod vary;
 pub(crate) use directives::{RequestDirectives, ResponseDirectives};
 pub(crate) use fields::stored_fields;
 pub(crate) use freshness::{age_field, remaining_secs};
-pub(crate) use invalidation::{Target, invalidates, is_safe, same_origin_targets};
+pub(crate) use invalidation::{Target, invalidates, is_safe, leaves_open, same_origin_targets};
 pub(crate) use reuse::{Reuse, reuse};
 pub use storage::NotStored;
 pub(crate) use storage::{Candidate, Storable};

@@ -404,14 +404,75 @@ on_every_store! {
             assert_eq!(hits().await, 0, "{method}");
             assert!(other().await, "{method} leaves other targets alone");
         }
-        for method in ["OPTIONS", "TRACE"] {
+        for method in ["OPTIONS", "TRACE", "QUERY", "PROPFIND", "REPORT", "SEARCH"] {
             send(&app, request(method, "/p", &[])).await;
             assert_eq!(hits().await, 3, "{method} is safe");
         }
     }
 
-    async fn location_and_content_location_are_invalidated_on_the_same_origin(kit: Kit) {
+    async fn a_write_that_answers_408_or_5xx_invalidates(kit: Kit) {
+        for (policy, invalidates) in [(MINUTE, true), (CachePolicy::rfc9111(), false)] {
+            let (app, _) = cached(&kit.layer().with_policy(policy), |request| {
+                let status = request.headers().get("x-status").map_or(200, |s| s.to_str().unwrap().parse().unwrap());
+                response(status, &[FRESH], "x")
+            });
+            for status in ["408", "500", "503", "504"] {
+                send(&app, get("/p", &[])).await;
+                assert!(send(&app, get("/p", &[])).await.is_hit());
+                send(&app, request("PUT", "/p", &[("x-status", status)])).await;
+                assert_eq!(!send(&app, get("/p", &[])).await.is_hit(), invalidates, "{status}");
+            }
+        }
+    }
+
+    async fn writes_that_change_no_page_append_no_row(kit: Kit) {
+        let layer = kit.layer().with_policy(MINUTE);
+        let handle = layer.handle();
+        let grpc = ("content-type", "application/grpc+proto");
+        let silent = [
+            (CachePolicy::bypass(), "POST", None),
+            (MINUTE.invalidates_on_write(false), "POST", None),
+            (MINUTE, "POST", Some(grpc)),
+            (MINUTE, "QUERY", None),
+            (MINUTE, "PROPFIND", None),
+        ];
+        for (policy, method, field) in silent {
+            let (app, calls) = cached(&layer.with_policy(policy), |_| response(200, &[], "x"));
+            let answer = send(&app, request(method, "/graphql", field.as_slice())).await;
+            assert_eq!((answer.field("cache-status").as_str(), calls.count()), ("test; fwd=method", 1));
+        }
+        assert_eq!(handle.invalidations(9).await.unwrap().len(), 0);
+        let loud = [
+            (CachePolicy::bypass().invalidates_on_write(true), "POST", None, 2),
+            (MINUTE, "PUT", Some(grpc), 4),
+            (CachePolicy::rfc9111(), "POST", Some(grpc), 6),
+        ];
+        for (policy, method, field, rows) in loud {
+            let (app, _) = cached(&layer.with_policy(policy), |_| response(200, &[], "x"));
+            send(&app, request(method, "/graphql", field.as_slice())).await;
+            assert_eq!(handle.invalidations(9).await.unwrap().len(), rows);
+        }
+        let (app, _) = cached(&layer.with_policy(MINUTE).scheme("https"), |_| response(200, &[], "x"));
+        send(&app, request("POST", "/graphql", &[])).await;
+        assert_eq!(handle.invalidations(9).await.unwrap().len(), 7, "one row where the scheme is known");
+    }
+
+    async fn a_client_cannot_invalidate_another_page_by_location(kit: Kit) {
         let (app, _) = cached(&kit.layer().with_policy(MINUTE), |request| {
+            let fields = [("location", "/home"), ("content-location", "/list")];
+            response(if request.method() == "POST" { 303 } else { 200 }, &fields, "x")
+        });
+        for uri in ["/home", "/list"] {
+            send(&app, get(uri, &[])).await;
+        }
+        send(&app, request("POST", "/login?next=/home", &[])).await;
+        assert!(send(&app, get("/home", &[])).await.is_hit());
+        assert!(!send(&app, get("/list", &[])).await.is_hit());
+    }
+
+    async fn location_and_content_location_are_invalidated_on_the_same_origin(kit: Kit) {
+        let layer = kit.layer().with_policy(MINUTE.invalidates_location(true));
+        let (app, _) = cached(&layer, |request| {
             if request.method() == "POST" {
                 let fields = [("location", "/new?x=1"), ("content-location", "http://H.example/list")];
                 let foreign = [("location", "http://other.example/new?x=1")];

@@ -1,3 +1,4 @@
+use http::header::{CONTENT_LOCATION, LOCATION};
 use proptest::prelude::*;
 
 use super::super::testing::headers;
@@ -6,12 +7,14 @@ use super::*;
 const TARGET: Target<'_> =
     Target { scheme: "https", authority: "shop.example", path: "/products/7/edit" };
 
+const FIELDS: &[HeaderName] = &[LOCATION, CONTENT_LOCATION];
+
 fn method(name: &str) -> Method {
     Method::from_bytes(name.as_bytes()).unwrap()
 }
 
 fn of(reference: &str) -> Vec<String> {
-    same_origin_targets(TARGET, &headers(&[("location", reference)]))
+    same_origin_targets(TARGET, &headers(&[("location", reference)]), FIELDS)
 }
 
 // RFC 9110 9.2.1, RFC 9111 4.4
@@ -38,10 +41,19 @@ fn an_error_invalidates_nothing() {
     }
 }
 
-// RFC 9110 9.2.1
+#[test]
+fn a_time_out_or_a_server_error_leaves_open_what_has_changed() {
+    for (status, open) in
+        [(408, true), (500, true), (504, true), (400, false), (409, false), (200, false)]
+    {
+        assert_eq!(leaves_open(StatusCode::from_u16(status).unwrap()), open, "{status}");
+    }
+}
+
+// RFC 9110 9.2.1, 16.1.1
 #[test]
 fn safe_methods_invalidate_nothing() {
-    for name in ["GET", "HEAD", "OPTIONS", "TRACE"] {
+    for name in ["GET", "HEAD", "OPTIONS", "TRACE", "QUERY", "PROPFIND", "REPORT", "SEARCH"] {
         assert!(is_safe(&method(name)), "{name}");
         assert!(!invalidates(&method(name), StatusCode::OK), "{name}");
     }
@@ -109,14 +121,14 @@ fn another_origin_is_left_alone() {
     ] {
         assert_eq!(of(reference), [""; 0], "{reference}");
     }
-    assert!(same_origin_targets(TARGET, &headers(&[])).is_empty());
+    assert!(same_origin_targets(TARGET, &headers(&[]), FIELDS).is_empty());
 }
 
 // RFC 9110 4.3.1
 #[test]
 fn the_port_is_part_of_the_origin() {
     let local = Target { scheme: "http", authority: "[::1]:3000", path: "/" };
-    let of = |reference| same_origin_targets(local, &headers(&[("location", reference)]));
+    let of = |reference| same_origin_targets(local, &headers(&[("location", reference)]), FIELDS);
     assert_eq!(of("http://[::1]:3000/a"), ["/a"]);
     for reference in
         ["http://[::1]/a", "http://[::1]:80/a", "http://[::2]:3000/a", "http://::1:3000/a"]
@@ -124,21 +136,24 @@ fn the_port_is_part_of_the_origin() {
         assert!(of(reference).is_empty(), "{reference}");
     }
     let plain = Target { authority: "[::1]:80", ..local };
-    assert_eq!(same_origin_targets(plain, &headers(&[("location", "http://[::1]/a")])), ["/a"]);
+    assert_eq!(
+        same_origin_targets(plain, &headers(&[("location", "http://[::1]/a")]), FIELDS),
+        ["/a"]
+    );
 }
 
 // RFC 9111 4.4
 #[test]
 fn location_and_content_location_both_count_once() {
     let fields = [("content-location", "/b"), ("location", "/a"), ("content-location", "/a")];
-    assert_eq!(same_origin_targets(TARGET, &headers(&fields)), ["/a", "/b"]);
+    assert_eq!(same_origin_targets(TARGET, &headers(&fields), FIELDS), ["/a", "/b"]);
 }
 
 proptest! {
     #[test]
     fn any_reference_gives_a_path_or_nothing(reference in "[ -~]{0,40}|[a-z:/?#.@]{0,20}", path in "(/[a-z.]{0,3}){0,4}") {
         let target = Target { path: &path, ..TARGET };
-        let found = same_origin_targets(target, &headers(&[("location", &reference)]));
+        let found = same_origin_targets(target, &headers(&[("location", &reference)]), FIELDS);
         for found in found {
             prop_assert!(found.starts_with('/'));
             prop_assert!(!found.contains([' ', '#']));

@@ -1,26 +1,19 @@
 //! How a route is cached: a constant beside the route.
 
+mod validate;
+
 use std::fmt;
 use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
 
 use crate::cookies::{Authorization, Cookies};
-use crate::error::ConfigError;
-use crate::tag::Tag;
 
-/// Ten years: longer lifetimes than this are a mistake in units.
-const MAX_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Default limit of a stored body: 8 MiB.
 const DEFAULT_MAX_BODY_BYTES: usize = 8 << 20;
-/// The largest limit that can be set: 1 GiB, under what a `LONGBLOB` and a packet can hold.
-const LARGEST_MAX_BODY_BYTES: usize = 1 << 30;
-/// More would hardly leave a lifetime.
-const MAX_JITTER_PERCENT: u8 = 90;
 /// Longer than most handlers take, and shorter than most clients wait.
 const DEFAULT_COLLAPSE_WAIT: Duration = Duration::from_secs(5);
 const DEFAULT_LEASE: Duration = Duration::from_secs(10);
-const HOUR: Duration = Duration::from_secs(3600);
 const DEFAULT_UNSHAREABLE_FOR: Duration = Duration::from_secs(120);
 /// What a policy's `ttl` applies to unless the policy says otherwise: complete answers and permanent
 /// redirects. An error page is stored only when it gives a lifetime itself, or by `statuses`.
@@ -70,6 +63,8 @@ pub struct CachePolicy {
     pub(crate) collapse_wait: Duration,
     pub(crate) unshareable_for: Duration,
     pub(crate) lease: Duration,
+    pub(crate) invalidates_on_write: bool,
+    pub(crate) invalidates_location: bool,
 }
 
 /// How far requests for the same thing at the same time go inside as one.
@@ -135,6 +130,8 @@ impl CachePolicy {
             collapse_wait: DEFAULT_COLLAPSE_WAIT,
             unshareable_for: DEFAULT_UNSHAREABLE_FOR,
             lease: DEFAULT_LEASE,
+            invalidates_on_write: true,
+            invalidates_location: false,
         }
     }
 
@@ -150,13 +147,15 @@ impl CachePolicy {
     #[must_use]
     pub const fn rfc9111() -> Self {
         let targeted = &[OWN_FIELD, "cdn-cache-control"];
-        Self { mode: Mode::Strict, cookies: Cookies::Ignore, targeted, ..Self::new() }
+        let (mode, cookies) = (Mode::Strict, Cookies::Ignore);
+        Self { mode, cookies, targeted, invalidates_location: true, ..Self::new() }
     }
 
-    /// Nothing on the route is looked up or stored. Unsafe methods still invalidate.
+    /// Nothing on the route is looked up, stored or invalidated. With
+    /// [`invalidates_on_write(true)`](Self::invalidates_on_write) its unsafe requests invalidate all the same.
     #[must_use]
     pub const fn bypass() -> Self {
-        Self { enabled: false, ..Self::new() }
+        Self { enabled: false, invalidates_on_write: false, ..Self::new() }
     }
 
     /// How long a response stays fresh that does not say so itself. `no-store`, `private`,
@@ -306,77 +305,30 @@ impl CachePolicy {
         self
     }
 
-    /// Checks the policy.
+    /// Whether an unsafe request (`POST`, `PUT`, `DELETE`, `PATCH`, or an unknown method) invalidates its target,
+    /// and the cache groups that its response names (RFC 9111 4.4, RFC 9875 3). Each such request appends one row to
+    /// the invalidation log, or two where the layer has no [`scheme`](crate::CacheLayer::scheme), and waits for that
+    /// before it is answered; rows are kept for `log_retention` (7 days). Turn it off for routes whose targets are
+    /// never stored: GraphQL and JSON-RPC endpoints, form posts, uploads. Requests of gRPC never invalidate, but
+    /// under [`CachePolicy::rfc9111`]. Default: `true`; [`CachePolicy::bypass`]: `false`.
     ///
-    /// # Errors
-    /// [`ConfigError`] naming the setting, its value and the rule:
-    /// `ttl` over zero and at most ten years, `max_body_bytes` from 1 byte to 1 GiB, `statuses`
-    /// final and neither 206 nor 304, `targeted` names of fields, `tags` of 1 to 255 bytes,
-    /// the stale windows at most ten years, `handler_timeout` over zero, `early_refresh` over 0 and at most 100, `ttl_jitter` at most 90,
-    /// `collapse_wait` at most an hour, `unshareable_for` at most a day,
-    /// `lease` from 1 ms to an hour.
-    pub fn validate(&self) -> Result<(), ConfigError> {
-        if let Some(ttl) = self.ttl {
-            if ttl.is_zero() {
-                let rule = "a lifetime is over zero; CachePolicy::bypass() turns the cache off";
-                return Err(ConfigError::new("ttl", format!("{ttl:?}"), rule));
-            }
-            if ttl > MAX_TTL {
-                return Err(ConfigError::new("ttl", format!("{ttl:?}"), "it is at most ten years"));
-            }
-        }
-        if !(1..=LARGEST_MAX_BODY_BYTES).contains(&self.max_body_bytes) {
-            let rule = "it is from 1 byte to 1 GiB";
-            return Err(ConfigError::new("max_body_bytes", self.max_body_bytes, rule));
-        }
-        for &status in self.statuses {
-            if !(200..600).contains(&status) || status == 206 || status == 304 {
-                let rule = "statuses are from 200 to 599, without 206 and 304";
-                return Err(ConfigError::new("statuses", status, rule));
-            }
-        }
-        self.tags.iter().try_for_each(|tag| Tag::from(*tag).check())?;
-        for name in self.targeted {
-            if HeaderName::from_bytes(name.as_bytes()).is_err() {
-                return Err(ConfigError::new("targeted", name, "it is the name of a header field"));
-            }
-        }
-        self.validate_stale()
+    /// ```
+    /// use tower_mysql_cache::CachePolicy;
+    /// const GRAPHQL: CachePolicy = CachePolicy::new().invalidates_on_write(false);
+    /// ```
+    #[must_use]
+    pub const fn invalidates_on_write(mut self, on: bool) -> Self {
+        self.invalidates_on_write = on;
+        self
     }
 
-    fn validate_stale(&self) -> Result<(), ConfigError> {
-        for (setting, window) in [
-            ("stale_while_revalidate", self.stale_while_revalidate),
-            ("stale_if_error", self.stale_if_error),
-        ] {
-            if let Some(window) = window.filter(|window| *window > MAX_TTL) {
-                let rule = "it is at most ten years";
-                return Err(ConfigError::new(setting, format!("{window:?}"), rule));
-            }
-        }
-        if self.handler_timeout.is_some_and(|limit| limit.is_zero()) {
-            let rule = "it is over zero; leave it out to wait for the handler";
-            return Err(ConfigError::new("handler_timeout", "0ns", rule));
-        }
-        if let Some(beta) = self.early_refresh.map(Beta::get)
-            && !(beta > 0.0 && beta <= 100.0)
-        {
-            return Err(ConfigError::new("early_refresh", beta, "it is over 0 and at most 100"));
-        }
-        if self.ttl_jitter_percent > MAX_JITTER_PERCENT {
-            let rule = "it is at most 90 percent";
-            return Err(ConfigError::new("ttl_jitter", self.ttl_jitter_percent, rule));
-        }
-        for (setting, value, longest, rule) in [
-            ("collapse_wait", self.collapse_wait, HOUR, "it is at most an hour"),
-            ("unshareable_for", self.unshareable_for, HOUR * 24, "it is at most a day"),
-            ("lease", self.lease, HOUR, "it is from 1 ms to an hour"),
-        ] {
-            if value > longest || (setting == "lease" && value.as_millis() == 0) {
-                return Err(ConfigError::new(setting, format!("{value:?}"), rule));
-            }
-        }
-        Ok(())
+    /// Whether the success of an unsafe request also invalidates the URI in its `Location`, on the same origin (RFC
+    /// 9111 4.4 allows it). Where a client chooses that URI (`POST /login?next=/home`), it can invalidate any page.
+    /// `Content-Location` always counts. Default: `false`; [`CachePolicy::rfc9111`]: `true`.
+    #[must_use]
+    pub const fn invalidates_location(mut self, on: bool) -> Self {
+        self.invalidates_location = on;
+        self
     }
 
     /// The names in `targeted`.
