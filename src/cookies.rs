@@ -96,6 +96,10 @@ pub(crate) enum Credentials {
     None,
     Cookie,
     Authorization,
+    /// A header field that is a credential.
+    Header,
+    /// The application knows who asks.
+    Extension,
 }
 
 impl Credentials {
@@ -105,6 +109,8 @@ impl Credentials {
             Self::None => "none",
             Self::Cookie => "cookie",
             Self::Authorization => "authorization",
+            Self::Header => "credential-header",
+            Self::Extension => "credential-extension",
         }
     }
 }

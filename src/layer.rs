@@ -39,8 +39,13 @@ pub struct CacheLayer<St> {
 }
 
 impl<St: Store> CacheLayer<St> {
-    /// A layer over a store, with the safe defaults: it stores what says of itself how long it stays
-    /// fresh, and nothing that could belong to one user alone.
+    /// A layer over a store, with the safe defaults: it stores responses that say how long they stay fresh.
+    ///
+    /// A response to a request with credentials is stored only if it says `public` or `s-maxage`, and so is the
+    /// response that a request with credentials is served. Credentials are cookies, `Authorization`, and header
+    /// fields such as `X-Api-Key` ([`CacheLayer::credential_headers`]). A user that an outer layer knows in another
+    /// way, by a client certificate or a request extension, is no credential until the layer is told
+    /// ([`CacheLayer::credentials_by`]).
     #[must_use]
     pub fn new(store: St) -> Self {
         Self { engine: Arc::new(Engine::new(store)), route: Arc::default() }
@@ -241,6 +246,66 @@ impl<St: Store> CacheLayer<St> {
     #[must_use]
     pub fn key_secret(mut self, secret: impl AsRef<[u8]>) -> Self {
         self.edit().secret = Some(at_start_up(Secret::new(secret.as_ref())));
+        self
+    }
+
+    /// These header fields are credentials too: a request with one of them is treated as one with a session cookie.
+    /// Default, but not under [`CachePolicy::rfc9111`]: `Proxy-Authorization`, `X-Api-Key`, `X-Auth-Token` and the like,
+    /// and what authenticating proxies add (`X-Forwarded-User`, `Remote-User`, `X-Forwarded-Client-Cert`, ...); the whole
+    /// list is in [`guide::storing`](crate::guide::storing). The reason in `Cache-Status` is `credential-header`.
+    ///
+    /// ```
+    /// # use tower_mysql_cache::{CacheLayer, MemoryStore};
+    /// let cache = CacheLayer::new(MemoryStore::new()).credential_headers(["x-partner-key"]);
+    /// ```
+    ///
+    /// # Panics
+    /// If one is not the name of a header field.
+    #[must_use]
+    pub fn credential_headers(mut self, names: impl IntoIterator<Item: AsRef<str>>) -> Self {
+        at_start_up(self.edit().credentials.add(names));
+        self
+    }
+
+    /// These header fields are not credentials: because no response depends on them, or because they are in the key.
+    ///
+    /// ```
+    /// # use tower_mysql_cache::{CacheLayer, MemoryStore};
+    /// // each API key has entries of its own
+    /// let cache = CacheLayer::new(MemoryStore::new())
+    ///     .partition_by("key", |request| Some(request.headers.get("x-api-key")?.as_bytes().to_vec()))
+    ///     .without_credential_headers(["x-api-key"]);
+    /// ```
+    ///
+    /// A partition is readable in the table: hash what must stay secret. Default: none.
+    ///
+    /// # Panics
+    /// If one is not the name of a header field.
+    #[must_use]
+    pub fn without_credential_headers(
+        mut self,
+        names: impl IntoIterator<Item: AsRef<str>>,
+    ) -> Self {
+        at_start_up(self.edit().credentials.leave_out(names));
+        self
+    }
+
+    /// Requests for which `carries` is true have credentials, as if they had a session cookie: for users that an
+    /// outer layer knows by a client certificate, a token in the query, or a request extension. The reason in
+    /// `Cache-Status` is `credential-extension`. It holds in every mode. Default: none.
+    ///
+    /// ```
+    /// # use tower_mysql_cache::{CacheLayer, MemoryStore};
+    /// # #[derive(Clone)] struct User;
+    /// let cache = CacheLayer::new(MemoryStore::new())
+    ///     .credentials_by(|request| request.extensions.get::<User>().is_some());
+    /// ```
+    #[must_use]
+    pub fn credentials_by<F>(mut self, carries: F) -> Self
+    where
+        F: Fn(&Parts) -> bool + Send + Sync + 'static,
+    {
+        self.edit().credentials.push(carries);
         self
     }
 

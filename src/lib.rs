@@ -20,8 +20,10 @@
 //!
 //! Four things to learn: [`CacheLayer::new`], [`CacheLayer::with_policy`] for a route,
 //! [`CacheOverride`] in a response, and [`CacheHandle`] to invalidate. Everything else has a default
-//! that is safe: only what says how long it stays fresh is stored, and nothing that could belong to one
-//! user alone. The [`guide`] has a chapter for each question.
+//! that is safe: the layer stores only responses that say how long they stay fresh. It does not store a response to a request
+//! with a cookie, `Authorization`, an API key or another credential, nor a response that sets a cookie, unless the response
+//! says `public` or `s-maxage`. A handler that answers by anything else that tells users apart must say so: see
+//! [`guide::storing`]. The [`guide`] has a chapter for each question.
 //!
 //! # Features
 //!
@@ -41,6 +43,7 @@ mod axum;
 mod body;
 mod clock;
 mod cookies;
+mod credentials;
 mod engine;
 mod error;
 mod future;

@@ -22,6 +22,7 @@ const STOREYS: &[(&str, u8)] = &[
     ("policy", 1),
     ("overrides", 1),
     ("cookies", 1),
+    ("credentials", 1),
     ("key", 1),
     ("tag", 1),
     ("status", 1),

@@ -80,6 +80,11 @@ impl Plan {
         let policy = &route.policy;
         let (credentials, mut keyed) =
             examine(policy.cookies, policy.authorization, &request.headers);
+        let credentials = match credentials {
+            // RFC 9111 knows no others
+            Credentials::None => route.credentials.examine(request, policy.mode == Mode::Safe),
+            found => found,
+        };
         if let Some(secret) = &route.secret {
             for (kind, hash) in &mut keyed {
                 *hash = secret.hash(*kind, hash);

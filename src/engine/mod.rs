@@ -40,6 +40,7 @@ pub(crate) use reply::Finish;
 pub(crate) use write::write_through;
 
 use crate::cookies::{Authorization, Cookies};
+use crate::credentials::CredentialRules;
 use crate::key::{CacheKey, KeyRules, Secret};
 use crate::policy::CachePolicy;
 use crate::rfc9111::ResponseDirectives;
@@ -90,6 +91,8 @@ pub(crate) struct Engine<St> {
 pub(crate) struct Route {
     pub(crate) keys: KeyRules,
     pub(crate) policy: CachePolicy,
+    /// Credentials beside cookies and `Authorization`.
+    pub(crate) credentials: CredentialRules,
     /// What credentials in keys are hashed with.
     pub(crate) secret: Option<Secret>,
     /// The names of the policy's targeted fields.
@@ -252,6 +255,7 @@ impl Default for Route {
         Self {
             keys: KeyRules::default(),
             policy: CachePolicy::new(),
+            credentials: CredentialRules::default(),
             secret: None,
             targeted: CachePolicy::new().targeted_names(),
             store_timeout: Duration::from_millis(250),

@@ -93,6 +93,13 @@ impl Candidate<'_> {
             Credentials::Cookie if !self.is_for_everyone(overrides) => {
                 return Err(NotStored::Cookie);
             }
+            // the same: the handler may answer by who asks
+            Credentials::Header if !self.is_for_everyone(overrides) => {
+                return Err(NotStored::CredentialHeader);
+            }
+            Credentials::Extension if !self.is_for_everyone(overrides) => {
+                return Err(NotStored::CredentialExtension);
+            }
             _ => {}
         }
         // RFC 9111 4.1: it would never be selected
@@ -255,6 +262,13 @@ pub enum NotStored {
     Authorization,
     /// The request carries a cookie, and the response does not say that it is for everyone.
     Cookie,
+    /// The request carries a header field that is a credential (`X-Api-Key` and the like), and the response does not
+    /// say that it may be shared.
+    CredentialHeader,
+    /// The application says that the request carries credentials
+    /// ([`CacheLayer::credentials_by`](crate::CacheLayer::credentials_by)), and the response does not say that it may be
+    /// shared.
+    CredentialExtension,
     /// `Vary` is `*`, or not to be understood.
     VaryAny,
     /// Neither response nor policy give a freshness lifetime.
@@ -303,6 +317,8 @@ impl NotStored {
             Self::SetCookie => "set-cookie",
             Self::Authorization => "authorization",
             Self::Cookie => "cookie",
+            Self::CredentialHeader => "credential-header",
+            Self::CredentialExtension => "credential-extension",
             Self::VaryAny => "vary-any",
             Self::NoFreshness => "no-freshness",
             Self::StaleOnArrival => "stale-on-arrival",

@@ -7,6 +7,7 @@ mod collapse;
 mod conditions;
 mod contract;
 mod cost;
+mod credentials;
 mod groups;
 mod hostile;
 mod kit;

@@ -1,0 +1,83 @@
+//! Credentials beside cookies and `Authorization`: what is made for one user reaches no other.
+
+use std::time::Duration;
+
+use tower_mysql_cache::CachePolicy;
+
+use crate::kit::{Kit, cached, get, on_every_store, request, response, send};
+
+const MINUTE: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(60));
+
+/// A user that an outer layer has found.
+#[derive(Clone)]
+struct User;
+
+on_every_store! {
+    async fn a_page_made_for_an_api_key_reaches_nobody_else(kit: Kit) {
+        let layer = kit.layer().with_policy(MINUTE);
+        for name in ["x-api-key", "x-auth-token", "proxy-authorization", "x-forwarded-user", "client-cert"] {
+            let uri = format!("/{name}");
+            let (app, _) = cached(&layer, move |request| match request.headers().get(name) {
+                Some(key) => response(200, &[], key.to_str().unwrap()),
+                None => response(401, &[], "who are you?"),
+            });
+            for user in ["alice", "bob"] {
+                let answer = send(&app, get(&uri, &[(name, user)])).await;
+                assert_eq!((answer.text(), answer.cache.detail()), (user, Some("credential-header")));
+                assert!(!answer.cache.is_stored());
+                kit.settle(&layer.handle()).await;
+            }
+            assert_eq!(send(&app, get(&uri, &[])).await.status, 401);
+        }
+    }
+
+    async fn a_public_page_serves_requests_with_an_api_key(kit: Kit) {
+        let layer = kit.layer().with_policy(MINUTE);
+        let (app, calls) = cached(&layer, |_| response(200, &[("cache-control", "public, max-age=60")], "x"));
+        assert!(send(&app, get("/", &[("x-api-key", "k")])).await.cache.is_stored());
+        kit.settle(&layer.handle()).await;
+        assert!(send(&app, get("/", &[("x-api-key", "other")])).await.is_hit());
+        assert!(send(&app, get("/", &[])).await.is_hit());
+        assert_eq!(calls.count(), 1);
+    }
+
+    async fn a_layer_names_more_credential_headers_and_leaves_some_out(kit: Kit) {
+        let base = kit.layer().with_policy(MINUTE);
+        let named = base.clone().credential_headers(["X-Partner-Key"]);
+        let (app, _) = cached(&named, |_| response(200, &[], "x"));
+        let answer = send(&app, get("/named", &[("x-partner-key", "k")])).await;
+        assert_eq!((answer.cache.is_stored(), answer.cache.detail()), (false, Some("credential-header")));
+        let strict = named.with_policy(CachePolicy::rfc9111().ttl(Duration::from_secs(60)));
+        let (app, _) = cached(&strict, |_| response(200, &[("cache-control", "max-age=60")], "x"));
+        assert!(!send(&app, get("/strict", &[("x-partner-key", "k")])).await.cache.is_stored());
+        assert!(send(&app, get("/strict", &[("x-api-key", "k")])).await.cache.is_stored());
+        let partitioned = base
+            .partition_by("key", |request| Some(request.headers.get("x-api-key")?.as_bytes().to_vec()))
+            .without_credential_headers(["x-api-key"]);
+        let (app, _) = cached(&partitioned, |request| {
+            response(200, &[], request.headers()["x-api-key"].to_str().unwrap())
+        });
+        for user in ["alice", "bob"] {
+            assert_eq!(send(&app, get("/own", &[("x-api-key", user)])).await.text(), user);
+            kit.settle(&partitioned.handle()).await;
+            assert!(send(&app, get("/own", &[("x-api-key", user)])).await.is_hit());
+        }
+    }
+
+    async fn a_user_in_the_extensions_is_a_credential_where_the_layer_is_told(kit: Kit) {
+        let layer = kit.layer().with_policy(MINUTE);
+        let layer = layer.credentials_by(|request| request.extensions.get::<User>().is_some());
+        let (app, _) = cached(&layer, |request| {
+            response(200, &[], if request.extensions().get::<User>().is_some() { "mine" } else { "all" })
+        });
+        let mut own = request("GET", "/", &[]);
+        own.extensions_mut().insert(User);
+        let answer = send(&app, own.clone()).await;
+        assert_eq!((answer.text(), answer.cache.detail()), ("mine", Some("credential-extension")));
+        kit.settle(&layer.handle()).await;
+        assert_eq!(send(&app, get("/", &[])).await.text(), "all");
+        kit.settle(&layer.handle()).await;
+        assert_eq!(send(&app, own).await.text(), "mine");
+        assert!(send(&app, get("/", &[])).await.is_hit());
+    }
+}
