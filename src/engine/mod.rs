@@ -5,6 +5,7 @@ mod background;
 mod bounded;
 mod breaker;
 mod collapse;
+mod confirm;
 mod exchange;
 mod fill;
 mod flight;

@@ -4,31 +4,28 @@ use std::sync::Arc;
 
 use http::header::{
     CONTENT_LENGTH, ETAG, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
-    IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE, SET_COOKIE,
+    IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode};
 use http_body::Body;
 
 use super::admission::Plan;
+use super::confirm::{self, Change, Confirmation};
 use super::exchange::Miss;
-use super::judge::{Asked, add_new, expires_ms, has_validator};
+use super::judge::{expires_ms, has_validator};
 use super::lookup::At;
 use super::reply::{self, Want};
-use super::{Engine, Route, stale};
+use super::{Engine, Route};
 use crate::body::CacheBody;
+use crate::cookies::Credentials;
 use crate::key::KeyRange;
-use crate::overrides::{CacheOverride, STALE_FIELD};
-use crate::policy::Mode;
-use crate::rfc9111::fields::update_fields;
-use crate::rfc9111::freshness::initial_age_ms;
-use crate::rfc9111::no_vary_search::NoVarySearch;
+use crate::overrides::CacheOverride;
 use crate::rfc9111::range::{self, RangeOutcome};
 use crate::rfc9111::validation::{Precondition, evaluate, stored_etag};
-use crate::rfc9111::{Nominated, NotStored, select, selecting};
 use crate::store::Store;
 use crate::stored::{HeadUpdate, StoredHead, StoredResponse};
-use crate::tag::{LogPosition, Validity};
+use crate::tag::Validity;
 
 /// Fields that the handler does not see while the cache fills or validates: they are evaluated
 /// against the stored response.
@@ -52,8 +49,9 @@ impl Stripped {
         if headers.contains_key(IF_MATCH) || headers.contains_key(IF_UNMODIFIED_SINCE) {
             return None;
         }
-        let stale = stale.map(|at| &at.response.head.headers).filter(|h| has_validator(h));
-        if stale.is_none() && (unstorable || request.method != Method::GET) {
+        let validators = stale.map(validators).unwrap_or_default();
+        let validating = !validators.is_empty();
+        if !validating && (unstorable || request.method != Method::GET) {
             return None;
         }
         let mut taken = HeaderMap::new();
@@ -63,16 +61,8 @@ impl Stripped {
             }
             headers.remove(&name);
         }
-        if let Some(stored) = stale {
-            for (validator, condition) in
-                [(ETAG, IF_NONE_MATCH), (LAST_MODIFIED, IF_MODIFIED_SINCE)]
-            {
-                if let Some(value) = stored.get(validator) {
-                    headers.insert(condition, value.clone());
-                }
-            }
-        }
-        Some(Self { method: request.method.clone(), headers: taken, validating: stale.is_some() })
+        headers.extend(validators);
+        Some(Self { method: request.method.clone(), headers: taken, validating })
     }
 
     /// Forgets what the client asked for beside the response itself.
@@ -150,6 +140,23 @@ impl Stripped {
     }
 }
 
+/// The conditions that validate a stored response (RFC 9111 4.3.1). What has been invalidated may have changed
+/// within the second that a `Last-Modified` tells apart, and a weak `ETag` may be the same for other content: only a
+/// strong `ETag` validates it (RFC 9110 8.8.1). Without one it is fetched again.
+fn validators(at: &At) -> HeaderMap {
+    let stored = &at.response.head.headers;
+    let valid = at.validity == Validity::Valid;
+    let is_strong = || stored_etag(stored).is_some_and(|etag| !etag.weak);
+    let mut conditions = HeaderMap::new();
+    if let Some(etag) = stored.get(ETAG).filter(|_| valid || is_strong()) {
+        conditions.insert(IF_NONE_MATCH, etag.clone());
+    }
+    if let Some(modified) = stored.get(LAST_MODIFIED).filter(|_| valid) {
+        conditions.insert(IF_MODIFIED_SINCE, modified.clone());
+    }
+    conditions
+}
+
 /// The handler says that the stored response still holds: its fields are updated and it answers the
 /// client (RFC 9111 4.3.3, 4.3.4).
 pub(super) fn revalidated<St, RB>(
@@ -164,48 +171,37 @@ pub(super) fn revalidated<St, RB>(
 where
     St: Store,
 {
-    let overrides = response.extensions().get::<CacheOverride>().cloned();
-    let fields = stored_by_update(route, response.headers());
-    let updated = if confirms(&fields, &at.response.head.headers) {
-        update(engine, route, &miss, overrides, &at, &fields, received_ms)
+    let overrides = response.extensions().get::<CacheOverride>();
+    let stored = &at.response.head;
+    let (own, change) = if confirms(response.headers(), &stored.headers) {
+        let fields = response.headers().clone();
+        let said = Confirmation::new(route, &miss.asked, overrides, fields, received_ms);
+        (Arc::new(said.own_clients(stored)), said.change(&at))
     } else {
         // the handler confirms what it was asked about and names another: it answers this request, as
-        // it is, and the next one fetches it anew
-        engine.forget(KeyRange::only(&at.key));
-        at.response.clone()
+        // it is, and the next one fetches it again
+        (Arc::new(confirm::with_cookies_of(response.headers(), stored)), Change::Forget)
     };
+    let body = at.response.body.clone();
     // those who wait get it as it is now, unless something has been invalidated meanwhile
-    let clear = !engine.is_invalid_by_now(&at.key, &updated.head);
-    match miss.lead.take() {
-        Some(lead) if !clear => lead.outdated(),
-        lead => {
-            let lead = lead.and_then(|l| l.if_shareable(route, &updated.head, received_ms));
-            engine.give_back_in_turn(lead.and_then(|lead| lead.land(updated.clone())));
+    let now = engine.apply(route, &miss, &at, change);
+    let now = now.map(|head| StoredResponse { head, body: body.clone() });
+    match (miss.lead.take(), now) {
+        (None, _) => {}
+        (Some(lead), None) => lead.refuse(),
+        (Some(lead), Some(now)) if engine.is_invalid_by_now(&at.key, &now.head) => lead.outdated(),
+        (Some(lead), Some(now)) => {
+            let lead = lead.if_shareable(route, &now.head, received_ms);
+            engine.give_back_in_turn(lead.and_then(|lead| lead.land(now)));
         }
     }
     let client = miss.client.as_ref().map(Stripped::request);
     let request = client.unwrap_or_else(|| Request::new(()).into_parts().0);
-    let want = Want::of(&request, &updated.head, updated.body.len(), received_ms);
+    let want = Want::of(&request, &own, body.len(), received_ms);
     let status = miss.status.with_fwd_status(StatusCode::NOT_MODIFIED);
     engine.explain(&status);
-    let mut reply = reply::serve(route, &plan.base, updated, &want, &request, status, received_ms);
-    if route.policy.mode == Mode::Safe {
-        // cookies that the handler sets now are this client's alone
-        for cookie in response.headers().get_all(SET_COOKIE) {
-            reply.headers_mut().append(SET_COOKIE, cookie.clone());
-        }
-    }
-    reply
-}
-
-/// The fields of a confirmation that may be stored.
-fn stored_by_update(route: &Route, fields: &HeaderMap) -> HeaderMap {
-    let mut fields = fields.clone();
-    if route.policy.mode == Mode::Safe {
-        fields.remove(SET_COOKIE);
-    }
-    fields.remove(STALE_FIELD);
-    fields
+    let own = StoredResponse { head: own, body };
+    reply::serve(route, &plan.base, own, &want, &request, status, received_ms)
 }
 
 /// RFC 9111 4.3.4: a 304 updates the stored response that has its validators; one without any, only a
@@ -224,8 +220,8 @@ fn confirms(from_304: &HeaderMap, stored: &HeaderMap) -> bool {
 }
 
 /// A HEAD answered 200 says something about the stored GET (RFC 9111 4.3.5): the same validators and
-/// length update its fields, others make it stale. The length alone says nothing of what has been invalidated:
-/// other content may be as long.
+/// length update its fields, others make it stale. One that is made for somebody with credentials says nothing of
+/// the GET that is for everyone.
 pub(super) fn compare_head<St: Store, RB>(
     engine: &Arc<Engine<St>>,
     route: &Route,
@@ -245,95 +241,43 @@ pub(super) fn compare_head<St: Store, RB>(
     let same = |name: &HeaderName| fields.get(name) == stored.get(name);
     let says = has_validator(fields) || fields.contains_key(CONTENT_LENGTH);
     let is_same = says && same(&ETAG) && same(&LAST_MODIFIED) && length;
-    if is_same && !has_validator(fields) && at.validity != Validity::Valid {
-        return;
-    }
+    let overrides = response.extensions().get::<CacheOverride>();
+    let head = &at.response.head;
+    let said = Confirmation::new(route, &miss.asked, overrides, fields.clone(), received_ms);
     if is_same {
-        let overrides = response.extensions().get::<CacheOverride>().cloned();
-        let fields = stored_by_update(route, fields);
-        update(engine, route, miss, overrides, &at, &fields, received_ms);
-    } else if says {
-        let mut head = StoredHead::clone(&at.response.head);
-        head.fresh_until_ms = head.fresh_until_ms.min(received_ms);
-        engine.freshen(route, miss, &at, head);
+        engine.apply(route, miss, &at, said.change(&at));
+    } else if says && (miss.asked.credentials == Credentials::None || said.is_for_everyone(head)) {
+        let mut stale = StoredHead::clone(head);
+        stale.fresh_until_ms = stale.fresh_until_ms.min(received_ms);
+        engine.apply(route, miss, &at, Change::Head(stale));
     }
-}
-
-/// The stored response with updated fields, in the store and for the client.
-fn update<St: Store>(
-    engine: &Arc<Engine<St>>,
-    route: &Route,
-    miss: &Miss,
-    overrides: Option<CacheOverride>,
-    at: &At,
-    fields: &HeaderMap,
-    received_ms: u64,
-) -> StoredResponse {
-    let asked = &miss.asked;
-    let stored = &at.response.head;
-    let says = if route.has_directives(fields) { fields } else { &stored.headers };
-    let headers = update_fields(&stored.headers, fields, &route.directives(says), received_ms);
-    let directives = route.directives(&headers);
-    let asked_for_get = Asked { method: Method::GET, ..asked.clone() };
-    let decided = asked_for_get.decide(
-        route,
-        overrides.as_ref(),
-        stored.status,
-        &headers,
-        &directives,
-        received_ms,
-    );
-    let mut head = StoredHead::clone(stored);
-    head.requested_ms = asked.requested_ms;
-    // what the handler confirms, by a validator, holds as of the confirmation
-    if has_validator(fields) {
-        head.position = LogPosition::clone(&asked.position);
-    }
-    if let Ok(tags) = asked.tags(route, overrides.as_ref(), fields) {
-        add_new(&mut head.tags, tags);
-    }
-    head.received_ms = received_ms;
-    // the age is that of the answer just received, not of the response that it confirms
-    head.initial_age_ms = initial_age_ms(fields, asked.requested_ms, received_ms);
-    match &decided {
-        Ok(storable) => {
-            let until_ms = storable.fresh_until_ms(received_ms, head.initial_age_ms);
-            head.fresh_until_ms = route.jittered(until_ms, received_ms);
-            head.shared = storable.shared;
-        }
-        Err(_) => head.fresh_until_ms = received_ms,
-    }
-    if let Nominated::Names(names) = selecting(&headers) {
-        head.vary = select(&names, &asked.headers);
-    }
-    head.headers = headers;
-    stale::renew(&mut head.headers, overrides.as_ref());
-    let rule = |headers: &HeaderMap| NoVarySearch::parse(headers);
-    match decided {
-        // it lies where its old rule has put it: the next request has it made anew
-        Ok(_) if rule(&head.headers) != rule(&stored.headers) => {
-            engine.forget(KeyRange::only(&at.key));
-        }
-        Ok(_) => engine.freshen(route, miss, at, head.clone()),
-        // what may not be stored any more is not kept
-        Err(NotStored::NoStore | NotStored::Private | NotStored::VaryAny | NotStored::Override) => {
-            engine.forget(KeyRange::only(&at.key));
-        }
-        Err(_) => {}
-    }
-    StoredResponse { head: Arc::new(head), body: at.response.body.clone() }
 }
 
 impl<St: Store> Engine<St> {
-    /// Replaces the head of a stored response, visibly at once, unless it has been invalidated since the
-    /// request went inside.
-    fn freshen(self: &Arc<Self>, route: &Route, miss: &Miss, at: &At, head: StoredHead) {
-        let expires_ms = expires_ms(route, &head);
+    /// Changes a stored response, visibly at once, unless it has been replaced since the handler was called.
+    /// Returns the head that it has from now on, `None` where it is not stored any longer.
+    fn apply(
+        self: &Arc<Self>,
+        route: &Route,
+        miss: &Miss,
+        at: &At,
+        change: Change,
+    ) -> Option<Arc<StoredHead>> {
         let (key, old) = (at.key.clone(), Arc::clone(&at.response.head));
-        let update = HeadUpdate { key, old, new: Arc::new(head), expires_ms };
-        if self.is_unfilled_since(&update.key, miss.fills) {
-            let body = at.response.body.clone();
-            self.freshen_behind(update, body, route.queue_bytes);
+        let head = match change {
+            Change::Head(head) => head,
+            Change::Nothing => return Some(old),
+            Change::Forget => {
+                self.forget(KeyRange::only(&key));
+                return None;
+            }
+        };
+        let expires_ms = expires_ms(route, &head);
+        let new = Arc::new(head);
+        if self.is_unfilled_since(&key, miss.fills) {
+            let update = HeadUpdate { key, old, new: Arc::clone(&new), expires_ms };
+            self.freshen_behind(update, at.response.body.clone(), route.queue_bytes);
         }
+        Some(new)
     }
 }

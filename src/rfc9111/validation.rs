@@ -85,6 +85,11 @@ pub(crate) fn stored_etag(headers: &HeaderMap) -> Option<EntityTag<'_>> {
     single_etag(headers.get(ETAG)?.as_bytes())
 }
 
+/// Whether both have the same strong entity tag: then their content is the same (RFC 9110 8.8.1).
+pub(crate) fn is_strongly_the_same(one: &HeaderMap, other: &HeaderMap) -> bool {
+    matches!((stored_etag(one), stored_etag(other)), (Some(one), Some(other)) if one.is_strongly(other))
+}
+
 /// A field value that is one entity tag and nothing else.
 pub(crate) fn single_etag(value: &[u8]) -> Option<EntityTag<'_>> {
     let (tag, rest) = split_etag(value.trim_ascii())?;

@@ -5,6 +5,7 @@
 mod cluster;
 mod collapse;
 mod conditions;
+mod confirmations;
 mod contract;
 mod cost;
 mod credentials;

@@ -1,0 +1,189 @@
+//! What an answer that confirms a stored response changes of it: a 304 (RFC 9111 3.2, 4.3.4) or a 200 to a HEAD
+//! (4.3.5).
+//!
+//! One rule: the stored head takes fields only from an answer that would itself have been stored for everyone, had
+//! it been a 200 to the same request. What the answer does not repeat counts as the stored response says it only
+//! where the request had no credentials and the answer sets no cookie. Any other answer is its own client's.
+
+use http::header::SET_COOKIE;
+use http::{HeaderMap, Method};
+
+use super::judge::{Asked, add_new};
+use super::lookup::At;
+use super::{Route, stale};
+use crate::cookies::{Credentials, set_cookies_left};
+use crate::overrides::{CacheOverride, STALE_FIELD};
+use crate::rfc9111::fields::update_fields;
+use crate::rfc9111::freshness::initial_age_ms;
+use crate::rfc9111::no_vary_search::NoVarySearch;
+use crate::rfc9111::validation::is_strongly_the_same;
+use crate::rfc9111::{Nominated, NotStored, ResponseDirectives, Storable, select, selecting};
+use crate::stored::StoredHead;
+use crate::tag::{LogPosition, Validity};
+
+/// An answer that confirms a stored response.
+pub(super) struct Confirmation<'a> {
+    route: &'a Route,
+    asked: Asked,
+    overrides: Option<&'a CacheOverride>,
+    fields: HeaderMap,
+    received_ms: u64,
+}
+
+/// A stored head for the client of an answer that names another validator: its cookies are the client's all the same.
+pub(super) fn with_cookies_of(answer: &HeaderMap, stored: &StoredHead) -> StoredHead {
+    let mut own = stored.clone();
+    if answer.contains_key(SET_COOKIE) {
+        own.headers.remove(SET_COOKIE);
+    }
+    for cookie in answer.get_all(SET_COOKIE) {
+        let _ = own.headers.try_append(SET_COOKIE, cookie.clone());
+    }
+    own
+}
+
+/// What becomes of the stored response.
+pub(super) enum Change {
+    /// It has this head from now on.
+    Head(StoredHead),
+    /// It stays as it is.
+    Nothing,
+    /// It may not be stored any longer.
+    Forget,
+}
+
+impl<'a> Confirmation<'a> {
+    pub(super) fn new(
+        route: &'a Route,
+        asked: &Asked,
+        overrides: Option<&'a CacheOverride>,
+        mut fields: HeaderMap,
+        received_ms: u64,
+    ) -> Self {
+        fields.remove(STALE_FIELD);
+        let asked = Asked { method: Method::GET, ..asked.clone() };
+        Self { route, asked, overrides, fields, received_ms }
+    }
+
+    /// What the answer's own client gets: the stored head with all fields of the answer.
+    pub(super) fn own_clients(&self, stored: &StoredHead) -> StoredHead {
+        let mut own = self.confirmed(stored);
+        // what "private" and "no-cache" withhold is withheld from others
+        let withheld = ResponseDirectives::default();
+        own.headers = update_fields(&stored.headers, &self.fields, &withheld, self.received_ms);
+        own
+    }
+
+    pub(super) fn change(&self, at: &At) -> Change {
+        let stored = &at.response.head;
+        if !self.is_for_everyone(stored) {
+            return self.renewed(at).map_or(Change::Nothing, Change::Head);
+        }
+        let headers = self.updated(stored, &self.without_cookies());
+        let storable = match self.decide(&self.asked, self.overrides, stored, &headers) {
+            Ok(storable) => storable,
+            Err(
+                NotStored::NoStore | NotStored::Private | NotStored::VaryAny | NotStored::Override,
+            ) => return Change::Forget,
+            Err(_) => return Change::Nothing,
+        };
+        // it is stored where its old rule says: the next request fetches it again
+        if NoVarySearch::parse(&headers) != NoVarySearch::parse(&stored.headers) {
+            return Change::Forget;
+        }
+        let Ok(tags) = self.asked.tags(self.route, self.overrides, &self.fields) else {
+            return Change::Nothing;
+        };
+        let mut head = self.confirmed(stored);
+        add_new(&mut head.tags, tags);
+        // RFC 9110 8.8.1: a weak validator does not tell two versions of one second apart
+        if is_strongly_the_same(&stored.headers, &self.fields) {
+            head.position = LogPosition::clone(&self.asked.position);
+        }
+        head.fresh_until_ms = self.fresh_until_ms(&head, &[storable]);
+        head.shared = storable.shared;
+        if let Nominated::Names(names) = selecting(&headers) {
+            head.vary = select(&names, &self.asked.headers);
+        }
+        head.headers = headers;
+        stale::renew(&mut head.headers, self.overrides);
+        Change::Head(head)
+    }
+
+    /// Whether fields of the answer may be stored for everyone.
+    pub(super) fn is_for_everyone(&self, stored: &StoredHead) -> bool {
+        let kept = self.overrides.is_some_and(|overrides| overrides.with_set_cookie);
+        let cookies: Vec<_> = self.fields.get_all(SET_COOKIE).iter().cloned().collect();
+        let sets_cookie = set_cookies_left(&cookies, self.route.policy.stripped_cookies) && !kept;
+        // RFC 9111 3.2: what is not repeated stays as it was
+        (self.asked.credentials == Credentials::None && !sets_cookie)
+            || self.decide(&self.asked, self.overrides, stored, &self.fields).is_ok()
+    }
+
+    /// The stored head, fresh for another lifetime, where the answer is for its own client but says by a strong
+    /// validator that the content is what it was: for the lifetime that the stored fields give, or the answer's
+    /// if that is shorter. Neither fields nor the log position move.
+    fn renewed(&self, at: &At) -> Option<StoredHead> {
+        let stored = &at.response.head;
+        let strongly = is_strongly_the_same(&stored.headers, &self.fields);
+        if at.validity != Validity::Valid || !strongly {
+            return None;
+        }
+        let updated = self.updated(stored, &self.without_cookies());
+        if selecting(&updated) != selecting(&stored.headers) {
+            return None;
+        }
+        let anyone = Asked { credentials: Credentials::None, ..self.asked.clone() };
+        let by_stored = self.decide(&anyone, None, stored, &stored.headers).ok()?;
+        let by_answer = self.decide(&anyone, self.overrides, stored, &updated).ok()?;
+        let mut head = self.confirmed(stored);
+        head.fresh_until_ms = self.fresh_until_ms(&head, &[by_stored, by_answer]);
+        (head.fresh_until_ms > self.received_ms).then_some(head)
+    }
+
+    fn decide(
+        &self,
+        asked: &Asked,
+        overrides: Option<&CacheOverride>,
+        stored: &StoredHead,
+        headers: &HeaderMap,
+    ) -> Result<Storable, NotStored> {
+        let Self { route, received_ms, .. } = *self;
+        let directives = route.directives(headers);
+        asked.decide(route, overrides, stored.status, headers, &directives, received_ms)
+    }
+
+    /// The stored fields with these in their place.
+    fn updated(&self, stored: &StoredHead, fields: &HeaderMap) -> HeaderMap {
+        let says = if self.route.has_directives(fields) { fields } else { &stored.headers };
+        update_fields(&stored.headers, fields, &self.route.directives(says), self.received_ms)
+    }
+
+    /// A cookie of a confirmation is its own client's, in both modes.
+    fn without_cookies(&self) -> HeaderMap {
+        let mut fields = self.fields.clone();
+        fields.remove(SET_COOKIE);
+        fields
+    }
+
+    /// The stored head as of now. The age is that of the answer just received, not of the response that it
+    /// confirms.
+    fn confirmed(&self, stored: &StoredHead) -> StoredHead {
+        let requested_ms = self.asked.requested_ms;
+        StoredHead {
+            requested_ms,
+            received_ms: self.received_ms,
+            initial_age_ms: initial_age_ms(&self.fields, requested_ms, self.received_ms),
+            fresh_until_ms: self.received_ms,
+            ..stored.clone()
+        }
+    }
+
+    /// The first moment at which a confirmed head is stale, by the shortest of these lifetimes.
+    fn fresh_until_ms(&self, head: &StoredHead, lifetimes: &[Storable]) -> u64 {
+        let until =
+            |storable: &Storable| storable.fresh_until_ms(self.received_ms, head.initial_age_ms);
+        let until_ms = lifetimes.iter().map(until).min().unwrap_or(self.received_ms);
+        self.route.jittered(until_ms, self.received_ms)
+    }
+}
