@@ -13,6 +13,7 @@ mod groups;
 mod hostile;
 mod kit;
 mod layer;
+mod leaks;
 mod log;
 mod mysql_store;
 mod names;

@@ -1,0 +1,313 @@
+//! No client gets a byte of what was made for another one: in a body, and in any field of any response.
+//!
+//! Random clients send random requests to random handlers. Each handler marks every field and the body of its
+//! answer: with `all`, where the answer would be stored for everyone had it been a 200 to the same request, else
+//! with whom it was made for (`only:u3`, `only:r17`). No client may get a mark with another's name.
+//!
+//! - Another kind of credentials is one more row in [`credentials::KINDS`].
+//! - Other settings, or layers around the cache and inside of it, are one more row in [`routes`].
+//!
+//! `TMC_LEAKS=full` sends a million requests, `TMC_LEAKS_SEED` repeats the choices of a run (not their order in time).
+
+#[path = "../../histories/chance.rs"]
+mod chance;
+mod credentials;
+mod origin;
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use tower::util::BoxCloneSyncService;
+use tower::{Layer, ServiceExt};
+use tower_mysql_cache::{
+    Authorization, CacheBody, CacheHandle, CacheLayer, CachePolicy, CacheStatus, Cookies,
+    Invalidation, ManualClock, MemoryStore,
+};
+
+use chance::Chance;
+use credentials::{Credential, KINDS};
+use origin::{Body, Origin};
+
+const CLIENTS: u64 = 8;
+const PATHS: u64 = 4;
+const REQUESTS: u64 = 20_000;
+const SECOND: Duration = Duration::from_secs(1);
+const LIVELY: CachePolicy = CachePolicy::new()
+    .ttl(SECOND)
+    .stale_while_revalidate(SECOND)
+    .stale_if_error(SECOND.saturating_mul(2))
+    .handler_timeout(Duration::from_millis(200))
+    .early_refresh(50.0);
+
+/// What stands between a client and the handler.
+pub(crate) struct Route {
+    pub(crate) name: &'static str,
+    /// The credentials that the cache leaves to what a response says of itself: the others are in the key.
+    pub(crate) keyed: &'static [&'static str],
+    /// The credentials that the handler does not read.
+    pub(crate) ignored: &'static [&'static str],
+    /// A cookie that is stripped from what is stored.
+    pub(crate) stripped: Option<&'static str>,
+    /// RFC 9111 to the letter: a 200 is stored with its cookies.
+    pub(crate) strict: bool,
+    policy: CachePolicy,
+}
+
+const SAFE: Route =
+    Route { name: "safe", keyed: &[], ignored: &[], stripped: None, strict: false, policy: LIVELY };
+
+/// Every set-up that requests are sent through.
+fn routes() -> Vec<Route> {
+    vec![
+        SAFE,
+        Route { name: "explicit", policy: CachePolicy::new(), ..SAFE },
+        Route {
+            name: "keyed",
+            keyed: &["who", "basic", "bearer"],
+            ignored: &["sid"],
+            policy: LIVELY.cookies(Cookies::Key(&["who"])).authorization(Authorization::Key),
+            ..SAFE
+        },
+        Route {
+            name: "stripped",
+            stripped: Some("seen"),
+            policy: LIVELY.strip_set_cookies(&["seen"]),
+            ..SAFE
+        },
+        Route {
+            name: "strict",
+            ignored: &["sid", "who"],
+            strict: true,
+            policy: CachePolicy::rfc9111().stale_while_revalidate(SECOND),
+            ..SAFE
+        },
+    ]
+}
+
+type Service = BoxCloneSyncService<Request<()>, Response<CacheBody<Body>>, &'static str>;
+
+/// A route and its cache.
+struct Site {
+    route: &'static Route,
+    service: Service,
+}
+
+struct World {
+    seed: usize,
+    sites: Vec<Site>,
+    handle: CacheHandle<MemoryStore>,
+    origin: Origin,
+    clock: ManualClock,
+    sent: AtomicU64,
+    total: u64,
+    /// How often something happened.
+    seen: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+impl World {
+    fn new(seed: usize, total: u64) -> Self {
+        let clock = ManualClock::at(1_700_000_000_000);
+        let store = MemoryStore::builder().clock(clock.clone()).build().expect("a store");
+        let layer = CacheLayer::new(store).prefix("leaks");
+        let origin = Origin::new(seed);
+        let sites = routes().into_iter().map(|route| {
+            let route: &'static Route = Box::leak(Box::new(route));
+            let cache = layer.with_policy(route.policy);
+            let handler = origin.clone();
+            let handler = tower::service_fn(move |request| handler.clone().answer(route, request));
+            Site { route, service: BoxCloneSyncService::new(cache.layer(handler)) }
+        });
+        let (sites, handle) = (sites.collect(), layer.handle());
+        let sent = AtomicU64::new(0);
+        Self { seed, sites, handle, origin, clock, sent, total, seen: Mutex::default() }
+    }
+
+    fn note(&self, what: &'static str) {
+        *self.seen.lock().unwrap().entry(what).or_default() += 1;
+    }
+
+    async fn client(self: Arc<Self>, client: u64) {
+        let mut chance = Chance::new(self.seed.wrapping_mul(31).wrapping_add(client as usize));
+        loop {
+            let number = self.sent.fetch_add(1, Ordering::Relaxed);
+            if number >= self.total {
+                return;
+            }
+            if chance.one_in(40) {
+                self.clock.advance(Duration::from_millis(chance.below(1_000)));
+            }
+            if chance.one_in(150) {
+                let uri = format!("/{}/{}", self.any(&mut chance).route.name, chance.below(PATHS));
+                let named = Invalidation::uri(&uri);
+                let named = if chance.one_in(2) { named.soft() } else { named };
+                self.handle.invalidate(named).await.expect("in memory");
+            }
+            self.send(number, &mut chance).await;
+        }
+    }
+
+    fn any(&self, chance: &mut Chance) -> &Site {
+        &self.sites[chance.below(self.sites.len() as u64) as usize]
+    }
+
+    async fn send(&self, number: u64, chance: &mut Chance) {
+        let site = self.any(chance);
+        let request = request(site.route, number, chance);
+        let own = [credentials::identity(site.route, request.headers()), Some(number_of(&request))];
+        let own: Vec<String> = own.into_iter().flatten().collect();
+        let asked = format!("{} {} {:?}", request.method(), request.uri(), request.headers());
+        let Ok(response) = site.service.clone().oneshot(request).await else {
+            return self.note("failed");
+        };
+        let (parts, body) = response.into_parts();
+        let status = parts.extensions.get::<CacheStatus>().expect("a status").clone();
+        self.tell(&parts, &status, own.len() > 1);
+        for (name, value) in &parts.headers {
+            self.check(&own, value.as_bytes(), name.as_str(), &asked, &status);
+        }
+        if chance.one_in(30) {
+            return self.note("left");
+        }
+        let body = body.collect().await.expect("a body").to_bytes();
+        self.check(&own, &body, "the body", &asked, &status);
+    }
+
+    /// Whether all that is marked is marked for everyone or for this client.
+    fn check(&self, own: &[String], bytes: &[u8], place: &str, asked: &str, status: &CacheStatus) {
+        let text = String::from_utf8_lossy(bytes);
+        for mark in text.split(origin::ONLY).skip(1) {
+            let whose: String = mark.chars().take_while(char::is_ascii_alphanumeric).collect();
+            assert!(
+                own.contains(&whose),
+                "{place} holds what was made for {whose}, and the client is {own:?}: {text:?}\n\
+                 request: {asked}\nstatus: {status:?}\nthe other answer: {:?}\nTMC_LEAKS_SEED={}",
+                self.origin.answer_to(&whose),
+                self.seed
+            );
+        }
+    }
+
+    fn tell(&self, parts: &http::response::Parts, status: &CacheStatus, has_credentials: bool) {
+        if status.is_hit() {
+            self.note(if status.detail().is_some() { "stale hits" } else { "hits" });
+            if has_credentials {
+                self.note("hits with credentials");
+            }
+        }
+        if status.is_collapsed() {
+            self.note("collapsed");
+        }
+        let field = parts.headers.get("cache-status").map_or("", |field| field.to_str().unwrap());
+        if field.contains("fwd-status=304") {
+            self.note(match has_credentials {
+                true => "validated with credentials",
+                false => "validated without",
+            });
+        }
+        self.note(match parts.status.as_u16() {
+            206 => "parts",
+            304 => "not modified",
+            500.. => "errors",
+            _ => "others",
+        });
+    }
+}
+
+/// The mark of one request, where it has no other.
+fn number_of(request: &Request<()>) -> String {
+    request.headers()["x-request"].to_str().unwrap().to_owned()
+}
+
+fn request(route: &Route, number: u64, chance: &mut Chance) -> Request<()> {
+    let method = if chance.one_in(8) { "HEAD" } else { "GET" };
+    let path = chance.below(PATHS);
+    let uri = format!("http://h/{}/{path}", route.name);
+    let mut request = Request::builder().method(method).uri(uri);
+    request = request.header("x-request", format!("r{number}"));
+    request = request.header("x-lang", ["de", "fr"][chance.below(2) as usize]);
+    let mut line = |percent: u64, name: &str, value: &str| {
+        if chance.below(100) < percent {
+            request
+                .headers_mut()
+                .unwrap()
+                .append(name.parse::<http::HeaderName>().unwrap(), value.parse().unwrap());
+        }
+    };
+    line(10, "range", "bytes=0-9");
+    line(8, "if-none-match", &origin::etag_of(path, 0));
+    line(3, "if-modified-since", origin::MODIFIED);
+    line(3, "cache-control", "no-cache");
+    line(2, "cache-control", "no-store");
+    line(3, "cache-control", "max-stale=2");
+    line(2, "if-match", "*");
+    line(10, "origin", "https://shop.example");
+    line(10, "cookie", "_ga=GA1.1");
+    let mut kinds: HashMap<&str, &Credential> = HashMap::new();
+    if chance.below(100) < 45 {
+        // mostly one user by one kind of credentials
+        let times = if chance.one_in(10) { 2 } else { 1 };
+        let user = chance.below(5);
+        for _ in 0..times {
+            let kind = &KINDS[chance.below(KINDS.len() as u64) as usize];
+            // one field has one value
+            kinds.entry(kind.field).or_insert(kind);
+        }
+        for kind in kinds.values() {
+            (kind.add)(request.headers_mut().unwrap(), user);
+        }
+    }
+    request.body(()).expect("a request")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_client_gets_a_byte_that_was_made_for_another() {
+    let full = std::env::var("TMC_LEAKS").is_ok_and(|size| size == "full");
+    let total = if full { 1_000_000 } else { REQUESTS };
+    let seed = std::env::var("TMC_LEAKS_SEED").ok().map(|seed| seed.parse().expect("a number"));
+    let random = || RandomState::new().hash_one(0_u8) as usize;
+    let world = Arc::new(World::new(seed.unwrap_or_else(random), total));
+    let mut clients = tokio::task::JoinSet::new();
+    for client in 0..CLIENTS {
+        clients.spawn(Arc::clone(&world).client(client));
+    }
+    while let Some(ended) = clients.join_next().await {
+        if let Err(error) = ended {
+            std::panic::resume_unwind(error.into_panic());
+        }
+    }
+    world.handle.flush().await.expect("in memory");
+    let mut seen = world.seen.lock().unwrap().clone();
+    seen.extend(world.origin.told());
+    let counts = world.handle.counts();
+    seen.insert("refreshes", counts.refreshes);
+    seen.insert("early refreshes", counts.early_refreshes);
+    // a run in which nothing happens proves nothing
+    for what in EVERYTHING {
+        assert!(seen.get(what).is_some_and(|&times| times > 0), "no {what}: {seen:?}");
+    }
+    println!("{total} requests: {seen:?}");
+}
+
+/// What happens in every run.
+const EVERYTHING: &[&str] = &[
+    "collapsed",
+    "confirmed for one client",
+    "confirmed for everyone",
+    "early refreshes",
+    "errors",
+    "failed",
+    "hits",
+    "hits with credentials",
+    "left",
+    "not modified",
+    "parts",
+    "refreshes",
+    "stale hits",
+    "validated with credentials",
+    "validated without",
+];

@@ -1,0 +1,265 @@
+//! A handler that answers anything, and marks all of it with whom it was made for.
+
+use std::collections::{BTreeMap, HashMap};
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, Response};
+use http_body::Frame;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use tower_mysql_cache::CacheOverride;
+
+use super::Route;
+use super::chance::Chance;
+use super::credentials;
+
+pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// Begins the mark of what is for one client.
+pub(crate) const ONLY: &str = "only:";
+pub(crate) const MODIFIED: &str = "Tue, 15 Nov 1994 12:45:26 GMT";
+/// Every body has this length, so that a HEAD agrees with any.
+const LENGTH: usize = 64;
+/// Fields that any answer may have.
+const FIELDS: &[&str] = &[
+    "x-user",
+    "x-csrf-token",
+    "x-cart",
+    "link",
+    "content-language",
+    "content-location",
+    "cache-groups",
+    "x-long-name-of-a-field-that-nobody-knows",
+    "server-timing",
+    "x-mode",
+];
+
+/// What a path says of its lifetime, and of who may have it.
+const CACHE_CONTROL: &[&str] = &[
+    "public, max-age=1",
+    "public, max-age=1",
+    "public, max-age=1",
+    "public, max-age=2",
+    "public, s-maxage=2",
+    "public, max-age=1, stale-while-revalidate=3",
+    "s-maxage=1",
+    "max-age=1",
+    "max-age=0",
+    "public, max-age=0",
+    "no-cache",
+    "public, no-cache",
+    "private, max-age=1",
+    "no-store",
+    "max-age=1, must-revalidate",
+    "public",
+];
+
+pub(crate) fn etag_of(path: u64, version: u64) -> String {
+    format!("\"{path}.{version}\"")
+}
+
+#[derive(Clone)]
+pub(crate) struct Origin {
+    seed: usize,
+    calls: Arc<AtomicUsize>,
+    told: Arc<Mutex<BTreeMap<&'static str, u64>>>,
+    /// The latest answers, by the numbers of their requests.
+    answers: Arc<Mutex<HashMap<String, Answered>>>,
+}
+
+/// What was asked, and the status, the fields and the override that were the answer.
+type Answered = (http::Uri, HeaderMap, u16, HeaderMap, Option<CacheOverride>);
+
+impl Origin {
+    pub(crate) fn new(seed: usize) -> Self {
+        Self { seed, calls: Arc::default(), told: Arc::default(), answers: Arc::default() }
+    }
+
+    /// What has been answered so far.
+    pub(crate) fn told(&self) -> BTreeMap<&'static str, u64> {
+        self.told.lock().unwrap().clone()
+    }
+
+    /// What a request was answered, if it is known still.
+    pub(crate) fn answer_to(&self, number: &str) -> Option<String> {
+        self.answers.lock().unwrap().get(number).map(|answer| format!("{answer:?}"))
+    }
+
+    fn tell(&self, what: &'static str) {
+        *self.told.lock().unwrap().entry(what).or_default() += 1;
+    }
+
+    pub(crate) async fn answer(
+        self,
+        route: &Route,
+        request: Request<()>,
+    ) -> Result<Response<Body>, &'static str> {
+        let call = self.calls.fetch_add(1, Ordering::Relaxed);
+        let mut chance = Chance::new(self.seed.wrapping_mul(37).wrapping_add(call));
+        chance.below(2);
+        if chance.one_in(100) {
+            // long enough for an early refresh
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        for _ in 0..chance.below(4) {
+            tokio::task::yield_now().await;
+        }
+        if chance.one_in(60) {
+            return Err("broken");
+        }
+        Ok(self.response(route, &request, &mut chance))
+    }
+
+    fn response(
+        &self,
+        route: &Route,
+        request: &Request<()>,
+        chance: &mut Chance,
+    ) -> Response<Body> {
+        let asked = request.headers();
+        let path = request.uri().path().rsplit('/').next().unwrap().parse().unwrap();
+        let conditional =
+            asked.contains_key("if-none-match") || asked.contains_key("if-modified-since");
+        let status = match chance.below(20) {
+            0 => [404, 500, 503, 410, 308][chance.below(5) as usize],
+            1 if asked.contains_key("range") => 206,
+            2..16 if conditional => 304,
+            _ => 200,
+        };
+        let mut headers = HeaderMap::new();
+        let mut add = |name: &str, value: &str| {
+            let name = HeaderName::try_from(name).unwrap();
+            headers.append(name, HeaderValue::from_str(value).unwrap());
+        };
+        // most answers to a validation say nothing of lifetimes
+        if chance.below(10) < if status == 304 { 4 } else { 7 } {
+            let said = CACHE_CONTROL[chance.below(CACHE_CONTROL.len() as u64) as usize];
+            // what an answer does not repeat counts as the stored one says it: a path has the one or the other
+            let targeted = path == 3;
+            let field = if targeted { "tower-mysql-cache-control" } else { "cache-control" };
+            add(field, said);
+        }
+        // versions change seldom, so that validators agree
+        let validator = etag_of(path, chance.below(10) / 9);
+        match (chance.below(10), asked.get("if-none-match")) {
+            (0..7, Some(asked)) if status == 304 => add("etag", asked.to_str().unwrap()),
+            (0..7, _) => add("etag", &validator),
+            (7, _) => add("etag", &format!("W/{validator}")),
+            (8, _) => add("last-modified", MODIFIED),
+            _ => {}
+        }
+        if chance.one_in(8) {
+            add("vary", ["x-lang", "cookie", "origin", "*"][chance.below(4) as usize]);
+        }
+        let sets = if chance.one_in(8) { 1 + chance.below(2) } else { 0 };
+        let names = ["seen", "sid"];
+        let overrides = (status != 304 && chance.one_in(20))
+            .then(|| CacheOverride::ttl(Duration::from_secs(chance.below(2))).tag("t"));
+        let cookies: Vec<_> = (0..sets).map(|_| names[chance.below(2) as usize]).collect();
+        let for_everyone = is_for_everyone(route, asked, &headers, &cookies, status);
+        let number = asked["x-request"].to_str().unwrap().to_owned();
+        let whose = credentials::identity(route, asked).unwrap_or_else(|| number.clone());
+        let mark = if for_everyone { "all".to_owned() } else { format!("{ONLY}{whose}") };
+        if status == 304 || request.method() == Method::HEAD {
+            self.tell(match for_everyone {
+                true => "confirmed for everyone",
+                false => "confirmed for one client",
+            });
+        }
+        let mut add = |name: &str, value: &str| {
+            let name = HeaderName::try_from(name).unwrap();
+            headers.append(name, HeaderValue::from_str(value).unwrap());
+        };
+        for name in FIELDS {
+            match chance.below(4) {
+                0 => add(name, &mark),
+                1 if chance.one_in(3) => {
+                    add(name, &mark);
+                    add(name, &mark);
+                }
+                _ => {}
+            }
+        }
+        if path != 3 && headers.contains_key("cache-control") {
+            headers.append("cache-control", format!("for=\"{mark}\"").parse().unwrap());
+        }
+        for name in cookies {
+            // a cookie is its own client's; in strict mode that of a stored 200 is everyone's
+            let everyones = route.strict && for_everyone && status != 304;
+            let everyones = everyones && request.method() != Method::HEAD;
+            let mark = if everyones { "all".to_owned() } else { format!("{ONLY}{number}") };
+            headers.append("set-cookie", format!("{name}={mark}; Path=/").parse().unwrap());
+        }
+        let mut response = Response::new(body(&mark, status, request.method(), chance));
+        *response.status_mut() = status.try_into().unwrap();
+        if request.method() == Method::HEAD && status == 200 && chance.one_in(2) {
+            headers.insert("content-length", LENGTH.into());
+        }
+        let mut answers = self.answers.lock().unwrap();
+        if answers.len() > 10_000 {
+            answers.clear();
+        }
+        let (uri, asked) = (request.uri().clone(), asked.clone());
+        answers.insert(number, (uri, asked, status, headers.clone(), overrides.clone()));
+        drop(answers);
+        *response.headers_mut() = headers;
+        if let Some(overrides) = overrides {
+            response.extensions_mut().insert(overrides);
+        }
+        response
+    }
+}
+
+/// Whether the answer, had it been a 200 to the same request, would be stored for everyone, as far as that is a
+/// question of privacy.
+fn is_for_everyone(
+    route: &Route,
+    asked: &HeaderMap,
+    headers: &HeaderMap,
+    cookies: &[&str],
+    status: u16,
+) -> bool {
+    let lines = |name| {
+        let lines = headers.get_all(name).iter().map(|line| line.to_str().unwrap());
+        lines.collect::<Vec<_>>().join(", ")
+    };
+    let targeted = lines("tower-mysql-cache-control");
+    let said = if targeted.is_empty() { lines("cache-control") } else { targeted };
+    let says = |what: &str| said.split(", ").any(|directive| directive == what);
+    let asks = |what: &str| asked.get_all("cache-control").iter().any(|line| line == what);
+    if says("private") || says("no-store") || asks("no-store") || status == 206 {
+        return false;
+    }
+    let sets = cookies.iter().any(|name| Some(*name) != route.stripped);
+    if sets && !route.strict {
+        return false;
+    }
+    let shared = says("public") || says("s-maxage=1") || (route.strict && says("must-revalidate"));
+    if credentials::are_left(route, asked) {
+        return shared;
+    }
+    // what the key holds is made for whoever has the key
+    credentials::identity(route, asked).is_none()
+}
+
+fn body(mark: &str, status: u16, method: &Method, chance: &mut Chance) -> Body {
+    if status == 304 || *method == Method::HEAD {
+        return Full::default().boxed_unsync();
+    }
+    let text = Bytes::from(format!("{mark:-<LENGTH$}"));
+    if chance.one_in(4) {
+        let halves = [text.slice(..LENGTH / 2), text.slice(LENGTH / 2..)];
+        let halves = futures_util::stream::unfold(halves.into_iter(), |mut halves| async move {
+            tokio::task::yield_now().await;
+            let half = halves.next()?;
+            Some((Ok::<_, Infallible>(Frame::data(half)), halves))
+        });
+        return StreamBody::new(halves).boxed_unsync();
+    }
+    Full::from(text).boxed_unsync()
+}
