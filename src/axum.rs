@@ -14,7 +14,7 @@ impl IntoResponseParts for CacheOverride {
         self,
         mut response: ResponseParts,
     ) -> Result<ResponseParts, Self::Error> {
-        response.extensions_mut().insert(self);
+        self.add_to(response.extensions_mut());
         Ok(response)
     }
 }

@@ -145,6 +145,32 @@ on_every_store! {
         assert_eq!(calls.count(), 3);
     }
 
+    async fn each_tag_of_several_overrides_invalidates(kit: Kit) {
+        async fn show(State(calls): State<Calls>) -> impl axum::response::IntoResponse {
+            let second = CacheOverride::ttl(Duration::from_secs(3600)).tag("second");
+            (CacheOverride::ttl(Duration::from_secs(30)).tag("first"), second, Json(calls.add()))
+        }
+        async fn tagged(mut response: axum::response::Response) -> axum::response::Response {
+            CacheOverride::new().tag("layer").add_to(response.extensions_mut());
+            response
+        }
+        let cache = kit.layer();
+        let handle = cache.handle();
+        let layers = (cache, axum::middleware::map_response(tagged));
+        let route = on_get(show).layer(layers);
+        let calls = Calls::default();
+        let site = Site::axum(Router::new().route("/p", route).with_state(calls.clone())).await;
+        for tag in ["first", "second", "layer"] {
+            assert!(!site.get("/p").await.is_hit(), "{tag}");
+            let cache = site.get("/p").await.cache();
+            let ttl = cache.strip_prefix("test; hit; ttl=").and_then(|ttl| ttl.parse::<u64>().ok());
+            assert!(ttl.is_some_and(|ttl| ttl <= 30), "{tag}: {cache}");
+            handle.invalidate_tags([tag]).await.unwrap();
+        }
+        assert!(!site.get("/p").await.is_hit());
+        assert_eq!(calls.count(), 4);
+    }
+
     async fn a_handler_invalidates_through_the_handle_in_its_state(kit: Kit) {
         async fn update(State(cache): State<CacheHandle<BoxStore>>) -> &'static str {
             cache.invalidate_uri("/list").await.unwrap();
