@@ -2,6 +2,7 @@
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Uri};
 
 use super::Route;
@@ -32,6 +33,8 @@ pub(crate) struct Plan {
     pub(super) target: TargetKey,
     /// The key of the request's URI, where the target is a key of the application's own.
     pub(super) home: Option<CacheKey>,
+    /// Path and query as the client sent them.
+    pub(super) path_and_query: Option<PathAndQuery>,
     /// Hashed credentials that are part of the key.
     pub(super) keyed: Vec<(u8, [u8; 16])>,
     /// Where to find out whether the whole query matters.
@@ -68,7 +71,7 @@ impl Write {
         // what has no key is not stored either
         let key = key.filter(TargetKey::is_uri);
         let key = key.filter(|_| request.method == Method::POST && route.policy.enabled);
-        let plan = key.map(|key| Plan::new(route, request, &key, false));
+        let plan = key.map(|key| Plan::new(route, uri, request, &key, false));
         let path = uri.path().to_owned();
         let path_and_query = uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
         Some(Self { targets, path, path_and_query, plan })
@@ -76,7 +79,7 @@ impl Write {
 }
 
 impl Plan {
-    fn new(route: &Route, request: &Parts, target: &TargetKey, head_only: bool) -> Self {
+    fn new(route: &Route, uri: &Uri, request: &Parts, target: &TargetKey, head_only: bool) -> Self {
         let policy = &route.policy;
         let (credentials, mut keyed) =
             examine(policy.cookies, policy.authorization, &request.headers);
@@ -92,8 +95,9 @@ impl Plan {
         }
         let base = route.keys.base_key(target, &keyed);
         let (home, search) = (route.keys.home(target), route.keys.search(target));
-        let (target, nested) = (target.clone(), false);
-        Self { base, target, home, keyed, search, credentials, head_only, nested }
+        let (target, path_and_query) = (target.clone(), uri.path_and_query().cloned());
+        let nested = false;
+        Self { base, target, home, path_and_query, keyed, search, credentials, head_only, nested }
     }
 
     pub(super) fn has_credentials(&self) -> bool {
@@ -135,7 +139,7 @@ pub(crate) fn admit(route: &Route, uri: &Uri, request: &Parts, body_follows: boo
         Err(NoKey::UnknownHost) => return Admission::Bypass("unknown-host"),
         Err(NoKey::Builder) => return Admission::Bypass("key-builder"),
     };
-    Admission::Exchange(Plan::new(route, request, &target, !is_get))
+    Admission::Exchange(Plan::new(route, uri, request, &target, !is_get))
 }
 
 /// Whether the route's unsafe requests invalidate. In safe mode calls of gRPC do not: each is a POST, no page has

@@ -4,8 +4,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONTENT_ENCODING, ETAG, LAST_MODIFIED, SET_COOKIE};
+use http::header::{
+    ACCEPT_ENCODING, ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_ENCODING, ETAG, LAST_MODIFIED, LOCATION,
+    ORIGIN, SET_COOKIE,
+};
 use http::response::Parts;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 
 use super::admission::Plan;
@@ -16,8 +20,8 @@ use crate::policy::Mode;
 use crate::rfc9111::groups::cache_groups;
 use crate::rfc9111::no_vary_search::NoVarySearch;
 use crate::rfc9111::{
-    Candidate, Nominated, NotStored, RequestDirectives, ResponseDirectives, Storable, nominated,
-    select, selecting, stored_fields,
+    Candidate, Nominated, NotStored, RequestDirectives, ResponseDirectives, Storable, Target,
+    nominated, same_origin_targets, select, selecting, stored_fields,
 };
 use crate::store::Store;
 use crate::stored::{StoredHead, VariantIndex};
@@ -64,6 +68,8 @@ pub(super) struct Asked {
     pub(super) origin: Option<(String, String)>,
     /// What names the target's URI, where it is stored under a key of the application's own.
     pub(super) home: Option<Tag>,
+    /// Path and query of the target, as the client sent them.
+    pub(super) path_and_query: Option<PathAndQuery>,
 }
 
 /// What of a response is stored.
@@ -104,6 +110,7 @@ impl Asked {
             position: store.position(),
             origin: plan.target.origin().map(own),
             home: plan.home.as_ref().map(|home| Scope::at(home.as_bytes())),
+            path_and_query: plan.path_and_query.clone(),
         }
     }
 
@@ -199,6 +206,9 @@ impl Asked {
         received_ms: u64,
     ) -> Result<Storable, NotStored> {
         let policy = &route.policy;
+        if policy.mode == Mode::Safe && !overrides.is_some_and(|overrides| overrides.shared) {
+            self.check_reflected(status, headers)?;
+        }
         let windows = route.windows(overrides, headers, directives);
         let cookies: Vec<_> = headers.get_all(SET_COOKIE).iter().cloned().collect();
         Candidate {
@@ -219,6 +229,34 @@ impl Asked {
             max_lifetime: MAX_LIFETIME,
         }
         .decide()
+    }
+
+    /// What answers to a field of the request that is not in the key: for others it is wrong.
+    fn check_reflected(&self, status: StatusCode, headers: &HeaderMap) -> Result<(), NotStored> {
+        let allowed = headers.get_all(ACCESS_CONTROL_ALLOW_ORIGIN);
+        let reflects =
+            self.headers.get(ORIGIN).is_some_and(|origin| allowed.iter().any(|one| one == origin));
+        if reflects && !varies_on(headers, &ORIGIN) {
+            return Err(NotStored::CorsOrigin);
+        }
+        if status.is_redirection() && self.is_redirected_to_itself(headers) {
+            return Err(NotStored::SelfRedirect);
+        }
+        Ok(())
+    }
+
+    /// Whether `Location` is the request's own target, whatever its scheme: behind a proxy, `X-Forwarded-Proto`
+    /// has decided, and for who comes by the other scheme the redirect has no end.
+    fn is_redirected_to_itself(&self, headers: &HeaderMap) -> bool {
+        let (Some((_, authority)), Some(own)) = (&self.origin, &self.path_and_query) else {
+            return false;
+        };
+        let Some(location) = headers.get(LOCATION) else { return false };
+        let location = HeaderMap::from_iter([(LOCATION, location.clone())]);
+        ["http", "https"].into_iter().any(|scheme| {
+            let target = Target { scheme, authority, path: own.path() };
+            same_origin_targets(target, &location).iter().any(|named| named == own.as_str())
+        })
     }
 }
 
@@ -242,11 +280,16 @@ fn needs_dictionary(headers: &HeaderMap) -> bool {
         let coding = coding.trim_ascii();
         coding.eq_ignore_ascii_case(b"dcb") || coding.eq_ignore_ascii_case(b"dcz")
     });
-    let says = |name: &str| match nominated(headers) {
-        Nominated::Names(names) => names.iter().any(|nominated| nominated == name),
+    const AVAILABLE_DICTIONARY: HeaderName = HeaderName::from_static("available-dictionary");
+    coded && !(varies_on(headers, &ACCEPT_ENCODING) && varies_on(headers, &AVAILABLE_DICTIONARY))
+}
+
+/// Whether a response says that it varies on a field of the request.
+fn varies_on(headers: &HeaderMap, name: &HeaderName) -> bool {
+    match nominated(headers) {
+        Nominated::Names(names) => names.contains(name),
         Nominated::None | Nominated::Any => false,
-    };
-    coded && !(says("accept-encoding") && says("available-dictionary"))
+    }
 }
 
 /// Whether a stale response can be validated (RFC 9111 4.3.1).

@@ -269,6 +269,11 @@ pub enum NotStored {
     /// ([`CacheLayer::credentials_by`](crate::CacheLayer::credentials_by)), and the response does not say that it may be
     /// shared.
     CredentialExtension,
+    /// `Access-Control-Allow-Origin` repeats the request's `Origin`, and `Vary` does not name it: other sites
+    /// would get a response that lets only this one read it.
+    CorsOrigin,
+    /// A redirect to the request's own target, by the same scheme or the other one.
+    SelfRedirect,
     /// `Vary` is `*`, or not to be understood.
     VaryAny,
     /// Neither response nor policy give a freshness lifetime.
@@ -319,6 +324,8 @@ impl NotStored {
             Self::Cookie => "cookie",
             Self::CredentialHeader => "credential-header",
             Self::CredentialExtension => "credential-extension",
+            Self::CorsOrigin => "cors-origin",
+            Self::SelfRedirect => "self-redirect",
             Self::VaryAny => "vary-any",
             Self::NoFreshness => "no-freshness",
             Self::StaleOnArrival => "stale-on-arrival",

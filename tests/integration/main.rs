@@ -20,6 +20,7 @@ mod names;
 mod outage;
 mod privacy;
 mod processes;
+mod reflected;
 mod rules_freshness;
 mod rules_selection;
 mod rules_storing;

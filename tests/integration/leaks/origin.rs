@@ -63,6 +63,12 @@ pub(crate) fn etag_of(path: u64, version: u64) -> String {
     format!("\"{path}.{version}\"")
 }
 
+/// The site that a request says it comes from.
+pub(crate) fn site_of(asked: &HeaderMap) -> Option<String> {
+    let origin = asked.get("origin")?.to_str().unwrap();
+    Some(origin.rsplit(':').next()?.to_owned())
+}
+
 #[derive(Clone)]
 pub(crate) struct Origin {
     seed: usize,
@@ -154,14 +160,24 @@ impl Origin {
             _ => {}
         }
         if chance.one_in(8) {
-            add("vary", ["x-lang", "cookie", "origin", "*"][chance.below(4) as usize]);
+            add("vary", ["x-lang", "cookie", "*"][chance.below(3) as usize]);
+        }
+        // a path says that it varies on the site, or does not
+        let varies = path % 2 == 0;
+        if varies {
+            add("vary", "origin");
+        }
+        let site = asked.get("origin").filter(|_| chance.one_in(2) && !route.strict);
+        if let Some(site) = site {
+            add("access-control-allow-origin", site.to_str().unwrap());
         }
         let sets = if chance.one_in(8) { 1 + chance.below(2) } else { 0 };
         let names = ["seen", "sid"];
         let overrides = (status != 304 && chance.one_in(20))
             .then(|| CacheOverride::ttl(Duration::from_secs(chance.below(2))).tag("t"));
         let cookies: Vec<_> = (0..sets).map(|_| names[chance.below(2) as usize]).collect();
-        let for_everyone = is_for_everyone(route, asked, &headers, &cookies, status);
+        let for_everyone =
+            (site.is_none() || varies) && is_for_everyone(route, asked, &headers, &cookies, status);
         let number = asked["x-request"].to_str().unwrap().to_owned();
         let whose = credentials::identity(route, asked).unwrap_or_else(|| number.clone());
         let mark = if for_everyone { "all".to_owned() } else { format!("{ONLY}{whose}") };
