@@ -127,13 +127,14 @@ impl Process {
         let (process, fails) = (Arc::clone(self), prefix == OTHER);
         let inner = tower::service_fn(move |request: Request<()>| {
             let process = Arc::clone(&process);
-            async move { Ok::<_, Infallible>(process.handle(request.uri().path(), fails).await) }
+            async move { Ok::<_, Infallible>(process.handle(&request, fails).await) }
         });
         (BoxCloneSyncService::new(layer.layer(inner)), layer.handle())
     }
 
     /// `/i/<item>`, or `/g/<page>`: `<item>:<version>` for each item, out of the table.
-    async fn handle(&self, path: &str, fails: bool) -> Response<Full<Bytes>> {
+    async fn handle(&self, request: &Request<()>, fails: bool) -> Response<Full<Bytes>> {
+        let path = request.uri().path();
         let mut random = Chance::new(CALLS.fetch_add(1, Ordering::Relaxed));
         let failed = || {
             let mut failed = Response::new(Full::default());
@@ -160,7 +161,7 @@ impl Process {
         }
         let body: Vec<String> =
             rows.iter().map(|(id, version)| format!("{id}:{version}")).collect();
-        let mut response = Response::new(Full::from(body.join(",")));
+        let mut response = validated(request, &rows, body.join(","));
         let tags: Vec<String> = rows.iter().map(|(id, _)| tag(*id as usize)).collect();
         response.extensions_mut().insert(CacheOverride::new().tags(tags));
         response
@@ -251,6 +252,26 @@ impl Process {
             }
         }
     }
+}
+
+/// The page with an `ETag`, with a `Last-Modified` alone, or with neither, by its first item; or a 304 where the
+/// request has the validator. Ten versions share a second.
+fn validated(request: &Request<()>, rows: &[(u64, u64)], body: String) -> Response<Full<Bytes>> {
+    let item = rows.first().map_or(0, |(item, _)| *item);
+    let version = rows.iter().map(|(_, version)| *version).max().unwrap_or_default();
+    let second = std::time::UNIX_EPOCH + Duration::from_secs(1_000_000_000 + version / 10);
+    let (field, condition, validator) = match item % 3 {
+        0 => ("etag", "if-none-match", format!("\"{body}\"")),
+        1 => ("last-modified", "if-modified-since", httpdate::fmt_http_date(second)),
+        _ => return Response::new(Full::from(body)),
+    };
+    let is_same = request.headers().get(condition).is_some_and(|asked| *asked == *validator);
+    let response = Response::builder().header(field, validator);
+    let response = match is_same {
+        true => response.status(http::StatusCode::NOT_MODIFIED).body(Full::default()),
+        false => response.body(Full::from(body)),
+    };
+    response.expect("a response")
 }
 
 /// The items that a path shows.
