@@ -5,6 +5,8 @@
 //! it been a 200 to the same request. What the answer does not repeat counts as the stored response says it only
 //! where the request had no credentials and the answer sets no cookie. Any other answer is its own client's.
 
+use std::sync::Arc;
+
 use http::header::SET_COOKIE;
 use http::{HeaderMap, Method};
 
@@ -45,7 +47,7 @@ pub(super) fn with_cookies_of(answer: &HeaderMap, stored: &StoredHead) -> Stored
 /// What becomes of the stored response.
 pub(super) enum Change {
     /// It has this head from now on.
-    Head(StoredHead),
+    Head(Arc<StoredHead>),
     /// It stays as it is.
     Nothing,
     /// It may not be stored any longer.
@@ -77,7 +79,7 @@ impl<'a> Confirmation<'a> {
     pub(super) fn change(&self, at: &At) -> Change {
         let stored = &at.response.head;
         if !self.is_for_everyone(stored) {
-            return self.renewed(at).map_or(Change::Nothing, Change::Head);
+            return self.renewed(at).map_or(Change::Nothing, |head| Change::Head(Arc::new(head)));
         }
         let headers = self.updated(stored, &self.without_cookies());
         let storable = match self.decide(&self.asked, self.overrides, stored, &headers) {
@@ -107,7 +109,7 @@ impl<'a> Confirmation<'a> {
         }
         head.headers = headers;
         stale::renew(&mut head.headers, self.overrides);
-        Change::Head(head)
+        Change::Head(Arc::new(head))
     }
 
     /// Whether fields of the answer may be stored for everyone.

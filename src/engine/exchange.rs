@@ -217,7 +217,7 @@ impl Miss {
                     received_ms,
                 );
             }
-            Some(at) if plan.head_only => {
+            Some(at) if plan.head_only && !nesting::is_answered(response.extensions()) => {
                 validate::compare_head(&engine, &route, &self, at, &response, received_ms);
             }
             _ => {}

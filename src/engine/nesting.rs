@@ -40,6 +40,11 @@ pub(crate) fn answered(extensions: &mut Extensions) {
     extensions.insert(Answered);
 }
 
+/// Whether a response comes out of an inner layer, which has done with what is stored all that there is to do.
+pub(super) fn is_answered(extensions: &Extensions) -> bool {
+    extensions.get::<Answered>().is_some()
+}
+
 /// Whether a response comes out of an inner layer, to the outer one, which takes the mark off.
 pub(super) fn is_answered_by(response: &mut Response) -> bool {
     response.extensions.remove::<Answered>().is_some()

@@ -16,7 +16,7 @@ use super::exchange::Miss;
 use super::judge::{expires_ms, has_validator};
 use super::lookup::At;
 use super::reply::{self, Want};
-use super::{Engine, Route};
+use super::{Engine, Route, nesting};
 use crate::body::CacheBody;
 use crate::cookies::Credentials;
 use crate::key::KeyRange;
@@ -182,12 +182,16 @@ where
         // it is, and the next one fetches it again
         (Arc::new(confirm::with_cookies_of(response.headers(), stored)), Change::Forget)
     };
+    // an inner layer has decided, with its own policy
+    let inner = nesting::is_answered(response.extensions());
+    let change = if inner { Change::Nothing } else { change };
     let body = at.response.body.clone();
     // those who wait get it as it is now, unless something has been invalidated meanwhile
     let now = engine.apply(route, &miss, &at, change);
     let now = now.map(|head| StoredResponse { head, body: body.clone() });
     match (miss.lead.take(), now) {
         (None, _) => {}
+        (Some(lead), _) if inner => lead.found(),
         (Some(lead), None) => lead.refuse(),
         (Some(lead), Some(now)) if engine.is_invalid_by_now(&at.key, &now.head) => lead.outdated(),
         (Some(lead), Some(now)) => {
@@ -249,7 +253,7 @@ pub(super) fn compare_head<St: Store, RB>(
     } else if says && (miss.asked.credentials == Credentials::None || said.is_for_everyone(head)) {
         let mut stale = StoredHead::clone(head);
         stale.fresh_until_ms = stale.fresh_until_ms.min(received_ms);
-        engine.apply(route, miss, &at, Change::Head(stale));
+        engine.apply(route, miss, &at, Change::Head(Arc::new(stale)));
     }
 }
 
@@ -264,7 +268,7 @@ impl<St: Store> Engine<St> {
         change: Change,
     ) -> Option<Arc<StoredHead>> {
         let (key, old) = (at.key.clone(), Arc::clone(&at.response.head));
-        let head = match change {
+        let new = match change {
             Change::Head(head) => head,
             Change::Nothing => return Some(old),
             Change::Forget => {
@@ -272,8 +276,7 @@ impl<St: Store> Engine<St> {
                 return None;
             }
         };
-        let expires_ms = expires_ms(route, &head);
-        let new = Arc::new(head);
+        let expires_ms = expires_ms(route, &new);
         if self.is_unfilled_since(&key, miss.fills) {
             let update = HeadUpdate { key, old, new: Arc::clone(&new), expires_ms };
             self.freshen_behind(update, at.response.body.clone(), route.queue_bytes);

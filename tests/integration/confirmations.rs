@@ -2,7 +2,7 @@
 
 use http::Request;
 use tower::Layer;
-use tower_mysql_cache::{CacheKey, CachePolicy, Forward, Invalidation, Store, Stored};
+use tower_mysql_cache::{CacheKey, CachePolicy, Cookies, Forward, Invalidation, Store, Stored};
 
 use crate::kit::{Answer, Kit, cached, get, on_every_store, request, response, scripted, send};
 
@@ -206,6 +206,26 @@ on_every_store! {
             let (user, answer) = asked.await.unwrap();
             let field = answer.field("x-user");
             assert!(field == user || field.is_empty(), "{user} got {answer:?}");
+        }
+    }
+
+    async fn of_two_layers_the_inner_one_says_whom_a_304_is_for(kit: Kit) {
+        // the outer layer does not look at cookies
+        let inner = kit.layer();
+        let outer = inner.with_policy(CachePolicy::new().cookies(Cookies::Ignore));
+        for method in ["GET", "HEAD"] {
+            let uri = format!("/{method}");
+            let status = if method == "GET" { 304 } else { 200 };
+            let (app, _) = cached(&inner, move |request| match request.headers().get("cookie") {
+                Some(_) => response(status, &[ETAG, USER], ""),
+                None => response(200, &[PUBLIC, ETAG, OLD], "page"),
+            });
+            let app = outer.layer(app);
+            send(&app, get(&uri, &[])).await;
+            inner.handle().flush().await.unwrap();
+            assert_eq!(send(&app, request(method, &uri, &[ALICE])).await.field("x-user"), "alice");
+            inner.handle().flush().await.unwrap();
+            assert_not_alices(&send(&app, get(&uri, &[])).await);
         }
     }
 

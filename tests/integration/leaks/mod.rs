@@ -7,7 +7,7 @@
 //! - Another kind of credentials is one more row in [`credentials::KINDS`].
 //! - Other settings, or layers around the cache and inside of it, are one more row in [`routes`].
 //!
-//! `TMC_LEAKS=full` sends a million requests, `TMC_LEAKS_SEED` repeats the choices of a run (not their order in time).
+//! `TMC_LEAKS=1000000` sends so many requests, `TMC_LEAKS_SEED` repeats the choices of a run (not their order in time).
 
 #[path = "../../histories/chance.rs"]
 mod chance;
@@ -15,18 +15,20 @@ mod credentials;
 mod origin;
 
 use std::collections::{BTreeMap, HashMap};
+use std::convert::Infallible;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, ServiceExt};
 use tower_mysql_cache::{
-    Authorization, CacheBody, CacheHandle, CacheLayer, CachePolicy, CacheStatus, Cookies,
-    Invalidation, ManualClock, MemoryStore,
+    Authorization, CacheHandle, CacheLayer, CachePolicy, CacheStatus, Cookies, Invalidation,
+    ManualClock, MemoryStore,
 };
 
 use chance::Chance;
@@ -35,7 +37,7 @@ use origin::{Body, Origin};
 
 const CLIENTS: u64 = 8;
 const PATHS: u64 = 4;
-const REQUESTS: u64 = 20_000;
+const REQUESTS: u64 = 10_000;
 const SECOND: Duration = Duration::from_secs(1);
 const LIVELY: CachePolicy = CachePolicy::new()
     .ttl(SECOND)
@@ -56,10 +58,19 @@ pub(crate) struct Route {
     /// RFC 9111 to the letter: a 200 is stored with its cookies.
     pub(crate) strict: bool,
     policy: CachePolicy,
+    /// Puts the cache around the handler, and other layers around or between them.
+    build: fn(&CacheLayer<MemoryStore>, Handler) -> Service,
 }
 
-const SAFE: Route =
-    Route { name: "safe", keyed: &[], ignored: &[], stripped: None, strict: false, policy: LIVELY };
+const SAFE: Route = Route {
+    name: "safe",
+    keyed: &[],
+    ignored: &[],
+    stripped: None,
+    strict: false,
+    policy: LIVELY,
+    build: |cache, handler| boxed(cache.layer(handler)),
+};
 
 /// Every set-up that requests are sent through.
 fn routes() -> Vec<Route> {
@@ -86,10 +97,30 @@ fn routes() -> Vec<Route> {
             policy: CachePolicy::rfc9111().stale_while_revalidate(SECOND),
             ..SAFE
         },
+        Route {
+            name: "nested",
+            build: |cache, handler| {
+                // the inner layer decides, with its own policy
+                let outer = cache.with_policy(LIVELY.cookies(Cookies::Ignore));
+                boxed(outer.layer(cache.layer(handler)))
+            },
+            ..SAFE
+        },
     ]
 }
 
-type Service = BoxCloneSyncService<Request<()>, Response<CacheBody<Body>>, &'static str>;
+type Handler = BoxCloneSyncService<Request<()>, Response<Body>, &'static str>;
+type Service = BoxCloneSyncService<Request<()>, Response<Body>, &'static str>;
+
+fn boxed<S, B>(service: S) -> Service
+where
+    S: tower::Service<Request<()>, Response = Response<B>, Error = &'static str>,
+    S: Clone + Send + Sync + 'static,
+    S::Future: Send,
+    B: http_body::Body<Data = Bytes, Error = Infallible> + Send + 'static,
+{
+    Service::new(service.map_response(|response| response.map(BodyExt::boxed_unsync)))
+}
 
 /// A route and its cache.
 struct Site {
@@ -120,7 +151,7 @@ impl World {
             let cache = layer.with_policy(route.policy);
             let handler = origin.clone();
             let handler = tower::service_fn(move |request| handler.clone().answer(route, request));
-            Site { route, service: BoxCloneSyncService::new(cache.layer(handler)) }
+            Site { route, service: (route.build)(&cache, Handler::new(handler)) }
         });
         let (sites, handle) = (sites.collect(), layer.handle());
         let sent = AtomicU64::new(0);
@@ -268,11 +299,10 @@ fn request(route: &Route, number: u64, chance: &mut Chance) -> Request<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_client_gets_a_byte_that_was_made_for_another() {
-    let full = std::env::var("TMC_LEAKS").is_ok_and(|size| size == "full");
-    let total = if full { 1_000_000 } else { REQUESTS };
-    let seed = std::env::var("TMC_LEAKS_SEED").ok().map(|seed| seed.parse().expect("a number"));
-    let random = || RandomState::new().hash_one(0_u8) as usize;
-    let world = Arc::new(World::new(seed.unwrap_or_else(random), total));
+    let number = |name| std::env::var(name).ok().map(|number| number.parse().expect("a number"));
+    let total = number("TMC_LEAKS").unwrap_or(REQUESTS);
+    let seed = number("TMC_LEAKS_SEED").unwrap_or_else(|| RandomState::new().hash_one(0_u8));
+    let world = Arc::new(World::new(seed as usize, total));
     let mut clients = tokio::task::JoinSet::new();
     for client in 0..CLIENTS {
         clients.spawn(Arc::clone(&world).client(client));
