@@ -257,10 +257,13 @@ impl<St: Transactional> CacheHandle<St> {
     /// When the commit has returned, no process serves a response that was made from what was there
     /// before it; other processes with a front tier after their `poll_interval` at the latest. The
     /// connection has to lead to the server that holds the cache's tables, and its user needs to be
-    /// allowed to insert into the log.
+    /// allowed to insert into the log. A connection to another server is an error; this is looked at once a second at
+    /// the most, so where several pools are used in the same second, a wrong one may be noticed later
+    /// ([`MySqlStoreBuilder::check_server`](crate::MySqlStoreBuilder::check_server)).
     ///
     /// # Errors
-    /// As [`CacheHandle::invalidate`]; [`StoreError::Database`] is the connection's own error, and what
+    /// As [`CacheHandle::invalidate`]; [`StoreError::Config`] for a connection to another server, and
+    /// [`StoreError::Database`] is the connection's own error, and what
     /// becomes of its transaction is the caller's to decide.
     pub async fn invalidate_on(
         &self,

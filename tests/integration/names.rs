@@ -2,9 +2,13 @@
 //! layer store by other rules.
 
 use http::request::Parts;
-use tower_mysql_cache::{CacheLayer, CachePolicy, Invalidation, MemoryStore, TargetKey};
+use sqlx::{AssertSqlSafe, Connection};
+use tower_mysql_cache::{
+    CacheLayer, CachePolicy, Invalidation, MemoryStore, MySqlStore, StoreError, TargetKey,
+};
 
 use crate::kit::{Kit, cached, get, on_every_store, request, response, send};
+use crate::support;
 
 const FRESH: (&str, &str) = ("cache-control", "max-age=60");
 
@@ -157,4 +161,36 @@ fn prefix_and_version_are_set_before_a_handle_is_made() {
     assert!(message.contains("version") && message.contains("before handle()"), "{message}");
     // all other settings may differ between the clones
     drop(layer.with_policy(CachePolicy::bypass()).only_query(["q"]).scheme("https"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_on_another_server_is_refused() {
+    let (database, other) = (support::database().await, support::own_server(None).await);
+    let store = MySqlStore::connect(database.url()).await.unwrap();
+    store.migrate().await.unwrap();
+    // there, a database of the same name has the same tables
+    let mut elsewhere = other.connection().await;
+    let name = database.name();
+    let create = format!("CREATE DATABASE {name}; USE {name}; {}", store.ddl());
+    sqlx::raw_sql(AssertSqlSafe(create)).execute(&mut elsewhere).await.unwrap();
+    let cache = CacheLayer::new(store).handle();
+    for _ in 0..2 {
+        let mut transaction = elsewhere.begin().await.unwrap();
+        let error = cache.invalidate_tags_on(&mut transaction, ["t"]).await.unwrap_err();
+        assert!(matches!(error, StoreError::Config(_)), "{error}");
+        assert!(error.to_string().contains("must lead to the server that holds"), "{error}");
+        transaction.commit().await.unwrap();
+    }
+    let rows = "SELECT COUNT(*) FROM cache_invalidations WHERE tag = 't'";
+    assert_eq!(sqlx::query_scalar::<_, i64>(rows).fetch_one(&mut elsewhere).await.unwrap(), 0);
+    let mut here = database.connection().await;
+    for _ in 0..2 {
+        let mut transaction = here.begin().await.unwrap();
+        cache.invalidate_tags_on(&mut transaction, ["t"]).await.unwrap();
+        transaction.commit().await.unwrap();
+    }
+    assert_eq!(sqlx::query_scalar::<_, i64>(rows).fetch_one(&mut here).await.unwrap(), 2);
+    let unchecked = MySqlStore::builder(database.url()).unwrap().check_server(false);
+    let cache = CacheLayer::new(unchecked.connect().await.unwrap()).handle();
+    cache.invalidate_tags_on(&mut elsewhere, ["t"]).await.unwrap();
 }

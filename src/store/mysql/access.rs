@@ -344,6 +344,7 @@ impl Transactional for MySqlStore {
         records: Vec<LogRecord>,
     ) -> Result<(), StoreError> {
         let Inner { shared, log, .. } = &*self.inner;
+        shared.server.check(&shared.settings, connection).await?;
         append_on(shared, connection, &records, |first, rows| log.await_rows(first, rows)).await
     }
 }

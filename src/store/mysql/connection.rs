@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use super::failure::Failure;
 use super::options::Settings;
+use super::server::identity;
 use super::shared::{DbClock, Shared};
 use super::sql::{TableName, Text, safe};
 use crate::store::StoreError;
@@ -188,6 +189,17 @@ impl Connection {
         let raw = sqlx::raw_sql(safe(text));
         let answer = timeout(self.deadline, raw.execute(&mut self.inner)).await;
         self.judge(answer, shared).map(|_| ())
+    }
+
+    /// Which server this leads to.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it does not say so in time.
+    pub(super) async fn identity(&mut self) -> Result<String, StoreError> {
+        match timeout(self.deadline, identity(&mut self.inner)).await {
+            Ok(Ok(identity)) => Ok(identity),
+            _ => Err(StoreError::Timeout),
+        }
     }
 
     /// Reads the database's clock.

@@ -20,6 +20,7 @@ mod options;
 mod owned;
 mod reader;
 mod removal;
+mod server;
 mod shared;
 mod sql;
 mod sweep;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::connection::Server;
 use super::options::Settings;
+use super::server::SameServer;
 use super::sql::Sql;
 use crate::store::StoreError;
 
@@ -22,6 +23,8 @@ pub(super) struct Shared {
     pub(super) id_step: u64,
     pub(super) clock: DbClock,
     pub(super) counters: Counters,
+    /// Where the application's connections lead.
+    pub(super) server: SameServer,
     /// Whether leases have been asked for: whoever never does never touches their table.
     pub(super) leases: AtomicBool,
     warnings: Warnings,
@@ -32,7 +35,19 @@ impl Shared {
         let Server { version, max_packet, id_step } = server;
         let (counters, warnings) = (Counters::default(), Warnings::default());
         let leases = AtomicBool::new(false);
-        Self { settings, sql, version, max_packet, id_step, clock, counters, leases, warnings }
+        let server = SameServer::default();
+        Self {
+            settings,
+            sql,
+            version,
+            max_packet,
+            id_step,
+            clock,
+            counters,
+            server,
+            leases,
+            warnings,
+        }
     }
 
     /// Counts and logs a statement or connection that failed.

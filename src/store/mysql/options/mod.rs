@@ -42,6 +42,7 @@ pub struct MySqlStoreBuilder {
     log_table: String,
     lease_table: String,
     encrypted: bool,
+    check_server: bool,
     connect_timeout: Duration,
     query_timeout: Duration,
     write_timeout: Duration,
@@ -127,6 +128,7 @@ impl MySqlStoreBuilder {
             log_table: "cache_invalidations".to_owned(),
             lease_table: "cache_leases".to_owned(),
             encrypted: false,
+            check_server: true,
             connect_timeout: Duration::from_secs(5),
             query_timeout: Duration::from_secs(1),
             write_timeout: Duration::from_secs(5),
@@ -248,6 +250,16 @@ impl MySqlStoreBuilder {
     /// leaves it to the server's own defaults.
     pub fn encrypted(mut self, encrypted: bool) -> Self {
         self.encrypted = encrypted;
+        self
+    }
+
+    /// Whether invalidations in the application's transactions
+    /// ([`CacheHandle::invalidate_on`](crate::CacheHandle::invalidate_on)) are refused on a connection to another server
+    /// than the store's: a database of the same name there would take the row, and nothing would be invalidated.
+    /// Servers are told apart by host name, port, data directory and UUID, at most once a second. Switch it off where
+    /// a proxy shows one server as several. Default: `true`.
+    pub fn check_server(mut self, check_server: bool) -> Self {
+        self.check_server = check_server;
         self
     }
 

@@ -1,0 +1,86 @@
+//! Whether a connection of the application's leads to the server that holds the cache's tables. Another server may
+//! have a database of the same name: rows that are written there invalidate nothing.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use sqlx::mysql::MySqlConnection;
+use sqlx::{Executor as _, Row as _};
+use tokio::time::timeout;
+
+use super::connection::{Connection, Role};
+use super::failure::Failure;
+use super::options::Settings;
+use super::shared::lock;
+use crate::error::ConfigError;
+use crate::store::StoreError;
+
+/// A check costs a round trip: one is enough for the calls of this time.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// What tells servers apart: MySQL has a UUID, newer releases of MariaDB have a UID.
+pub(super) const IDENTITY: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN \
+     ('hostname', 'port', 'datadir', 'server_uuid', 'server_uid')";
+
+/// What was found so far.
+#[derive(Debug, Default)]
+pub(super) struct SameServer(Mutex<Found>);
+
+#[derive(Debug, Default)]
+struct Found {
+    /// The server of the store's own connections.
+    own: Option<String>,
+    /// When a connection was found to lead there.
+    checked: Option<Instant>,
+}
+
+impl SameServer {
+    /// Checks a connection, unless one has been found to be right a moment ago.
+    ///
+    /// # Errors
+    /// [`StoreError::Config`] for a connection to another server; the connection's own error.
+    pub(super) async fn check(
+        &self,
+        settings: &Settings,
+        connection: &mut MySqlConnection,
+    ) -> Result<(), StoreError> {
+        if !settings.check_server || self.is_checked() {
+            return Ok(());
+        }
+        let theirs = identity(connection).await;
+        let theirs = theirs.map_err(|error| Failure::of(error, &settings.log_table).error)?;
+        if lock(&self.0).own.as_ref() != Some(&theirs) {
+            // the store's own server may have changed since
+            let asking = Connection::open(settings, Role::Log);
+            let Ok(Ok(mut own)) = timeout(settings.query_timeout, asking).await else {
+                return Ok(());
+            };
+            let Ok(identity) = own.identity().await else { return Ok(()) };
+            own.close().await;
+            lock(&self.0).own = Some(identity.clone());
+            if identity != theirs {
+                let rule = "it must lead to the server that holds the cache's tables; where a proxy \
+                     shows one server as several, switch this check off by `check_server(false)`";
+                return Err(ConfigError::new("connection", theirs, rule).into());
+            }
+        }
+        lock(&self.0).checked = Some(Instant::now());
+        Ok(())
+    }
+
+    fn is_checked(&self) -> bool {
+        lock(&self.0).checked.is_some_and(|checked| checked.elapsed() < EVERY)
+    }
+}
+
+/// The server's variables, as text. Reads no table: the caller's transaction gets no snapshot by that.
+pub(super) async fn identity(connection: &mut MySqlConnection) -> Result<String, sqlx::Error> {
+    let rows = connection.fetch_all(IDENTITY).await?;
+    let mut variables = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let (name, value): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        variables.push(format!("{name}={value}"));
+    }
+    variables.sort_unstable();
+    Ok(variables.join(" "))
+}
