@@ -251,11 +251,10 @@ impl Asked {
         let (Some((_, authority)), Some(own)) = (&self.origin, &self.path_and_query) else {
             return false;
         };
-        let Some(location) = headers.get(LOCATION) else { return false };
-        let location = HeaderMap::from_iter([(LOCATION, location.clone())]);
         ["http", "https"].into_iter().any(|scheme| {
             let target = Target { scheme, authority, path: own.path() };
-            same_origin_targets(target, &location).iter().any(|named| named == own.as_str())
+            let named = same_origin_targets(target, headers, &[LOCATION]);
+            named.iter().any(|named| named == own.as_str())
         })
     }
 }
