@@ -137,7 +137,7 @@ impl CachePolicy {
 
     /// RFC 9111 to the letter, for gateways and for people who want the standard: no default lifetime;
     /// heuristic freshness (4.2.2); the request's own `Cache-Control` is obeyed (5.2.1); `Set-Cookie` is
-    /// stored as the standard allows (7.3), and cookies in requests mean nothing but what `Vary` makes
+    /// stored as the standard allows (7.3), but that of a 304 reaches its own client only, and cookies in requests mean nothing but what `Vary` makes
     /// of them.
     ///
     /// # Warning
