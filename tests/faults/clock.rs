@@ -1,10 +1,23 @@
-//! The clock of a process is wrong by an hour: what counts is the database's.
+//! The clock of a process is wrong by an hour: what counts is the database's. And that one steps as well.
 
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
-use crate::kit::until;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use tower::util::BoxCloneSyncService;
+use tower::{Layer, ServiceExt};
+use tower_mysql_cache::{
+    CacheBody, CacheHandle, CacheKey, CacheLayer, CachePolicy, CacheStatus, Collapse, Fence, Lease,
+    MySqlStore, Store as _,
+};
+
+use crate::kit::{WAIT, until};
 use crate::process::{Process, example};
 use crate::support;
 
@@ -15,8 +28,8 @@ const HOUR: i64 = 3600;
 struct Shift(PathBuf);
 
 impl Shift {
-    fn new() -> Self {
-        let folder = std::env::temp_dir().join(format!("tmc-clock.{}", std::process::id()));
+    fn new(name: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("tmc-clock.{}.{name}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faults/clock.c");
         // the compiler that links Rust's programs
@@ -34,9 +47,12 @@ impl Shift {
         std::fs::rename(self.0.join("new"), self.0.join("seconds")).unwrap();
     }
 
+    fn environment(&self) -> [(&'static str, PathBuf); 2] {
+        [("LD_PRELOAD", self.0.join("clock.so")), ("CLOCK_SHIFT", self.0.join("seconds"))]
+    }
+
     fn of<'a>(&self, command: &'a mut Command) -> &'a mut Command {
-        let (library, file) = (self.0.join("clock.so"), self.0.join("seconds"));
-        command.env("LD_PRELOAD", library).env("CLOCK_SHIFT", file)
+        command.envs(self.environment())
     }
 }
 
@@ -76,7 +92,7 @@ async fn hits(process: &Process, path: &str) -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_whose_clock_is_wrong_by_an_hour_agrees_with_the_others() {
     let database = support::database().await;
-    let shift = Shift::new();
+    let shift = Shift::new("process");
     shift.set(-HOUR);
     let (right, wrong) = tokio::task::block_in_place(|| {
         let right = Process::start(&mut shop(database.url()));
@@ -95,4 +111,98 @@ async fn a_process_whose_clock_is_wrong_by_an_hour_agrees_with_the_others() {
     assert!(hits(&wrong, "/products").await && hits(&right, "/products").await);
     wrong.get("/products/8").await;
     until("the other serves it", || hits(&right, "/products/8")).await;
+}
+
+const MINUTES: CachePolicy =
+    CachePolicy::new().ttl(Duration::from_secs(300)).collapse(Collapse::Cluster);
+
+/// A process whose pages show the state of the data, and that has read the database's clock when it started.
+struct Shop {
+    app: BoxCloneSyncService<Request<()>, Response<CacheBody<Full<Bytes>>>, Infallible>,
+    handle: CacheHandle<MySqlStore>,
+    store: MySqlStore,
+}
+
+impl Shop {
+    async fn start(url: &str, state: &Arc<AtomicU64>) -> Self {
+        let store = MySqlStore::connect(url).await.expect("connects");
+        store.migrate().await.expect("migrates");
+        let layer = CacheLayer::new(store.clone()).prefix("shop").store_timeout(WAIT * 5);
+        let layer = layer.with_policy(MINUTES);
+        let state = Arc::clone(state);
+        let handler = move |_: Request<()>| {
+            let body = Full::from(state.load(Ordering::SeqCst).to_string());
+            async move { Ok::<_, Infallible>(Response::new(body)) }
+        };
+        let handle = layer.handle();
+        let app = BoxCloneSyncService::new(layer.layer(tower::service_fn(handler)));
+        Self { app, handle, store }
+    }
+
+    /// The state that a page shows, and whether it is a hit.
+    async fn get(&self, path: &str) -> (u64, bool) {
+        let request = Request::builder().uri(path).body(()).unwrap();
+        let (parts, body) = self.app.clone().oneshot(request).await.unwrap().into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let status = parts.extensions.get::<CacheStatus>().expect("a CacheStatus");
+        (std::str::from_utf8(&body).unwrap().parse().unwrap(), status.is_hit())
+    }
+
+    /// Asks for a page that is not to be a hit, and has it stored.
+    async fn fill(&self, path: &str) {
+        assert!(!self.get(path).await.1, "{path}");
+        self.handle.flush().await.unwrap();
+    }
+
+    async fn lease(&self, key: &CacheKey) -> Lease {
+        self.store.lease(key, Duration::from_secs(10)).await.unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_whose_clock_steps_serves_nothing_old_and_keeps_no_lease() {
+    let shift = Shift::new("server");
+    let server = support::own_server_under(shift.environment()).await;
+    let state = Arc::new(AtomicU64::new(1));
+    let mut ahead = 0;
+    for (step, stays) in [(24 * HOUR, false), (-20, true), (-HOUR, false), (-24 * HOUR, false)] {
+        let before = ahead;
+        let page = |name: &str| format!("/{name}/{before}");
+        let old = Shop::start(server.url(), &state).await;
+        old.fill(&page("stays")).await;
+        old.fill(&page("changed")).await;
+        let key = CacheKey::new(page("lease"));
+        let Lease::Granted(number) = old.lease(&key).await else { panic!("nobody has it") };
+        old.store.release(&Fence { key: key.clone(), number }, None).await.unwrap();
+        let held = CacheKey::new(page("held"));
+        assert!(matches!(old.lease(&held).await, Lease::Granted(_)));
+        let changed = state.fetch_add(1, Ordering::SeqCst) + 1;
+        old.handle.invalidate_uri(&page("changed")).await.unwrap();
+
+        ahead += step;
+        shift.set(ahead);
+        let new = Shop::start(server.url(), &state).await;
+        let shown = new.get(&page("stays")).await;
+        assert_eq!(shown.1, stays, "after a step of {step} s: its age is not known");
+        assert_eq!(new.get(&page("changed")).await, (changed, false), "after {step} s");
+        // whoever had one is gone: with the server that was ahead, perhaps
+        assert!(matches!(new.lease(&key).await, Lease::Granted(_)), "given back before {step} s");
+        assert!(matches!(new.lease(&held).await, Lease::Granted(_)), "held before {step} s");
+        new.handle.flush().await.unwrap();
+        assert_eq!(new.get(&page("changed")).await, (changed, true), "it is stored again");
+        assert_eq!(new.get(&page("stays")).await.1, true, "it is stored again");
+
+        // the process that has not noticed the step yet invalidates, and the other way round
+        let latest = state.fetch_add(1, Ordering::SeqCst) + 1;
+        old.handle.invalidate_uri(&page("changed")).await.unwrap();
+        new.handle.invalidate_uri(&page("stays")).await.unwrap();
+        for shop in [&old, &new] {
+            assert_eq!(shop.get(&page("changed")).await.0, latest, "after {step} s");
+            assert_eq!(shop.get(&page("stays")).await.0, latest, "after {step} s");
+            let counts = shop.handle.counts();
+            assert_eq!((counts.lease_waits, counts.lease_errors), (0, 0), "after {step} s");
+        }
+        old.store.close().await;
+        new.store.close().await;
+    }
 }

@@ -476,6 +476,40 @@ async fn a_lease_is_granted_to_one_until_it_ends_or_is_given_back_and_its_number
     assert!(granted(one.lease(&key, long).await.unwrap()) > third, "also without the row");
 }
 
+/// What the clock has made of a row, or somebody's UPDATE: by itself nothing keeps a lease from being granted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_row_of_a_lease_keeps_nobody_from_it() {
+    const MAX: u64 = u64::MAX;
+    const DAY: u64 = 86_400_000;
+    let database = migrated().await;
+    let store = store(&database).await;
+    let mut connection = database.connection().await;
+    let now_ms = store.now_ms();
+    let rows = [
+        (7, now_ms, MAX),              // an end that never comes
+        (7, now_ms, now_ms + 600_000), // granted before the clock stepped back by ten minutes
+        (7, MAX, MAX),
+        (7, MAX - 1, 0),
+        (0, now_ms, MAX), // nothing to wait for, for ever
+        (0, now_ms, now_ms + 2 * DAY),
+        (7, now_ms + DAY, 0), // given back before the clock stepped back by a day
+    ];
+    for (n, (owner, fence, until_ms)) in rows.into_iter().enumerate() {
+        let key = CacheKey::new(format!("test:1:/{n}"));
+        let insert = sqlx::query("INSERT INTO cache_leases VALUES (?, ?, ?, ?)");
+        let insert = insert.bind(key.hash().to_vec()).bind(owner).bind(fence).bind(until_ms);
+        insert.execute(&mut connection).await.unwrap();
+        let number = granted(store.lease(&key, 10 * SECOND).await.unwrap());
+        assert!(number > fence || fence >= MAX - 1, "{n}: {number}");
+        assert_eq!(store.lease(&key, 10 * SECOND).await.unwrap(), Lease::Held, "{n}: by one");
+        let entry = entry(&key, now_ms, b"a");
+        let fence = Fence { key: key.clone(), number };
+        assert!(store.put_fenced(vec![entry], &fence).await.unwrap(), "{n}: the holder writes");
+        store.release(&fence, None).await.unwrap();
+        granted(store.lease(&key, 10 * SECOND).await.unwrap());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_many_who_ask_at_once_one_gets_the_lease() {
     let database = migrated().await;
@@ -529,22 +563,31 @@ async fn rows_of_leases_that_ended_long_ago_are_removed_and_others_stay() {
     let store = store.idle_cull_interval(SECOND / 50).connect().await.unwrap();
     let mut connection = database.connection().await;
     let now_ms = store.now_ms();
-    for (n, until_ms) in [(1_u8, now_ms - 3_700_000), (2, now_ms - 3_500_000), (3, 5), (4, now_ms)]
-    {
-        let insert = "INSERT INTO cache_leases VALUES (?, 1, 1, ?)";
-        let insert = sqlx::query(insert).bind([n; 16].to_vec()).bind(until_ms);
+    let rows = [
+        (1_u8, 1, now_ms - 3_700_000),
+        (2, 1, now_ms - 3_500_000),
+        (3, 1, 5),
+        (4, 1, now_ms),
+        (5, now_ms, 0), // given back
+        (6, now_ms - 3_700_000, 0),
+        (7, 1, u64::MAX), // damaged
+        (8, u64::MAX, 5),
+    ];
+    for (n, fence, until_ms) in rows {
+        let insert = "INSERT INTO cache_leases VALUES (?, 1, ?, ?)";
+        let insert = sqlx::query(insert).bind([n; 16].to_vec()).bind(fence).bind(until_ms);
         insert.execute(&mut connection).await.unwrap();
     }
     // only who takes leases removes them
     let culls = store.stats().await.unwrap().culls;
     until("it culls", async || store.stats().await.unwrap().culls > culls + 1).await;
-    assert_eq!(number(&mut connection, "SELECT COUNT(*) FROM cache_leases").await, 4);
+    assert_eq!(number(&mut connection, "SELECT COUNT(*) FROM cache_leases").await, 8);
     granted(store.lease(&CacheKey::new("test:1:/"), SECOND).await.unwrap());
     until("the old ones are gone", async || {
-        number(&mut connection, "SELECT COUNT(*) FROM cache_leases").await == 3
+        number(&mut connection, "SELECT COUNT(*) FROM cache_leases").await == 4
     })
     .await;
     let rows = sqlx::query("SELECT key_hash FROM cache_leases").fetch_all(&mut connection);
     let rows: Vec<Vec<u8>> = rows.await.unwrap().iter().map(|row| row.get(0)).collect();
-    assert!(rows.contains(&vec![2; 16]) && rows.contains(&vec![4; 16]), "{rows:?}");
+    assert!([2, 4, 5].iter().all(|n| rows.contains(&vec![*n; 16])), "{rows:?}");
 }

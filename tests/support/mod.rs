@@ -84,6 +84,18 @@ pub async fn own_server_with(arguments: &str) -> OwnServer {
     blocking(start).await.unwrap_or_else(|e| panic!("{e}"))
 }
 
+/// A private server with more in its environment.
+///
+/// # Panics
+///
+/// If the server does not start.
+pub async fn own_server_under(environment: [(&'static str, PathBuf); 2]) -> OwnServer {
+    let mut command = script();
+    command.envs(environment);
+    let start = move || OwnServer::start(command, &engine());
+    blocking(start).await.unwrap_or_else(|e| panic!("{e}"))
+}
+
 /// A private MySQL that can encrypt tables.
 ///
 /// # Panics

@@ -263,6 +263,21 @@ fn a_clock_that_goes_back_makes_nothing_fresh() {
 
 // RFC 9211 2.4
 #[test]
+fn what_was_received_in_the_future_is_stale() {
+    let mut stored = head(&[]);
+    stored.fresh_until_ms = stored.received_ms + 600_000;
+    let at = |before_ms: u64| stored.received_ms - before_ms;
+    for before_ms in [0, 1, 20_000, 60_000] {
+        assert!(is_fresh(&stored, at(before_ms)), "{before_ms}");
+    }
+    for before_ms in [60_001, 3_600_000, stored.received_ms] {
+        assert!(!is_fresh(&stored, at(before_ms)), "{before_ms}");
+        assert_eq!(staleness_ms(&stored, at(before_ms)), Some(u64::MAX), "in no window");
+        assert_eq!(remaining_secs(&stored, at(before_ms)), -1);
+    }
+}
+
+#[test]
 fn the_remaining_lifetime_is_negative_when_stale() {
     let stored = head(&[]);
     for (now_ms, seconds) in [
@@ -290,7 +305,9 @@ proptest! {
         stored.initial_age_ms = initial_age_ms;
         stored.received_ms = received_ms;
         stored.fresh_until_ms = fresh_until_ms;
-        let (earlier, later) = (a.min(b), a.max(b));
+        // before that it is of the future
+        let first = received_ms.saturating_sub(60_000);
+        let (earlier, later) = (a.min(b).max(first), a.max(b).max(first));
         prop_assert!(is_fresh(&stored, earlier) || !is_fresh(&stored, later));
         prop_assert!(current_age_ms(&stored, earlier) <= current_age_ms(&stored, later));
         prop_assert!(current_age_ms(&stored, earlier) >= initial_age_ms);

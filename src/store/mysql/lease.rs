@@ -15,10 +15,6 @@ use super::writer::Writer;
 use super::writes::Ack;
 use crate::store::{Lease, StoreError};
 
-/// How long the row of a lease that has ended is kept: a holder that comes back later than that, to write,
-/// finds none, and does not write.
-const KEPT: Duration = Duration::from_secs(3600);
-
 /// Rows that are looked at in one go when pruning.
 const WINDOW: u64 = 1_000;
 
@@ -104,12 +100,16 @@ impl Writer {
         time: Duration,
     ) -> Result<Lease, Failure> {
         let shared = &self.shared;
+        let (owner, time) = (self.owner, ms(time));
         let query = statement(&shared.sql.lease.take)
             .bind(hash.to_vec())
-            .bind(self.owner)
-            .bind(ms(time))
-            .bind(self.owner)
-            .bind(ms(time));
+            .bind(owner)
+            .bind(time)
+            .bind(time)
+            .bind(time)
+            .bind(owner)
+            .bind(time)
+            .bind(time);
         Ok(match connection.insert(query, shared).await? {
             0 | HELD => Lease::Held,
             left @ UNSHAREABLE..=LAST_UNSHAREABLE => {
@@ -164,12 +164,7 @@ impl Maintenance {
         let whole = rows.len() as u64 == WINDOW;
         let next = u128::from_be_bytes(last).checked_add(1).filter(|_| whole);
         self.next_lease = next.unwrap_or(0);
-        let query = || {
-            statement(&shared.sql.lease.prune)
-                .bind(from.to_vec())
-                .bind(last.to_vec())
-                .bind(ms(KEPT))
-        };
+        let query = || statement(&shared.sql.lease.prune).bind(from.to_vec()).bind(last.to_vec());
         self.delete(query).await.map(drop)
     }
 }
