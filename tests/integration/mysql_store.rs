@@ -9,8 +9,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use sqlx::{AssertSqlSafe, MySqlConnection, Row};
 use tower_mysql_cache::{
-    CacheKey, Entry, HeadUpdate, KeyRange, LogPosition, MySqlStore, MySqlStoreBuilder, Store,
-    StoreError, Stored, StoredHead, StoredResponse, VariantIndex,
+    CacheKey, Entry, HeadUpdate, KeyRange, LogPosition, LogRecord, MySqlStore, MySqlStoreBuilder,
+    Scope, Store, StoreError, Stored, StoredHead, StoredResponse, Tag, VariantIndex,
 };
 
 use crate::support::{self, TestDatabase};
@@ -98,6 +98,56 @@ async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> 
 }
 
 // ---- connecting
+
+/// What `#[tokio::test]`s that share a `static` store do to it.
+#[test]
+fn a_store_whose_runtime_has_ended_works_on_the_next_one() {
+    let runtimes = || {
+        let [one, two] = [1, 2].map(|_| {
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            runtime.enable_all().build().unwrap()
+        });
+        let many =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        [one, many.unwrap(), two]
+    };
+    let [first, ..] = runtimes();
+    let (database, store) = first.block_on(fresh());
+    first.block_on(store.put(entry(&store, key("p:1:/kept"), "kept"))).unwrap();
+    drop(first);
+    for runtime in runtimes() {
+        let uses = async {
+            let record = LogRecord::hard(Scope::Tag(Tag::new("t")));
+            store.append(vec![record]).await.unwrap();
+            assert_eq!(body(store.get(key("p:1:/kept")).await.unwrap()).unwrap(), "kept");
+            store.put(entry(&store, key("p:1:/new"), "new")).await.unwrap();
+            store.flush().await.unwrap();
+            assert_eq!(store.remove(KeyRange::only(&key("p:1:/new"))).await.unwrap(), 1);
+            assert_eq!(store.stats().await.unwrap().entries, 1);
+            assert_eq!(store.cull().await.unwrap().examined, 1);
+            assert_eq!(store.log_tail(100).await.unwrap()[0].scope, Scope::Tag(Tag::new("t")));
+        };
+        let limited = async { tokio::time::timeout(Duration::from_secs(20), uses).await };
+        runtime.block_on(limited).expect("nothing hangs");
+        // half of what is on its way is lost with it, and nobody waits for that
+        let waiting = store.clone();
+        runtime.spawn(async move { waiting.get(key("p:1:/kept")).await });
+        drop(runtime);
+    }
+    // without any, each call says so at once
+    use futures_util::FutureExt as _;
+    let closed = |error| assert!(matches!(error, StoreError::Closed), "{error}");
+    closed(store.flush().now_or_never().expect("at once").unwrap_err());
+    closed(store.get(key("p:1:/kept")).now_or_never().expect("at once").unwrap_err());
+    closed(store.stats().now_or_never().expect("at once").unwrap_err());
+    let [last, ..] = runtimes();
+    last.block_on(async {
+        assert!(store.get(key("p:1:/kept")).await.unwrap().is_some());
+        store.close().await;
+        closed(store.flush().await.unwrap_err());
+    });
+    drop(database);
+}
 
 #[tokio::test]
 async fn a_missing_server_is_an_error_within_the_timeout() {

@@ -169,3 +169,38 @@ async fn a_dropped_table_costs_no_request_and_a_new_one_is_used() {
         assert!(Instant::now() < deadline, "the cache did not come back");
     }
 }
+
+/// A `static` application that one `#[tokio::test]` after the other uses.
+#[test]
+fn a_cache_whose_runtime_has_ended_goes_on_in_the_next_one() {
+    let runtime = || {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_all().build().unwrap()
+    };
+    let first = runtime();
+    let (_database, layer) = first.block_on(async {
+        let database = support::database().await;
+        let layer = layer(database.url()).await.store_timeout(Duration::from_secs(5));
+        (database, layer)
+    });
+    let handle = layer.handle();
+    let (app, _) = cached(&layer, |request| response(200, &[], request.uri().path()));
+    for (n, runtime) in [first, runtime(), runtime()].into_iter().enumerate() {
+        let uses = async {
+            assert!(!send(&app, get("/", &[])).await.is_hit(), "{n}: erased before");
+            handle.flush().await.unwrap();
+            assert!(send(&app, get("/", &[])).await.is_hit(), "{n}");
+            send(&app, request("PUT", "/", &[])).await;
+            assert_eq!(handle.counts().invalidation_errors, 0, "{n}");
+            assert!(!send(&app, get("/", &[])).await.is_hit(), "{n}");
+            handle.invalidate_uri("/").await.unwrap();
+            handle.flush().await.unwrap();
+            handle.erase_uri("/").await.unwrap();
+            handle.stats().await.unwrap();
+            // on its way when the runtime ends
+            send(&app, get(&format!("/{n}"), &[])).await;
+        };
+        let limited = async { tokio::time::timeout(Duration::from_secs(20), uses).await };
+        runtime.block_on(limited).expect("nothing hangs");
+    }
+}

@@ -13,6 +13,7 @@ use super::lease::LeaseJob;
 use super::log::append_on;
 use super::lookups::{Answer, Hash};
 use super::maintenance::Command;
+use super::shared::lock;
 use super::sql::MAX_KEYS;
 use super::writes::{Freshen, Job, Put, Ticket};
 use super::{Inner, MySqlStore};
@@ -35,6 +36,7 @@ impl MySqlStore {
 
     /// What is stored under these keys, and until when, and a look at the log beside it.
     async fn find(&self, keys: &[CacheKey]) -> Result<Vec<Option<(Stored, u64)>>, StoreError> {
+        self.inner.running().await?;
         // seen after this began, whenever the rows are read: what was invalidated before counts
         let look = self.inner.log.look()?;
         let mut found = Vec::with_capacity(keys.len());
@@ -137,6 +139,7 @@ impl MySqlStore {
         entries: Vec<Entry>,
         fence: Option<(Hash, u64)>,
     ) -> Result<bool, StoreError> {
+        self.inner.running().await?;
         let compressing = self.inner.shared.settings.compressing;
         let slow = entries.iter().any(|entry| codec::is_slow_to_encode(entry, compressing));
         let ticket: Option<Ticket> = slow.then(|| self.inner.writes.ticket());
@@ -165,6 +168,7 @@ impl MySqlStore {
         job: Job,
         outcome: oneshot::Receiver<Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
+        self.inner.running().await?;
         self.inner.writes.push(job)?;
         outcome.await.unwrap_or(Err(StoreError::Closed))
     }
@@ -174,8 +178,10 @@ impl MySqlStore {
         &self,
         command: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Command,
     ) -> Result<T, StoreError> {
+        self.inner.running().await?;
         let (answer, receiver) = oneshot::channel();
-        self.inner.commands.try_send(command(answer)).map_err(|error| match error {
+        let sent = lock(&self.inner.commands).try_send(command(answer));
+        sent.map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => StoreError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => StoreError::Closed,
         })?;
@@ -227,6 +233,7 @@ impl Store for MySqlStore {
     }
 
     async fn freshen(&self, update: HeadUpdate) -> Result<bool, StoreError> {
+        self.inner.running().await?;
         let HeadUpdate { key, old, new: head, expires_ms } = update;
         let column = codec::encode_head(&key, &head, expires_ms)?;
         let share = self.inner.writes.reserve(column.len())?;
@@ -272,6 +279,7 @@ impl Store for MySqlStore {
     }
 
     async fn validity(&self, key: &CacheKey, head: &StoredHead) -> Result<Validity, StoreError> {
+        self.inner.running().await?;
         self.inner.log.validity(key, head).await
     }
 
@@ -281,6 +289,7 @@ impl Store for MySqlStore {
         head: &StoredHead,
         at_most: Duration,
     ) -> Result<(), StoreError> {
+        self.inner.running().await?;
         self.inner.log.catch_up(key, head, at_most).await
     }
 

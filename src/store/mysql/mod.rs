@@ -24,14 +24,13 @@ mod server;
 mod shared;
 mod sql;
 mod sweep;
+mod tasks;
 mod writer;
 mod writes;
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 use sqlx::mysql::MySqlConnectOptions;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
@@ -42,14 +41,14 @@ pub use self::codec::rows;
 pub use self::options::MySqlStoreBuilder;
 
 use self::connection::Connection;
-use self::log::{Log, LogReader};
+use self::log::Log;
 use self::lookups::Lookups;
-use self::maintenance::{Command, Link, Maintenance};
+use self::maintenance::Command;
 use self::options::Settings;
 use self::owned::Owned;
 use self::shared::{DbClock, Shared, lock};
 use self::sql::{Dialect, Sql, TableName};
-use self::writer::Writer;
+use self::tasks::Running;
 use self::writes::Writes;
 use super::StoreError;
 use crate::error::ConfigError;
@@ -60,6 +59,9 @@ use crate::error::ConfigError;
 /// lookups, one for writes, one for the log and one for maintenance, all its own. When the last handle goes, what was
 /// queued is written, the connections are closed and the tasks end; [`close`](MySqlStore::close) waits
 /// for that.
+///
+/// The tasks run on the runtime that it was connected in. When that runtime has ended, what waits fails at once, and the
+/// next call starts the tasks again on its own runtime: a `static` store serves one `#[tokio::test]` after the other.
 ///
 /// ```no_run
 /// # async fn run() -> Result<(), tower_mysql_cache::StoreError> {
@@ -84,7 +86,9 @@ struct Inner {
     lookups: Arc<Lookups>,
     writes: Arc<Writes>,
     log: Arc<Log>,
-    commands: mpsc::Sender<Command>,
+    owned: Arc<Owned>,
+    running: Running,
+    commands: Mutex<mpsc::Sender<Command>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     stop: watch::Sender<bool>,
 }
@@ -221,7 +225,9 @@ impl MySqlStore {
         let Settings { table, log_table, log_state, lease_table, .. } = &settings;
         let sql = Sql::new(table, log_table, log_state, lease_table, dialect);
         let shared = Shared::new(settings, sql, server, clock);
-        Ok(Self { inner: Arc::new(Inner::spawn(Arc::new(shared), connection)) })
+        let inner = Arc::new(Inner::new(Arc::new(shared)));
+        inner.start_tasks(Some(connection));
+        Ok(Self { inner })
     }
 }
 
@@ -231,56 +237,20 @@ fn no_runtime() -> StoreError {
 }
 
 impl Inner {
-    fn spawn(shared: Arc<Shared>, connection: Connection) -> Self {
+    fn new(shared: Arc<Shared>) -> Self {
         let settings = &shared.settings;
-        let lookups = Lookups::new(settings.queue_lookups, settings.query_timeout);
         let statement_bytes = MAX_STATEMENT_BYTES.min(shared.max_packet / 2);
-        let writes = Writes::new(settings.queue_bytes, statement_bytes);
-        let (log, questions) = Log::new();
-        let owned = Arc::new(Owned::default());
-        let (stop, stopping) = watch::channel(false);
-        let (commands, receiver) = mpsc::channel(MAX_COMMANDS);
-        let mut first = Some((connection, lookups.lane_up()));
-        let mut tasks: Vec<JoinHandle<()>> = (0..settings.read_connections)
-            .map(|_| {
-                let (shared, lookups) = (Arc::clone(&shared), Arc::clone(&lookups));
-                tokio::spawn(reader::lane(shared, lookups, first.take(), stopping.clone()))
-            })
-            .collect();
-        let reader = LogReader {
-            shared: Arc::clone(&shared),
-            log: Arc::clone(&log),
-            questions,
-            stop: stopping.clone(),
-        };
-        tasks.push(tokio::spawn(reader.run()));
-        let random = |salt: u64| match settings.seed {
-            Some(seed) => StdRng::seed_from_u64(seed.wrapping_add(salt)),
-            None => rand::make_rng(),
-        };
-        let writer = Writer {
-            shared: Arc::clone(&shared),
-            queue: Arc::clone(&writes),
-            owned: Arc::clone(&owned),
-            log: Arc::clone(&log),
-            random: random(0),
-            // 0 is nobody
-            owner: random(3).random::<u64>() | 1,
-            stop: stopping.clone(),
-        };
-        tasks.push(tokio::spawn(writer.run()));
-        let maintenance = Maintenance {
-            shared: Arc::clone(&shared),
-            owned,
-            commands: receiver,
-            random: random(1),
-            stop: stopping,
-            estimates: cull::Estimates::default(),
-            next: random(2).random(),
-            next_lease: random(4).random(),
-            link: Link::default(),
-        };
-        tasks.push(tokio::spawn(maintenance.run()));
-        Self { shared, lookups, writes, log, commands, tasks: Mutex::new(tasks), stop }
+        Self {
+            lookups: Lookups::new(settings.queue_lookups, settings.query_timeout),
+            writes: Writes::new(settings.queue_bytes, statement_bytes),
+            log: Log::new(),
+            owned: Arc::default(),
+            running: Running::default(),
+            // the tasks bring theirs along
+            commands: Mutex::new(mpsc::channel(1).0),
+            tasks: Mutex::default(),
+            stop: watch::channel(false).0,
+            shared,
+        }
     }
 }

@@ -26,15 +26,16 @@ pub(super) const IDLE: Duration = Duration::from_secs(60);
 /// A row over this many bytes makes the connection give its buffers back.
 const LARGE: usize = 1 << 20;
 
-/// A lane. The first has a connection from the start; the others open theirs when work piles up.
+/// A lane. The first has a connection from the start, or opens one; the others open theirs when work piles up.
 pub(super) async fn lane(
     shared: Arc<Shared>,
     queue: Arc<Lookups>,
-    first: Option<(Connection, LaneUp)>,
+    first: Option<Option<(Connection, LaneUp)>>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let mut ready = first;
-    if ready.is_none() {
+    let is_first = first.is_some();
+    let mut ready = first.flatten();
+    if !is_first {
         tokio::select! {
             () = queue.more.notified() => {}
             () = stopped(&mut stop) => return,

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::super::connection::{Connection, statement};
 use super::super::failure::Failure;
-use super::super::shared::Shared;
+use super::super::shared::{Shared, lock};
 use super::super::sql::MAX_APPEND;
 use super::{Checked, Log, columns};
 use crate::key::CacheKey;
@@ -71,7 +71,7 @@ impl Log {
         let columns = columns(key.as_bytes(), &head.tags);
         let any_query = has_any_query(&head.tags).then(|| AnyQuery::of(key, &head.tags)).flatten();
         let question = Question { columns, any_query, lowest, answer };
-        self.questions.try_send(question).map_err(|error| match error {
+        lock(&self.questions).try_send(question).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => StoreError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => StoreError::Closed,
         })?;

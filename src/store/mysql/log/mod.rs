@@ -52,7 +52,7 @@ pub(super) struct Log {
     waiting: Mutex<Waiting>,
     /// Somebody waits.
     work: Notify,
-    questions: mpsc::Sender<Question>,
+    questions: Mutex<mpsc::Sender<Question>>,
     /// What was found about responses older than the view remembers, by the hash of their key.
     checked: Cache<[u8; 16], Checked>,
     /// Rows that could not be written yet.
@@ -91,13 +91,13 @@ struct Checked {
 }
 
 impl Log {
-    pub(super) fn new() -> (Arc<Self>, mpsc::Receiver<Question>) {
-        let (questions, receiver) = mpsc::channel(MAX_QUESTIONS);
+    pub(super) fn new() -> Arc<Self> {
         let log = Self {
             view: RwLock::new(LogView::new(0)),
             waiting: Mutex::default(),
             work: Notify::new(),
-            questions,
+            // the task brings its own along
+            questions: Mutex::new(mpsc::channel(1).0),
             checked: Cache::new(MAX_CHECKED),
             owed: Mutex::default(),
             started: Instant::now(),
@@ -106,7 +106,14 @@ impl Log {
             doubted_at: AtomicU64::new(0),
             used: AtomicBool::new(false),
         };
-        (Arc::new(log), receiver)
+        Arc::new(log)
+    }
+
+    /// Where a task that starts finds its questions.
+    pub(super) fn questions(&self) -> mpsc::Receiver<Question> {
+        let (questions, receiver) = mpsc::channel(MAX_QUESTIONS);
+        *lock(&self.questions) = questions;
+        receiver
     }
 
     fn view(&self) -> RwLockReadGuard<'_, LogView> {
@@ -294,7 +301,7 @@ impl Log {
     }
 
     /// Nobody waits while there is no connection.
-    fn down(&self, error: &StoreError) {
+    pub(super) fn down(&self, error: &StoreError) {
         let waiters = {
             let mut waiting = lock(&self.waiting);
             waiting.down = true;
@@ -303,7 +310,7 @@ impl Log {
         answer(waiters, &Err(error.clone()));
     }
 
-    fn up(&self) {
+    pub(super) fn up(&self) {
         lock(&self.waiting).down = false;
     }
 

@@ -1,0 +1,147 @@
+//! The store's tasks: on the runtime that it was connected in, and again on a caller's when that one has ended.
+//!
+//! A runtime that ends drops its tasks wherever they are. What waits for them then fails at once, and the next
+//! call starts them again where it runs: a `static` store serves one `#[tokio::test]` after the other.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::connection::{Connection, Role};
+use super::cull;
+use super::log::LogReader;
+use super::maintenance::{Link, Maintenance};
+use super::reader;
+use super::shared::lock;
+use super::writer::Writer;
+use super::{Inner, MAX_COMMANDS};
+use crate::store::StoreError;
+
+/// Whether there are tasks.
+#[derive(Debug, Default)]
+pub(super) struct Running {
+    /// One at least has been dropped; readable without the lock.
+    gone: AtomicBool,
+    /// The number of the tasks that were started last.
+    generation: Mutex<u64>,
+    starting: tokio::sync::Mutex<()>,
+}
+
+/// A task is there. Dropped before the store is closed, it has gone with its runtime, or has panicked.
+struct Alive {
+    inner: Weak<Inner>,
+    generation: u64,
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        let Some(inner) = self.inner.upgrade() else { return };
+        let generation = lock(&inner.running.generation);
+        if *generation == self.generation && !*inner.stop.borrow() {
+            inner.running.gone.store(true, Ordering::Release);
+            inner.writes.down();
+            inner.log.down(&StoreError::Unavailable);
+        }
+    }
+}
+
+impl Inner {
+    /// Starts the tasks again, on this runtime, if they have gone.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`] when the store was closed, or outside of a runtime.
+    pub(super) async fn running(self: &Arc<Self>) -> Result<(), StoreError> {
+        if !self.running.gone.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let runtime = Handle::try_current().map_err(|_| StoreError::Closed)?;
+        let inner = Arc::clone(self);
+        // to its end, whatever becomes of the caller
+        let started = runtime.spawn(async move {
+            let _one = inner.running.starting.lock().await;
+            if *inner.stop.borrow() {
+                return Err(StoreError::Closed);
+            }
+            if inner.running.gone.load(Ordering::Acquire) {
+                let opening = Connection::open(&inner.shared.settings, Role::Lookups);
+                let first = opening.await.map_err(|e| inner.shared.failed("connecting", &e));
+                inner.start_tasks(first.ok());
+            }
+            Ok(())
+        });
+        started.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// Starts the tasks on this runtime. With a connection, lookups need not wait for one.
+    pub(super) fn start_tasks(self: &Arc<Self>, first: Option<Connection>) {
+        let Self { shared, lookups, writes, log, owned, .. } = &**self;
+        let settings = &shared.settings;
+        // one that has panicked has left the others
+        std::mem::take(&mut *lock(&self.tasks)).iter().for_each(JoinHandle::abort);
+        let mut generation = lock(&self.running.generation);
+        *generation += 1;
+        let mut tasks = lock(&self.tasks);
+        writes.up();
+        log.up();
+        let random = |salt: u64| match settings.seed {
+            Some(seed) => StdRng::seed_from_u64(seed.wrapping_add(salt)),
+            None => rand::make_rng(),
+        };
+        let mut first = Some(first.map(|connection| (connection, lookups.lane_up())));
+        for _ in 0..settings.read_connections {
+            let (shared, lookups) = (Arc::clone(shared), Arc::clone(lookups));
+            let lane = reader::lane(shared, lookups, first.take(), self.stop.subscribe());
+            tasks.push(self.start_task(*generation, lane));
+        }
+        let reader = LogReader {
+            shared: Arc::clone(shared),
+            log: Arc::clone(log),
+            questions: log.questions(),
+            stop: self.stop.subscribe(),
+        };
+        tasks.push(self.start_task(*generation, reader.run()));
+        let writer = Writer {
+            shared: Arc::clone(shared),
+            queue: Arc::clone(writes),
+            owned: Arc::clone(owned),
+            log: Arc::clone(log),
+            random: random(0),
+            // 0 is nobody
+            owner: random(3).random::<u64>() | 1,
+            stop: self.stop.subscribe(),
+        };
+        tasks.push(self.start_task(*generation, writer.run()));
+        let (commands, receiver) = mpsc::channel(MAX_COMMANDS);
+        *lock(&self.commands) = commands;
+        let maintenance = Maintenance {
+            shared: Arc::clone(shared),
+            owned: Arc::clone(owned),
+            commands: receiver,
+            random: random(1),
+            stop: self.stop.subscribe(),
+            estimates: cull::Estimates::default(),
+            next: random(2).random(),
+            next_lease: random(4).random(),
+            link: Link::default(),
+        };
+        tasks.push(self.start_task(*generation, maintenance.run()));
+        self.running.gone.store(false, Ordering::Release);
+    }
+
+    fn start_task(
+        self: &Arc<Self>,
+        generation: u64,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> JoinHandle<()> {
+        let alive = Alive { inner: Arc::downgrade(self), generation };
+        tokio::spawn(async move {
+            let _alive = alive;
+            task.await;
+        })
+    }
+}
