@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use sqlx::Connection as _;
 use tower_mysql_cache::{CacheKey, Store as _};
 
-use crate::kit::{Site, WAIT, builder};
+use crate::kit::{Site, WAIT, builder, until};
 use crate::proxy::{Network, Proxy, Way};
 use crate::support::{self, TestDatabase};
 
@@ -44,6 +44,28 @@ async fn a_black_hole_costs_one_wait_and_then_none() {
     assert!(site.change("/").await.is_err(), "it cannot be done");
     proxy.set(Network::Up);
     site.comes_back().await;
+}
+
+/// An attempt to connect that the black hole has swallowed hangs: longer than anything here waits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_black_hole_no_lost_attempt_to_connect_is_waited_for() {
+    let database = support::database().await;
+    let proxy = Proxy::to(database.url()).await;
+    let times = Duration::from_millis(500);
+    let store = builder(&proxy.url(database.url())).query_timeout(times).write_timeout(times);
+    let site = Site::over(store.connect_timeout(Duration::from_secs(300))).await;
+    site.fill("/").await;
+    proxy.set(Network::BlackHole);
+    let accepted = proxy.accepted();
+    until("attempts have been lost", async || {
+        let _ = site.change("/").await;
+        let _ = site.get("/").await;
+        proxy.accepted() >= accepted + 2
+    })
+    .await;
+    proxy.set(Network::Up);
+    site.comes_back().await;
+    until("its figures can be had", async || site.handle.stats().await.is_ok()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

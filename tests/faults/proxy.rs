@@ -42,6 +42,7 @@ struct Shared {
     /// Bytes until the next connection that carries them is cut, by [`Way`]; negative: never.
     left: [AtomicI64; 2],
     cut: AtomicUsize,
+    accepted: AtomicUsize,
 }
 
 impl Proxy {
@@ -53,7 +54,12 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let network = watch::Sender::new(Network::Up);
         let left = [AtomicI64::new(-1), AtomicI64::new(-1)];
-        let shared = Arc::new(Shared { network, left, cut: AtomicUsize::new(0) });
+        let shared = Arc::new(Shared {
+            network,
+            left,
+            cut: AtomicUsize::new(0),
+            accepted: AtomicUsize::new(0),
+        });
         let accepting = tokio::spawn(accept(listener, server, Arc::clone(&shared))).abort_handle();
         Self { address, shared, accepting }
     }
@@ -74,6 +80,11 @@ impl Proxy {
         self.shared.left[way as usize].store(bytes as i64, Ordering::SeqCst);
     }
 
+    /// How many connections have been made.
+    pub(crate) fn accepted(&self) -> usize {
+        self.shared.accepted.load(Ordering::SeqCst)
+    }
+
     /// How many connections have been cut by [`Proxy::cut_after`].
     pub(crate) fn cut(&self) -> usize {
         self.shared.cut.load(Ordering::SeqCst)
@@ -90,6 +101,7 @@ impl Drop for Proxy {
 async fn accept(listener: TcpListener, server: SocketAddr, shared: Arc<Shared>) {
     while let Ok((client, _)) = listener.accept().await {
         let shared = Arc::clone(&shared);
+        shared.accepted.fetch_add(1, Ordering::SeqCst);
         tokio::spawn(async move {
             if *shared.network.borrow() == Network::Down {
                 return;

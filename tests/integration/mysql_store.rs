@@ -900,19 +900,39 @@ async fn connections_that_the_server_closed_are_replaced_unnoticed() {
     store.put(entry(&store, key.clone(), "x")).await.unwrap();
     store.get(key.clone()).await.unwrap();
     let mut connection = server.connection().await;
+    kill_the_others(&mut connection).await;
+    assert_eq!(body(store.get(key.clone()).await.unwrap()).unwrap(), "x");
+    store.put(entry(&store, key.clone(), "y")).await.unwrap();
+    assert_eq!(body(store.get(key.clone()).await.unwrap()).unwrap(), "y");
+    store.stats().await.unwrap();
+    let record = LogRecord::hard(Scope::Tag(Tag::new("t")));
+    for call in 0..8 {
+        kill_the_others(&mut connection).await;
+        let scopes = || vec![record.scope.clone()];
+        match call {
+            0 => drop(store.stats().await.expect("stats")),
+            1 => drop(store.cull().await.expect("cull")),
+            2 => drop(store.log_tail(1).await.expect("log_tail")),
+            3 => drop(store.count_named(scopes()).await.expect("count_named")),
+            4 => drop(store.append(vec![record.clone()]).await.expect("append")),
+            5 => drop(store.lease(&key, Duration::from_secs(1)).await.expect("lease")),
+            6 => drop(store.remove(KeyRange::only(&key)).await.expect("remove")),
+            _ => store.flush().await.expect("flush"),
+        }
+    }
+}
+
+/// Ends all connections to the database `cache` but this one.
+async fn kill_the_others(connection: &mut MySqlConnection) {
     let rows = sqlx::query(
         "SELECT CAST(id AS UNSIGNED) FROM information_schema.processlist \
          WHERE db = 'cache' AND id <> CONNECTION_ID()",
-    )
-    .fetch_all(&mut connection)
-    .await
-    .unwrap();
-    for row in rows {
-        execute(&mut connection, format!("KILL {}", row.get::<u64, _>(0))).await;
+    );
+    for row in rows.fetch_all(&mut *connection).await.unwrap() {
+        // one may have gone by itself
+        let kill = format!("KILL {}", row.get::<u64, _>(0));
+        let _ = sqlx::raw_sql(AssertSqlSafe(kill)).execute(&mut *connection).await;
     }
-    assert_eq!(body(store.get(key.clone()).await.unwrap()).unwrap(), "x");
-    store.put(entry(&store, key.clone(), "y")).await.unwrap();
-    assert_eq!(body(store.get(key).await.unwrap()).unwrap(), "y");
 }
 
 #[tokio::test]

@@ -46,8 +46,9 @@ impl Maintenance {
         let retention = self.shared.settings.log_retention.as_millis();
         let retention_ms = u64::try_from(retention).unwrap_or(u64::MAX);
         let before_ms = self.shared.clock.now_ms().saturating_sub(retention_ms);
-        let query = statement(&self.shared.sql.log.oldest).bind(PRUNED + 1);
-        let rows = self.link.get(&self.shared).await?.rows(query, &self.shared).await?;
+        let Self { shared, link, .. } = self;
+        let query = || statement(&shared.sql.log.oldest).bind(PRUNED + 1);
+        let rows = link.rows(shared, query).await?;
         let aged = |row: &MySqlRow| -> Result<(u64, u64), sqlx::Error> {
             Ok((row.try_get(0)?, row.try_get(1)?))
         };
@@ -84,8 +85,9 @@ impl Maintenance {
     }
 
     async fn newest(&mut self, limit: u64) -> Result<Vec<LogRow>, Failure> {
-        let query = statement(&self.shared.sql.log.tail).bind(limit);
-        let rows = self.link.get(&self.shared).await?.rows(query, &self.shared).await?;
+        let Self { shared, link, .. } = self;
+        let query = || statement(&shared.sql.log.tail).bind(limit);
+        let rows = link.rows(shared, query).await?;
         rows.iter()
             .map(log_row)
             .collect::<Result<_, _>>()
@@ -157,16 +159,19 @@ impl Maintenance {
         while let Some(at) = from
             && waits()
         {
-            let first = at.to_be_bytes().to_vec();
-            let query = match range {
-                None => statement(&self.shared.sql.heads).bind(first),
-                Some(range) => statement(&self.shared.sql.heads_in_range)
-                    .bind(first)
-                    .bind(range.from.to_vec())
-                    .bind(range.to.to_vec()),
+            let Self { shared, link, .. } = self;
+            let hash = at.to_be_bytes();
+            let query = || {
+                let query = match range {
+                    None => statement(&shared.sql.heads).bind(hash.to_vec()),
+                    Some(range) => statement(&shared.sql.heads_in_range)
+                        .bind(hash.to_vec())
+                        .bind(range.from.to_vec())
+                        .bind(range.to.to_vec()),
+                };
+                query.bind(STEP as u64)
             };
-            let query = query.bind(STEP as u64);
-            let rows = self.link.get(&self.shared).await?.rows(query, &self.shared).await?;
+            let rows = link.rows(shared, query).await?;
             let rows: Vec<Seen> = rows
                 .iter()
                 .map(seen)

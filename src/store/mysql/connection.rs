@@ -81,13 +81,13 @@ impl Connection {
     /// # Errors
     /// [`StoreError::Connect`].
     pub(super) async fn open(settings: &Settings, role: Role) -> Result<Self, StoreError> {
-        within(settings.connect_timeout, async {
+        let attempt = || async {
             let mut inner = MySqlConnection::connect_with(&settings.options).await?;
             set_up(&mut inner, role.deadline(settings)).await?;
             let deadline = role.deadline(settings);
             Ok(Self { inner, role, deadline, used: Instant::now(), has_the_log: false })
-        })
-        .await
+        };
+        within(settings.connect_timeout, first_of(&attempt)).await
     }
 
     /// Opens the first connection, within `connect_timeout`, and learns what the store needs to know.
@@ -256,6 +256,22 @@ async fn within<T>(
     outcome.map_err(|error| StoreError::Connect(std::sync::Arc::new(error)))
 }
 
+/// The first outcome of attempts that begin one after the other. An attempt whose packets the network has
+/// swallowed hangs, also when the server can be reached again: the next one does not wait for it.
+async fn first_of<T, E, F>(attempt: &impl Fn() -> F) -> Result<T, E>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    let next = async {
+        tokio::time::sleep(NEXT_ATTEMPT).await;
+        Box::pin(first_of(attempt)).await
+    };
+    tokio::select! {
+        outcome = attempt() => outcome,
+        outcome = next => outcome,
+    }
+}
+
 /// Sets a session up: autocommit in READ COMMITTED (range deletes then lock no gaps), strict (nothing
 /// is cut off silently), UTC, and with the server giving up when we do.
 async fn set_up(connection: &mut MySqlConnection, deadline: Duration) -> Result<(), sqlx::Error> {
@@ -295,7 +311,11 @@ async fn read_clock(connection: &mut MySqlConnection, clock: &DbClock) -> Result
     Ok(())
 }
 
-/// Waits between attempts to connect: 50 ms, doubling to 5 s, each shortened by up to a half so that
+/// After this time another attempt to connect begins beside one that hangs. Together with [`Backoff`], a server that
+/// can be reached again is found about as soon as the layer's breaker asks for it (every 2 s).
+const NEXT_ATTEMPT: Duration = Duration::from_millis(1_500);
+
+/// Waits between attempts to connect: 50 ms, doubling to a second, each shortened by up to a half so that
 /// many processes do not come back at once.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
@@ -304,7 +324,7 @@ pub(super) struct Backoff {
 
 impl Backoff {
     const FIRST: Duration = Duration::from_millis(50);
-    const LONGEST: Duration = Duration::from_secs(5);
+    const LONGEST: Duration = Duration::from_secs(1);
 
     /// The next wait.
     pub(super) fn next(&mut self) -> Duration {
@@ -314,26 +334,33 @@ impl Backoff {
     }
 }
 
-/// Opens a connection, however long it takes. `None` when the store is closed first.
+/// Opens a connection, however long it takes, and tells of each failure. `None` when the store is closed first.
+///
+/// The tasks of a store take turns, so that a server that hangs is not knocked at by all of them: servers refuse a
+/// host from which too many connections were begun and not used (`max_connect_errors`).
 pub(super) async fn reopen(
     shared: &Shared,
     role: Role,
     stop: &mut watch::Receiver<bool>,
+    mut failed: impl FnMut(&StoreError),
 ) -> Option<Connection> {
     let mut backoff = Backoff::default();
-    loop {
-        let attempt = tokio::select! {
-            attempt = Connection::open(&shared.settings, role) => attempt,
-            () = stopped(stop) => return None,
-        };
-        match attempt {
-            Ok(connection) => return Some(connection),
-            Err(error) => shared.failed("connecting", &error),
+    let opening = async {
+        loop {
+            let _turn = shared.connecting.lock().await;
+            match Connection::open(&shared.settings, role).await {
+                Ok(connection) => return connection,
+                Err(error) => {
+                    shared.failed("connecting", &error);
+                    failed(&error);
+                }
+            }
+            tokio::time::sleep(backoff.next()).await;
         }
-        tokio::select! {
-            () = tokio::time::sleep(backoff.next()) => {}
-            () = stopped(stop) => return None,
-        }
+    };
+    tokio::select! {
+        connection = opening => Some(connection),
+        () = stopped(stop) => None,
     }
 }
 
@@ -344,12 +371,28 @@ pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
     use super::*;
 
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_that_hangs_does_not_hold_up_the_next() {
+        let began = AtomicU32::new(0);
+        // the first two are lost
+        let attempt = || {
+            let lost = began.fetch_add(1, Relaxed) < 2;
+            async move { if lost { std::future::pending().await } else { Ok::<_, ()>(7) } }
+        };
+        let start = tokio::time::Instant::now();
+        assert_eq!(first_of(&attempt).await, Ok(7));
+        assert_eq!((began.into_inner(), start.elapsed()), (3, NEXT_ATTEMPT * 2));
+        assert_eq!(first_of(&|| async { Err::<(), _>("refused") }).await, Err("refused"));
+    }
+
     #[test]
-    fn waits_double_up_to_five_seconds() {
+    fn waits_double_up_to_a_second() {
         let mut backoff = Backoff::default();
-        for whole in [50, 100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000] {
+        for whole in [50, 100, 200, 400, 800, 1_000, 1_000] {
             let wait = backoff.next();
             assert!(wait >= Duration::from_millis(whole / 2), "{wait:?}");
             assert!(wait <= Duration::from_millis(whole), "{wait:?}");

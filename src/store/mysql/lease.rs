@@ -99,18 +99,27 @@ impl Writer {
         hash: &Hash,
         time: Duration,
     ) -> Result<Lease, Failure> {
-        let shared = &self.shared;
+        let shared = Arc::clone(&self.shared);
         let (owner, time) = (self.owner, ms(time));
-        let query = statement(&shared.sql.lease.take)
-            .bind(hash.to_vec())
-            .bind(owner)
-            .bind(time)
-            .bind(time)
-            .bind(time)
-            .bind(owner)
-            .bind(time)
-            .bind(time);
-        Ok(match connection.insert(query, shared).await? {
+        let query = || {
+            statement(&shared.sql.lease.take)
+                .bind(hash.to_vec())
+                .bind(owner)
+                .bind(time)
+                .bind(time)
+                .bind(time)
+                .bind(owner)
+                .bind(time)
+                .bind(time)
+        };
+        let mut answer = connection.insert(query(), &shared).await;
+        if let Err(failure) = &answer
+            && failure.then == Then::ReconnectAndTryAgain
+            && self.reconnect(connection).await
+        {
+            answer = connection.insert(query(), &shared).await;
+        }
+        Ok(match answer? {
             0 | HELD => Lease::Held,
             left @ UNSHAREABLE..=LAST_UNSHAREABLE => {
                 Lease::Unshareable(Duration::from_millis(left - UNSHAREABLE))
@@ -152,8 +161,8 @@ impl Maintenance {
     async fn prune_window(&mut self) -> Result<(), Failure> {
         let shared = Arc::clone(&self.shared);
         let from = self.next_lease.to_be_bytes();
-        let query = statement(&shared.sql.lease.window).bind(from.to_vec()).bind(WINDOW);
-        let rows = self.link.get(&shared).await?.rows(query, &shared).await?;
+        let query = || statement(&shared.sql.lease.window).bind(from.to_vec()).bind(WINDOW);
+        let rows = self.link.rows(&shared, query).await?;
         let Some(last) = rows.last() else {
             self.next_lease = 0;
             return Ok(());

@@ -12,7 +12,7 @@ use sqlx::mysql::MySqlRow;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::connection::{Backoff, Connection, Role, statement, stopped};
+use super::connection::{Backoff, Connection, Role, Statement, statement, stopped};
 use super::cull::{EXAMINED, Estimates, Grip, Limits, STEP, Seen, Tally, choose};
 use super::failure::{Failure, Then};
 use super::lookups::Hash;
@@ -109,6 +109,23 @@ impl Link {
         Ok(self.connection.insert(connection))
     }
 
+    /// Runs a statement that answers with rows; once more where the connection at hand was gone: servers and proxies
+    /// close idle ones.
+    pub(super) async fn rows(
+        &mut self,
+        shared: &Shared,
+        query: impl Fn() -> Statement,
+    ) -> Result<Vec<MySqlRow>, Failure> {
+        let outcome = self.get(shared).await?.rows(query(), shared).await;
+        match outcome {
+            Err(failure) if failure.then == Then::ReconnectAndTryAgain => {
+                self.connection = None;
+                self.get(shared).await?.rows(query(), shared).await
+            }
+            outcome => outcome,
+        }
+    }
+
     /// Counts a failure and drops the connection if it is of no use any more.
     pub(super) fn failed(
         &mut self,
@@ -170,9 +187,15 @@ impl Maintenance {
     }
 
     async fn read_clock(&mut self) {
-        let Ok(connection) = self.link.get(&self.shared).await else { return };
-        if let Err(failure) = connection.read_clock(&self.shared).await {
+        // once more where the connection was gone
+        for _ in 0..2 {
+            let Ok(connection) = self.link.get(&self.shared).await else { return };
+            let Err(failure) = connection.read_clock(&self.shared).await else { return };
+            let again = failure.then == Then::ReconnectAndTryAgain;
             self.link.failed(&self.shared, "reading the clock", failure);
+            if !again {
+                return;
+            }
         }
     }
 
@@ -276,9 +299,10 @@ impl Maintenance {
 
     /// The next rows of the primary key.
     pub(super) async fn step(&mut self, from: u128, limit: u64) -> Result<Vec<Seen>, Failure> {
-        let query = statement(&self.shared.sql.window).bind(&from.to_be_bytes()[..]).bind(limit);
-        let connection = self.link.get(&self.shared).await?;
-        let rows = connection.rows(query, &self.shared).await?;
+        let Self { shared, link, .. } = self;
+        let hash = from.to_be_bytes();
+        let query = || statement(&shared.sql.window).bind(hash.to_vec()).bind(limit);
+        let rows = link.rows(shared, query).await?;
         rows.iter()
             .map(seen)
             .collect::<Result<_, _>>()
@@ -337,16 +361,15 @@ impl Maintenance {
     }
 
     /// Runs a deletion, again when it loses to another transaction.
-    pub(super) async fn delete(
-        &mut self,
-        query: impl Fn() -> super::connection::Statement,
-    ) -> Result<u64, Failure> {
-        let mut attempts = 1;
+    pub(super) async fn delete(&mut self, query: impl Fn() -> Statement) -> Result<u64, Failure> {
+        let (mut attempts, mut reconnected) = (1, false);
         loop {
-            let Some(connection) = self.link.connection.as_mut() else {
-                return Err(Failure::connect(StoreError::Unavailable));
-            };
+            let connection = self.link.get(&self.shared).await?;
             match connection.run(query(), &self.shared).await {
+                Err(failure) if failure.then == Then::ReconnectAndTryAgain && !reconnected => {
+                    reconnected = true;
+                    self.link.connection = None;
+                }
                 Err(failure) if failure.then == Then::TryAgain && attempts < ATTEMPTS => {
                     attempts += 1;
                     let wait = self.random.random_range(1..=20);

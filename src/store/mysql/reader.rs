@@ -44,7 +44,7 @@ pub(super) async fn lane(
     loop {
         let (connection, up) = match ready.take() {
             Some(ready) => ready,
-            None => match reopen(&shared, Role::Lookups, &mut stop).await {
+            None => match reopen(&shared, Role::Lookups, &mut stop, |_| {}).await {
                 Some(connection) => (connection, queue.lane_up()),
                 None => return,
             },

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sqlx::Row as _;
 
 use super::connection::{Connection, statement};
-use super::failure::Failure;
+use super::failure::{Failure, Then};
 use super::lookups::Hash;
 use super::reader::{hash_of, padded};
 use super::sql::MAX_KEYS;
@@ -67,11 +67,21 @@ impl Writer {
         connection: &mut Connection,
         range: &KeyRange,
     ) -> Result<Vec<Hash>, Failure> {
-        let query = statement(&self.shared.sql.select_range)
-            .bind(&range.from[..])
-            .bind(&range.to[..])
-            .bind(STEP as u64);
-        let rows = connection.rows(query, &self.shared).await?;
+        let shared = Arc::clone(&self.shared);
+        let query = || {
+            statement(&shared.sql.select_range)
+                .bind(&range.from[..])
+                .bind(&range.to[..])
+                .bind(STEP as u64)
+        };
+        let mut rows = connection.rows(query(), &shared).await;
+        if let Err(failure) = &rows
+            && failure.then == Then::ReconnectAndTryAgain
+            && self.reconnect(connection).await
+        {
+            rows = connection.rows(query(), &shared).await;
+        }
+        let rows = rows?;
         let hashes = rows.iter().map(|row| row.try_get::<&[u8], _>(0).and_then(hash_of));
         let hashes: Result<Vec<_>, _> = hashes.collect();
         hashes.map_err(|error| Failure::of(error, &self.shared.settings.table))

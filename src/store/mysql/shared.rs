@@ -27,6 +27,8 @@ pub(super) struct Shared {
     pub(super) server: SameServer,
     /// Whether leases have been asked for: whoever never does never touches their table.
     pub(super) leases: AtomicBool,
+    /// Whose turn it is to connect again.
+    pub(super) connecting: tokio::sync::Mutex<()>,
     warnings: Warnings,
 }
 
@@ -34,7 +36,7 @@ impl Shared {
     pub(super) fn new(settings: Settings, sql: Sql, server: Server, clock: DbClock) -> Self {
         let Server { version, max_packet, id_step } = server;
         let (counters, warnings) = (Counters::default(), Warnings::default());
-        let leases = AtomicBool::new(false);
+        let (leases, connecting) = (AtomicBool::new(false), tokio::sync::Mutex::default());
         let server = SameServer::default();
         Self {
             settings,
@@ -46,6 +48,7 @@ impl Shared {
             counters,
             server,
             leases,
+            connecting,
             warnings,
         }
     }

@@ -76,7 +76,7 @@ impl Writer {
             };
             if connection.is_none() {
                 self.queue.down();
-                connection = reopen(&self.shared, Role::Writes, &mut stop).await;
+                connection = reopen(&self.shared, Role::Writes, &mut stop, |_| {}).await;
                 self.queue.up();
             }
         }
@@ -274,16 +274,24 @@ impl Writer {
                 }
                 Then::ReconnectAndTryAgain if !reconnected => {
                     reconnected = true;
-                    let settings = &self.shared.settings;
-                    let opening = Connection::open(settings, Role::Writes);
-                    match timeout(settings.write_timeout, opening).await {
-                        Ok(Ok(new)) => *connection = new,
-                        _ => return Err(failure),
+                    if !self.reconnect(connection).await {
+                        return Err(failure);
                     }
                 }
                 _ => return Err(failure),
             }
         }
+    }
+
+    /// Replaces a connection that was gone: servers and proxies close idle ones. `false` when that takes too long.
+    pub(super) async fn reconnect(&self, connection: &mut Connection) -> bool {
+        let settings = &self.shared.settings;
+        let opening = Connection::open(settings, Role::Writes);
+        match timeout(settings.write_timeout, opening).await {
+            Ok(Ok(new)) => *connection = new,
+            _ => return false,
+        }
+        true
     }
 
     /// Appends rows to the invalidation log; `false` when the connection is lost. Rows that were sent and

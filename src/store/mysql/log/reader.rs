@@ -9,7 +9,7 @@ use sqlx::mysql::MySqlRow;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use super::super::connection::{Backoff, Connection, Role, statement, stopped};
+use super::super::connection::{Connection, Role, reopen, statement, stopped};
 use super::super::failure::{Failure, Then};
 use super::super::shared::{Shared, lock};
 use super::super::sql::{MAX_GAP_IDS, READ_LIMIT};
@@ -55,33 +55,17 @@ impl Session {
 impl LogReader {
     /// Works until the store is closed.
     pub(in super::super) async fn run(mut self) {
-        let mut stop = self.stop.clone();
-        let mut backoff = Backoff::default();
+        let (shared, mut stop) = (Arc::clone(&self.shared), self.stop.clone());
         loop {
-            let opening = Connection::open(&self.shared.settings, Role::Log);
-            let opened = tokio::select! {
-                opened = opening => opened,
-                () = stopped(&mut stop) => break,
-            };
-            match opened {
-                Ok(connection) => {
-                    backoff = Backoff::default();
-                    self.log.up();
-                    let left = self.serve(Session::new(connection), &mut stop).await;
-                    self.refuse(&StoreError::Unavailable);
-                    if let Some(connection) = left {
-                        connection.close().await;
-                        break;
-                    }
-                }
-                Err(error) => {
-                    self.shared.failed("connecting", &error);
-                    self.refuse(&error);
-                    tokio::select! {
-                        () = tokio::time::sleep(backoff.next()) => {}
-                        () = stopped(&mut stop) => break,
-                    }
-                }
+            let refuse = |error: &StoreError| self.refuse(error);
+            let opened = reopen(&shared, Role::Log, &mut stop, refuse).await;
+            let Some(connection) = opened else { break };
+            self.log.up();
+            let left = self.serve(Session::new(connection), &mut stop).await;
+            self.refuse(&StoreError::Unavailable);
+            if let Some(connection) = left {
+                connection.close().await;
+                break;
             }
         }
         self.log.close();
