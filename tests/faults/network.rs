@@ -68,6 +68,39 @@ async fn after_a_black_hole_no_lost_attempt_to_connect_is_waited_for() {
     until("its figures can be had", async || site.handle.stats().await.is_ok()).await;
 }
 
+/// Two megabytes that cannot be compressed, over a network on which they take a while.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_body_holds_up_no_other_lookup() {
+    let database = support::database().await;
+    let proxy = Proxy::to(database.url()).await;
+    let store = builder(&proxy.url(database.url())).query_timeout(WAIT * 20);
+    let store = store.read_connections(1).connect().await.unwrap();
+    store.migrate().await.unwrap();
+    let site = Site::of(store.clone());
+    for path in ["/large", "/small"] {
+        site.fill(path).await;
+    }
+    let mut connection = database.connection().await;
+    let sql = "SELECT cache_key FROM cache_entries ORDER BY cache_key";
+    let keys: Vec<Vec<u8>> = sqlx::query_scalar(sql).fetch_all(&mut connection).await.unwrap();
+    let key = |path: &str| CacheKey::new(keys[usize::from(path == "/small")].clone());
+    assert!(store.get(key("/large")).await.unwrap().is_some(), "found, with a lane of its own");
+    proxy.set(Network::Slow(Duration::from_millis(10)));
+    // both in one batch, and then each by itself
+    let mut large = std::pin::pin!(store.get(key("/large")));
+    let small = async {
+        for _ in 0..3 {
+            assert!(store.get(key("/small")).await.unwrap().is_some());
+        }
+    };
+    tokio::select! {
+        biased;
+        _ = &mut large => panic!("the small ones had to wait for the large one"),
+        () = small => {}
+    }
+    assert!(large.await.unwrap().is_some());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_cut_in_the_middle_of_an_answer_never_gives_a_wrong_one() {
     let (_database, proxy, site) = site().await;

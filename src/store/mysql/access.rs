@@ -8,13 +8,12 @@ use sqlx::mysql::MySqlConnection;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 
-use super::codec::{self, RawRow, Reading, Row};
+use super::codec::{self, Row};
 use super::lease::LeaseJob;
 use super::log::append_on;
-use super::lookups::{Answer, Hash};
+use super::lookups::Hash;
 use super::maintenance::Command;
 use super::shared::lock;
-use super::sql::MAX_KEYS;
 use super::writes::{Freshen, Job, Put, Ticket};
 use super::{Inner, MySqlStore};
 use crate::key::{CacheKey, KeyRange};
@@ -29,61 +28,6 @@ const PACKET_RESERVE: usize = 64 * 1024;
 type Done = Result<bool, StoreError>;
 
 impl MySqlStore {
-    /// Asks for at most [`MAX_KEYS`] keys.
-    fn ask(&self, keys: &[CacheKey]) -> Result<oneshot::Receiver<Answer>, StoreError> {
-        self.inner.lookups.push(keys.iter().map(CacheKey::hash).collect::<Vec<Hash>>())
-    }
-
-    /// What is stored under these keys, and until when, and a look at the log beside it.
-    async fn find(&self, keys: &[CacheKey]) -> Result<Vec<Option<(Stored, u64)>>, StoreError> {
-        self.inner.running().await?;
-        // seen after this began, whenever the rows are read: what was invalidated before counts
-        let look = self.inner.log.look()?;
-        let mut found = Vec::with_capacity(keys.len());
-        // a very long list does not take the whole queue at once
-        for group in keys.chunks(MAX_KEYS * 4) {
-            let asked = group
-                .chunks(MAX_KEYS)
-                .map(|chunk| self.ask(chunk).map(|answer| (chunk, answer)))
-                .collect::<Result<Vec<_>, _>>()?;
-            for (chunk, answer) in asked {
-                let rows = answer.await.unwrap_or(Err(StoreError::Unavailable))?;
-                for (key, row) in chunk.iter().zip(rows) {
-                    found.push(match row {
-                        Some(row) => {
-                            let expires_ms = row.expires_ms;
-                            self.read(key, row).await.map(|stored| (stored, expires_ms))
-                        }
-                        None => None,
-                    });
-                }
-            }
-        }
-        look.await.unwrap_or(Err(StoreError::Unavailable))?;
-        Ok(found)
-    }
-
-    /// Understands a row, off the async threads when it is a large compressed one.
-    async fn read(&self, key: &CacheKey, row: RawRow) -> Option<Stored> {
-        let now_ms = self.now_ms();
-        let reading = if codec::is_slow_to_decode(&row) {
-            let key = key.clone();
-            spawn_blocking(move || codec::decode(&key, row, now_ms))
-                .await
-                .unwrap_or(Reading::Absent)
-        } else {
-            codec::decode(key, row, now_ms)
-        };
-        match reading {
-            Reading::Found(stored) => Some(stored),
-            Reading::Absent => None,
-            Reading::Unreadable => {
-                self.inner.shared.unreadable(key.as_bytes());
-                None
-            }
-        }
-    }
-
     /// Makes the row of an entry, off the async threads when there is much to compress.
     async fn row(&self, entry: Entry) -> Result<Row, StoreError> {
         let compressing = self.inner.shared.settings.compressing;

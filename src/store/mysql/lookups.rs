@@ -14,8 +14,19 @@ use crate::store::StoreError;
 /// The hash of a key, as in the table.
 pub(super) type Hash = [u8; 16];
 
+/// A row that was found.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    /// With an empty value where the body is left out.
+    pub(super) row: RawRow,
+    /// What the column says: bytes of key, head and value.
+    pub(super) size: u32,
+    /// The row is too large to come along with others: its body is asked for by itself.
+    pub(super) is_left_out: bool,
+}
+
 /// One row or none for each hash, in their order.
-pub(super) type Answer = Result<Vec<Option<RawRow>>, StoreError>;
+pub(super) type Answer = Result<Vec<Option<Found>>, StoreError>;
 
 /// Keys that somebody waits for.
 #[derive(Debug)]
@@ -26,7 +37,8 @@ pub(super) struct Lookup {
     pub(super) answer: oneshot::Sender<Answer>,
 }
 
-/// The queue. Nobody waits in it while no lane is connected, or longer than `patience`.
+/// A queue: one of lookups, and one of large bodies. Nobody waits in the first while no lane is connected; the lane of
+/// the second connects when it is needed. Nobody waits longer than `patience`.
 #[derive(Debug)]
 pub(super) struct Lookups {
     state: Mutex<State>,
@@ -35,6 +47,8 @@ pub(super) struct Lookups {
     /// More waits than the connected lanes take at once, for lanes that were never opened.
     pub(super) more: Notify,
     max_keys: usize,
+    /// Keys that are asked for at once.
+    batch: usize,
     patience: Duration,
 }
 
@@ -48,13 +62,27 @@ struct State {
 
 impl Lookups {
     pub(super) fn new(max_keys: usize, patience: Duration) -> Arc<Self> {
+        Self::of(max_keys, MAX_KEYS, patience)
+    }
+
+    /// A queue of large bodies: one after the other, in the order of calls, and each in a time of its own.
+    pub(super) fn of_large(max_keys: usize, patience: Duration) -> Arc<Self> {
+        Self::of(max_keys, 1, patience)
+    }
+
+    fn of(max_keys: usize, batch: usize, patience: Duration) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::default(),
             work: Notify::new(),
             more: Notify::new(),
             max_keys,
+            batch,
             patience,
         })
+    }
+
+    pub(super) fn is_of_large(&self) -> bool {
+        self.batch == 1
     }
 
     /// Queues a lookup of at most [`MAX_KEYS`] keys.
@@ -68,7 +96,8 @@ impl Lookups {
         if state.closed {
             return Err(StoreError::Closed);
         }
-        if state.lanes == 0 {
+        let connects = state.lanes == 0;
+        if connects && !self.is_of_large() {
             return Err(StoreError::Unavailable);
         }
         if state.keys > 0 && state.keys + hashes.len() > self.max_keys {
@@ -76,7 +105,7 @@ impl Lookups {
         }
         state.keys += hashes.len();
         state.waiting.push_back(Lookup { hashes, since: Instant::now(), answer });
-        let behind = state.waiting.len() > 1;
+        let behind = connects || state.waiting.len() > 1;
         drop(state);
         self.work.notify_one();
         if behind {
@@ -85,14 +114,14 @@ impl Lookups {
         Ok(receiver)
     }
 
-    /// Takes what waits, [`MAX_KEYS`] keys at most. Those that nobody waits for any more are left out,
+    /// Takes what waits, a batch at most. Those that nobody waits for any more are left out,
     /// those that have waited too long are told so.
     pub(super) fn take(&self) -> Vec<Lookup> {
         let now = Instant::now();
         let (mut batch, mut keys, mut late) = (Vec::new(), 0, Vec::new());
         let mut state = lock(&self.state);
         while let Some(next) = state.waiting.front() {
-            if keys + next.hashes.len() > MAX_KEYS {
+            if keys + next.hashes.len() > self.batch {
                 break;
             }
             let Some(next) = state.waiting.pop_front() else { break };
@@ -106,6 +135,17 @@ impl Lookups {
             }
             keys += next.hashes.len();
             batch.push(next);
+        }
+        // whoever waits for the same large body gets it as well
+        if self.is_of_large()
+            && let Some(first) = batch.first().map(|first| first.hashes.clone())
+        {
+            let waiting = std::mem::take(&mut state.waiting);
+            let (same, others): (VecDeque<_>, _) =
+                waiting.into_iter().partition(|next| next.hashes == first);
+            state.keys -= same.len();
+            state.waiting = others;
+            batch.extend(same);
         }
         let left = !state.waiting.is_empty();
         drop(state);
@@ -122,6 +162,15 @@ impl Lookups {
     pub(super) fn lane_up(self: &Arc<Self>) -> LaneUp {
         lock(&self.state).lanes += 1;
         LaneUp(Arc::clone(self))
+    }
+
+    /// Fails what waits: no lane can connect.
+    pub(super) fn refuse(&self, error: &StoreError) {
+        let waiting = {
+            let mut state = lock(&self.state);
+            if state.lanes > 0 { VecDeque::new() } else { state.clear() }
+        };
+        fail(waiting, error);
     }
 
     /// Refuses everything from now on.
@@ -193,6 +242,22 @@ mod tests {
         assert_eq!(sizes(queue.take()), [40, 20]);
         assert_eq!(sizes(queue.take()), [10]);
         assert!(queue.take().is_empty());
+    }
+
+    #[test]
+    fn large_bodies_come_one_after_the_other_and_each_once() {
+        let queue = Lookups::of_large(100, PATIENCE);
+        let mut early = queue.push(vec![[9; 16]]).unwrap();
+        queue.refuse(&StoreError::Unavailable);
+        assert!(matches!(early.try_recv(), Ok(Err(StoreError::Unavailable))));
+        let _waiting = [1, 2, 1, 3, 2].map(|n| queue.push(vec![[n; 16]]).unwrap());
+        let _lane = queue.lane_up();
+        queue.refuse(&StoreError::Unavailable);
+        let firsts = |batch: Vec<Lookup>| batch.iter().map(|l| l.hashes[0][0]).collect::<Vec<_>>();
+        for expected in [vec![1, 1], vec![2, 2], vec![3], vec![]] {
+            assert_eq!(firsts(queue.take()), expected);
+        }
+        assert_eq!(lock(&queue.state).keys, 0);
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod connection;
 mod cull;
 mod ddl;
 mod failure;
+mod find;
 mod fold;
 mod lease;
 mod log;
@@ -56,7 +57,8 @@ use crate::error::ConfigError;
 /// A store in tables of a MySQL or MariaDB database: for entries, for the invalidation log, for leases.
 ///
 /// A handle: clones share connections and queues. It opens `read_connections` (2) connections for
-/// lookups, one for writes, one for the log and one for maintenance, all its own. When the last handle goes, what was
+/// lookups, one for writes, one for the log and one for maintenance, and one for bodies of more than 64 KiB when the first
+/// of these is asked for, all its own. When the last handle goes, what was
 /// queued is written, the connections are closed and the tasks end; [`close`](MySqlStore::close) waits
 /// for that.
 ///
@@ -84,6 +86,8 @@ pub struct MySqlStore {
 struct Inner {
     shared: Arc<Shared>,
     lookups: Arc<Lookups>,
+    /// Of bodies that are too large for a batch.
+    large: Arc<Lookups>,
     writes: Arc<Writes>,
     log: Arc<Log>,
     owned: Arc<Owned>,
@@ -206,6 +210,7 @@ impl MySqlStore {
     pub async fn close(&self) {
         self.inner.writes.close();
         self.inner.lookups.close();
+        self.inner.large.close();
         self.inner.log.close();
         self.inner.stop.send_replace(true);
         let tasks = std::mem::take(&mut *lock(&self.inner.tasks));
@@ -242,6 +247,7 @@ impl Inner {
         let statement_bytes = MAX_STATEMENT_BYTES.min(shared.max_packet / 2);
         Self {
             lookups: Lookups::new(settings.queue_lookups, settings.query_timeout),
+            large: Lookups::of_large(settings.queue_lookups, settings.query_timeout),
             writes: Writes::new(settings.queue_bytes, statement_bytes),
             log: Log::new(),
             owned: Arc::default(),

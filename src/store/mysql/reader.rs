@@ -16,7 +16,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
 use super::codec::RawRow;
 use super::connection::{Connection, Role, reopen, statement, stopped};
 use super::failure::{Failure, Then};
-use super::lookups::{Hash, LaneUp, Lookup, Lookups};
+use super::lookups::{Found, Hash, LaneUp, Lookup, Lookups};
 use super::shared::Shared;
 
 /// How long a connection may lie idle before it is pinged: shorter than what servers, proxies and
@@ -44,7 +44,7 @@ pub(super) async fn lane(
     loop {
         let (connection, up) = match ready.take() {
             Some(ready) => ready,
-            None => match reopen(&shared, Role::Lookups, &mut stop, |_| {}).await {
+            None => match reopen(&shared, Role::Lookups, &mut stop, |e| queue.refuse(e)).await {
                 Some(connection) => (connection, queue.lane_up()),
                 None => return,
             },
@@ -74,7 +74,7 @@ async fn serve(
     loop {
         let batch = queue.take();
         if !batch.is_empty() {
-            match answer(shared, connection, batch).await {
+            match answer(shared, connection, batch, queue.is_of_large()).await {
                 Some(still) => connection = still,
                 None => return Left::Disconnected,
             }
@@ -105,10 +105,11 @@ async fn answer(
     shared: &Shared,
     mut connection: Connection,
     batch: Vec<Lookup>,
+    whole: bool,
 ) -> Option<Connection> {
     let hashes = distinct(&batch);
     let started = Instant::now();
-    let mut outcome = select(shared, &mut connection, &hashes).await;
+    let mut outcome = select(shared, &mut connection, &hashes, whole).await;
     let then = outcome.as_ref().err().map(|failure| failure.then);
     if matches!(then, Some(Then::TryAgain | Then::ReconnectAndTryAgain)) {
         let again = async {
@@ -116,7 +117,7 @@ async fn answer(
                 let opening = Connection::open(&shared.settings, Role::Lookups);
                 connection = opening.await.map_err(Failure::connect)?;
             }
-            select(shared, &mut connection, &hashes).await
+            select(shared, &mut connection, &hashes, whole).await
         };
         // both together within the time of one
         let left = shared.settings.query_timeout.saturating_sub(started.elapsed());
@@ -124,7 +125,7 @@ async fn answer(
     }
     match outcome {
         Ok(rows) => {
-            if rows.iter().any(|(_, row)| row.value.len() > LARGE) {
+            if rows.iter().any(|(_, found)| found.row.value.len() > LARGE) {
                 connection.shrink();
             }
             deliver(batch, &rows);
@@ -149,18 +150,20 @@ fn distinct(batch: &[Lookup]) -> Vec<Hash> {
     hashes
 }
 
-/// Asks for these keys; the rows found, sorted by hash.
+/// Asks for these keys; the rows found, sorted by hash. `whole` is for one key, however large.
 async fn select(
     shared: &Shared,
     connection: &mut Connection,
     hashes: &[Hash],
-) -> Result<Vec<(Hash, RawRow)>, Failure> {
-    let (text, binds) = shared.sql.select(hashes.len());
+    whole: bool,
+) -> Result<Vec<(Hash, Found)>, Failure> {
+    let (text, binds) =
+        if whole { (&shared.sql.select_whole, 1) } else { shared.sql.select(hashes.len()) };
     let query = padded(hashes, binds).fold(statement(text), |query, hash| query.bind(&hash[..]));
     let rows = connection.rows(query, shared).await?;
     let mut rows = rows
         .iter()
-        .map(raw_row)
+        .map(found)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| Failure::of(error, &shared.settings.table))?;
     rows.sort_unstable_by_key(|(hash, _)| *hash);
@@ -173,18 +176,21 @@ pub(super) fn padded(hashes: &[Hash], binds: usize) -> impl Iterator<Item = Hash
     hashes.iter().copied().chain(std::iter::repeat(last)).take(binds)
 }
 
-fn raw_row(row: &MySqlRow) -> Result<(Hash, RawRow), sqlx::Error> {
+fn found(row: &MySqlRow) -> Result<(Hash, Found), sqlx::Error> {
     let bytes = |index: usize| row.try_get::<&[u8], _>(index);
     let copy = Bytes::copy_from_slice;
     let hash = hash_of(bytes(0)?)?;
-    let raw = RawRow {
+    let value = row.try_get::<Option<&[u8]>, _>(6)?.map(copy);
+    let size: Option<u32> = row.try_get(5)?;
+    let is_left_out = value.is_none();
+    let row = RawRow {
         key: copy(bytes(1)?),
         value_type: bytes(2)?.first().copied().unwrap_or(0),
         expires_ms: row.try_get(3)?,
         head: row.try_get::<Option<&[u8]>, _>(4)?.map(copy),
-        value: copy(bytes(5)?),
+        value: value.unwrap_or_default(),
     };
-    Ok((hash, raw))
+    Ok((hash, Found { row, size: size.unwrap_or(0), is_left_out }))
 }
 
 /// The 16 bytes of a `key_hash` column.
@@ -194,7 +200,7 @@ pub(super) fn hash_of(bytes: &[u8]) -> Result<Hash, sqlx::Error> {
     })
 }
 
-fn deliver(batch: Vec<Lookup>, rows: &[(Hash, RawRow)]) {
+fn deliver(batch: Vec<Lookup>, rows: &[(Hash, Found)]) {
     let find = |hash: &Hash| {
         let at = rows.binary_search_by(|(found, _)| found.cmp(hash)).ok()?;
         rows.get(at).map(|(_, row)| row.clone())
@@ -231,9 +237,10 @@ mod tests {
             head: None,
             value: Bytes::new(),
         };
+        let row = Found { row, size: 1, is_left_out: false };
         deliver(batch, &[([2; 16], row)]);
         let found =
-            |answer: Vec<Option<RawRow>>| answer.iter().map(Option::is_some).collect::<Vec<_>>();
+            |answer: Vec<Option<Found>>| answer.iter().map(Option::is_some).collect::<Vec<_>>();
         assert_eq!(found(one.await.unwrap().unwrap()), [true, false, true]);
         assert_eq!(found(two.await.unwrap().unwrap()), [true, false]);
     }

@@ -45,6 +45,7 @@ impl Drop for Alive {
         if *generation == self.generation && !*inner.stop.borrow() {
             inner.running.gone.store(true, Ordering::Release);
             inner.writes.down();
+            inner.large.refuse(&StoreError::Unavailable);
             inner.log.down(&StoreError::Unavailable);
         }
     }
@@ -79,7 +80,7 @@ impl Inner {
 
     /// Starts the tasks on this runtime. With a connection, lookups need not wait for one.
     pub(super) fn start_tasks(self: &Arc<Self>, first: Option<Connection>) {
-        let Self { shared, lookups, writes, log, owned, .. } = &**self;
+        let Self { shared, lookups, large, writes, log, owned, .. } = &**self;
         let settings = &shared.settings;
         // one that has panicked has left the others
         std::mem::take(&mut *lock(&self.tasks)).iter().for_each(JoinHandle::abort);
@@ -98,6 +99,8 @@ impl Inner {
             let lane = reader::lane(shared, lookups, first.take(), self.stop.subscribe());
             tasks.push(self.start_task(*generation, lane));
         }
+        let lane = reader::lane(Arc::clone(shared), Arc::clone(large), None, self.stop.subscribe());
+        tasks.push(self.start_task(*generation, lane));
         let reader = LogReader {
             shared: Arc::clone(shared),
             log: Arc::clone(log),

@@ -217,9 +217,9 @@ impl MySqlStoreBuilder {
         self
     }
 
-    /// Connections for lookups, 1 to 16, opened when there is work for them. The store has three more: one for writes,
-    /// one for the invalidation log, and one for maintenance. Default: 2, so 5 in all (measured: 4 for lookups are
-    /// better from about 256 concurrent requests on, more never).
+    /// Connections for lookups, 1 to 16, opened when there is work for them. The store has up to four more:
+    /// one for writes, one for the invalidation log, one for maintenance, and one for bodies of more than 64 KiB.
+    /// Default: 2, so 6 in all (measured: 4 for lookups are better from about 256 concurrent requests on, more never).
     pub fn read_connections(mut self, connections: usize) -> Self {
         self.read_connections = connections;
         self

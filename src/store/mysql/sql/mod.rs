@@ -20,6 +20,9 @@ pub(super) const MAX_KEYS: usize = 64;
 /// Most rows in one upsert; measured: CPU for each row falls to a quarter at 16, hardly beyond.
 pub(super) const MAX_ROWS: usize = 16;
 
+/// The largest row, by its `size`, that a lookup of many keys brings along whole: so such a lookup has at most 4 MiB.
+const MAX_INLINE: usize = 64 << 10;
+
 /// The columns of the table, in the order in which upserts bind them.
 pub(super) const COLUMNS: [&str; 11] = [
     "key_hash",
@@ -135,8 +138,10 @@ impl Dialect {
 /// The statements of one store.
 #[derive(Debug)]
 pub(super) struct Sql {
-    /// Binds 1, 2, 4, ..., 64 hashes.
+    /// Binds 1, 2, 4, ..., 64 hashes. The body of a large row is left out.
     select: Vec<Text>,
+    /// Binds a hash. With the body, however large.
+    pub(super) select_whole: Text,
     /// Binds 1, 2, 4, 8, 16 rows of [`COLUMNS`].
     upsert: Vec<Text>,
     /// Binds as the `fenced_hash` of [`LeaseSql`] in place of the hash, then the rest of one row.
@@ -177,15 +182,24 @@ impl Sql {
         let lease = LeaseSql::new(leases);
         let keys = || (0..=MAX_KEYS.ilog2()).map(|power| list("?", 1 << power));
         Self {
+            // by a subquery, so that the server does not even read what is left out: measured with 64 keys, a
+            // tenth more for rows of 1 KiB, a tenth of the time for rows of 1 MB
             select: keys()
                 .map(|keys| {
                     format!(
-                        "SELECT key_hash, cache_key, value_type, expires, head, value FROM {t} \
-                         WHERE key_hash IN ({keys})"
+                        "SELECT key_hash, cache_key, value_type, expires, head, size, \
+                         IF(size <= {MAX_INLINE}, \
+                         (SELECT b.value FROM {t} AS b WHERE b.key_hash = a.key_hash), NULL) AS value \
+                         FROM {t} AS a WHERE key_hash IN ({keys})"
                     )
                     .into()
                 })
                 .collect(),
+            select_whole: format!(
+                "SELECT key_hash, cache_key, value_type, expires, head, size, value FROM {t} \
+                 WHERE key_hash = ?"
+            )
+            .into(),
             upsert: (0..=MAX_ROWS.ilog2())
                 .map(|power| upsert(&t, "?", dialect, 1 << power))
                 .collect(),

@@ -1,0 +1,89 @@
+//! Lookups, from keys to stored responses: small rows in one round trip, large bodies in a second.
+
+use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
+
+use super::MySqlStore;
+use super::codec::{self, RawRow, Reading};
+use super::lookups::{Answer, Found, Hash};
+use super::sql::MAX_KEYS;
+use crate::key::CacheKey;
+use crate::store::{Store as _, StoreError};
+use crate::stored::Stored;
+
+impl MySqlStore {
+    /// Asks for at most [`MAX_KEYS`] keys.
+    fn ask(&self, keys: &[CacheKey]) -> Result<oneshot::Receiver<Answer>, StoreError> {
+        self.inner.lookups.push(keys.iter().map(CacheKey::hash).collect::<Vec<Hash>>())
+    }
+
+    /// What is stored under these keys, and until when, and a look at the log beside it.
+    pub(super) async fn find(
+        &self,
+        keys: &[CacheKey],
+    ) -> Result<Vec<Option<(Stored, u64)>>, StoreError> {
+        self.inner.running().await?;
+        // seen after this began, whenever the rows are read: what was invalidated before counts
+        let look = self.inner.log.look()?;
+        let mut found = Vec::with_capacity(keys.len());
+        // a very long list does not take the whole queue at once
+        for group in keys.chunks(MAX_KEYS * 4) {
+            let asked = group
+                .chunks(MAX_KEYS)
+                .map(|chunk| self.ask(chunk).map(|answer| (chunk, answer)))
+                .collect::<Result<Vec<_>, _>>()?;
+            for (chunk, answer) in asked {
+                let rows = answer.await.unwrap_or(Err(StoreError::Unavailable))?;
+                for (key, row) in chunk.iter().zip(rows) {
+                    found.push(match row {
+                        Some(row) => self.read(key, row).await?,
+                        None => None,
+                    });
+                }
+            }
+        }
+        look.await.unwrap_or(Err(StoreError::Unavailable))?;
+        Ok(found)
+    }
+
+    /// The entry of a row, and until when. A body that was left out is asked for, with the head that it has by then.
+    async fn read(
+        &self,
+        key: &CacheKey,
+        found: Found,
+    ) -> Result<Option<(Stored, u64)>, StoreError> {
+        let mut row = found.row;
+        if found.is_left_out {
+            if row.key != key.as_bytes() || row.expires_ms <= self.now_ms() {
+                return Ok(None);
+            }
+            let answer = self.inner.large.push(vec![key.hash()])?;
+            let rows = answer.await.unwrap_or(Err(StoreError::Unavailable))?;
+            let Some(found) = rows.into_iter().next().flatten() else { return Ok(None) };
+            row = found.row;
+        }
+        let expires_ms = row.expires_ms;
+        Ok(self.decode(key, row).await.map(|stored| (stored, expires_ms)))
+    }
+
+    /// Understands a row, off the async threads when it is a large compressed one.
+    async fn decode(&self, key: &CacheKey, row: RawRow) -> Option<Stored> {
+        let now_ms = self.now_ms();
+        let reading = if codec::is_slow_to_decode(&row) {
+            let key = key.clone();
+            spawn_blocking(move || codec::decode(&key, row, now_ms))
+                .await
+                .unwrap_or(Reading::Absent)
+        } else {
+            codec::decode(key, row, now_ms)
+        };
+        match reading {
+            Reading::Found(stored) => Some(stored),
+            Reading::Absent => None,
+            Reading::Unreadable => {
+                self.inner.shared.unreadable(key.as_bytes());
+                None
+            }
+        }
+    }
+}
