@@ -112,8 +112,9 @@ impl<St: Store> CacheLayer<St> {
     }
 
     /// The longest that a request waits for the store before it goes inside; zero means not at all,
-    /// which only a store in memory can meet. After five lookups in a row that failed or took longer,
-    /// requests go inside without asking the store, until one that nobody waits for is answered in time.
+    /// which only a store in memory can meet. After three lookups in a row that failed or took longer (those under
+    /// way together count as one), requests go inside without asking the store, until one that nobody waits for is
+    /// answered in time. All clones of a layer with the same wait count together.
     /// Default: 250 ms.
     #[must_use]
     pub fn store_timeout(mut self, store_timeout: Duration) -> Self {

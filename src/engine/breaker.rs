@@ -1,7 +1,7 @@
 //! Not waiting for a store that does not answer.
 //!
 //! After [`FAILURES`] lookups in a row that failed or ran out of time, the breaker opens: requests go inside
-//! at once. From time to time one of them starts a probe, a lookup that runs beside it and that nobody waits
+//! at once. Lookups that were under way together count once, for they may have waited for the same statement. From time to time one of them starts a probe, a lookup that runs beside it and that nobody waits
 //! for. The first probe that is answered closes the breaker.
 //!
 //! A store that knows by itself that it cannot answer says so at once ([`StoreError::Unavailable`],
@@ -18,9 +18,10 @@ use crate::key::CacheKey;
 use crate::store::{Store, StoreError};
 use crate::telemetry::count;
 
-/// Failures in a row that open it. One or two are a lock or a slow disk; with the default `store_timeout` of
-/// 250 ms, a visitor whose requests come one after the other has waited for little more than a second.
-const FAILURES: u32 = 5;
+/// Failures in a row that open it, none of which began before the one before it ended. One or two are a lock or a slow
+/// disk; with the default `store_timeout` of 250 ms, a visitor whose requests come one after the other has waited for less
+/// than a second.
+const FAILURES: u32 = 3;
 /// The wait before the first probe: as long as the lookups that were under way when it opened may still take.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 /// The wait doubles with each probe that fails, up to this: how long after its return a database stays
@@ -29,6 +30,24 @@ const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// When it opens again within this time after it closed, the wait goes on growing: a database that comes and
 /// goes does not switch the cache, and fill the log, four times a second.
 const CALM: Duration = Duration::from_secs(10);
+
+/// The breakers of a layer's clones: one for all routes that wait equally long. What is too slow for one route may do
+/// for another.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Breakers(Arc<Mutex<Vec<(Duration, Arc<Breaker>)>>>);
+
+impl Breakers {
+    /// The breaker of routes that wait this long.
+    pub(super) fn of(&self, store_timeout: Duration) -> Arc<Breaker> {
+        let mut breakers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, breaker)) = breakers.iter().find(|(wait, _)| *wait == store_timeout) {
+            return Arc::clone(breaker);
+        }
+        let breaker = Arc::<Breaker>::default();
+        breakers.push((store_timeout, Arc::clone(&breaker)));
+        breaker
+    }
+}
 
 /// The breaker of the routes that wait equally long.
 #[derive(Debug)]
@@ -62,6 +81,8 @@ enum Change {
 struct State {
     /// Failures since the last success.
     failures: u32,
+    /// When the last of them was counted.
+    failed_at: Option<Instant>,
     /// When the next probe is due; `None` while closed.
     probe_at: Option<Instant>,
     probing: bool,
@@ -72,8 +93,8 @@ struct State {
 
 impl State {
     const fn new() -> Self {
-        let (probe_at, closed_at) = (None, None);
-        Self { failures: 0, probe_at, probing: false, wait: FIRST_WAIT, closed_at }
+        let (failed_at, probe_at, closed_at) = (None, None, None);
+        Self { failures: 0, failed_at, probe_at, probing: false, wait: FIRST_WAIT, closed_at }
     }
 
     fn pass(&mut self, now: Instant) -> Pass {
@@ -91,10 +112,13 @@ impl State {
         self.failures = 0;
     }
 
-    fn failed(&mut self, now: Instant) -> Option<Change> {
-        if self.probe_at.is_some() {
-            return None; // it had begun before
+    /// Counts a lookup that began then.
+    fn failed(&mut self, began: Instant, now: Instant) -> Option<Change> {
+        // it had begun before: it was open, or another one that was under way then has been counted
+        if self.probe_at.is_some() || self.failed_at.is_some_and(|at| began < at) {
+            return None;
         }
+        self.failed_at = Some(now);
         self.failures += 1;
         if self.failures < FAILURES {
             return None;
@@ -153,9 +177,9 @@ impl Breaker {
         if self.is_open() { self.state().pass(now) } else { Pass::Through }
     }
 
-    fn failed(&self, now: Instant) -> Option<Change> {
+    fn failed(&self, began: Instant, now: Instant) -> Option<Change> {
         let mut state = self.state();
-        let change = state.failed(now);
+        let change = state.failed(began, now);
         self.publish(&state);
         change
     }
@@ -208,9 +232,10 @@ impl<St: Store> Engine<St> {
         }
     }
 
-    /// Says that a lookup failed.
-    pub(super) fn lookup_failed(&self, route: &Route, error: &StoreError) {
-        if is_failure(error) && route.breaker.failed(Instant::now()) == Some(Change::Opened) {
+    /// Says that a lookup failed that began then.
+    pub(super) fn lookup_failed(&self, route: &Route, error: &StoreError, began: Instant) {
+        if is_failure(error) && route.breaker.failed(began, Instant::now()) == Some(Change::Opened)
+        {
             count(&self.counters.breaker_opened);
             let reason = error.as_str();
             tracing::warn!(%error, reason, "the store fails: requests go inside without asking it");
@@ -257,23 +282,48 @@ mod tests {
     fn open(now: Instant) -> State {
         let mut state = State::new();
         for _ in 1..FAILURES {
-            assert_eq!(state.failed(now), None);
+            assert_eq!(state.failed(now, now), None);
             assert_eq!(state.pass(now), Pass::Through);
         }
-        assert_eq!(state.failed(now), Some(Change::Opened));
+        assert_eq!(state.failed(now, now), Some(Change::Opened));
         state
     }
 
     #[test]
-    fn five_failures_in_a_row_open_it_and_an_answer_between_starts_anew() {
+    fn three_failures_in_a_row_open_it_and_an_answer_between_starts_anew() {
         let now = Instant::now();
         let mut state = State::new();
         for _ in 0..3 {
-            (1..FAILURES).for_each(|_| assert_eq!(state.failed(now), None));
+            (1..FAILURES).for_each(|_| assert_eq!(state.failed(now, now), None));
             state.succeeded();
         }
         assert_eq!(state.pass(now), Pass::Through);
         assert_eq!(open(now).pass(now), Pass::Shut);
+    }
+
+    #[test]
+    fn lookups_that_waited_together_are_one_failure() {
+        let start = Instant::now();
+        let mut state = State::new();
+        for round in 0..FAILURES {
+            let (began, now) = (start + FIRST_WAIT * round, start + FIRST_WAIT * (round + 1));
+            assert_eq!(state.pass(began), Pass::Through, "{round}");
+            let opens = (round == FAILURES - 1).then_some(Change::Opened);
+            assert_eq!(state.failed(began, now), opens, "{round}");
+            for waiter in 0..100 {
+                let began = began + MS * waiter;
+                assert_eq!(state.failed(began, now + MS * waiter), None, "{round}: {waiter}");
+            }
+        }
+    }
+
+    #[test]
+    fn routes_that_wait_equally_long_share_a_breaker() {
+        let breakers = Breakers::default();
+        let (one, other) = (breakers.of(FIRST_WAIT), breakers.of(LONGEST_WAIT));
+        assert!(Arc::ptr_eq(&one, &breakers.clone().of(FIRST_WAIT)));
+        assert!(!Arc::ptr_eq(&one, &other));
+        assert!(!Arc::ptr_eq(&one, &Breakers::default().of(FIRST_WAIT)), "of another layer");
     }
 
     #[test]
@@ -299,14 +349,18 @@ mod tests {
         assert_eq!(state.pass(now + LONGEST_WAIT), Pass::Probe);
         assert_eq!(state.probed(true, now + LONGEST_WAIT), Some(Change::Closed));
         assert_eq!(state.pass(now + LONGEST_WAIT), Pass::Through);
-        assert_eq!(state.failed(now + LONGEST_WAIT), None, "failures are counted anew");
+        assert_eq!(
+            state.failed(now + LONGEST_WAIT, now + LONGEST_WAIT),
+            None,
+            "failures are counted anew"
+        );
     }
 
     #[test]
     fn a_failure_that_began_before_it_opened_changes_nothing() {
         let start = Instant::now();
         let mut state = open(start);
-        assert_eq!(state.failed(start + FIRST_WAIT / 2), None);
+        assert_eq!(state.failed(start, start + FIRST_WAIT / 2), None);
         assert_eq!(state.pass(start + FIRST_WAIT), Pass::Probe);
     }
 
@@ -319,7 +373,7 @@ mod tests {
             assert_eq!(state.pass(closed_at), Pass::Probe);
             assert_eq!(state.probed(true, closed_at), Some(Change::Closed));
             let now = closed_at + after;
-            (0..FAILURES).for_each(|_| _ = state.failed(now));
+            (0..FAILURES).for_each(|_| _ = state.failed(now, now));
             (state, now)
         };
         let (mut soon, now) = reopened(MS);
@@ -333,7 +387,7 @@ mod tests {
     fn a_probe_that_is_dropped_has_failed_and_the_next_one_is_sent() {
         let breaker = Arc::new(Breaker::default());
         let start = Instant::now();
-        (0..FAILURES).for_each(|_| _ = breaker.failed(start));
+        (0..FAILURES).for_each(|_| _ = breaker.failed(start, start));
         assert!(breaker.is_open());
         assert_eq!(breaker.pass(start + FIRST_WAIT), Pass::Probe);
         drop(Probe(Some(Arc::clone(&breaker))));

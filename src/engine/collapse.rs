@@ -4,14 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Response;
 use http::header::{HeaderMap, IF_MATCH, IF_UNMODIFIED_SINCE};
 use http::request::Parts;
-use http::{Response, StatusCode};
 use tokio::time::Instant;
 
 use super::admission::Plan;
 use super::background::Background;
-use super::bounded::bounded;
 use super::flight::{FlightKey, Joined, Landing, Lead};
 use super::lease::{self, Leased};
 use super::lookup::selected;
@@ -22,13 +21,11 @@ use super::{Engine, Route};
 use crate::body::CacheBody;
 use crate::key::{CacheKey, variant_key};
 use crate::policy::{Collapse, Mode};
-use crate::rfc9111::freshness::is_fresh;
 use crate::rfc9111::stale::Cause;
 use crate::rfc9111::{RequestDirectives, Reuse, reuse};
 use crate::status::{CacheStatus, Forward};
 use crate::store::Store;
-use crate::stored::{StoredHead, StoredResponse, VariantIndex};
-use crate::tag::{LogPosition, Tag, Validity};
+use crate::stored::{StoredResponse, VariantIndex};
 use crate::telemetry::count;
 
 /// How often a request looks again before it goes inside alone: a target whose `Vary` changes with every
@@ -59,6 +56,8 @@ pub(super) struct Queue {
     denials: u32,
     /// It has waited for a response that was invalidated before it was there.
     outdated: bool,
+    /// It has waited for a response of which the log could not say whether it is valid.
+    unjudged: bool,
 }
 
 impl Queue {
@@ -73,6 +72,7 @@ impl Queue {
             lead: None,
             denials: 0,
             outdated: false,
+            unjudged: false,
         }
     }
 
@@ -115,6 +115,7 @@ impl<St: Store> Collapsing<'_, St> {
     ) -> Collapsed<RB> {
         let Self { engine, route, .. } = *self;
         let leads = queue.lead.take();
+        let may_look = may_look(status, queue);
         if !self.is_possible(status) {
             return Collapsed::Inside(None);
         }
@@ -138,7 +139,7 @@ impl<St: Store> Collapsing<'_, St> {
                 Joined::Nobody => return Collapsed::Inside(None),
                 Joined::Leads(lead) => {
                     // the last one landed between this request's lookup and now
-                    if queue.rounds < ROUNDS && engine.flights.landed_since(&key, queue.landings) {
+                    if may_look && engine.flights.landed_since(&key, queue.landings) {
                         drop(lead);
                         return Collapsed::Again;
                     }
@@ -147,12 +148,26 @@ impl<St: Store> Collapsing<'_, St> {
                 }
                 Joined::Follows(follower) => follower,
             };
+            let began = follower.began;
             match follower.wait(self.until(queue)).await {
                 Landing::Response(response) => {
-                    let valid = engine.shares(route, &key.key, &response, queue.arrived).await;
-                    // whoever comes next would not know either
-                    let Some(valid) = valid else { return Collapsed::Inside(None) };
-                    return self.share(status, queue, rule.as_deref(), response, valid);
+                    let valid = match unasked(status) {
+                        false => engine.shares(route, &key.key, &response, queue.arrived).await,
+                        true => None,
+                    };
+                    let valid = match valid {
+                        Some(valid) => valid,
+                        // the handler was called after the request had arrived: as it would have been for it
+                        None if queue.arrived <= began => true,
+                        // the next one is: it begins after this one has landed
+                        None if !queue.unjudged => {
+                            queue.unjudged = true;
+                            continue;
+                        }
+                        None => return Collapsed::Inside(None),
+                    };
+                    let again = may_look && !queue.unjudged;
+                    return self.share(status, again, rule.as_deref(), response, valid);
                 }
                 Landing::Released => {
                     count(&engine.counters.flights_released);
@@ -174,7 +189,7 @@ impl<St: Store> Collapsing<'_, St> {
                     count(&engine.counters.flights_released);
                     return Collapsed::Inside(None);
                 }
-                Landing::Elsewhere if queue.rounds < ROUNDS => return Collapsed::Again,
+                Landing::Elsewhere if may_look => return Collapsed::Again,
                 Landing::Elsewhere => return Collapsed::Inside(None),
                 Landing::TooLong => return self.give_up(status, None),
             }
@@ -200,8 +215,7 @@ impl<St: Store> Collapsing<'_, St> {
         mut lead: Lead,
     ) -> Collapsed<RB> {
         let Self { engine, route, .. } = *self;
-        let unasked = matches!(status.detail(), Some("store-error" | "breaker-open"));
-        if lead.is_leased() || unasked {
+        if lead.is_leased() || unasked(status) {
             return Collapsed::Inside(Some(lead));
         }
         match engine.lease(route, lead.key()).await {
@@ -245,8 +259,6 @@ impl<St: Store> Collapsing<'_, St> {
             // the client wants an answer of its own (RFC 9111 5.2.1)
             && status.forward() != Some(Forward::Request)
             && !(obeyed && anew)
-            // the store could not be asked: nor could it say of another's answer whether it is valid
-            && status.forward() != Some(Forward::Miss)
             && !handlers
             && Background::is_possible()
     }
@@ -283,11 +295,11 @@ impl<St: Store> Collapsing<'_, St> {
         rescue?.serve(engine, route, plan, cause)
     }
 
-    /// Answers the request with the leader's response, if that answers it.
+    /// Answers the request with the leader's response, if that answers it; else it looks once more, if it may.
     fn share<RB>(
         &self,
         status: &CacheStatus,
-        queue: &Queue,
+        again: bool,
         rule: Option<&crate::rfc9111::no_vary_search::NoVarySearch>,
         response: StoredResponse,
         valid: bool,
@@ -295,7 +307,7 @@ impl<St: Store> Collapsing<'_, St> {
         let Self { engine, route, plan, request, directives, .. } = *self;
         // invalidated before this request arrived, and after the leader went inside
         if !valid {
-            return if queue.rounds < ROUNDS { Collapsed::Again } else { Collapsed::Inside(None) };
+            return if again { Collapsed::Again } else { Collapsed::Inside(None) };
         }
         let now_ms = engine.store.now_ms();
         let obeyed = (route.policy.mode == Mode::Strict).then_some(directives);
@@ -304,7 +316,7 @@ impl<St: Store> Collapsing<'_, St> {
             Reuse::Fresh => {}
             // another variant flies by itself, now that it is known what the target varies on; what is
             // stale may be served stale
-            Reuse::VaryMiss | Reuse::Stale if queue.rounds < ROUNDS => return Collapsed::Again,
+            Reuse::VaryMiss | Reuse::Stale if again => return Collapsed::Again,
             _ => return Collapsed::Inside(None),
         }
         let want = Want::of(request, head, response.body.len(), now_ms);
@@ -319,6 +331,16 @@ impl<St: Store> Collapsing<'_, St> {
     }
 }
 
+/// Whether the store could not be asked for the request.
+fn unasked(status: &CacheStatus) -> bool {
+    status.forward() == Some(Forward::Miss)
+}
+
+/// Whether the request may look once more: not where it has waited for the store in vain.
+fn may_look(status: &CacheStatus, queue: &Queue) -> bool {
+    !unasked(status) && queue.rounds < ROUNDS
+}
+
 /// A wait that is added to the time now.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
@@ -326,70 +348,5 @@ fn variant_of(base: CacheKey, index: Option<&VariantIndex>, request: &HeaderMap)
     match index.filter(|index| !index.names.is_empty()) {
         Some(index) => variant_key(&base, &selected(&index.names, request)),
         None => base,
-    }
-}
-
-impl<St: Store> Engine<St> {
-    /// Whether the leader's response is valid for a request that arrived at this moment: what the log says
-    /// of it, seen no earlier. `None` where the log cannot be read in time: then it is not shared.
-    async fn shares(
-        &self,
-        route: &Route,
-        key: &CacheKey,
-        response: &StoredResponse,
-        arrived: std::time::Instant,
-    ) -> Option<bool> {
-        let judged = bounded(route.store_timeout, self.judged(key, response, arrived)).await;
-        judged.ok().map(|validity| validity == Validity::Valid)
-    }
-
-    /// Whether nothing that has been seen so far speaks against a response to `key` whose handler began when
-    /// the log stood there: against its target and against the tags of its route. Its other tags are not
-    /// known before it is there; it is judged again then.
-    pub(super) fn still_flies(
-        &self,
-        route: &Route,
-        key: &CacheKey,
-        position: &Arc<LogPosition>,
-    ) -> bool {
-        let mut head = StoredHead::bare(StatusCode::OK, HeaderMap::new(), 0);
-        head.position = LogPosition::clone(position);
-        head.tags = route.policy.tags.iter().map(|name| Tag::from(*name)).collect();
-        !self.is_invalid_by_now(key, &head)
-    }
-}
-
-impl Lead {
-    /// Keeps flying only for a response that is for everyone who waits: one that is stored under what they wait
-    /// for, or whose request asked for just that. Its own `No-Vary-Search` may say otherwise than the
-    /// path's did.
-    pub(super) fn if_meant(self, base: &CacheKey, plan: &Plan) -> Option<Self> {
-        if self.key().base == *base || self.key().base == plan.base {
-            return Some(self);
-        }
-        self.found();
-        None
-    }
-
-    /// Keeps flying only for a response that is of use to those who wait.
-    pub(super) fn if_shareable(
-        self,
-        route: &Route,
-        head: &StoredHead,
-        now_ms: u64,
-    ) -> Option<Self> {
-        if route.is_shareable(head, now_ms) {
-            return Some(self);
-        }
-        self.refuse();
-        None
-    }
-}
-
-impl Route {
-    /// Whether a response that is being stored is of use to those who wait for it: fresh, or to be served
-    /// stale. What has to be validated for each use is not (RFC 9111 4).
-    fn is_shareable(&self, head: &StoredHead, now_ms: u64) -> bool {
-        is_fresh(head, now_ms) || self.windows_of(head).while_revalidate_ms > 0
     }
 }

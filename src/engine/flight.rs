@@ -49,6 +49,8 @@ struct Open {
     number: u64,
     /// Where the log stood before the request went inside.
     position: Arc<LogPosition>,
+    /// Before the request went inside.
+    began: std::time::Instant,
     state: watch::Receiver<State>,
 }
 
@@ -90,7 +92,11 @@ pub(super) enum Landing {
 }
 
 /// Waits for a flight.
-pub(super) struct Follower(watch::Receiver<State>);
+pub(super) struct Follower {
+    /// When the flight began: its request went inside later than that.
+    pub(super) began: std::time::Instant,
+    state: watch::Receiver<State>,
+}
 
 /// The one whose request goes inside. Dropped without a word, because it was cancelled, panicked, or its
 /// body came to nothing, it lets the next one lead.
@@ -136,14 +142,16 @@ impl Flights {
         if let Some(flight) = open.get(key)
             && clear(&flight.position)
         {
-            return Joined::Follows(Follower(flight.state.clone()));
+            let (began, state) = (flight.began, flight.state.clone());
+            return Joined::Follows(Follower { began, state });
         }
         if !may_lead {
             return Joined::Nobody;
         }
         let number = self.0.number.fetch_add(1, Ordering::Relaxed);
         let (sender, state) = watch::channel(State::Flying);
-        open.insert(key.clone(), Open { number, position, state });
+        let began = std::time::Instant::now();
+        open.insert(key.clone(), Open { number, position, began, state });
         let (flights, key) = (self.clone(), key.clone());
         Joined::Leads(Lead { flights, key, number, remember, lease: None, state: sender })
     }
@@ -172,7 +180,7 @@ impl Flights {
 impl Follower {
     /// Waits for the flight, but not after `until`.
     pub(super) async fn wait(mut self, until: Instant) -> Landing {
-        let over = self.0.wait_for(|state| !matches!(state, State::Flying));
+        let over = self.state.wait_for(|state| !matches!(state, State::Flying));
         match tokio::time::timeout_at(until, over).await {
             Err(_) => Landing::TooLong,
             Ok(Err(_)) => Landing::Vacant,

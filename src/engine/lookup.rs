@@ -45,6 +45,7 @@ pub(super) struct At {
 impl<St: Store> Engine<St> {
     /// Finds what is stored for a request, for no longer than the route allows.
     pub(super) async fn lookup(&self, route: &Route, plan: &Plan, request: &HeaderMap) -> Lookup {
+        let began = Instant::now();
         let may_look = self.may_look(route, &plan.base);
         let timer = LookupTimer::start();
         let looked = bounded(route.store_timeout, self.find_judged(route, plan, request));
@@ -60,7 +61,7 @@ impl<St: Store> Engine<St> {
             }
             Err(error) => {
                 count(&self.counters.lookup_errors);
-                self.lookup_failed(route, &error);
+                self.lookup_failed(route, &error, began);
                 if let Some(suppressed) = self.lookup_warning.pass() {
                     let reason = error.as_str();
                     tracing::warn!(%error, reason, suppressed, "lookup failed, the handler answers");

@@ -19,6 +19,7 @@ mod pending;
 mod refresh;
 mod reply;
 mod search;
+mod share;
 mod stale;
 mod validate;
 mod verdict;
@@ -102,6 +103,7 @@ pub(crate) struct Route {
     pub(crate) store_timeout: Duration,
     /// Shared by the clones that wait as long.
     breaker: Arc<breaker::Breaker>,
+    breakers: breaker::Breakers,
     /// The most bytes of responses waiting to be written.
     pub(crate) queue_bytes: usize,
     /// The most validations under way in the background.
@@ -222,12 +224,10 @@ impl Route {
         self.policy = policy;
     }
 
-    /// A wait of its own, with a breaker of its own: what is too slow for one route may do for another.
+    /// A wait of its own, with the breaker of all routes that wait as long.
     pub(crate) fn set_store_timeout(&mut self, store_timeout: Duration) {
-        if self.store_timeout != store_timeout {
-            self.store_timeout = store_timeout;
-            self.breaker = Arc::default();
-        }
+        self.store_timeout = store_timeout;
+        self.breaker = self.breakers.of(store_timeout);
     }
 
     /// What a response says about caching: a targeted field, else `Cache-Control` (RFC 9213 2.2).
@@ -253,14 +253,16 @@ impl Route {
 
 impl Default for Route {
     fn default() -> Self {
+        let (store_timeout, breakers) = (Duration::from_millis(250), breaker::Breakers::default());
         Self {
             keys: KeyRules::default(),
             policy: CachePolicy::new(),
             credentials: CredentialRules::default(),
             secret: None,
             targeted: CachePolicy::new().targeted_names(),
-            store_timeout: Duration::from_millis(250),
-            breaker: Arc::default(),
+            store_timeout,
+            breaker: breakers.of(store_timeout),
+            breakers,
             queue_bytes: 64 << 20,
             max_refreshes: 64,
             status_field: StatusField::On,
