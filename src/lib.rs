@@ -84,7 +84,8 @@ pub use store::{
     Named, Source, Store, StoreError, StoreStats, Tiered, Transactional,
 };
 pub use stored::{
-    Entry, HeadUpdate, SelectingField, Stored, StoredHead, StoredResponse, VariantIndex,
+    Entry, HeadUpdate, SelectingField, Stored, StoredHead, StoredOrHead, StoredResponse,
+    VariantIndex,
 };
 pub use tag::{Invalidation, LogPosition, LogRecord, LogRow, Scope, Tag, Validity};
 pub use telemetry::Counts;

@@ -135,6 +135,20 @@ impl Stored {
     }
 }
 
+/// What one key leads to, for a request that may need no body: [`Store::get_heads`](crate::Store::get_heads).
+#[derive(Clone, Debug, PartialEq)]
+pub enum StoredOrHead {
+    /// With its body.
+    Stored(Stored),
+    /// A response whose body was not read.
+    Head {
+        /// Everything but the body.
+        head: Arc<StoredHead>,
+        /// The length of the body, where the store knows that without reading it.
+        body_bytes: Option<u64>,
+    },
+}
+
 /// A new head for a stored response whose body stays as it is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HeadUpdate {

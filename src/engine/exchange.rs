@@ -56,7 +56,8 @@ where
     let mut queue = Queue::new();
     let (status, stale, index, rescue, lead) = loop {
         queue.looks(&engine);
-        let Lookup { found, index } = engine.lookup(&route, &plan, &parts.headers).await;
+        let looked = engine.lookup(&route, &plan, &parts, &directives).await;
+        let Lookup { found, index, .. } = looked;
         let verdict = judge_found(&engine, &route, &plan, &parts, &directives, found);
         let (mut status, stale) = match verdict {
             Verdict::Serve(response) => {

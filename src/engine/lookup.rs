@@ -4,19 +4,25 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::{HeaderMap, HeaderName};
+use bytes::Bytes;
+use http::header::{IF_MODIFIED_SINCE, IF_NONE_MATCH};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, Method};
 use tracing::Instrument;
 
 use super::admission::Plan;
 use super::bounded::bounded;
+use super::reply::Want;
 use super::{Engine, Route, search};
 use crate::key::{CacheKey, variant_key};
+use crate::policy::Mode;
 use crate::rfc9111;
 use crate::rfc9111::freshness::{date_ms, is_fresh};
 use crate::rfc9111::no_vary_search::NoVarySearch;
+use crate::rfc9111::{RequestDirectives, Reuse, reuse};
 use crate::status::Forward;
 use crate::store::{Store, StoreError};
-use crate::stored::{Stored, StoredResponse, VariantIndex};
+use crate::stored::{Stored, StoredOrHead, StoredResponse, VariantIndex};
 use crate::tag::Validity;
 use crate::telemetry::{LookupTimer, count, lookup_span};
 
@@ -25,11 +31,34 @@ pub(super) struct Lookup {
     pub(super) found: Found,
     /// What the target is known to vary on.
     pub(super) index: Option<Arc<VariantIndex>>,
+    /// The body of the response was not read. Never of what [`Engine::lookup`] returns as a response.
+    left_out: Option<LeftOut>,
+}
+
+/// A body that was not read.
+#[derive(Clone, Copy)]
+struct LeftOut {
+    bytes: Option<u64>,
+}
+
+/// What was fetched for a key; the body is empty where it was left out.
+struct Fetched {
+    stored: Stored,
+    left_out: Option<LeftOut>,
+}
+
+/// Whether bodies are needed, or heads may do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Bodies {
+    All,
+    Small,
 }
 
 pub(super) enum Found {
     /// A response whose selecting fields match the request.
     Response(At),
+    /// One that answers the request without its body, which was not read, and the body's length.
+    Head(At, Want, u64),
     /// Nothing, and why.
     Nothing(Forward, Option<&'static str>),
 }
@@ -44,11 +73,18 @@ pub(super) struct At {
 
 impl<St: Store> Engine<St> {
     /// Finds what is stored for a request, for no longer than the route allows.
-    pub(super) async fn lookup(&self, route: &Route, plan: &Plan, request: &HeaderMap) -> Lookup {
+    pub(super) async fn lookup(
+        &self,
+        route: &Route,
+        plan: &Plan,
+        request: &Parts,
+        directives: &RequestDirectives,
+    ) -> Lookup {
         let began = Instant::now();
         let may_look = self.may_look(route, &plan.base);
         let timer = LookupTimer::start();
-        let looked = bounded(route.store_timeout, self.find_judged(route, plan, request));
+        let looked = self.find_needed(route, plan, request, directives);
+        let looked = bounded(route.store_timeout, looked);
         let looked = looked.instrument(lookup_span()).await;
         timer.stop();
         match looked {
@@ -57,7 +93,7 @@ impl<St: Store> Engine<St> {
                 count(&self.counters.lookups_skipped);
                 let found = Found::Nothing(Forward::Miss, Some("breaker-open"));
                 let index = self.indexes.get(&plan.base.hash());
-                Lookup { found, index }
+                Lookup { found, index, left_out: None }
             }
             Err(error) => {
                 count(&self.counters.lookup_errors);
@@ -68,8 +104,60 @@ impl<St: Store> Engine<St> {
                 }
                 let found = Found::Nothing(Forward::Miss, Some("store-error"));
                 let index = self.indexes.get(&plan.base.hash());
-                Lookup { found, index }
+                Lookup { found, index, left_out: None }
             }
+        }
+    }
+
+    /// What is stored for a request, with its body where that is needed.
+    async fn find_needed(
+        &self,
+        route: &Route,
+        plan: &Plan,
+        request: &Parts,
+        directives: &RequestDirectives,
+    ) -> Result<Lookup, StoreError> {
+        let headers = &request.headers;
+        let conditional =
+            headers.contains_key(IF_NONE_MATCH) || headers.contains_key(IF_MODIFIED_SINCE);
+        // whether to refresh early is decided with the whole response at hand
+        if (request.method == Method::HEAD || conditional) && route.policy.early_refresh.is_none() {
+            let mut lookup = self.find_judged(route, plan, headers, Bodies::Small).await?;
+            let Some(left_out) = lookup.left_out else { return Ok(lookup) };
+            lookup.found = match lookup.found {
+                Found::Response(at) => {
+                    match self.without_body(route, plan, request, directives, &at, left_out) {
+                        Some((want, bytes)) => Found::Head(at, want, bytes),
+                        None => return self.find_judged(route, plan, headers, Bodies::All).await,
+                    }
+                }
+                found => found,
+            };
+            return Ok(lookup);
+        }
+        self.find_judged(route, plan, headers, Bodies::All).await
+    }
+
+    /// What of a response answers the request without its body, and how long that is: a 304, or all fields.
+    fn without_body(
+        &self,
+        route: &Route,
+        plan: &Plan,
+        request: &Parts,
+        directives: &RequestDirectives,
+        at: &At,
+        left_out: LeftOut,
+    ) -> Option<(Want, u64)> {
+        let (head, now_ms) = (&at.response.head, self.store.now_ms());
+        let obeyed = (route.policy.mode == Mode::Strict).then_some(directives);
+        let reused = reuse(head, &request.headers, plan.credentials, obeyed, now_ms);
+        if reused != Reuse::Fresh || at.validity != Validity::Valid {
+            return None;
+        }
+        match Want::of(request, head, 0, now_ms) {
+            Want::NotModified => Some((Want::NotModified, 0)),
+            Want::Whole if request.method == Method::HEAD => Some((Want::Whole, left_out.bytes?)),
+            _ => None,
         }
     }
 
@@ -79,15 +167,16 @@ impl<St: Store> Engine<St> {
         route: &Route,
         plan: &Plan,
         request: &HeaderMap,
+        bodies: Bodies,
     ) -> Result<Lookup, StoreError> {
         let began = Instant::now();
-        let (lookup, by_rule) = self.find(route, plan, request).await?;
+        let (lookup, by_rule) = self.find(route, plan, request, bodies).await?;
         let lookup = self.judge(route, plan, lookup, began).await?;
         if !by_rule || self.holds(&lookup) {
             return Ok(lookup);
         }
         // not every response of a path says what others say of it: that one lies where its query says
-        let by_query = self.look(route, &plan.base, request, None).await?.0;
+        let by_query = self.look(route, &plan.base, request, None, bodies).await?.0;
         match by_query.found {
             Found::Response(ref at)
                 if NoVarySearch::parse(&at.response.head.headers).is_default() =>
@@ -144,19 +233,20 @@ impl<St: Store> Engine<St> {
         route: &Route,
         plan: &Plan,
         request: &HeaderMap,
+        bodies: Bodies,
     ) -> Result<(Lookup, bool), StoreError> {
         let Some(search) = plan.search.as_ref().map(|search| &search.index) else {
-            return Ok((self.look(route, &plan.base, request, None).await?.0, false));
+            return Ok((self.look(route, &plan.base, request, None, bodies).await?.0, false));
         };
         if let Some(rule) = self.searches.get(&search.hash()) {
-            return self.look_by(route, plan, request, rule).await;
+            return self.look_by(route, plan, request, rule, bodies).await;
         }
-        let (lookup, index) = self.look(route, &plan.base, request, Some(search)).await?;
+        let (lookup, index) = self.look(route, &plan.base, request, Some(search), bodies).await?;
         let rule = search::rule_of(index.as_ref());
         self.learn_rule(search, rule.clone());
         match rule {
             None => Ok((lookup, false)),
-            Some(rule) => self.look_by(route, plan, request, Some(rule)).await,
+            Some(rule) => self.look_by(route, plan, request, Some(rule), bodies).await,
         }
     }
 
@@ -166,9 +256,10 @@ impl<St: Store> Engine<St> {
         plan: &Plan,
         request: &HeaderMap,
         rule: search::Rule,
+        bodies: Bodies,
     ) -> Result<(Lookup, bool), StoreError> {
         let key = rule.as_ref().map_or_else(|| plan.base.clone(), |rule| plan.key_by(route, rule));
-        let mut lookup = self.look(route, &key, request, None).await?.0;
+        let mut lookup = self.look(route, &key, request, None, bodies).await?.0;
         if let Found::Response(at) = &lookup.found
             && !plan.is_meant(rule.as_deref(), &at.response)
         {
@@ -184,12 +275,14 @@ impl<St: Store> Engine<St> {
         base: &CacheKey,
         request: &HeaderMap,
         beside: Option<&CacheKey>,
+        bodies: Bodies,
     ) -> Result<(Lookup, Option<Stored>), StoreError> {
         let known = self.indexes.get(&base.hash());
         let of_index = |index: &VariantIndex| variant_of(base, index, request);
         let guess = known.as_deref().map(of_index);
         let keys = [Some(base.clone()), guess.clone(), beside.cloned()];
-        let mut found = self.fetch(route, keys.into_iter().flatten().collect()).await?.into_iter();
+        let keys = keys.into_iter().flatten().collect();
+        let mut found = self.fetch(route, keys, bodies).await?.into_iter();
         let at_base = found.next().flatten();
         let at_variant = guess.as_ref().and_then(|_| found.next()).flatten();
         let at_beside = found.next().flatten();
@@ -199,14 +292,13 @@ impl<St: Store> Engine<St> {
         let nothing = if at_base.is_some() { Forward::VaryMiss } else { Forward::UriMiss };
         match at_base {
             None => {}
-            Some(Stored::Response(response)) => {
-                let stored = Some(Stored::Response(response));
-                second = usable(Some(base.clone()), stored, request);
+            Some(at_base @ Fetched { stored: Stored::Response(_), .. }) => {
+                second = usable(Some(base.clone()), Some(at_base), request);
             }
-            Some(Stored::Variants(seen)) => {
+            Some(Fetched { stored: Stored::Variants(seen), .. }) => {
                 if known.as_ref().is_none_or(|known| known.names != seen.names) {
                     let key = of_index(&seen);
-                    let again = self.fetch(route, vec![key.clone()]).await?.pop().flatten();
+                    let again = self.fetch(route, vec![key.clone()], bodies).await?.pop().flatten();
                     second = usable(Some(key), again, request);
                 }
                 if known.as_ref() != Some(&seen) {
@@ -216,13 +308,16 @@ impl<St: Store> Engine<St> {
             }
         }
         // RFC 9111 4.1: of several that match, one with Vary; of those, 4: the one with the newest Date
-        let newest = first.into_iter().chain(second).max_by_key(|at| {
+        let newest = first.into_iter().chain(second).max_by_key(|(at, _)| {
             let head = &at.response.head;
             let varies = !head.vary.is_empty();
             (varies, date_ms(&head.headers, head.received_ms), head.received_ms)
         });
-        let found = newest.map_or(Found::Nothing(nothing, None), Found::Response);
-        Ok((Lookup { found, index }, at_beside))
+        let (found, left_out) = match newest {
+            Some((at, left_out)) => (Found::Response(at), left_out),
+            None => (Found::Nothing(nothing, None), None),
+        };
+        Ok((Lookup { found, index, left_out }, at_beside.map(|beside| beside.stored)))
     }
 
     /// Asks what is on its way to the store first, then the store.
@@ -230,16 +325,27 @@ impl<St: Store> Engine<St> {
         &self,
         route: &Route,
         keys: Vec<CacheKey>,
-    ) -> Result<Vec<Option<Stored>>, StoreError> {
+        bodies: Bodies,
+    ) -> Result<Vec<Option<Fetched>>, StoreError> {
         let now_ms = self.store.now_ms();
-        let mut found: Vec<_> = keys.iter().map(|key| self.pending.find(key, now_ms)).collect();
+        let pending = keys.iter().map(|key| self.pending.find(key, now_ms));
+        let mut found: Vec<_> = pending.map(|stored| stored.map(Fetched::whole)).collect();
         if found.iter().all(Option::is_some) {
             return Ok(found);
         }
         if route.breaker.is_open() {
             return Err(StoreError::Unavailable);
         }
-        let stored = self.store.get_many(keys).await?;
+        let stored: Vec<Option<Fetched>> = match bodies {
+            Bodies::All => {
+                let stored = self.store.get_many(keys).await?;
+                stored.into_iter().map(|stored| stored.map(Fetched::whole)).collect()
+            }
+            Bodies::Small => {
+                let stored = self.store.get_heads(keys).await?;
+                stored.into_iter().map(|stored| stored.map(Fetched::of)).collect()
+            }
+        };
         route.breaker.succeeded();
         for (found, stored) in found.iter_mut().zip(stored) {
             if found.is_none() {
@@ -265,11 +371,32 @@ pub(super) fn selected(names: &[HeaderName], request: &HeaderMap) -> [u8; 16] {
     rfc9111::secondary_key(&rfc9111::select(names, request))
 }
 
+impl Fetched {
+    fn whole(stored: Stored) -> Self {
+        Self { stored, left_out: None }
+    }
+
+    fn of(found: StoredOrHead) -> Self {
+        match found {
+            StoredOrHead::Stored(stored) => Self::whole(stored),
+            StoredOrHead::Head { head, body_bytes } => {
+                let stored = Stored::Response(StoredResponse { head, body: Bytes::new() });
+                Self { stored, left_out: Some(LeftOut { bytes: body_bytes }) }
+            }
+        }
+    }
+}
+
 /// A stored response whose own selecting fields match: the key alone is not trusted.
-fn usable(key: Option<CacheKey>, stored: Option<Stored>, request: &HeaderMap) -> Option<At> {
+fn usable(
+    key: Option<CacheKey>,
+    fetched: Option<Fetched>,
+    request: &HeaderMap,
+) -> Option<(At, Option<LeftOut>)> {
+    let Fetched { stored, left_out } = fetched?;
     match stored {
-        Some(Stored::Response(response)) if rfc9111::matches(&response.head.vary, request) => {
-            Some(At { key: key?, response, validity: Validity::Valid })
+        Stored::Response(response) if rfc9111::matches(&response.head.vary, request) => {
+            Some((At { key: key?, response, validity: Validity::Valid }, left_out))
         }
         _ => None,
     }

@@ -1,6 +1,7 @@
 //! What becomes of what a lookup found.
 
 use http::Response;
+use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 
 use super::admission::Plan;
@@ -56,6 +57,19 @@ pub(super) fn judge_found<St: Store, RB>(
     };
     let at = match found {
         Found::Nothing(forward, detail) => return inside(forward, detail, None),
+        Found::Head(at, want, bytes) => {
+            let now_ms = engine.store.now_ms();
+            count(&engine.counters.hits);
+            let status = reply::hit(&at.response.head, now_ms);
+            engine.explain(&status);
+            let (key, response) = (&plan.base, at.response);
+            let mut reply = reply::serve(route, key, response, &want, request, status, now_ms);
+            // RFC 9110 9.3.2: of the body that a GET would have
+            if want == Want::Whole {
+                reply.headers_mut().insert(CONTENT_LENGTH, bytes.into());
+            }
+            return Verdict::Serve(reply);
+        }
         Found::Response(at) => at,
     };
     let now_ms = engine.store.now_ms();

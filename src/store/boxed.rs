@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::key::{CacheKey, KeyRange};
 use crate::store::{CullReport, Fence, Lease, Named, Store, StoreError, StoreStats};
-use crate::stored::{Entry, HeadUpdate, Stored, StoredHead};
+use crate::stored::{Entry, HeadUpdate, Stored, StoredHead, StoredOrHead};
 use crate::tag::{LogPosition, LogRecord, LogRow, Scope, Validity};
 
 type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -42,6 +42,7 @@ impl fmt::Debug for BoxStore {
 trait DynStore: Send + Sync {
     fn now_ms(&self) -> u64;
     fn get_many(&self, keys: Vec<CacheKey>) -> Answer<'_, Vec<Option<Stored>>>;
+    fn get_heads(&self, keys: Vec<CacheKey>) -> Answer<'_, Vec<Option<StoredOrHead>>>;
     fn get(&self, key: CacheKey) -> Answer<'_, Option<Stored>>;
     fn put_many(&self, entries: Vec<Entry>) -> Answer<'_, ()>;
     fn lease<'a>(&'a self, key: &'a CacheKey, time: Duration) -> Answer<'a, Lease>;
@@ -75,6 +76,9 @@ impl<St: Store> DynStore for St {
     }
     fn get_many(&self, keys: Vec<CacheKey>) -> Answer<'_, Vec<Option<Stored>>> {
         Box::pin(Store::get_many(self, keys))
+    }
+    fn get_heads(&self, keys: Vec<CacheKey>) -> Answer<'_, Vec<Option<StoredOrHead>>> {
+        Box::pin(Store::get_heads(self, keys))
     }
     fn get(&self, key: CacheKey) -> Answer<'_, Option<Stored>> {
         Box::pin(Store::get(self, key))
@@ -149,6 +153,12 @@ impl Store for BoxStore {
     }
     async fn get_many(&self, keys: Vec<CacheKey>) -> Result<Vec<Option<Stored>>, StoreError> {
         self.0.get_many(keys).await
+    }
+    async fn get_heads(
+        &self,
+        keys: Vec<CacheKey>,
+    ) -> Result<Vec<Option<StoredOrHead>>, StoreError> {
+        self.0.get_heads(keys).await
     }
     async fn get(&self, key: CacheKey) -> Result<Option<Stored>, StoreError> {
         self.0.get(key).await

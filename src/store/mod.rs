@@ -23,7 +23,7 @@ pub use tiered::{Consistency, Tiered};
 
 use crate::clock::{Clock, SystemClock};
 use crate::key::{CacheKey, KeyRange};
-use crate::stored::{Entry, HeadUpdate, Stored, StoredHead};
+use crate::stored::{Entry, HeadUpdate, Stored, StoredHead, StoredOrHead};
 use crate::tag::{LogPosition, LogRecord, LogRow, Scope, Validity};
 
 /// A place that keeps responses by key.
@@ -66,6 +66,21 @@ pub trait Store: Clone + Send + Sync + 'static {
         key: CacheKey,
     ) -> impl Future<Output = Result<Option<Stored>, StoreError>> + Send {
         async move { Ok(self.get_many(vec![key]).await?.pop().flatten()) }
+    }
+
+    /// [`Store::get_many`] for a request that may need no body, as a HEAD or one with conditions: a body that is
+    /// expensive to read may be left out. Default: none is.
+    ///
+    /// # Errors
+    /// As [`Store::get_many`].
+    fn get_heads(
+        &self,
+        keys: Vec<CacheKey>,
+    ) -> impl Future<Output = Result<Vec<Option<StoredOrHead>>, StoreError>> + Send {
+        async move {
+            let found = self.get_many(keys).await?;
+            Ok(found.into_iter().map(|found| found.map(StoredOrHead::Stored)).collect())
+        }
     }
 
     /// Stores entries, replacing what their keys led to. Returns when lookups in every process that

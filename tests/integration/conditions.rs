@@ -7,10 +7,11 @@ use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use tower::{Layer, Service};
 use tower_mysql_cache::{
-    BoxStore, CacheBody, CacheLayer, CachePolicy, Forward, Invalidation, TargetKey,
+    BoxStore, CacheBody, CacheLayer, CachePolicy, Forward, Invalidation, MySqlStore, TargetKey,
 };
 
 use crate::kit::{Answer, Kit, cached, get, on_every_store, request, response, scripted, send};
+use crate::support;
 
 const MINUTE: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(60));
 const FRESH: (&str, &str) = ("cache-control", "max-age=60");
@@ -547,4 +548,51 @@ on_every_store! {
             assert_eq!(send(&app, get(&uri, &[])).await.is_hit(), stored);
         }
     }
+}
+
+/// The body in the table is damaged, so that whatever reads it is no hit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_body_is_read_only_where_it_is_needed() {
+    let database = support::database().await;
+    let store = MySqlStore::connect(database.url()).await.unwrap();
+    store.migrate().await.unwrap();
+    let layer = CacheLayer::new(BoxStore::new(store)).prefix("test").with_policy(MINUTE);
+    let body: String =
+        (0..200_000_u32).map(|n| char::from((n.wrapping_mul(2_654_435_761) >> 25) as u8)).collect();
+    let length = body.len().to_string();
+    let (app, calls) = cached(&layer, move |_| response(200, &[FRESH, ETAG, MODIFIED], &body));
+    with(&app, &[]).await;
+    layer.handle().flush().await.unwrap();
+    let whole = with(&app, &[]).await;
+    assert!(whole.is_hit());
+    let mut connection = database.connection().await;
+    let damage = "UPDATE cache_entries SET value = CONCAT('?', SUBSTRING(value, 2))";
+    sqlx::query(damage).execute(&mut connection).await.unwrap();
+    for condition in
+        [("if-none-match", "\"1\""), ("if-modified-since", "Tue, 15 Nov 1994 12:45:26 GMT")]
+    {
+        let answer = with(&app, &[condition]).await;
+        assert_eq!((answer.status, answer.is_hit()), (StatusCode::NOT_MODIFIED, true));
+        assert_eq!((answer.field("etag"), answer.body.len()), ("\"1\"".to_owned(), 0));
+        assert_eq!(answer.field("content-length"), "");
+    }
+    let head = send(&app, request("HEAD", "/", &[])).await;
+    assert!(head.is_hit() && head.body.is_empty());
+    assert_eq!(head.field("content-length"), length);
+    for name in ["etag", "last-modified", "cache-control", "cache-status"] {
+        let [head, whole] = [&head, &whole].map(|answer| answer.field(name));
+        assert_eq!(head.split(';').next(), whole.split(';').next(), "{name}");
+    }
+    assert_eq!(calls.count(), 1);
+    // a condition that does not hold needs the body, and finds the damage
+    let answer = with(&app, &[("if-none-match", "\"2\"")]).await;
+    assert_eq!((answer.status, answer.is_hit()), (StatusCode::OK, false));
+    layer.handle().flush().await.unwrap();
+    let answer = with(&app, &[("if-none-match", "\"2\"")]).await;
+    assert!(answer.is_hit() && answer.body == whole.body, "it has been mended");
+    // and what has been invalidated is no answer, with or without its body
+    layer.handle().invalidate_uri("/").await.unwrap();
+    assert!(!send(&app, request("HEAD", "/", &[])).await.is_hit());
+    layer.handle().invalidate_uri("/").await.unwrap();
+    assert!(!with(&app, &[("if-none-match", "\"1\"")]).await.is_hit());
 }

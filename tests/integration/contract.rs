@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tower_mysql_cache::{
     CacheKey, Entry, HeadUpdate, KeyRange, LogPosition, SelectingField, Store, Stored, StoredHead,
-    StoredResponse, Tag, VariantIndex,
+    StoredOrHead, StoredResponse, Tag, VariantIndex,
 };
 
 use crate::kit::{Kit, on_every_store};
@@ -82,6 +82,33 @@ on_every_store! {
             kit.store.put(entry.clone()).await.unwrap();
             let found = kit.store.get(entry.key.clone()).await.unwrap();
             assert_eq!(found, Some(entry.stored), "body {i}");
+        }
+    }
+
+    async fn heads_are_those_of_whole_responses(kit: Kit) {
+        let random = |bytes: u32| (0..bytes).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8);
+        let bodies: [Bytes; 3] =
+            ["small".into(), random(200_000).collect(), "compressible ".repeat(20_000).into()];
+        let entries: Vec<_> = bodies
+            .iter()
+            .enumerate()
+            .map(|(n, body)| entry(&kit, &format!("t:1:/{n}"), body.clone()))
+            .collect();
+        kit.store.put_many(entries.clone()).await.unwrap();
+        let mut keys: Vec<_> = entries.iter().map(|entry| entry.key.clone()).collect();
+        keys.push(key("t:1:/none"));
+        let found = kit.store.get_heads(keys).await.unwrap();
+        assert_eq!(found.len(), 4);
+        assert_eq!(found[3], None);
+        for (entry, found) in entries.into_iter().zip(found) {
+            match found.expect("it is stored") {
+                StoredOrHead::Stored(stored) => assert_eq!(stored, entry.stored),
+                StoredOrHead::Head { head, body_bytes } => {
+                    let Stored::Response(response) = entry.stored else { panic!("an index") };
+                    assert_eq!(head, response.head);
+                    assert!(body_bytes.is_none_or(|bytes| bytes == response.body.len() as u64));
+                }
+            }
         }
     }
 

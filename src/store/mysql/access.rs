@@ -18,7 +18,7 @@ use super::writes::{Freshen, Job, Put, Ticket};
 use super::{Inner, MySqlStore};
 use crate::key::{CacheKey, KeyRange};
 use crate::store::{CullReport, Fence, Lease, Named, Store, StoreError, StoreStats, Transactional};
-use crate::stored::{Entry, HeadUpdate, Stored, StoredHead};
+use crate::stored::{Entry, HeadUpdate, Stored, StoredHead, StoredOrHead};
 use crate::tag::{LogPosition, LogRecord, LogRow, Scope, Validity};
 
 /// Bytes of `max_allowed_packet` that are left for the rest of a statement.
@@ -141,6 +141,13 @@ impl Store for MySqlStore {
     async fn get_many(&self, keys: Vec<CacheKey>) -> Result<Vec<Option<Stored>>, StoreError> {
         let found = self.find(&keys).await?;
         Ok(found.into_iter().map(|found| found.map(|(stored, _)| stored)).collect())
+    }
+
+    async fn get_heads(
+        &self,
+        keys: Vec<CacheKey>,
+    ) -> Result<Vec<Option<StoredOrHead>>, StoreError> {
+        self.find_heads(&keys).await
     }
 
     async fn get_entries(&self, keys: Vec<CacheKey>) -> Result<Vec<Option<Entry>>, StoreError> {

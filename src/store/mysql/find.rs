@@ -1,5 +1,7 @@
 //! Lookups, from keys to stored responses: small rows in one round trip, large bodies in a second.
 
+use std::sync::Arc;
+
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
@@ -9,7 +11,7 @@ use super::lookups::{Answer, Found, Hash};
 use super::sql::MAX_KEYS;
 use crate::key::CacheKey;
 use crate::store::{Store as _, StoreError};
-use crate::stored::Stored;
+use crate::stored::{Stored, StoredOrHead};
 
 impl MySqlStore {
     /// Asks for at most [`MAX_KEYS`] keys.
@@ -17,32 +19,60 @@ impl MySqlStore {
         self.inner.lookups.push(keys.iter().map(CacheKey::hash).collect::<Vec<Hash>>())
     }
 
-    /// What is stored under these keys, and until when, and a look at the log beside it.
-    pub(super) async fn find(
-        &self,
-        keys: &[CacheKey],
-    ) -> Result<Vec<Option<(Stored, u64)>>, StoreError> {
+    /// The rows of these keys, and a look at the log beside them.
+    async fn rows(&self, keys: &[CacheKey]) -> Result<Vec<Option<Found>>, StoreError> {
         self.inner.running().await?;
         // seen after this began, whenever the rows are read: what was invalidated before counts
         let look = self.inner.log.look()?;
         let mut found = Vec::with_capacity(keys.len());
         // a very long list does not take the whole queue at once
         for group in keys.chunks(MAX_KEYS * 4) {
-            let asked = group
-                .chunks(MAX_KEYS)
-                .map(|chunk| self.ask(chunk).map(|answer| (chunk, answer)))
-                .collect::<Result<Vec<_>, _>>()?;
-            for (chunk, answer) in asked {
-                let rows = answer.await.unwrap_or(Err(StoreError::Unavailable))?;
-                for (key, row) in chunk.iter().zip(rows) {
-                    found.push(match row {
-                        Some(row) => self.read(key, row).await?,
-                        None => None,
-                    });
-                }
+            let asked = group.chunks(MAX_KEYS).map(|chunk| self.ask(chunk));
+            for answer in asked.collect::<Result<Vec<_>, _>>()? {
+                found.extend(answer.await.unwrap_or(Err(StoreError::Unavailable))?);
             }
         }
         look.await.unwrap_or(Err(StoreError::Unavailable))?;
+        Ok(found)
+    }
+
+    /// What is stored under these keys, and until when.
+    pub(super) async fn find(
+        &self,
+        keys: &[CacheKey],
+    ) -> Result<Vec<Option<(Stored, u64)>>, StoreError> {
+        let mut found = Vec::with_capacity(keys.len());
+        for (key, row) in keys.iter().zip(self.rows(keys).await?) {
+            found.push(match row {
+                Some(row) => self.read(key, row).await?,
+                None => None,
+            });
+        }
+        Ok(found)
+    }
+
+    /// What is stored under these keys, without large bodies.
+    pub(super) async fn find_heads(
+        &self,
+        keys: &[CacheKey],
+    ) -> Result<Vec<Option<StoredOrHead>>, StoreError> {
+        let mut found = Vec::with_capacity(keys.len());
+        for (key, row) in keys.iter().zip(self.rows(keys).await?) {
+            let head = row
+                .as_ref()
+                .filter(|row| row.is_left_out)
+                .and_then(|found| codec::decode_head(key, &found.row, found.size, self.now_ms()));
+            found.push(match (head, row) {
+                (Some((head, body_bytes)), _) => {
+                    Some(StoredOrHead::Head { head: Arc::new(head), body_bytes })
+                }
+                (None, Some(row)) => {
+                    let stored = self.read(key, row).await?;
+                    stored.map(|(stored, _)| StoredOrHead::Stored(stored))
+                }
+                (None, None) => None,
+            });
+        }
         Ok(found)
     }
 

@@ -12,9 +12,10 @@ use sqlx::mysql::MySqlRow;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::connection::{Backoff, Connection, Role, Statement, statement, stopped};
+use super::connection::{Statement, statement, stopped};
 use super::cull::{EXAMINED, Estimates, Grip, Limits, STEP, Seen, Tally, choose};
 use super::failure::{Failure, Then};
+use super::link::Link;
 use super::lookups::Hash;
 use super::owned::{Owned, owner};
 use super::reader::{hash_of, padded};
@@ -75,70 +76,6 @@ pub(super) struct Maintenance {
     /// Where the next window of leases begins.
     pub(super) next_lease: u128,
     pub(super) link: Link,
-}
-
-/// The task's connection, if there is one, and when to try for another.
-#[derive(Debug, Default)]
-pub(super) struct Link {
-    connection: Option<Connection>,
-    backoff: Backoff,
-    not_before: Option<Instant>,
-}
-
-impl Link {
-    /// The connection, opened if need be.
-    pub(super) async fn get(&mut self, shared: &Shared) -> Result<&mut Connection, Failure> {
-        let connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => {
-                if self.not_before.is_some_and(|at| Instant::now() < at) {
-                    return Err(Failure::connect(StoreError::Unavailable));
-                }
-                match Connection::open(&shared.settings, Role::Writes).await {
-                    Ok(connection) => {
-                        self.backoff = Backoff::default();
-                        connection
-                    }
-                    Err(error) => {
-                        self.not_before = Some(Instant::now() + self.backoff.next());
-                        return Err(Failure::connect(error));
-                    }
-                }
-            }
-        };
-        Ok(self.connection.insert(connection))
-    }
-
-    /// Runs a statement that answers with rows; once more where the connection at hand was gone: servers and proxies
-    /// close idle ones.
-    pub(super) async fn rows(
-        &mut self,
-        shared: &Shared,
-        query: impl Fn() -> Statement,
-    ) -> Result<Vec<MySqlRow>, Failure> {
-        let outcome = self.get(shared).await?.rows(query(), shared).await;
-        match outcome {
-            Err(failure) if failure.then == Then::ReconnectAndTryAgain => {
-                self.connection = None;
-                self.get(shared).await?.rows(query(), shared).await
-            }
-            outcome => outcome,
-        }
-    }
-
-    /// Counts a failure and drops the connection if it is of no use any more.
-    pub(super) fn failed(
-        &mut self,
-        shared: &Shared,
-        doing: &'static str,
-        failure: Failure,
-    ) -> StoreError {
-        if failure.then.drops() {
-            self.connection = None;
-        }
-        shared.failed(doing, &failure.error);
-        failure.error
-    }
 }
 
 impl Maintenance {

@@ -13,6 +13,7 @@ mod failure;
 mod find;
 mod fold;
 mod lease;
+mod link;
 mod log;
 mod lookups;
 mod maintenance;

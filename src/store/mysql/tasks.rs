@@ -14,8 +14,9 @@ use tokio::task::JoinHandle;
 
 use super::connection::{Connection, Role};
 use super::cull;
+use super::link::Link;
 use super::log::LogReader;
-use super::maintenance::{Link, Maintenance};
+use super::maintenance::Maintenance;
 use super::reader;
 use super::shared::lock;
 use super::writer::Writer;

@@ -223,6 +223,29 @@ fn stored(key: &[u8], row: RawRow) -> Option<(Stored, u64)> {
     Some((stored, expires_ms))
 }
 
+/// The head of a response whose row was read without its body, and the body's length where the row tells: by the
+/// `size` of a body that is not compressed. `None` for what is expired, damaged or no response.
+pub(super) fn decode_head(
+    key: &CacheKey,
+    row: &RawRow,
+    size: u32,
+    now_ms: u64,
+) -> Option<(StoredHead, Option<u64>)> {
+    if row.key != key.as_bytes() || row.expires_ms <= now_ms {
+        return None;
+    }
+    let column = row.head.clone()?;
+    let others = row.key.len() + column.len() + body::TRAILER_BYTES;
+    let (Head::Response(head), expires_ms) = head::decode(key.as_bytes(), column)? else {
+        return None;
+    };
+    let body_bytes = match body_format(row.value_type)? {
+        Format::Plain => u64::from(size).checked_sub(others as u64),
+        Format::Zlib => None,
+    };
+    (expires_ms > now_ms).then_some((head, body_bytes))
+}
+
 /// The tags of a response, by the head column of its row; `None` for what is none or cannot be read.
 pub(super) fn tags_of(key: &[u8], head: Bytes) -> Option<Vec<Tag>> {
     match head::decode(key, head)?.0 {

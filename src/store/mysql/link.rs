@@ -1,0 +1,73 @@
+//! The connection of the maintaining task.
+
+use sqlx::mysql::MySqlRow;
+use tokio::time::Instant;
+
+use super::connection::{Backoff, Connection, Role, Statement};
+use super::failure::{Failure, Then};
+use super::shared::Shared;
+use crate::store::StoreError;
+
+/// The task's connection, if there is one, and when to try for another.
+#[derive(Debug, Default)]
+pub(super) struct Link {
+    pub(super) connection: Option<Connection>,
+    backoff: Backoff,
+    not_before: Option<Instant>,
+}
+
+impl Link {
+    /// The connection, opened if need be.
+    pub(super) async fn get(&mut self, shared: &Shared) -> Result<&mut Connection, Failure> {
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => {
+                if self.not_before.is_some_and(|at| Instant::now() < at) {
+                    return Err(Failure::connect(StoreError::Unavailable));
+                }
+                match Connection::open(&shared.settings, Role::Writes).await {
+                    Ok(connection) => {
+                        self.backoff = Backoff::default();
+                        connection
+                    }
+                    Err(error) => {
+                        self.not_before = Some(Instant::now() + self.backoff.next());
+                        return Err(Failure::connect(error));
+                    }
+                }
+            }
+        };
+        Ok(self.connection.insert(connection))
+    }
+
+    /// Runs a statement that answers with rows; once more where the connection at hand was gone: servers and proxies
+    /// close idle ones.
+    pub(super) async fn rows(
+        &mut self,
+        shared: &Shared,
+        query: impl Fn() -> Statement,
+    ) -> Result<Vec<MySqlRow>, Failure> {
+        let outcome = self.get(shared).await?.rows(query(), shared).await;
+        match outcome {
+            Err(failure) if failure.then == Then::ReconnectAndTryAgain => {
+                self.connection = None;
+                self.get(shared).await?.rows(query(), shared).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Counts a failure and drops the connection if it is of no use any more.
+    pub(super) fn failed(
+        &mut self,
+        shared: &Shared,
+        doing: &'static str,
+        failure: Failure,
+    ) -> StoreError {
+        if failure.then.drops() {
+            self.connection = None;
+        }
+        shared.failed(doing, &failure.error);
+        failure.error
+    }
+}
