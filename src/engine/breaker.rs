@@ -34,7 +34,10 @@ const CALM: Duration = Duration::from_secs(10);
 /// The breakers of a layer's clones: one for all routes that wait equally long. What is too slow for one route may do
 /// for another.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Breakers(Arc<Mutex<Vec<(Duration, Arc<Breaker>)>>>);
+pub(super) struct Breakers(Arc<Mutex<ByWait>>);
+
+/// There are as many as there are different waits: a handful.
+type ByWait = Vec<(Duration, Arc<Breaker>)>;
 
 impl Breakers {
     /// The breaker of routes that wait this long.

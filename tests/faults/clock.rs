@@ -190,7 +190,7 @@ async fn a_database_whose_clock_steps_serves_nothing_old_and_keeps_no_lease() {
         assert!(matches!(new.lease(&held).await, Lease::Granted(_)), "held before {step} s");
         new.handle.flush().await.unwrap();
         assert_eq!(new.get(&page("changed")).await, (changed, true), "it is stored again");
-        assert_eq!(new.get(&page("stays")).await.1, true, "it is stored again");
+        assert!(new.get(&page("stays")).await.1, "it is stored again");
 
         // the process that has not noticed the step yet invalidates, and the other way round
         let latest = state.fetch_add(1, Ordering::SeqCst) + 1;
