@@ -16,8 +16,8 @@ use crate::engine::{Finish, nesting};
 pub struct ResponseFuture<F, T> {
     #[pin]
     state: State<F, T>,
-    /// Another layer of the same cache waits for the response.
-    nested: bool,
+    /// Another layer of this cache waits for the response.
+    nested: Option<nesting::Id>,
 }
 
 #[pin_project(project = StateProjection)]
@@ -32,11 +32,14 @@ enum State<F, T> {
 }
 
 impl<F, T> ResponseFuture<F, T> {
-    pub(crate) fn inside(future: F, finish: Option<Finish>, nested: bool) -> Self {
+    pub(crate) fn inside(future: F, finish: Option<Finish>, nested: Option<nesting::Id>) -> Self {
         Self { state: State::Inside { future, finish }, nested }
     }
 
-    pub(crate) fn engine(future: impl Future<Output = T> + Send + 'static, nested: bool) -> Self {
+    pub(crate) fn engine(
+        future: impl Future<Output = T> + Send + 'static,
+        nested: Option<nesting::Id>,
+    ) -> Self {
         Self { state: State::Engine(Box::pin(future)), nested }
     }
 }
@@ -59,8 +62,8 @@ where
                 }
             }
         };
-        if *this.nested {
-            nesting::answered(response.extensions_mut());
+        if let Some(cache) = *this.nested {
+            nesting::answered(cache, response.extensions_mut());
         }
         Poll::Ready(Ok(response))
     }

@@ -62,7 +62,7 @@ where
         let counters = &self.engine.counters;
         let finish = match admission {
             Admission::Exchange(mut plan) => {
-                plan.nested = nested;
+                plan.nested = nested.is_some();
                 let (engine, route) = (Arc::clone(&self.engine), Arc::clone(&self.route));
                 let exchange = engine::exchange(engine, route, plan, request, self.inner.clone());
                 return ResponseFuture::engine(exchange, nested);

@@ -19,9 +19,9 @@ pub(crate) enum Admission {
     Bypass(&'static str),
     /// May be answered out of the store.
     Exchange(Plan),
-    /// Goes inside, and invalidates when it succeeds.
+    /// Goes inside, and invalidates unless it is refused, if it may.
     WriteThrough(Option<Write>),
-    /// Another method that neither reads from the cache nor invalidates: the handler is called.
+    /// A safe method other than GET and HEAD: the handler is called.
     Forward,
 }
 
@@ -117,10 +117,12 @@ pub(crate) fn admit(route: &Route, uri: &Uri, request: &Parts, body_follows: boo
     }
     let is_get = request.method == Method::GET;
     if !is_get && request.method != Method::HEAD {
-        if is_safe(&request.method) || !may_invalidate(route, request) {
+        if is_safe(&request.method) {
             return Admission::Forward;
         }
-        return Admission::WriteThrough(Write::new(route, uri, request));
+        let may_invalidate = may_invalidate(route, request);
+        let write = may_invalidate.then(|| Write::new(route, uri, request)).flatten();
+        return Admission::WriteThrough(write);
     }
     if !route.policy.enabled {
         return Admission::Bypass("policy");

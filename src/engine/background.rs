@@ -12,6 +12,11 @@ use tokio::sync::Notify;
 /// `flush`, for ever.
 const LIMIT: Duration = Duration::from_secs(60);
 
+tokio::task_local! {
+    /// Where the task has a place, and its number.
+    static OWN: (usize, u64);
+}
+
 #[derive(Clone, Default)]
 pub(super) struct Background(Arc<Shared>);
 
@@ -39,6 +44,10 @@ impl Background {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn id(&self) -> usize {
+        Arc::as_ptr(&self.0).addr()
+    }
+
     /// Whether there is anything to run on.
     pub(super) fn is_possible() -> bool {
         Handle::try_current().is_ok()
@@ -57,14 +66,17 @@ impl Background {
         Some(Place { background: self.clone(), runtime, number })
     }
 
-    /// Waits until everything that has begun so far has ended.
+    /// Waits until everything that has begun so far has ended, but for the piece of work that waits here
+    /// itself: a handler in a refresh.
     pub(super) async fn settled(&self) {
         let last = self.state().last;
+        let here = self.id();
+        let own = OWN.try_with(|(at, own)| (*at == here).then_some(*own)).ok().flatten();
         loop {
             let mut wait = std::pin::pin!(self.0.ended.notified());
             // registered before looking, so that no end is missed
             wait.as_mut().enable();
-            if self.state().open.range(..=last).next().is_none() {
+            if self.state().open.range(..=last).all(|number| Some(*number) == own) {
                 return;
             }
             wait.await;
@@ -81,7 +93,9 @@ impl Place {
     ) {
         let runtime = self.runtime.clone();
         runtime.spawn(async move {
-            if tokio::time::timeout(LIMIT, work).await.is_err() {
+            let work =
+                OWN.scope((self.background.id(), self.number), tokio::time::timeout(LIMIT, work));
+            if work.await.is_err() {
                 late();
             }
             drop(self);

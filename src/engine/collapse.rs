@@ -58,6 +58,8 @@ pub(super) struct Queue {
     outdated: bool,
     /// It has waited for a response of which the log could not say whether it is valid.
     unjudged: bool,
+    /// It has waited for an answer that was about one request or one moment.
+    failed: bool,
 }
 
 impl Queue {
@@ -73,6 +75,7 @@ impl Queue {
             denials: 0,
             outdated: false,
             unjudged: false,
+            failed: false,
         }
     }
 
@@ -132,10 +135,9 @@ impl<St: Store> Collapsing<'_, St> {
             }
             // what could not be stored is nothing to wait for (RFC 9111 5.2.1.5, 9.3.2)
             let may_lead = !self.plan.head_only && !self.directives.no_store;
-            let remember = route.policy.unshareable_for;
             let clear = |position: &_| engine.still_flies(route, &key.key, position);
-            let position = engine.store.position();
-            let follower = match engine.flights.join(&key, position, may_lead, remember, clear) {
+            let joining = || route.joining(engine.store.position(), may_lead);
+            let follower = match engine.flights.join(&key, joining(), clear) {
                 Joined::Nobody => return Collapsed::Inside(None),
                 Joined::Leads(lead) => {
                     // the last one landed between this request's lookup and now
@@ -169,31 +171,41 @@ impl<St: Store> Collapsing<'_, St> {
                     let again = may_look && !queue.unjudged;
                     return self.share(status, again, rule.as_deref(), response, valid);
                 }
-                Landing::Released => {
-                    count(&engine.counters.flights_released);
-                    return Collapsed::Inside(None);
-                }
-                Landing::Failed(cause) => {
-                    if let Some(stale) = self.rescued(cause) {
-                        return Collapsed::Answer(stale);
-                    }
-                    if cause != Cause::Error {
-                        count(&engine.counters.flights_released);
-                        return Collapsed::Inside(None);
-                    }
-                }
+                Landing::Failed(cause) => match self.rescued(cause) {
+                    Some(stale) => return Collapsed::Answer(stale),
+                    None if cause == Cause::Error => {}
+                    None if !queue.failed => queue.failed = true,
+                    None => return self.released(),
+                },
                 Landing::Vacant => {}
+                // one answer may be about its own request: one of those who wait leads
+                Landing::Failing(_) if !queue.failed => queue.failed = true,
+                Landing::Failing(Some(response)) if self.matches(&response) => {
+                    return self.answer(status, response, Want::Whole);
+                }
                 // once more; where invalidations come quicker than responses, waiting has no end
                 Landing::Outdated if !queue.outdated => queue.outdated = true,
-                Landing::Outdated => {
-                    count(&engine.counters.flights_released);
-                    return Collapsed::Inside(None);
+                Landing::Outdated | Landing::Released | Landing::Failing(_) => {
+                    return self.released();
                 }
                 Landing::Elsewhere if may_look => return Collapsed::Again,
                 Landing::Elsewhere => return Collapsed::Inside(None),
-                Landing::TooLong => return self.give_up(status, None),
+                Landing::TooLong => {
+                    // for who comes next; without the lease, which another may have
+                    let lead = match engine.flights.join(&key, joining(), clear) {
+                        Joined::Leads(lead) if !engine.flights.is_unshareable(&key) => Some(lead),
+                        _ => None,
+                    };
+                    return self.give_up(status, lead);
+                }
             }
         }
+    }
+
+    /// There is nothing to share.
+    fn released<RB>(&self) -> Collapsed<RB> {
+        count(&self.engine.counters.flights_released);
+        Collapsed::Inside(None)
     }
 
     /// It has waited long enough.
@@ -323,10 +335,25 @@ impl<St: Store> Collapsing<'_, St> {
         if want == Want::Inside || !plan.is_meant(rule, &response) {
             return Collapsed::Inside(None);
         }
+        self.answer(status, response, want)
+    }
+
+    /// Whether the leader's answer is of the variant that the request selects.
+    fn matches(&self, response: &StoredResponse) -> bool {
+        crate::rfc9111::matches(&response.head.vary, &self.request.headers)
+    }
+
+    fn answer<RB>(
+        &self,
+        status: &CacheStatus,
+        response: StoredResponse,
+        want: Want,
+    ) -> Collapsed<RB> {
+        let Self { engine, route, plan, request, .. } = *self;
         count(&engine.counters.collapsed);
         let status = status.clone().collapsed();
         engine.explain(&status);
-        let base = &plan.base;
+        let (base, now_ms) = (&plan.base, engine.store.now_ms());
         Collapsed::Answer(reply::serve(route, base, response, &want, request, status, now_ms))
     }
 }

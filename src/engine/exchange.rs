@@ -13,9 +13,10 @@ use tracing::Instrument;
 
 use super::admission::Plan;
 use super::collapse::{Collapsed, Collapsing, Queue};
+use super::failure::MAX_FAILURE_BYTES;
 use super::fill::{Fill, Filled};
 use super::flight::Lead;
-use super::judge::{Asked, Kept, UNSTORABLE, is_about_the_request, is_gone};
+use super::judge::{Asked, Kept, UNSTORABLE, is_gone};
 use super::lookup::{At, Lookup, selected};
 use super::nesting;
 use super::refresh::{self, Refresh};
@@ -24,7 +25,7 @@ use super::stale::{Rescue, in_time};
 use super::validate::{self, Stripped};
 use super::verdict::{Verdict, judge_found};
 use super::{Engine, Route};
-use crate::body::{CacheBody, Recorder};
+use crate::body::{CacheBody, Recorded, Recorder};
 use crate::key::{KeyRange, variant_key};
 use crate::overrides::CacheOverride;
 use crate::policy::Mode;
@@ -218,7 +219,7 @@ impl Miss {
                     received_ms,
                 );
             }
-            Some(at) if plan.head_only && !nesting::is_answered(response.extensions()) => {
+            Some(at) if plan.head_only && !nesting::is_answered(&engine, response.extensions()) => {
                 validate::compare_head(&engine, &route, &self, at, &response, received_ms);
             }
             _ => {}
@@ -243,7 +244,7 @@ impl Miss {
         let overrides = parts.extensions.remove::<CacheOverride>();
         let gen_ms = u32::try_from(self.started.elapsed().as_millis()).unwrap_or(u32::MAX);
         let index = self.index.as_ref();
-        let kept = if nesting::is_answered_by(&mut parts) {
+        let kept = if nesting::is_answered_by(&engine, &mut parts) {
             Err(nesting::INNER_LAYER)
         } else {
             self.asked.judge(&route, overrides.as_ref(), &parts, index, received_ms, gen_ms)
@@ -255,14 +256,13 @@ impl Miss {
                 if parts.status.is_success() && UNSTORABLE.contains(&reason) {
                     engine.remember_unstorable(plan.asker());
                 }
-                match self.lead.take() {
-                    // the next answer may be a better one
-                    Some(lead) if is_about_the_request(parts.status) => lead.release(),
-                    // it has been stored, if it may be
-                    Some(lead) if reason == nesting::INNER_LAYER => lead.found(),
-                    Some(lead) => lead.refuse(),
-                    None => {}
+                // it has been stored, if it may be
+                if reason == nesting::INNER_LAYER
+                    && let Some(lead) = self.lead.take()
+                {
+                    lead.found();
                 }
+                let failure = self.not_stored(&route, &plan, &parts, reason, received_ms);
                 self.status.detail.get_or_insert(reason);
                 engine.explain(&self.status);
                 let unchanged = self.client.as_ref().is_some_and(|c| c.has(&parts, received_ms));
@@ -272,29 +272,31 @@ impl Miss {
                     return finish.wrap(reply::not_modified(parts));
                 }
                 let finish = Finish::keyed(&route, &plan.base, self.status);
-                return finish.apply(Response::from_parts(parts, body));
+                let Some(failure) = failure else {
+                    return finish.apply(Response::from_parts(parts, body));
+                };
+                let declared = declared_length(&parts, &body);
+                let recorder = Recorder::new(Box::new(failure), MAX_FAILURE_BYTES, declared);
+                let (body, _) = record(body, recorder).await;
+                return finish.wrap(Response::from_parts(parts, body));
             }
         };
-        let declared = parts.headers.get(CONTENT_LENGTH);
-        let declared = declared.and_then(|length| length.to_str().ok()?.parse().ok());
-        // hyper stops at an exact length as well
-        let declared = declared.or(body.size_hint().exact());
+        let declared = declared_length(&parts, &body);
         let limit = route.policy.max_body_bytes;
         if declared.is_some_and(|declared: u64| declared > limit as u64) {
             engine.remember_unstorable(plan.asker());
         }
         let lead = self.lead.take();
         let lead = lead.and_then(|lead| lead.if_shareable(&route, &kept.head, received_ms));
+        if declared.is_none()
+            && let Some(lead) = &lead
+        {
+            lead.streams();
+        }
         let filled = Filled::default();
         let fill = self.fill(Arc::clone(&engine), &route, &plan, kept, filled.clone(), lead);
         let recorder = Recorder::new(Box::new(fill), limit, declared);
-        let mut waiting = Some((body, recorder));
-        // one poll, with the waker of whoever waits for this response
-        let recorded = poll_fn(|cx| match waiting.take() {
-            Some((body, recorder)) => Poll::Ready(CacheBody::recording(body, recorder, cx)),
-            None => Poll::Pending,
-        });
-        let (body, recorded) = recorded.await;
+        let (body, recorded) = record(body, recorder).await;
         if let Some(reason) = recorded.reason() {
             self.status.detail.get_or_insert(reason);
             engine.explain(&self.status);
@@ -342,19 +344,52 @@ impl Miss {
         let (base, mut indexes) = plan.place(route, &head.headers);
         let lead = lead.and_then(|lead| lead.if_meant(&base, plan));
         let key = if names.is_empty() {
-            base
+            base.clone()
         } else {
             let variant = selected(&names, &self.asked.headers);
             let seen = self.index.as_ref().filter(|index| index.names == names);
             let variants = seen.map(|index| index.variants.clone()).unwrap_or_default();
             let index = VariantIndex { names, variants, search: None };
             let key = variant_key(&base, &variant);
-            indexes.push((base, with_variant(index, variant)));
+            indexes.push((base.clone(), with_variant(index, variant)));
             key
         };
-        let (asker, queue_bytes) = (plan.asker(), route.queue_bytes);
-        Fill { engine, asker, key, head, indexes, expires_ms, queue_bytes, filled, lead }
+        let (asker, queue_bytes, answered) = (plan.asker(), route.queue_bytes, Instant::now());
+        Fill {
+            engine,
+            asker,
+            key,
+            base,
+            head,
+            answered,
+            indexes,
+            expires_ms,
+            queue_bytes,
+            filled,
+            lead,
+        }
     }
+}
+
+/// The length of a body, if it is known.
+fn declared_length<RB: Body>(response: &http::response::Parts, body: &RB) -> Option<u64> {
+    let declared = response.headers.get(CONTENT_LENGTH);
+    let declared = declared.and_then(|length| length.to_str().ok()?.parse().ok());
+    // hyper stops at an exact length as well
+    declared.or(body.size_hint().exact())
+}
+
+/// Records a body on its way. Polls it once, with the waker of whoever waits for this response.
+async fn record<RB>(body: RB, recorder: Recorder) -> (CacheBody<RB>, Recorded)
+where
+    RB: Body<Error: Send> + Send + 'static,
+{
+    let mut waiting = Some((body, recorder));
+    let recorded = poll_fn(|cx| match waiting.take() {
+        Some((body, recorder)) => Poll::Ready(CacheBody::recording(body, recorder, cx)),
+        None => Poll::Pending,
+    });
+    recorded.await
 }
 
 /// The index with this variant as its newest.

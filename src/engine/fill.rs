@@ -3,18 +3,19 @@
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tracing::Instrument;
 
 use super::admission::Asker;
 use super::bounded::bounded;
-use super::flight::Lead;
+use super::flight::{FlightKey, Lead};
 use super::pending::{Refused, Ticket};
 use super::{Engine, search};
 use crate::body::{Abandoned, Sink};
 use crate::key::{CacheKey, KeyRange, variant_key};
+use crate::rfc9111::freshness::is_fresh;
 use crate::store::{Store, StoreError};
 use crate::stored::{Entry, HeadUpdate, Stored, StoredHead, StoredResponse, VariantIndex};
 use crate::tag::Validity;
@@ -25,6 +26,8 @@ pub(super) const WRITE_LIMIT: Duration = Duration::from_secs(10);
 /// Variants of one target at the most; one more, and the oldest goes. Requests choose the values of the
 /// fields that select them.
 const MAX_VARIANTS: usize = 64;
+/// A body that takes longer than this to be read may be older than what another process has stored.
+const LATE: Duration = Duration::from_secs(1);
 /// How much longer than its youngest variant an index is kept, so that storing a short-lived variant
 /// does not hide a long-lived one: a day.
 const INDEX_SLACK_MS: u64 = 24 * 3600 * 1000;
@@ -37,7 +40,11 @@ pub(super) struct Fill<St> {
     pub(super) engine: Arc<Engine<St>>,
     pub(super) asker: Asker,
     pub(super) key: CacheKey,
+    /// The key without the variant.
+    pub(super) base: CacheKey,
     pub(super) head: StoredHead,
+    /// When the head was there.
+    pub(super) answered: Instant,
     /// What lookups have to know to find it: the target's index, where the response is one of several
     /// variants, and the path's.
     pub(super) indexes: Vec<(CacheKey, VariantIndex)>,
@@ -62,13 +69,22 @@ impl Filled {
 
 impl<St: Store> Sink for Fill<St> {
     fn complete(self: Box<Self>, body: Bytes) -> bool {
-        let Self { engine, asker, key, head, indexes, expires_ms, queue_bytes, filled, lead } =
-            *self;
+        let Self { engine, asker, key, base, head, answered, indexes, .. } = *self;
+        let Self { expires_ms, queue_bytes, filled, lead, .. } = *self;
         if engine.is_invalid_by_now(&key, &head) {
             count(&engine.counters.not_stored);
             engine.reasons.count("invalidated");
             if let Some(lead) = lead {
                 lead.outdated();
+            }
+            return false;
+        }
+        // a body that was read slowly is older than what others have brought meanwhile
+        if engine.is_filled_after(&key, answered) {
+            count(&engine.counters.not_stored);
+            engine.reasons.count("overtaken");
+            if let Some(lead) = lead {
+                lead.found();
             }
             return false;
         }
@@ -104,12 +120,27 @@ impl<St: Store> Sink for Fill<St> {
             }
         };
         engine.forget_unstorable(&asker);
-        engine.filled(&key);
+        engine.filled(&key, answered);
+        let received_ms = response.head.received_ms;
+        let is_fresh = is_fresh(&response.head, engine.store.now_ms());
         let _ = filled.0.set(response.clone());
         // visible by now to whoever looks for it
         let lease = lead.and_then(|lead| lead.land(response));
-        let writer = Arc::clone(&engine);
-        engine.behind(ticket, async move { writer.put_leased(entries, lease).await })
+        if is_fresh {
+            let credentialed = asker.1;
+            engine.flights.filled(&FlightKey { key: key.clone(), base, credentialed });
+        }
+        // another process may have got the lease: then nothing is written
+        let is_sure = lease.as_ref().is_none_or(|lease| !lease.is_over());
+        let (writer, is_late) = (Arc::clone(&engine), answered.elapsed() > LATE);
+        let written = engine.behind(ticket, async move {
+            if is_late && writer.holds_newer(&key, received_ms).await {
+                writer.reasons.count("overtaken");
+                return Ok(false);
+            }
+            writer.put_leased(entries, lease).await
+        });
+        written && is_sure
     }
 
     fn abandon(self: Box<Self>, why: Abandoned) {
@@ -155,7 +186,13 @@ impl<St: Store> Engine<St> {
             Err(Refused::Overtaken) => return,
         };
         let store = self.store.clone();
-        self.behind(ticket, async move { store.freshen(update).await.map(drop) });
+        self.behind(ticket, async move { store.freshen(update).await });
+    }
+
+    /// Whether the store has a response to the same key that was received later.
+    async fn holds_newer(&self, key: &CacheKey, received_ms: u64) -> bool {
+        let found = self.store.get(key.clone()).await;
+        matches!(found, Ok(Some(Stored::Response(found))) if found.head.received_ms > received_ms)
     }
 
     /// Whether what this process has seen of the log says already that a response is not to be used. It is
@@ -181,7 +218,7 @@ impl<St: Store> Engine<St> {
     fn behind(
         self: &Arc<Self>,
         ticket: Ticket,
-        write: impl Future<Output = Result<(), StoreError>> + Send + 'static,
+        write: impl Future<Output = Result<bool, StoreError>> + Send + 'static,
     ) -> bool {
         let (engine, span) = (Arc::clone(self), write_span());
         // by itself: a future that awaits another one by value has room for it twice
@@ -189,7 +226,8 @@ impl<St: Store> Engine<St> {
         let mut write = Box::pin(async move {
             let written = bounded(WRITE_LIMIT, write).instrument(span).await;
             match &written {
-                Ok(()) => count(&engine.counters.stored),
+                Ok(true) => count(&engine.counters.stored),
+                Ok(false) => {}
                 Err(StoreError::Overloaded) => count(&engine.counters.shed),
                 Err(error) => {
                     count(&engine.counters.write_errors);

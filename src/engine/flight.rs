@@ -51,15 +51,35 @@ struct Open {
     position: Arc<LogPosition>,
     /// Before the request went inside.
     began: std::time::Instant,
-    state: watch::Receiver<State>,
+    since: Instant,
+    /// A refresh leads it: no client can slow it down, and it ends within a minute.
+    behind: bool,
+    state: watch::Sender<State>,
+}
+
+/// How a request joins.
+pub(super) struct Joining {
+    /// Where the log stands.
+    pub(super) position: Arc<LogPosition>,
+    /// Whether it may lead.
+    pub(super) may_lead: bool,
+    /// Whether it is a refresh behind a response.
+    pub(super) behind: bool,
+    /// The age up to which a flight is joined: its leader may be a client that reads slowly or not at all.
+    pub(super) patience: Duration,
+    /// For how long nobody waits for responses that are not to be shared.
+    pub(super) remember: Duration,
 }
 
 /// How a flight stands. One whose leader is gone without a word has no state any more: its channel is closed.
 #[derive(Clone)]
 enum State {
     Flying,
+    /// The head is there; its body is still being read, and nothing says where it ends.
+    Streaming,
     Landed(StoredResponse),
     Released,
+    Failing(Option<StoredResponse>),
     Failed(Cause),
     Outdated,
     Elsewhere,
@@ -79,6 +99,8 @@ pub(super) enum Landing {
     Response(StoredResponse),
     /// There is a response, and it is not to be shared.
     Released,
+    /// The answer is about one request or one moment; those who wait may have it, or not.
+    Failing(Option<StoredResponse>),
     /// The inner service failed, in this way.
     Failed(Cause),
     /// What the response was made of has been invalidated meanwhile.
@@ -87,7 +109,7 @@ pub(super) enum Landing {
     Elsewhere,
     /// The leader is gone: somebody else leads.
     Vacant,
-    /// It takes too long.
+    /// The request has waited long enough.
     TooLong,
 }
 
@@ -95,7 +117,12 @@ pub(super) enum Landing {
 pub(super) struct Follower {
     /// When the flight began: its request went inside later than that.
     pub(super) began: std::time::Instant,
+    flights: Flights,
+    key: FlightKey,
+    remember: Duration,
     state: watch::Receiver<State>,
+    /// When the flight is too old to be waited for.
+    until: Instant,
 }
 
 /// The one whose request goes inside. Dropped without a word, because it was cancelled, panicked, or its
@@ -128,32 +155,59 @@ impl Flights {
         self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Joins the flight about `key`, or begins one when there is none, or only one that began before
-    /// something was invalidated: `clear` says whether nothing that concerns it has been since.
+    /// Joins the flight about `key`, or begins one when there is none, only one that is too old, or only one
+    /// that began before something was invalidated: `clear` says whether nothing that concerns it has been
+    /// since.
     pub(super) fn join(
         &self,
         key: &FlightKey,
-        position: Arc<LogPosition>,
-        may_lead: bool,
-        remember: Duration,
+        joining: Joining,
         clear: impl Fn(&Arc<LogPosition>) -> bool,
     ) -> Joined {
+        let Joining { position, may_lead, behind, patience, remember } = joining;
+        let (flights, since) = (self.clone(), Instant::now());
         let mut open = self.open();
         if let Some(flight) = open.get(key)
+            && (flight.since + patience > since || behind && flight.behind)
             && clear(&flight.position)
         {
-            let (began, state) = (flight.began, flight.state.clone());
-            return Joined::Follows(Follower { began, state });
+            let (began, state) = (flight.began, flight.state.subscribe());
+            let (key, until) = (key.clone(), flight.since + patience);
+            return Joined::Follows(Follower { began, flights, key, remember, state, until });
         }
         if !may_lead {
             return Joined::Nobody;
         }
         let number = self.0.number.fetch_add(1, Ordering::Relaxed);
-        let (sender, state) = watch::channel(State::Flying);
+        let state = watch::Sender::new(State::Flying);
         let began = std::time::Instant::now();
-        open.insert(key.clone(), Open { number, position, began, state });
-        let (flights, key) = (self.clone(), key.clone());
-        Joined::Leads(Lead { flights, key, number, remember, lease: None, state: sender })
+        let flight = Open { number, position, began, since, behind, state: state.clone() };
+        open.insert(key.clone(), flight);
+        let key = key.clone();
+        Joined::Leads(Lead { flights, key, number, remember, lease: None, state })
+    }
+
+    /// A response has been stored under `key`, by the leader or by another request: those who wait look for
+    /// it, whatever becomes of their flight.
+    pub(super) fn filled(&self, key: &FlightKey) {
+        self.landed(key);
+        let flight = self.open().remove(key);
+        if let Some(flight) = flight {
+            flight.state.send_replace(State::Elsewhere);
+        }
+    }
+
+    fn landed(&self, key: &FlightKey) {
+        let number = self.0.landings.fetch_add(1, Ordering::AcqRel) + 1;
+        // before the flight is gone: whoever finds none has to find this
+        self.0.landed.insert(key.clone(), number);
+        self.0.unshareable.invalidate(key);
+    }
+
+    fn refuse(&self, key: &FlightKey, time: Duration) {
+        if let Some(until) = Instant::now().checked_add(time) {
+            self.0.unshareable.insert(key.clone(), until);
+        }
     }
 
     /// The number of the last landing so far: to be asked before a lookup.
@@ -178,19 +232,27 @@ impl Flights {
 }
 
 impl Follower {
-    /// Waits for the flight, but not after `until`.
+    /// Waits for the flight, but not after `until`, nor until the flight is too old: then another leads.
     pub(super) async fn wait(mut self, until: Instant) -> Landing {
-        let over = self.state.wait_for(|state| !matches!(state, State::Flying));
-        match tokio::time::timeout_at(until, over).await {
-            Err(_) => Landing::TooLong,
-            Ok(Err(_)) => Landing::Vacant,
-            Ok(Ok(state)) => match &*state {
-                State::Landed(response) => Landing::Response(response.clone()),
-                State::Failed(cause) => Landing::Failed(*cause),
-                State::Outdated => Landing::Outdated,
-                State::Elsewhere => Landing::Elsewhere,
-                State::Released | State::Flying => Landing::Released,
-            },
+        let is_over = |state: &State| !matches!(state, State::Flying | State::Streaming);
+        let over = async { self.state.wait_for(is_over).await.map(|state| state.clone()) };
+        let Ok(state) = tokio::time::timeout_at(until.min(self.until), over).await else {
+            if matches!(*self.state.borrow(), State::Streaming) {
+                // a body without an end would cost each client as long; the next response that is stored
+                // ends this
+                self.flights.refuse(&self.key, self.remember);
+                return Landing::TooLong;
+            }
+            return if Instant::now() < until { Landing::Vacant } else { Landing::TooLong };
+        };
+        match state {
+            Err(_) => Landing::Vacant,
+            Ok(State::Landed(response)) => Landing::Response(response),
+            Ok(State::Failing(response)) => Landing::Failing(response),
+            Ok(State::Failed(cause)) => Landing::Failed(cause),
+            Ok(State::Outdated) => Landing::Outdated,
+            Ok(State::Elsewhere) => Landing::Elsewhere,
+            Ok(State::Released | State::Flying | State::Streaming) => Landing::Released,
         }
     }
 }
@@ -210,9 +272,14 @@ impl Lead {
         self.lease.is_some()
     }
 
+    /// The head is there, and nothing says how long the body is.
+    pub(super) fn streams(&self) {
+        self.state.send_replace(State::Streaming);
+    }
+
     /// The response is stored: the followers get it. The lease is for whoever writes it.
     pub(super) fn land(mut self, response: StoredResponse) -> Option<Held> {
-        self.landed();
+        self.flights.landed(&self.key);
         let lease = self.lease.take();
         self.end(State::Landed(response));
         lease
@@ -225,16 +292,14 @@ impl Lead {
 
     /// Something has been stored, by another process or under another key: the followers look again.
     pub(super) fn found(self) {
-        self.landed();
+        self.flights.landed(&self.key);
         self.end(State::Elsewhere);
     }
 
-    fn landed(&self) {
-        let table = &self.flights.0;
-        let number = table.landings.fetch_add(1, Ordering::AcqRel) + 1;
-        // before the flight is gone: whoever finds none has to find this
-        table.landed.insert(self.key.clone(), number);
-        table.unshareable.invalidate(&self.key);
+    /// The answer is about one request or one moment. One of the followers leads; whoever has waited for such
+    /// an answer before gets this one, where it may be had.
+    pub(super) fn failing(self, response: Option<StoredResponse>) {
+        self.end(State::Failing(response));
     }
 
     /// The response is not to be shared: the followers go inside together.
@@ -256,19 +321,12 @@ impl Lead {
         if let Some(lease) = self.lease.take() {
             lease.refuse(time);
         }
-        if let Some(until) = Instant::now().checked_add(time) {
-            self.flights.0.unshareable.insert(self.key.clone(), until);
-        }
+        self.flights.refuse(&self.key, time);
         self.release();
     }
 
     /// The inner service failed.
-    pub(super) fn fail(mut self, cause: Cause) {
-        if cause != Cause::Error
-            && let Some(lease) = self.lease.take()
-        {
-            lease.refuse(AFTER_FAILURE);
-        }
+    pub(super) fn fail(self, cause: Cause) {
         self.end(State::Failed(cause));
     }
 
@@ -308,8 +366,13 @@ mod tests {
         FlightKey { base: key.clone(), key, credentialed: false }
     }
 
+    fn joining(may_lead: bool) -> Joining {
+        let (patience, remember) = (LONG, LONG);
+        Joining { position: Arc::default(), may_lead, behind: false, patience, remember }
+    }
+
     fn join(flights: &Flights, about: &FlightKey) -> Joined {
-        flights.join(about, Arc::default(), true, LONG, |_| true)
+        flights.join(about, joining(true), |_| true)
     }
 
     fn lead(flights: &Flights, about: &FlightKey) -> Lead {
@@ -374,12 +437,43 @@ mod tests {
         assert!(!flights.is_unshareable(&about));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn an_old_flight_is_left_for_a_new_one_and_a_fill_ends_it() {
+        let flights = Flights::default();
+        let about = key("a");
+        let until = Instant::now() + LONG * 9;
+        let (_old, follower) = (lead(&flights, &about), follow(&flights, &about));
+        tokio::time::advance(LONG).await;
+        assert!(matches!(follower.wait(until).await, Landing::Vacant), "another may lead");
+        let (new, follower) = (lead(&flights, &about), follow(&flights, &about));
+        flights.filled(&about);
+        assert!(matches!(follower.wait(until).await, Landing::Elsewhere));
+        assert_eq!(flights.count(), 0);
+        drop(new);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_refresh_does_not_begin_while_another_runs() {
+        let flights = Flights::default();
+        let about = key("a");
+        let join = |behind| flights.join(&about, Joining { behind, ..joining(true) }, |_| true);
+        let client = join(false);
+        assert!(matches!(join(true), Joined::Follows(_)));
+        tokio::time::advance(LONG).await;
+        let refresh = join(true);
+        assert!(matches!(refresh, Joined::Leads(_)), "the client's flight is too old");
+        tokio::time::advance(LONG).await;
+        assert!(matches!(join(true), Joined::Follows(_)));
+        assert!(matches!(join(false), Joined::Leads(_)));
+        drop((client, refresh));
+    }
+
     #[tokio::test]
     async fn a_flight_that_began_before_an_invalidation_is_not_joined() {
         let flights = Flights::default();
         let about = key("a");
         let old = lead(&flights, &about);
-        let join = flights.join(&about, Arc::default(), true, LONG, |_| false);
+        let join = flights.join(&about, joining(true), |_| false);
         let Joined::Leads(new) = join else { panic!("joins the old one") };
         drop(old);
         assert_eq!(flights.count(), 1, "the old one takes no other along");
@@ -392,7 +486,7 @@ mod tests {
     async fn who_may_not_lead_follows_or_goes_alone() {
         let flights = Flights::default();
         let about = key("a");
-        let join = || flights.join(&about, Arc::default(), false, LONG, |_| true);
+        let join = || flights.join(&about, joining(false), |_| true);
         assert!(matches!(join(), Joined::Nobody));
         let _leader = lead(&flights, &about);
         assert!(matches!(join(), Joined::Follows(_)));

@@ -86,16 +86,12 @@ pub(super) fn is_gone(status: StatusCode) -> bool {
     status == StatusCode::NOT_FOUND || status == StatusCode::GONE
 }
 
-/// Whether an answer is about one request, or one moment, and says little of the next one.
+/// Whether an answer is about one request, or one moment, and says little of the next one. What is not there
+/// is not there for others either.
 pub(super) fn is_about_the_request(status: StatusCode) -> bool {
-    let about = [
-        StatusCode::PARTIAL_CONTENT,
-        StatusCode::NOT_MODIFIED,
-        StatusCode::PRECONDITION_FAILED,
-        StatusCode::RANGE_NOT_SATISFIABLE,
-        StatusCode::TOO_MANY_REQUESTS,
-    ];
-    status.is_server_error() || about.contains(&status)
+    let about = [StatusCode::PARTIAL_CONTENT, StatusCode::NOT_MODIFIED];
+    let refused = status.is_client_error() && !is_gone(status);
+    status.is_server_error() || refused || about.contains(&status)
 }
 
 impl Asked {

@@ -21,8 +21,8 @@ use crate::telemetry::count;
 const FIRST_WAIT: Duration = Duration::from_millis(25);
 pub(super) const LONGEST_WAIT: Duration = Duration::from_millis(400);
 
-/// How long a failure keeps other processes from waiting for the next one: those that wait go inside
-/// together.
+/// How long a response that is not to be shared keeps other processes from waiting for the next one, where
+/// nothing is remembered of it: those that wait go inside together.
 pub(super) const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// The wait after so many denials.
@@ -48,6 +48,8 @@ type GiveBack = Box<dyn FnOnce(Fence, Option<Duration>) + Send + Sync>;
 /// A lease of this process. Dropped, it is given back.
 pub(super) struct Held {
     fence: Fence,
+    /// When its time is over.
+    until: Instant,
     give_back: Option<GiveBack>,
 }
 
@@ -55,6 +57,11 @@ impl Held {
     /// What a write has to hold.
     pub(super) fn fence(&self) -> &Fence {
         &self.fence
+    }
+
+    /// Whether another process may have got it.
+    pub(super) fn is_over(&self) -> bool {
+        Instant::now() >= self.until
     }
 
     /// Gives it back, and tells who asks for so long that there is nothing to wait for.
@@ -89,6 +96,7 @@ impl<St: Store> Engine<St> {
     }
 
     async fn ask_for_lease(&self, key: CacheKey, limit: Duration, time: Duration) -> Leased {
+        let until = Instant::now() + time;
         match bounded(limit, self.store.lease(&key, time)).await {
             Ok(Lease::Granted(number)) => {
                 count(&self.counters.leases);
@@ -105,6 +113,7 @@ impl<St: Store> Engine<St> {
                 });
                 Leased::Here(Some(Held {
                     fence: Fence { key, number },
+                    until,
                     give_back: Some(give_back),
                 }))
             }
@@ -135,18 +144,20 @@ impl<St: Store> Engine<St> {
     }
 
     /// Writes what the holder of a lease has got: not over what somebody else has who got the lease later.
+    /// Then it is `false`.
     pub(super) async fn put_leased(
         &self,
         entries: Vec<crate::stored::Entry>,
         held: Option<Held>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         // given back when this ends, however it ends: who asks then finds what has been written
-        let Some(held) = held else { return self.store.put_many(entries).await };
-        if !self.store.put_fenced(entries, held.fence()).await? {
+        let Some(held) = held else { return self.store.put_many(entries).await.map(|()| true) };
+        let written = self.store.put_fenced(entries, held.fence()).await?;
+        if !written {
             count(&self.counters.leases_lost);
             self.reasons.count("lease-lost");
         }
-        Ok(())
+        Ok(written)
     }
 }
 

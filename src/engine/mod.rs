@@ -7,6 +7,7 @@ mod breaker;
 mod collapse;
 mod confirm;
 mod exchange;
+mod failure;
 mod fill;
 mod flight;
 mod inspect;
@@ -28,7 +29,7 @@ mod write;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::header::CACHE_CONTROL;
 use http::{HeaderMap, HeaderName};
@@ -61,6 +62,9 @@ const UNSTORABLE_FOR: Duration = Duration::from_secs(120);
 /// How long a process relies on what it knows of a path's `No-Vary-Search`.
 const RULES_FOR: Duration = Duration::from_secs(60);
 
+/// The number of the last fill of a key, and when the head of its response was there.
+type LastFill = (u64, Instant);
+
 /// What all clones of a layer share.
 pub(crate) struct Engine<St> {
     pub(crate) store: St,
@@ -77,7 +81,7 @@ pub(crate) struct Engine<St> {
     searches: Cache<[u8; 16], search::Rule>,
     /// When a key was last filled, as the number of that fill: a validation that began before it came
     /// back is about an older response.
-    fills: Cache<[u8; 16], u64>,
+    fills: Cache<[u8; 16], LastFill>,
     fill_count: AtomicU64,
     /// Targets whose responses were not to be stored lately: their requests keep their conditions.
     unstorable: Cache<Asker, ()>,
@@ -187,14 +191,19 @@ impl<St: Store> Engine<St> {
         self.fill_count.load(Ordering::Acquire)
     }
 
-    fn filled(&self, key: &CacheKey) {
+    fn filled(&self, key: &CacheKey, answered: Instant) {
         let number = self.fill_count.fetch_add(1, Ordering::AcqRel) + 1;
-        self.fills.insert(key.hash(), number);
+        self.fills.insert(key.hash(), (number, answered));
+    }
+
+    /// Whether the last fill of `key` is of a response that was there after this moment.
+    fn is_filled_after(&self, key: &CacheKey, answered: Instant) -> bool {
+        self.fills.get(&key.hash()).is_some_and(|(_, last)| last > answered)
     }
 
     /// Whether nothing has filled `key` since there were `fills` fills.
     fn is_unfilled_since(&self, key: &CacheKey, fills: u64) -> bool {
-        self.fills.get(&key.hash()).is_none_or(|last| last <= fills)
+        self.fills.get(&key.hash()).is_none_or(|(last, _)| last <= fills)
     }
 
     fn is_unstorable(&self, asker: &Asker) -> bool {

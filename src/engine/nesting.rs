@@ -13,39 +13,55 @@ use super::Engine;
 /// Why the outer layer does not store a response: the inner one has decided.
 pub(super) const INNER_LAYER: &str = "inner-layer";
 
-/// In a request: it is inside of this cache.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Inside(usize);
+/// In a request: the caches that it is inside of.
+#[derive(Clone, Default)]
+struct Inside(Vec<Id>);
 
-/// In a response: an inner layer of the cache around it has dealt with it.
-#[derive(Clone, Copy)]
-struct Answered;
+/// In a response: the caches of which an inner layer has dealt with it, and the one around that has not heard of
+/// it yet.
+#[derive(Clone, Default)]
+struct Answered(Vec<Id>);
 
-fn id<St>(engine: &Arc<Engine<St>>) -> Inside {
-    Inside(Arc::as_ptr(engine).addr())
+/// Which cache it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Id(usize);
+
+fn id<St>(engine: &Arc<Engine<St>>) -> Id {
+    Id(Arc::as_ptr(engine).addr())
 }
 
 /// To be called for a request that goes inside.
 pub(super) fn enter<St>(engine: &Arc<Engine<St>>, request: &mut Request) {
-    request.extensions.insert(id(engine));
+    let id = id(engine);
+    let Inside(caches) = request.extensions.get_or_insert_default();
+    if !caches.contains(&id) {
+        caches.push(id);
+    }
 }
 
-/// Whether a request is inside of this cache already.
-pub(crate) fn is_inside<St>(engine: &Arc<Engine<St>>, request: &Request) -> bool {
-    request.extensions.get::<Inside>() == Some(&id(engine))
+/// The cache, if a request is inside of it already.
+pub(crate) fn is_inside<St>(engine: &Arc<Engine<St>>, request: &Request) -> Option<Id> {
+    let Inside(caches) = request.extensions.get()?;
+    Some(id(engine)).filter(|id| caches.contains(id))
 }
 
 /// To be called for the response to a request that was.
-pub(crate) fn answered(extensions: &mut Extensions) {
-    extensions.insert(Answered);
+pub(crate) fn answered(id: Id, extensions: &mut Extensions) {
+    let Answered(caches) = extensions.get_or_insert_default();
+    caches.push(id);
 }
 
-/// Whether a response comes out of an inner layer, which has done with what is stored all that there is to do.
-pub(super) fn is_answered(extensions: &Extensions) -> bool {
-    extensions.get::<Answered>().is_some()
+/// Whether a response comes out of an inner layer of this cache, which has done with what is stored all that there is
+/// to do.
+pub(super) fn is_answered<St>(engine: &Arc<Engine<St>>, extensions: &Extensions) -> bool {
+    extensions.get::<Answered>().is_some_and(|Answered(caches)| caches.contains(&id(engine)))
 }
 
-/// Whether a response comes out of an inner layer, to the outer one, which takes the mark off.
-pub(super) fn is_answered_by(response: &mut Response) -> bool {
-    response.extensions.remove::<Answered>().is_some()
+/// The same, to the outer layer, which takes the mark off.
+pub(super) fn is_answered_by<St>(engine: &Arc<Engine<St>>, response: &mut Response) -> bool {
+    let id = id(engine);
+    let Some(Answered(caches)) = response.extensions.get_mut() else { return false };
+    let before = caches.len();
+    caches.retain(|cache| *cache != id);
+    caches.len() < before
 }

@@ -12,7 +12,7 @@ use tracing::Instrument;
 use super::admission::Plan;
 use super::bounded::bounded;
 use super::exchange::Miss;
-use super::flight::{FlightKey, Joined, Lead};
+use super::flight::{FlightKey, Joined, Joining, Lead};
 use super::judge::Asked;
 use super::lease::Leased;
 use super::lookup::At;
@@ -111,8 +111,8 @@ impl<St: Store> Refresh<St> {
         let credentialed = plan.has_credentials();
         let key = FlightKey { key: at.key.clone(), base, credentialed };
         let clear = |position: &_| engine.still_flies(route, &key.key, position);
-        let remember = route.policy.unshareable_for;
-        match engine.flights.join(&key, engine.store.position(), true, remember, clear) {
+        let joining = Joining { behind: true, ..route.joining(engine.store.position(), true) };
+        match engine.flights.join(&key, joining, clear) {
             // the last one landed between the lookup and now
             Joined::Leads(_) if engine.flights.landed_since(&key, self.landings) => None,
             Joined::Leads(lead) => Some(lead),

@@ -1,19 +1,24 @@
 //! Whether the response of a flight is for those who wait for it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::StatusCode;
 use http::header::HeaderMap;
 
 use super::admission::Plan;
 use super::bounded::bounded;
-use super::flight::Lead;
+use super::flight::{Joining, Lead};
 use super::{Engine, Route};
 use crate::key::CacheKey;
+use crate::policy::{CachePolicy, Collapse};
 use crate::rfc9111::freshness::is_fresh;
 use crate::store::Store;
 use crate::stored::{StoredHead, StoredResponse};
 use crate::tag::{LogPosition, Tag, Validity};
+
+/// The age up to which a flight is joined at the most.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(3600);
 
 impl<St: Store> Engine<St> {
     /// Whether the leader's response is valid for a request that arrived at this moment: what the log says
@@ -73,6 +78,17 @@ impl Lead {
 }
 
 impl Route {
+    /// How a request joins a flight. One whose lease may have ended is not joined: another process may have it.
+    pub(super) fn joining(&self, position: Arc<LogPosition>, may_lead: bool) -> Joining {
+        let CachePolicy { collapse, collapse_wait, lease, unshareable_for, .. } = self.policy;
+        let patience = match collapse {
+            Collapse::Cluster => collapse_wait.min(lease),
+            _ => collapse_wait,
+        };
+        let (patience, remember) = (patience.min(LONGEST_PATIENCE), unshareable_for);
+        Joining { position, may_lead, behind: false, patience, remember }
+    }
+
     /// Whether a response that is being stored is of use to those who wait for it: fresh, or to be served
     /// stale. What has to be validated for each use is not (RFC 9111 4).
     fn is_shareable(&self, head: &StoredHead, now_ms: u64) -> bool {

@@ -183,7 +183,7 @@ where
         (Arc::new(confirm::with_cookies_of(response.headers(), stored)), Change::Forget)
     };
     // an inner layer has decided, with its own policy
-    let inner = nesting::is_answered(response.extensions());
+    let inner = nesting::is_answered(engine, response.extensions());
     let change = if inner { Change::Nothing } else { change };
     let body = at.response.body.clone();
     // those who wait get it as it is now, unless something has been invalidated meanwhile

@@ -205,20 +205,68 @@ on_every_store! {
         assert_eq!((failed, calls.count()), (2, 3), "whoever called got the error, nobody else");
     }
 
-    async fn a_failing_status_releases_all_and_is_forgotten(kit: Kit) {
+    async fn a_failing_service_is_asked_twice_for_a_hundred_clients(kit: Kit) {
         let layer = kit.layer();
-        let (app, calls, gate) = gated(&layer, |call, _| match call {
-            1..=20 => Ok(response(503, &[], "down")),
+        let is_up = Arc::new(AtomicUsize::new(0));
+        let up = Arc::clone(&is_up);
+        let (app, calls, gate) = gated(&layer, move |call, _| match up.load(Ordering::SeqCst) {
+            0 => Ok(response(503, &[("retry-after", "9")], &call.to_string())),
             _ => Ok(response(200, &[FRESH], "up")),
         });
+        let waiting = start(&app, (0..100).map(|_| get("/", &[]))).await;
+        gate.add_permits(100);
+        let answers_down = answers(waiting).await;
+        assert!(answers_down.iter().all(|answer| answer.status == StatusCode::SERVICE_UNAVAILABLE));
+        assert!(answers_down.iter().all(|answer| answer.field("retry-after") == "9"));
+        let shared = answers_down.iter().filter(|answer| answer.cache.is_collapsed());
+        // on a busy machine some come late
+        let down = calls.count();
+        assert!(down < 10 && shared.count() == 100 - down, "{down} calls");
+        is_up.store(1, Ordering::SeqCst);
         let waiting = start(&app, (0..20).map(|_| get("/", &[]))).await;
-        gate.add_permits(20);
-        answers(waiting).await;
-        assert_eq!(calls.count(), 20);
-        let waiting = start(&app, (0..20).map(|_| get("/", &[]))).await;
-        gate.add_permits(1);
         assert!(answers(waiting).await.iter().all(|answer| answer.text() == "up"));
-        assert_eq!(calls.count(), 21, "collapsed again");
+        assert_eq!(calls.count(), down + 1, "nothing is remembered");
+    }
+
+    async fn a_failure_that_may_be_personal_is_shared_with_nobody(kit: Kit) {
+        let personal: [(CachePolicy, &[(&str, &str)], &[(&str, &str)]); 6] = [
+            (MINUTE, &[("set-cookie", "sid=1")], &[]),
+            (MINUTE, &[("cache-control", "private")], &[]),
+            (MINUTE, &[("cache-control", "no-store")], &[]),
+            (MINUTE, &[("vary", "*")], &[]),
+            (MINUTE.cookies(Cookies::Bypass), &[], &[("cookie", "sid=1")]),
+            (CachePolicy::rfc9111(), &[], &[]),
+        ];
+        for (n, (policy, fields, asked)) in personal.into_iter().enumerate() {
+            let layer = kit.layer().version(n as u32 + 1).with_policy(policy);
+            let fields = fields.to_vec();
+            let (app, calls, gate) =
+                gated(&layer, move |call, _| Ok(response(503, &fields, &call.to_string())));
+            let waiting = start(&app, (0..6).map(|_| get("/", asked))).await;
+            assert_eq!(calls.count(), 1, "{n}: they wait for the first");
+            gate.add_permits(6);
+            let mut seen: Vec<u32> =
+                answers(waiting).await.iter().map(|a| a.text().parse().unwrap()).collect();
+            seen.sort_unstable();
+            assert_eq!(seen, [1, 2, 3, 4, 5, 6], "{n}: each got its own");
+        }
+    }
+
+    async fn one_refused_request_does_not_end_collapsing(kit: Kit) {
+        for status in [400, 403, 406, 500] {
+            let layer = kit.layer().version(status);
+            let (app, calls, gate) = gated(&layer, move |_, request| {
+                let is_evil = request.headers().contains_key("x-evil");
+                Ok(if is_evil { response(status as u16, &[], "no") } else { response(200, &[FRESH], "x") })
+            });
+            let mut waiting = start(&app, [get("/", &[("x-evil", "1")])]).await;
+            waiting.extend(start(&app, (0..50).map(|_| get("/", &[]))).await);
+            gate.add_permits(100);
+            let answers = answers(waiting).await;
+            assert_eq!(answers[0].text(), "no");
+            assert!(answers[1..].iter().all(|answer| answer.text() == "x"), "{status}");
+            assert_eq!(calls.count(), 2, "{status}");
+        }
     }
 
     async fn followers_of_a_failure_are_served_stale_where_that_is_allowed(kit: Kit) {
@@ -338,14 +386,14 @@ on_every_store! {
     async fn a_slow_leader_is_waited_for_only_so_long(kit: Kit) {
         let layer = kit.layer().with_policy(MINUTE.collapse_wait(SECOND / 20));
         let (app, calls, gate) = gated(&layer, |_, _| Ok(response(200, &[], "x")));
-        let waiting = start(&app, [get("/", &[])]).await;
-        let late = start(&app, (0..3).map(|_| get("/", &[]))).await;
-        tokio::time::sleep(SECOND / 10).await;
-        assert_eq!(calls.count(), 4);
-        assert_eq!(layer.handle().counts().collapse_timeouts, 3);
+        let waiting = start(&app, (0..4).map(|_| get("/", &[]))).await;
+        while calls.count() < 4 {
+            tokio::time::sleep(SECOND / 100).await;
+        }
+        let timeouts = layer.handle().counts().collapse_timeouts;
+        assert!((1..=3).contains(&timeouts), "{timeouts}");
         gate.add_permits(4);
-        answers(waiting).await;
-        assert!(answers(late).await.iter().all(|answer| answer.text() == "x"));
+        assert!(answers(waiting).await.iter().all(|answer| answer.text() == "x"));
     }
 }
 
@@ -432,6 +480,106 @@ fn in_steps(
         }
     }));
     (service, calls)
+}
+
+type Frames = mpsc::UnboundedSender<Result<Frame<Bytes>, &'static str>>;
+
+/// A handler whose first bodies are sent by the test, and whose later ones are there at once: "new".
+fn slow_at_first(
+    layer: &CacheLayer<BoxStore>,
+    slow: usize,
+    fields: &'static [(&'static str, &'static str)],
+) -> (
+    impl Service<
+        Request<()>,
+        Response = Response<CacheBody<Streamed>>,
+        Error = Infallible,
+        Future: Send,
+    > + Clone
+    + Send
+    + use<>,
+    mpsc::UnboundedReceiver<Frames>,
+    Calls,
+) {
+    let (calls, (senders, slow_bodies)) = (Calls::default(), mpsc::unbounded_channel());
+    let counted = calls.clone();
+    let service = layer.layer(tower::service_fn(move |_: Request<()>| {
+        let body = if counted.add() <= slow {
+            let (sender, mut frames) = mpsc::unbounded_channel();
+            senders.send(sender).unwrap();
+            let stream = futures_util::stream::poll_fn(move |cx| frames.poll_recv(cx));
+            StreamBody::new(stream).boxed_unsync()
+        } else {
+            Full::from("new").map_err(|_| "never").boxed_unsync()
+        };
+        let mut response = Response::new(body);
+        for (name, value) in fields {
+            response.headers_mut().append(*name, value.parse().unwrap());
+        }
+        async move { Ok(response) }
+    }));
+    (service, slow_bodies, calls)
+}
+
+async fn text(response: Response<CacheBody<Streamed>>) -> String {
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    String::from_utf8(body.to_vec()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_reads_slowly_is_not_waited_for_again() {
+    let layer = memory();
+    let (app, mut bodies, calls) = slow_at_first(&layer, 1, &[FRESH, ("content-length", "3")]);
+    let ask = || app.clone().oneshot(get("/", &[]));
+    let slow = ask().await.unwrap();
+    let frames = bodies.recv().await.unwrap();
+    tokio::time::sleep(4 * SECOND).await;
+    // two who came while it was young: one of them leads when it is old, and its response is for both
+    let began = tokio::time::Instant::now();
+    let both = futures_util::future::join(ask(), ask()).await;
+    assert!(began.elapsed() < 2 * SECOND, "{:?}", began.elapsed());
+    assert_eq!(calls.count(), 2);
+    assert_eq!(text(both.0.unwrap()).await, "new");
+    assert_eq!(text(both.1.unwrap()).await, "new");
+    // what it brings late is its client's alone
+    frames.send(Ok(Frame::data(Bytes::from_static(b"old")))).unwrap();
+    drop(frames);
+    assert_eq!(text(slow).await, "old");
+    let next = ask().await.unwrap();
+    assert_eq!((text(next).await, calls.count()), ("new".to_owned(), 2));
+    assert_eq!(layer.handle().reasons()["overtaken"], 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_begins_although_an_old_flight_is_open() {
+    let layer = memory();
+    let stale = ("cache-control", "max-age=60, stale-while-revalidate=600");
+    let fields = Box::leak(Box::new([stale, ("age", "70"), ("content-length", "3")]));
+    let (app, mut bodies, calls) = slow_at_first(&layer, 1, fields);
+    let ask = || app.clone().oneshot(get("/", &[]));
+    let _slow = ask().await.unwrap();
+    let _frames = bodies.recv().await.unwrap();
+    for expected in [2, 3, 4] {
+        assert_eq!(text(ask().await.unwrap()).await, "new");
+        layer.handle().flush().await.unwrap();
+        assert_eq!(calls.count(), expected.max(2));
+    }
+    assert_eq!(layer.handle().counts().refreshes, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_without_an_end_is_waited_for_once() {
+    let layer = memory();
+    let (app, mut bodies, calls) = slow_at_first(&layer, 9, &[]);
+    let mut open = Vec::new();
+    let mut waited = Vec::new();
+    for _ in 0..6 {
+        let began = tokio::time::Instant::now();
+        open.push((app.clone().oneshot(get("/", &[])).await.unwrap(), bodies.recv().await));
+        waited.push(began.elapsed().as_secs());
+    }
+    assert_eq!(waited, [0, 5, 0, 0, 0, 0]);
+    assert_eq!(calls.count(), 6);
 }
 
 /// Polls a request and its body so many times, and drops it.

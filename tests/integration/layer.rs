@@ -5,8 +5,8 @@ use std::time::Duration;
 use http::StatusCode;
 use tower::Layer;
 use tower_mysql_cache::{
-    Authorization, CacheOverride, CachePolicy, Cookies, Forward, Invalidation, StatusField, Store,
-    TargetKey,
+    Authorization, CacheLayer, CacheOverride, CachePolicy, Cookies, Forward, Invalidation,
+    MemoryStore, StatusField, Store, TargetKey,
 };
 
 use crate::kit::{Calls, Kit, cached, get, on_every_store, request, response, send};
@@ -470,6 +470,20 @@ on_every_store! {
         assert!(!send(&app, get("/list", &[])).await.is_hit());
     }
 
+    async fn layers_around_each_other_do_not_wait_for_themselves(kit: Kit) {
+        let layer = kit.layer().with_policy(MINUTE);
+        let other = CacheLayer::new(MemoryStore::new()).prefix("other").with_policy(MINUTE);
+        let (app, calls) = cached(&layer, |_| response(200, &[], "x"));
+        let app = layer.layer(other.layer(app));
+        assert_eq!(send(&app, get("/", &[])).await.text(), "x");
+        assert!(send(&app, get("/", &[])).await.is_hit());
+        assert_eq!(calls.count(), 1);
+        for counts in [layer.handle().counts(), other.handle().counts()] {
+            assert_eq!(counts.collapse_timeouts, 0);
+        }
+        assert_eq!(layer.handle().counts().stored + other.handle().counts().stored, 2);
+    }
+
     async fn location_and_content_location_are_invalidated_on_the_same_origin(kit: Kit) {
         let layer = kit.layer().with_policy(MINUTE.invalidates_location(true));
         let (app, _) = cached(&layer, |request| {
@@ -559,7 +573,7 @@ on_every_store! {
     }
 
     async fn a_write_says_what_changed_also_where_keys_are_the_applications_own(kit: Kit) {
-        let layer = kit.layer().with_policy(MINUTE).key_builder(
+        let layer = kit.layer().with_policy(MINUTE.invalidates_location(true)).key_builder(
             |request: &http::request::Parts, default: TargetKey| match request.uri.path() {
                 "/listed" => Some(default),
                 path => Some(TargetKey::custom(path)),

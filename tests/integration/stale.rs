@@ -174,6 +174,25 @@ on_every_store! {
         assert_eq!((fresh.is_hit(), fresh.text(), seen.count()), (true, "new", 2));
     }
 
+    async fn a_handler_in_a_refresh_may_flush(kit: Kit) {
+        let layer = kit.layer();
+        let handle = layer.handle();
+        let app = layer.layer(tower::service_fn(move |_: Request<()>| {
+            let handle = handle.clone();
+            async move {
+                handle.flush().await.unwrap();
+                let fields = [("cache-control", "max-age=0, stale-while-revalidate=600")];
+                Ok::<_, &'static str>(response(200, &fields, "x"))
+            }
+        }));
+        for _ in 0..3 {
+            send(&app, get("/", &[])).await;
+            settled(layer.handle()).await;
+        }
+        let counts = layer.handle().counts();
+        assert_eq!((counts.refreshes, counts.refresh_failures), (2, 0));
+    }
+
     async fn one_refresh_runs_for_all_that_are_served_meanwhile(kit: Kit) {
         let layer = kit.layer();
         let (tell, told) = oneshot::channel();

@@ -1,0 +1,93 @@
+//! A failing answer, and those who wait for a better one.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::response::Parts;
+
+use super::Route;
+use super::admission::Plan;
+use super::exchange::Miss;
+use super::flight::Lead;
+use super::judge::is_about_the_request;
+use crate::body::{Abandoned, Sink};
+use crate::policy::Mode;
+use crate::rfc9111::stale::is_failure;
+use crate::rfc9111::{Nominated, NotStored, select, selecting, stored_fields};
+use crate::stored::{StoredHead, StoredResponse};
+
+/// The largest body of a failing answer that those who wait get: 64 KiB.
+pub(super) const MAX_FAILURE_BYTES: usize = 64 << 10;
+
+/// A failing answer on its way to its client, for those who wait for a better one.
+pub(super) struct Failure {
+    head: StoredHead,
+    lead: Lead,
+}
+
+impl Sink for Failure {
+    fn complete(self: Box<Self>, body: Bytes) -> bool {
+        let head = Arc::new(self.head);
+        self.lead.failing(Some(StoredResponse { head, body }));
+        true
+    }
+
+    fn abandon(self: Box<Self>, _: Abandoned) {
+        self.lead.failing(None);
+    }
+}
+
+impl Miss {
+    /// Tells those who wait that the answer is not stored, for this reason. Returns what is left to do for a
+    /// failure that they may get.
+    pub(super) fn not_stored(
+        &mut self,
+        route: &Route,
+        plan: &Plan,
+        response: &Parts,
+        reason: &'static str,
+        received_ms: u64,
+    ) -> Option<Failure> {
+        let lead = self.lead.take()?;
+        // the next answer may be a better one
+        if !is_about_the_request(response.status) {
+            lead.refuse();
+            return None;
+        }
+        match self.failure(route, plan, response, reason, received_ms) {
+            Some(head) => Some(Failure { head, lead }),
+            None => {
+                lead.failing(None);
+                None
+            }
+        }
+    }
+
+    /// The head of an answer that says that the service cannot answer now, and nothing else that keeps it from
+    /// being stored but that no lifetime is known. Without credentials, cookies, `private` and `no-store` it is
+    /// nobody's own. In strict mode only what can be stored is shared (RFC 9111 4).
+    fn failure(
+        &self,
+        route: &Route,
+        plan: &Plan,
+        response: &Parts,
+        reason: &'static str,
+        received_ms: u64,
+    ) -> Option<StoredHead> {
+        let only_ends = reason == NotStored::NoFreshness.as_str() && !plan.has_credentials();
+        let safe = route.policy.mode == Mode::Safe;
+        if !(only_ends && safe && is_failure(response.status)) {
+            return None;
+        }
+        let names = match selecting(&response.headers) {
+            Nominated::None => Vec::new(),
+            Nominated::Names(names) => names,
+            Nominated::Any => return None,
+        };
+        let directives = route.directives(&response.headers);
+        let fields = stored_fields(&response.headers, &directives, received_ms);
+        let mut head = StoredHead::bare(response.status, fields, received_ms);
+        head.vary = select(&names, &self.asked.headers);
+        Some(head)
+    }
+}
