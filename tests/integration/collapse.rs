@@ -86,6 +86,16 @@ where
     waiting
 }
 
+/// Lets the first call end, and all others once those who wait follow the second.
+async fn second_call(calls: &Calls, gate: &Semaphore) {
+    gate.add_permits(1);
+    while calls.count() < 2 {
+        tokio::time::sleep(SECOND / 100).await;
+    }
+    tokio::time::sleep(SECOND / 10).await;
+    gate.add_permits(200);
+}
+
 type Waiting = tokio::task::JoinHandle<Result<Answer, &'static str>>;
 
 async fn answers(waiting: Vec<Waiting>) -> Vec<Answer> {
@@ -214,7 +224,7 @@ on_every_store! {
             _ => Ok(response(200, &[FRESH], "up")),
         });
         let waiting = start(&app, (0..100).map(|_| get("/", &[]))).await;
-        gate.add_permits(100);
+        second_call(&calls, &gate).await;
         let answers_down = answers(waiting).await;
         assert!(answers_down.iter().all(|answer| answer.status == StatusCode::SERVICE_UNAVAILABLE));
         assert!(answers_down.iter().all(|answer| answer.field("retry-after") == "9"));
@@ -261,7 +271,7 @@ on_every_store! {
             });
             let mut waiting = start(&app, [get("/", &[("x-evil", "1")])]).await;
             waiting.extend(start(&app, (0..50).map(|_| get("/", &[]))).await);
-            gate.add_permits(100);
+            second_call(&calls, &gate).await;
             let answers = answers(waiting).await;
             assert_eq!(answers[0].text(), "no");
             assert!(answers[1..].iter().all(|answer| answer.text() == "x"), "{status}");

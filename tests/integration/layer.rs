@@ -481,6 +481,7 @@ on_every_store! {
         for counts in [layer.handle().counts(), other.handle().counts()] {
             assert_eq!(counts.collapse_timeouts, 0);
         }
+        kit.settle(&layer.handle()).await;
         assert_eq!(layer.handle().counts().stored + other.handle().counts().stored, 2);
     }
 
