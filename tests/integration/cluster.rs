@@ -249,11 +249,15 @@ async fn a_follower_gets_what_another_process_has_stored() {
         async move { Ok::<_, Infallible>(body().unwrap()) }
     }));
     let _leads = first.clone().oneshot(get("/", &[])).await.unwrap();
-    let follower = tokio::spawn(async move { send(&first, get("/", &[])).await });
-    let (others, free) = gate(1);
+    let (others, gate) = gate(0);
     let other = layer(store(&database).await, policy);
-    let second = app(&other, &others, &free, |_| response(200, &[FRESH], "new"));
-    assert_eq!(send(&second, get("/", &[])).await.text(), "new");
+    let second = app(&other, &others, &gate, |_| response(200, &[FRESH], "new"));
+    let waiting = start(&second, 1);
+    until("the lease has passed on", async || others.count() == 1).await;
+    let follower = tokio::spawn(async move { send(&first, get("/", &[])).await });
+    until("it is denied", async || slow.handle().counts().lease_waits > 0).await;
+    gate.add_permits(1);
+    assert_eq!(answers(waiting).await[0].text(), "new");
     let answer = tokio::time::timeout(20 * SECOND, follower).await.expect("soon").unwrap();
     assert_eq!((answer.text(), calls.count() + others.count()), ("new", 2));
 }
