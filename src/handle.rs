@@ -225,7 +225,8 @@ impl<St: Store> CacheHandle<St> {
     }
 
     /// Waits until every response that is complete by now has been written or has failed: for
-    /// shutdown and tests.
+    /// shutdown and tests. A handler that calls it while the layer refreshes its response does not wait for
+    /// that refresh.
     ///
     /// # Errors
     /// [`StoreError`] when the store could not be asked.

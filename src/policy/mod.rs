@@ -279,8 +279,8 @@ impl CachePolicy {
         self
     }
 
-    /// The longest that a request waits for the response to another before it goes inside alone. At most an
-    /// hour. Default: 5 s.
+    /// The longest that a request waits for the response to another before it calls the handler itself, and
+    /// the age up to which a request is waited for: its client may read slowly. At most an hour. Default: 5 s.
     #[must_use]
     pub const fn collapse_wait(mut self, limit: Duration) -> Self {
         self.collapse_wait = limit;
