@@ -120,22 +120,19 @@ impl<St: Store> Engine<St> {
         let headers = &request.headers;
         let conditional =
             headers.contains_key(IF_NONE_MATCH) || headers.contains_key(IF_MODIFIED_SINCE);
+        let needs_body = request.method != Method::HEAD && !conditional;
         // whether to refresh early is decided with the whole response at hand
-        if (request.method == Method::HEAD || conditional) && route.policy.early_refresh.is_none() {
-            let mut lookup = self.find_judged(route, plan, headers, Bodies::Small).await?;
-            let Some(left_out) = lookup.left_out else { return Ok(lookup) };
-            lookup.found = match lookup.found {
-                Found::Response(at) => {
-                    match self.without_body(route, plan, request, directives, &at, left_out) {
-                        Some((want, bytes)) => Found::Head(at, want, bytes),
-                        None => return self.find_judged(route, plan, headers, Bodies::All).await,
-                    }
-                }
-                found => found,
-            };
-            return Ok(lookup);
+        if needs_body || route.policy.early_refresh.is_some() {
+            return self.find_judged(route, plan, headers, Bodies::All).await;
         }
-        self.find_judged(route, plan, headers, Bodies::All).await
+        let lookup = self.find_judged(route, plan, headers, Bodies::Small).await?;
+        let Lookup { found: Found::Response(at), left_out: Some(left_out), .. } = lookup else {
+            return Ok(lookup);
+        };
+        match self.without_body(route, plan, request, directives, &at, left_out) {
+            Some((want, bytes)) => Ok(Lookup { found: Found::Head(at, want, bytes), ..lookup }),
+            None => self.find_judged(route, plan, headers, Bodies::All).await,
+        }
     }
 
     /// What of a response answers the request without its body, and how long that is: a 304, or all fields.
