@@ -21,6 +21,8 @@ pub(crate) const KINDS: &[Credential] = &[
     Credential { name: "who", field: "cookie", add: |h, user| cookie(h, "who", user), read: who },
     Credential { name: "basic", field: "authorization", add: basic, read: of_basic },
     Credential { name: "bearer", field: "authorization", add: bearer, read: of_bearer },
+    Credential { name: "api-key", field: "x-api-key", add: api_key, read: of_api_key },
+    Credential { name: "proxied", field: "x-forwarded-user", add: proxied, read: of_proxied },
 ];
 
 /// Who asks, as a handler on this route sees it.
@@ -72,4 +74,20 @@ fn bearer(headers: &mut HeaderMap, user: u64) {
 
 fn of_bearer(headers: &HeaderMap) -> Option<u64> {
     headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer u")?.parse().ok()
+}
+
+fn api_key(headers: &mut HeaderMap, user: u64) {
+    headers.insert("x-api-key", format!("u{user}").parse().unwrap());
+}
+
+fn of_api_key(headers: &HeaderMap) -> Option<u64> {
+    headers.get("x-api-key")?.to_str().ok()?.strip_prefix('u')?.parse().ok()
+}
+
+fn proxied(headers: &mut HeaderMap, user: u64) {
+    headers.insert("x-forwarded-user", format!("u{user}").parse().unwrap());
+}
+
+fn of_proxied(headers: &HeaderMap) -> Option<u64> {
+    headers.get("x-forwarded-user")?.to_str().ok()?.strip_prefix('u')?.parse().ok()
 }

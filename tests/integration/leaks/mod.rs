@@ -92,7 +92,7 @@ fn routes() -> Vec<Route> {
         },
         Route {
             name: "strict",
-            ignored: &["sid", "who"],
+            ignored: &["sid", "who", "api-key", "proxied"],
             strict: true,
             policy: CachePolicy::rfc9111().stale_while_revalidate(SECOND),
             ..SAFE
