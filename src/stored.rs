@@ -122,7 +122,7 @@ impl Stored {
                 let tags = head.tags.iter().map(|tag| tag.as_bytes().len() + 32);
                 let vary = head.vary.iter().map(|field| field.name.as_str().len() + 32);
                 let parts: usize = fields.chain(tags).chain(vary).sum();
-                FIXED + parts + head.position.gaps.len() * 8 + response.body.len()
+                FIXED + parts + head.position.gaps.len() * 16 + response.body.len()
             }
             Self::Variants(index) => {
                 let names = index.names.iter().map(|name| name.as_str().len() + 32);

@@ -10,56 +10,63 @@
 pub struct LogPosition {
     /// The largest id seen.
     pub largest: u64,
-    /// Ids below `largest` that were not visible, in ascending order, at most
+    /// Ranges of ids below `largest` that were not visible, first to last, in ascending order, at most
     /// [`LogPosition::MAX_GAPS`].
-    pub gaps: Vec<u64>,
+    pub gaps: Vec<(u64, u64)>,
 }
 
 impl LogPosition {
     /// How many gaps a position can hold.
-    pub const MAX_GAPS: usize = 64;
+    pub const MAX_GAPS: usize = 256;
 
     /// A position from ranges of ids that are not visible, in ascending order. With more than
-    /// [`LogPosition::MAX_GAPS`] ids in them it stands before the lowest, which only invalidates more.
-    pub(crate) fn new(largest: u64, ranges: impl Iterator<Item = (u64, u64)>) -> Self {
-        let mut gaps: Vec<u64> = Vec::new();
-        for (from, to) in ranges {
-            let many = to.saturating_sub(from) >= Self::MAX_GAPS as u64;
-            if many || gaps.len() as u64 + (to - from) >= Self::MAX_GAPS as u64 {
-                let lowest = gaps.first().copied().unwrap_or(from);
-                return Self { largest: lowest.saturating_sub(1), gaps: Vec::new() };
-            }
-            gaps.extend(from..=to);
+    /// [`LogPosition::MAX_GAPS`] the lowest of them become one range, with the rows between them, which
+    /// only invalidates more.
+    pub(crate) fn new(
+        largest: u64,
+        mut ranges: impl DoubleEndedIterator<Item = (u64, u64)>,
+    ) -> Self {
+        let mut gaps: Vec<_> = ranges.by_ref().rev().take(Self::MAX_GAPS).collect();
+        if let (Some((first, _)), Some(lowest)) = (ranges.next(), gaps.last_mut()) {
+            lowest.0 = first;
         }
+        gaps.reverse();
         Self { largest, gaps }
     }
 
     /// Whether the row with this id had been seen.
     #[must_use]
     pub fn has_seen(&self, id: u64) -> bool {
-        id <= self.largest && self.gaps.binary_search(&id).is_err()
+        let gap = self.gaps.get(self.gaps.partition_point(|&(_, to)| to < id));
+        id <= self.largest && gap.is_none_or(|&(from, _)| from > id)
     }
 
     /// The lowest id that had not been seen.
     #[must_use]
     pub fn lowest_unseen(&self) -> u64 {
-        self.gaps.first().copied().unwrap_or_else(|| self.largest.saturating_add(1))
+        let gap = self.gaps.first().map(|&(from, _)| from);
+        gap.unwrap_or_else(|| self.largest.saturating_add(1))
     }
 
     /// The same, with these ids seen as well: rows of the caller's own.
     pub(crate) fn with_seen(&self, ids: &[u64]) -> Self {
-        let largest = ids.iter().copied().fold(self.largest, u64::max);
-        let mut unseen: Vec<(u64, u64)> = self.gaps.iter().map(|&gap| (gap, gap)).collect();
-        let mut from = self.largest.saturating_add(1);
-        let mut later: Vec<u64> = ids.iter().copied().filter(|&id| id > self.largest).collect();
-        later.sort_unstable();
-        for id in later {
-            if id > from {
-                unseen.push((from, id - 1));
+        let mut ids = ids.to_vec();
+        ids.sort_unstable();
+        let largest = ids.last().map_or(self.largest, |&id| id.max(self.largest));
+        let beyond = (self.largest < largest).then(|| (self.largest + 1, largest));
+        let mut unseen = Vec::new();
+        for (mut from, to) in self.gaps.iter().copied().chain(beyond) {
+            let start = ids.partition_point(|&id| id < from);
+            for &id in ids.iter().skip(start).take_while(|&&id| id <= to) {
+                if id > from {
+                    unseen.push((from, id - 1));
+                }
+                from = id.saturating_add(1);
             }
-            from = id.saturating_add(1);
+            if from <= to {
+                unseen.push((from, to));
+            }
         }
-        unseen.retain(|&(from, to)| from != to || !ids.contains(&from));
         Self::new(largest, unseen.into_iter())
     }
 }
@@ -68,35 +75,39 @@ impl LogPosition {
 mod tests {
     use super::*;
 
-    fn at(largest: u64, gaps: &[u64]) -> LogPosition {
+    fn at(largest: u64, gaps: &[(u64, u64)]) -> LogPosition {
         LogPosition { largest, gaps: gaps.to_vec() }
     }
 
     #[test]
     fn a_position_has_seen_what_is_below_it_but_for_the_gaps() {
-        let position = at(9, &[3, 5]);
+        let position = at(9, &[(3, 3), (5, 6)]);
         let seen: Vec<u64> = (0..12).filter(|&id| position.has_seen(id)).collect();
-        assert_eq!(seen, [0, 1, 2, 4, 6, 7, 8, 9]);
+        assert_eq!(seen, [0, 1, 2, 4, 7, 8, 9]);
         assert_eq!(position.lowest_unseen(), 3);
         assert_eq!(at(9, &[]).lowest_unseen(), 10);
     }
 
     #[test]
-    fn with_too_many_gaps_it_stands_before_the_lowest() {
-        assert_eq!(LogPosition::new(100, [(3, 4), (7, 7)].into_iter()), at(100, &[3, 4, 7]));
-        assert_eq!(LogPosition::new(100, [(3, 3), (10, 73)].into_iter()), at(2, &[]));
-        assert_eq!(LogPosition::new(u64::MAX, [(1, u64::MAX - 1)].into_iter()), at(0, &[]));
-        let most: Vec<u64> = (10..74).collect();
-        assert_eq!(LogPosition::new(100, [(10, 73)].into_iter()), at(100, &most));
+    fn of_too_many_gaps_the_lowest_become_one() {
+        let gaps = [(3, 4), (7, 7), (1_000, 2_000_000)];
+        assert_eq!(LogPosition::new(3_000_000, gaps.into_iter()), at(3_000_000, &gaps));
+        let singles = (1..=300).map(|n| (2 * n, 2 * n));
+        let position = LogPosition::new(1_000, singles);
+        assert_eq!(position.gaps.len(), LogPosition::MAX_GAPS);
+        assert_eq!(position.gaps[..2], [(2, 90), (92, 92)]);
+        assert_eq!(position.gaps.last(), Some(&(600, 600)));
+        assert!(!position.has_seen(3) && position.has_seen(91) && position.has_seen(599));
     }
 
     #[test]
     fn rows_of_ones_own_are_seen_and_what_came_between_is_not() {
-        let position = at(9, &[3, 5]);
-        assert_eq!(position.with_seen(&[10, 11]), at(11, &[3, 5]));
-        assert_eq!(position.with_seen(&[12]), at(12, &[3, 5, 10, 11]));
-        assert_eq!(position.with_seen(&[5]), at(9, &[3]));
+        let position = at(9, &[(3, 3), (5, 7)]);
+        assert_eq!(position.with_seen(&[11, 10]), at(11, &[(3, 3), (5, 7)]));
+        assert_eq!(position.with_seen(&[12]), at(12, &[(3, 3), (5, 7), (10, 11)]));
+        assert_eq!(position.with_seen(&[6]), at(9, &[(3, 3), (5, 5), (7, 7)]));
+        assert_eq!(position.with_seen(&[3, 5]), at(9, &[(6, 7)]));
         assert_eq!(position.with_seen(&[]), position);
-        assert_eq!(at(9, &[]).with_seen(&[200]), at(9, &[]), "too much between");
+        assert_eq!(at(9, &[]).with_seen(&[200]), at(200, &[(10, 199)]));
     }
 }

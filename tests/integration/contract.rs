@@ -35,7 +35,7 @@ fn head(now_ms: u64) -> StoredHead {
             SelectingField { name: HeaderName::from_static("x-absent"), value: None },
         ],
         tags: vec![Tag::new("product:7"), Tag::new(vec![0, 0xff])],
-        position: LogPosition { largest: u64::MAX, gaps: vec![1, 5, 9] },
+        position: LogPosition { largest: u64::MAX, gaps: vec![(1, 1), (5, 7)] },
     }
 }
 

@@ -1,52 +1,75 @@
-//! From what rows name to their newest ids.
+//! From what rows name to their ids.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 
-use crate::tag::{Implied, Scope, Tag, has_any_query, implied_by, of_path, path_of};
+use crate::tag::{
+    Implied, LogPosition, Scope, Tag, Validity, has_any_query, implied_by, of_path, path_of,
+};
 
-/// The newest ids of rows that name one thing; zero for none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Newest {
-    pub(super) hard: u64,
-    pub(super) soft: u64,
-    /// How many rows that are: they come and go in any order.
-    rows: u32,
+/// The ids of rows that name one thing, in ascending order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Rows {
+    hard: VecDeque<u64>,
+    soft: VecDeque<u64>,
 }
 
-impl Newest {
-    fn add(&mut self, id: u64, soft: bool) {
-        let slot = if soft { &mut self.soft } else { &mut self.hard };
-        *slot = id.max(*slot);
-        self.rows = self.rows.saturating_add(1);
+impl Rows {
+    fn of_kind(&mut self, soft: bool) -> &mut VecDeque<u64> {
+        if soft { &mut self.soft } else { &mut self.hard }
     }
 
-    /// Takes one row away. The ids stay while there are others, which may only invalidate more.
-    fn remove(&mut self) {
-        self.rows = self.rows.saturating_sub(1);
-        if self.rows == 0 {
-            *self = Self::default();
+    fn add(&mut self, id: u64, soft: bool) {
+        let ids = self.of_kind(soft);
+        ids.insert(ids.partition_point(|other| *other < id), id);
+    }
+
+    /// Takes one row away.
+    fn remove(&mut self, id: u64, soft: bool) {
+        let ids = self.of_kind(soft);
+        if let Ok(at) = ids.binary_search(&id) {
+            ids.remove(at);
         }
     }
 
-    fn is_empty(self) -> bool {
-        self.rows == 0
+    fn is_empty(&self) -> bool {
+        self.hard.is_empty() && self.soft.is_empty()
     }
+
+    /// The worst that the rows from an id on say of a response that had not seen them.
+    pub(super) fn verdict(&self, position: &LogPosition, from: u64) -> Validity {
+        match () {
+            () if any_unseen(&self.hard, position, from) => Validity::Invalid,
+            () if any_unseen(&self.soft, position, from) => Validity::Outdated,
+            () => Validity::Valid,
+        }
+    }
+}
+
+/// Whether a position has not seen one of these ids from an id on.
+fn any_unseen(ids: &VecDeque<u64>, position: &LogPosition, from: u64) -> bool {
+    let Some(&newest) = ids.back().filter(|newest| **newest >= from) else { return false };
+    let is_in = |first: u64, last: u64| {
+        let next = ids.get(ids.partition_point(|id| *id < first.max(from)));
+        next.is_some_and(|id| *id <= last)
+    };
+    let mut gaps = position.gaps.iter().rev().take_while(|(_, last)| *last >= from);
+    newest > position.largest || gaps.any(|&(first, last)| is_in(first, last))
 }
 
 /// Everything that some rows name.
 #[derive(Debug, Default)]
 #[cfg_attr(test, derive(Clone))]
 pub(super) struct Index {
-    everything: Newest,
-    tags: HashMap<Bytes, Newest>,
-    prefixes: HashMap<Bytes, Newest>,
-    uris: HashMap<Bytes, Newest>,
-    paths: HashMap<Bytes, Newest>,
+    everything: Rows,
+    tags: HashMap<Bytes, Rows>,
+    prefixes: HashMap<Bytes, Rows>,
+    uris: HashMap<Bytes, Rows>,
+    paths: HashMap<Bytes, Rows>,
     /// The same rows as in `uris`, by their paths without the query.
-    any_query: HashMap<Bytes, Newest>,
+    any_query: HashMap<Bytes, Rows>,
 }
 
 impl Index {
@@ -61,17 +84,17 @@ impl Index {
     }
 
     /// Forgets a row that has been added. What it names stays named while another row does.
-    pub(super) fn remove(&mut self, scope: &Scope) {
+    pub(super) fn remove(&mut self, id: u64, scope: &Scope, soft: bool) {
         if let Scope::Uri(start) = scope {
-            forget(&mut self.any_query, &path(start));
+            forget(&mut self.any_query, &path(start), id, soft);
         }
         match self.map(scope) {
-            None => self.everything.remove(),
-            Some((map, name)) => forget(map, &name),
+            None => self.everything.remove(id, soft),
+            Some((map, name)) => forget(map, &name, id, soft),
         }
     }
 
-    fn map(&mut self, scope: &Scope) -> Option<(&mut HashMap<Bytes, Newest>, Bytes)> {
+    fn map(&mut self, scope: &Scope) -> Option<(&mut HashMap<Bytes, Rows>, Bytes)> {
         Some(match scope {
             Scope::Everything => return None,
             Scope::Tag(tag) => (&mut self.tags, tag.to_bytes()),
@@ -81,12 +104,12 @@ impl Index {
         })
     }
 
-    /// The newest rows that name a response, by each of its tags and beginnings.
+    /// The rows that name a response, by each of its tags and beginnings.
     pub(super) fn of<'a>(
         &'a self,
         key: &'a [u8],
         tags: &'a [Tag],
-    ) -> impl Iterator<Item = Newest> + 'a {
+    ) -> impl Iterator<Item = &'a Rows> + 'a {
         let by_tag = tags.iter().filter_map(|tag| self.tags.get(tag.as_bytes()));
         let by_key = implied_by(key, tags).filter_map(|implied| match implied {
             Implied::Everything => Some(&self.everything),
@@ -97,7 +120,7 @@ impl Index {
         let by_path = has_any_query(tags).then(|| of_path(key, tags));
         let by_path = by_path.into_iter().flatten();
         let by_path = by_path.filter_map(|path| self.any_query.get(path.as_ref()));
-        by_key.chain(by_tag).chain(by_path).copied().filter(|newest| !newest.is_empty())
+        by_key.chain(by_tag).chain(by_path).filter(|rows| !rows.is_empty())
     }
 
     pub(super) fn names(&self, key: &[u8], tags: &[Tag]) -> bool {
@@ -112,10 +135,10 @@ fn path(start: &Bytes) -> Bytes {
     }
 }
 
-fn forget(map: &mut HashMap<Bytes, Newest>, name: &Bytes) {
-    let Some(newest) = map.get_mut(name) else { return };
-    newest.remove();
-    if newest.is_empty() {
+fn forget(map: &mut HashMap<Bytes, Rows>, name: &Bytes, id: u64, soft: bool) {
+    let Some(rows) = map.get_mut(name) else { return };
+    rows.remove(id, soft);
+    if rows.is_empty() {
         map.remove(name);
     }
 }

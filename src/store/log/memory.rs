@@ -71,7 +71,7 @@ impl MemoryLog {
     pub fn validity(&self, key: &CacheKey, head: &StoredHead) -> Validity {
         match self.state().view.judge(key.as_bytes(), &head.tags, &head.position) {
             Judgement::Known(validity) => validity,
-            Judgement::Older | Judgement::Ahead => Validity::Invalid,
+            Judgement::Older { .. } | Judgement::Ahead => Validity::Invalid,
         }
     }
 

@@ -5,9 +5,9 @@ mod memory;
 mod view;
 
 pub use memory::MemoryLog;
-#[cfg(feature = "mysql")]
-pub(crate) use view::Mark;
 pub(crate) use view::{Judgement, LogView};
+#[cfg(feature = "mysql")]
+pub(crate) use view::{Mark, Reading};
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@ mod model;
 
 use std::time::{Duration, Instant};
 
-use super::view::MAX_AWAITED;
+use super::view::{MAX_AWAITED, Reading};
 use super::*;
 use crate::tag::{LogPosition, Scope, Tag, Validity};
 
@@ -15,8 +15,21 @@ fn soft(name: &str) -> Mark {
 }
 
 fn at(largest: u64, gaps: &[u64]) -> LogPosition {
+    LogPosition { largest, gaps: gaps.iter().map(|&id| (id, id)).collect() }
+}
+
+/// A position with ranges that had not been seen.
+fn but(largest: u64, gaps: &[(u64, u64)]) -> LogPosition {
     LogPosition { largest, gaps: gaps.to_vec() }
 }
+
+/// What a look reads that reads no more than so many ranges, ids, and rows again.
+fn most(ranges: usize, ids: u64, between: u64) -> Reading {
+    Reading { ranges, ids, between }
+}
+
+/// More than there is.
+const ALL: Reading = Reading { ranges: 1_000, ids: u64::MAX, between: 0 };
 
 /// When everything that a test does has been done.
 fn later() -> Instant {
@@ -26,6 +39,11 @@ fn later() -> Instant {
 /// What a view says of a response with the tag `t`.
 fn of(view: &LogView, position: &LogPosition) -> Judgement {
     view.judge(b"p:1:/x http://h", &[Tag::from("t")], position)
+}
+
+/// Of which nothing speaks against it in what is remembered.
+fn older(below: u64) -> Judgement {
+    Judgement::Older { known: Validity::Valid, below }
 }
 
 const VALID: Judgement = Judgement::Known(Validity::Valid);
@@ -48,7 +66,7 @@ fn a_row_that_appears_late_concerns_those_who_had_not_seen_it() {
     let now = Instant::now();
     view.absorb([(1, tag("u")), (4, tag("u"))], now);
     let before = view.position();
-    assert_eq!(*before, at(4, &[2, 3]));
+    assert_eq!(*before, but(4, &[(2, 3)]));
     view.absorb([(3, tag("t"))], now);
     assert_eq!(of(&view, &before), INVALID);
     assert_eq!(*view.position(), at(4, &[2]));
@@ -62,19 +80,18 @@ fn gaps_end_when_their_transactions_are_known_to_be_rolled_back() {
     let mut view = LogView::new(10);
     let now = Instant::now();
     view.absorb([(20, tag("u")), (1_000_000, tag("u"))], now);
-    assert_eq!(view.gap_ids(100), None, "too many to list");
-    assert_eq!(*view.position(), at(10, &[]), "before the lowest of too many");
+    assert_eq!(*view.position(), but(1_000_000, &[(11, 19), (21, 999_999)]));
     assert!(view.overdue(Duration::from_secs(10), now + Duration::from_secs(9)).is_empty());
     let overdue = view.overdue(Duration::from_secs(10), now + Duration::from_secs(10));
     assert_eq!(overdue, [(11, 19), (21, 999_999)]);
     view.close(21, 999_999, later());
-    assert_eq!(view.gap_ids(100), Some((11..20).collect()));
+    assert_eq!(view.to_read(ALL), [(11, 19)]);
     view.close(12, 13, later());
     view.absorb([(16, tag("u"))], now);
-    assert_eq!(*view.position(), at(1_000_000, &[11, 14, 15, 17, 18, 19]));
+    assert_eq!(*view.position(), but(1_000_000, &[(11, 11), (14, 15), (17, 19)]));
     assert_eq!(view.settled(), 10);
     view.settle(18);
-    assert_eq!((view.settled(), view.position().gaps.clone()), (18, vec![19]));
+    assert_eq!((view.settled(), view.position().gaps.clone()), (18, vec![(19, 19)]));
     view.close(0, u64::MAX, later());
     assert_eq!(view.settled(), 1_000_000);
 }
@@ -82,13 +99,75 @@ fn gaps_end_when_their_transactions_are_known_to_be_rolled_back() {
 #[test]
 fn what_is_older_than_the_window_has_to_be_asked_for() {
     let mut view = LogView::new(5).with_window(3);
-    assert_eq!(of(&view, &at(4, &[])), Judgement::Older);
+    assert_eq!(of(&view, &at(4, &[])), older(6));
     assert_eq!(of(&view, &at(5, &[])), VALID);
     view.absorb((6..10).map(|id| (id, tag("u"))), Instant::now());
-    assert_eq!(of(&view, &at(5, &[])), Judgement::Older);
+    assert_eq!(of(&view, &at(5, &[])), older(7));
     assert_eq!(of(&view, &at(6, &[])), VALID);
-    assert_eq!(of(&view, &at(8, &[2])), Judgement::Older);
+    assert_eq!(of(&view, &at(8, &[2])), older(7));
     assert_eq!(of(&view, &at(9, &[])), VALID);
+    view.absorb([(10, soft("t"))], Instant::now());
+    assert_eq!(of(&view, &at(5, &[])), Judgement::Older { known: Validity::Outdated, below: 8 });
+    view.absorb([(11, tag("t"))], Instant::now());
+    assert_eq!(of(&view, &at(5, &[])), INVALID, "whatever the log says of older rows");
+}
+
+#[test]
+fn a_large_gap_is_left_out_and_asked_about() {
+    let (mut view, now) = (LogView::new(10), Instant::now());
+    view.absorb([(11, tag("u")), (500, tag("t")), (503, tag("u"))], now);
+    assert_eq!(view.to_read(most(4, 1_000, 0)), [(12, 499), (501, 502)]);
+    assert_eq!(of(&view, &at(11, &[])), INVALID);
+    let position = view.position();
+    assert_eq!(of(&view, &position), VALID);
+    assert_eq!(view.to_read(most(4, 100, 0)), [(501, 502)]);
+    assert_eq!(of(&view, &position), older(500));
+    assert_eq!(of(&view, &at(11, &[])), INVALID, "known without asking");
+    view.absorb([(501, soft("t"))], now);
+    assert_eq!(of(&view, &position), Judgement::Older { known: Validity::Outdated, below: 500 });
+    // a row of it that is found all the same is asked about as well
+    view.absorb([(20, tag("t"))], now);
+    assert_eq!(of(&view, &view.position()), older(500));
+    assert_eq!(*view.position(), but(503, &[(12, 19), (21, 499), (502, 502)]));
+    view.close(0, 499, later());
+    assert_eq!(of(&view, &view.position()), VALID);
+    assert_eq!(view.to_read(ALL), [(502, 502)]);
+}
+
+#[test]
+fn gaps_close_to_each_other_are_read_as_one_range() {
+    let (view, now) = (LogView::new(0), Instant::now());
+    let with = |ids: &[u64]| {
+        let mut view = view.clone();
+        view.absorb(ids.iter().map(|&id| (id, tag("u"))), now);
+        view
+    };
+    let mut every_third = with(&(1..=100).map(|n| 3 * n).collect::<Vec<_>>());
+    assert_eq!(every_third.to_read(most(4, 1_000, 100)), [(1, 299)]);
+    assert_eq!(of(&every_third, &at(0, &[])), VALID);
+    // no more than so many rows are read again
+    assert_eq!(every_third.to_read(most(4, 1_000, 10)).len(), 4);
+    assert_eq!(of(&every_third, &at(0, &[])), older(258));
+    let far = (1..=10).flat_map(|n| 100 * n..100 * n + 99).collect::<Vec<_>>();
+    let mut far = with(&far);
+    let gaps: Vec<(u64, u64)> = (2..=10).map(|n| (100 * n - 1, 100 * n - 1)).collect();
+    assert_eq!(far.to_read(most(20, 1_000, 0))[1..], gaps);
+    assert_eq!(far.to_read(most(4, 1_000, 0)), gaps[5..]);
+    assert_eq!(of(&far, &at(0, &[])), older(600));
+}
+
+#[test]
+fn very_many_gaps_are_bounded() {
+    let (mut view, now) = (LogView::new(0), Instant::now());
+    view.absorb((1..=40_000).map(|n| (2 * n, tag("u"))), now);
+    let gaps = view.overdue(Duration::ZERO, now);
+    assert!(gaps.len() < 17_000, "{}", gaps.len());
+    assert_eq!((gaps[0].0, gaps.last()), (1, Some(&(79_999, 79_999))));
+    assert_eq!(view.position().gaps[0].0, 1, "what was seen in it counts as unseen");
+    view.absorb([(2, tag("t")), (3, tag("t"))], now);
+    assert!(matches!(of(&view, &view.position()), Judgement::Older { .. }));
+    view.close(0, 80_000, later());
+    assert_eq!(of(&view, &view.position()), VALID);
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::super::view::Reading;
 use super::*;
 
 /// The key and the tag of the one response.
@@ -25,6 +26,8 @@ enum Mutant {
     LargestId,
     /// Ids in gaps are not read again.
     GapsNotRead,
+    /// Gaps that a look leaves out are not asked about.
+    GapsNotAsked,
     /// The position is taken when the handler has read.
     LatePosition,
     /// A gap is closed without asking whether a transaction holds it.
@@ -74,6 +77,8 @@ struct World {
     window: usize,
     /// Rows that a process reads when it starts, below the largest.
     start_rows: u64,
+    /// What a look takes in of the gaps; what it leaves out is asked about.
+    reading: Reading,
 }
 
 const SMALL: World = World {
@@ -88,7 +93,11 @@ const SMALL: World = World {
     noise: false,
     window: 8,
     start_rows: 8,
+    reading: Reading { ranges: 8, ids: 8, between: 8 },
 };
+
+/// A look takes in no gap at all.
+const NO_GAPS: Reading = Reading { ranges: 0, ids: 0, between: 0 };
 
 impl World {
     /// Whether it matters how far the log is settled.
@@ -356,9 +365,11 @@ impl State {
             let largest = largest(&self.log);
             if view.largest() == 0 {
                 let settled = if mutant == Mutant::NotSettled { largest } else { self.settled };
-                let start = settled.min(largest.saturating_sub(world.start_rows));
+                let first = largest.saturating_sub(world.start_rows);
+                let start = settled.min(first);
                 let mut begun = LogView::new(start).with_window(world.window);
-                let rows = read(&self.log, start + 1, &[]);
+                begun.unknown_below(first.max(start) + 1);
+                let rows = read(&self.log, first.max(start) + 1, &[]);
                 if mutant != Mutant::NoFloor {
                     begun.unknown_below(self.floor);
                 }
@@ -368,7 +379,12 @@ impl State {
                 view.take_over(before);
             }
         }
-        let (newest, mut gaps) = (view.largest(), view.gap_ids(1024).unwrap_or_default());
+        let mut of = view.clone();
+        let mut gaps = of.to_read(world.reading);
+        if mutant != Mutant::GapsNotAsked {
+            *view = of;
+        }
+        let newest = view.largest();
         if mutant == Mutant::GapsNotRead {
             gaps.clear();
         }
@@ -392,6 +408,7 @@ impl State {
     }
 
     /// A look after gaps: those that no transaction holds are closed.
+    /// Rows of those that are left out are not read.
     fn close_gaps(&mut self, mutant: Mutant, p: usize, now: Instant) {
         let floor = self.floor;
         let view = Arc::make_mut(&mut self.processes[p].view);
@@ -399,7 +416,9 @@ impl State {
             for id in from..=to {
                 match self.log.get(&id) {
                     Some(row) if row.held.is_some() && mutant != Mutant::NoLockRead => continue,
-                    Some(row) if row.held.is_none() => view.absorb([(id, mark(row.names))], now),
+                    Some(row) if row.held.is_none() && !view.leaves_out(id) => {
+                        view.absorb([(id, mark(row.names))], now);
+                    }
                     _ => {}
                 }
                 // a row that nobody finds may have been there, and pruned
@@ -540,11 +559,12 @@ impl State {
         match self.judge(0, &held) {
             Judgement::Known(Validity::Valid) => served(required, held.0),
             Judgement::Known(_) | Judgement::Ahead => Ok(()),
-            Judgement::Older => {
+            Judgement::Older { known, below } => {
                 let unseen = |(id, row): (&u64, &LogEntry)| {
-                    row.held.is_none() && row.names != Names::Nothing && !held.1.has_seen(*id)
+                    let counts = row.held.is_none() && row.names != Names::Nothing;
+                    counts && *id < below && !held.1.has_seen(*id)
                 };
-                let invalid = self.log.iter().any(unseen);
+                let invalid = known != Validity::Valid || self.log.iter().any(unseen);
                 self.reader = Reader::Asking { required, found: held, invalid };
                 Ok(())
             }
@@ -608,9 +628,10 @@ fn mark(names: Names) -> Mark {
     }
 }
 
-fn read(log: &BTreeMap<u64, LogEntry>, from: u64, gaps: &[u64]) -> Vec<(u64, Mark)> {
-    let seen =
-        log.iter().filter(|(id, row)| row.held.is_none() && (**id >= from || gaps.contains(*id)));
+fn read(log: &BTreeMap<u64, LogEntry>, from: u64, gaps: &[(u64, u64)]) -> Vec<(u64, Mark)> {
+    let asked =
+        |id: u64| id >= from || gaps.iter().any(|&(first, last)| (first..=last).contains(&id));
+    let seen = log.iter().filter(|(id, row)| row.held.is_none() && asked(**id));
     seen.map(|(&id, row)| (id, mark(row.names))).collect()
 }
 
@@ -776,6 +797,21 @@ fn what_is_no_longer_remembered_is_asked_for() {
 }
 
 #[test]
+fn gaps_that_no_look_reads_are_asked_for() {
+    let world = World { reading: NO_GAPS, ..SMALL };
+    holds("no gaps read", &sized(world));
+    holds("no gaps read, strict front", &World { tier: Tier::Strict, ..world });
+    holds("no gaps read, bounded front", &World { tier: Tier::Bounded, ..world });
+    if is_full() {
+        holds("no gaps read, prune", &World { prune: true, ..world });
+        holds("no gaps read, crash", &World { crash: true, ..world });
+        holds("no gaps read, two rows", &World { rows: 2, ..world });
+        let one = Reading { ranges: 1, ids: 1, between: 0 };
+        holds("one id of the gaps read", &World { reading: one, rows: 2, ..world });
+    }
+}
+
+#[test]
 fn a_strict_front_serves_nothing_stale() {
     holds("strict front", &sized(World { tier: Tier::Strict, ..SMALL }));
 }
@@ -791,6 +827,8 @@ fn a_bounded_front_serves_what_the_last_look_allows_and_nothing_older_than_its_o
 fn each_part_of_the_protocol_is_needed() {
     is_caught("the largest id as position", SMALL, Mutant::LargestId);
     is_caught("gaps that are not read again", SMALL, Mutant::GapsNotRead);
+    let left_out = World { reading: NO_GAPS, ..SMALL };
+    is_caught("gaps left out that are not asked about", left_out, Mutant::GapsNotAsked);
     is_caught("a position from after the handler", SMALL, Mutant::LatePosition);
     is_caught("gaps closed without a locking read", SMALL, Mutant::NoLockRead);
     is_caught("judging without a look", SMALL, Mutant::NoLook);

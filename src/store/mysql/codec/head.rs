@@ -14,7 +14,7 @@
 //! | len, then each: len name, len value | header fields in order, repeats as fields of their own |
 //! | len, then each: len name, u8, 16 bytes if that is 1 | selecting header fields |
 //! | len, then each: len tag | tags |
-//! | u64, len, then each: u64 | log position: largest id, gaps |
+//! | u64, len, then each: 2 x u64 | log position: largest id, gaps from first to last id |
 //! | | **kind 2:** |
 //! | len, then each: len name | the names |
 //! | len, then each: 16 bytes | the variants, the oldest first |
@@ -71,8 +71,9 @@ pub(super) fn encode_response(key: &[u8], head: &StoredHead, expires_ms: u64) ->
     }
     out.put_u64_le(head.position.largest);
     put_len(&mut out, head.position.gaps.len());
-    for gap in &head.position.gaps {
-        out.put_u64_le(*gap);
+    for (from, to) in &head.position.gaps {
+        out.put_u64_le(*from);
+        out.put_u64_le(*to);
     }
     finish(out, key)
 }
@@ -196,11 +197,12 @@ fn vary(reader: &mut Reader) -> Option<Vec<SelectingField>> {
 
 fn position(reader: &mut Reader) -> Option<LogPosition> {
     let largest = reader.u64()?;
-    let count = reader.count(8)?;
+    let count = reader.count(16)?;
     if count > LogPosition::MAX_GAPS {
         return None;
     }
-    let gaps = (0..count).map(|_| reader.u64()).collect::<Option<Vec<_>>>()?;
+    let mut gap = || Some((reader.u64()?, reader.u64()?));
+    let gaps = (0..count).map(|_| gap()).collect::<Option<Vec<_>>>()?;
     Some(LogPosition { largest, gaps })
 }
 

@@ -32,7 +32,7 @@ fn sample() -> StoredHead {
             SelectingField { name: HeaderName::from_static("dnt"), value: None },
         ],
         tags: vec![Tag::new("a"), Tag::new(&b"\x00\xff"[..])],
-        position: LogPosition { largest: 9, gaps: vec![3, 5] },
+        position: LogPosition { largest: 9, gaps: vec![(3, 3), (5, 7)] },
     }
 }
 
@@ -257,7 +257,7 @@ prop_compose! {
         vary in prop::collection::vec(("[a-z]{1,20}", any::<Option<[u8; 16]>>()), 0..5),
         tags: Vec<Vec<u8>>,
         largest: u64,
-        gaps in prop::collection::vec(any::<u64>(), 0..=64),
+        gaps in prop::collection::vec(any::<(u64, u64)>(), 0..=64),
     ) -> StoredHead {
         let header = |(name, value): (String, String)| {
             (name.parse::<HeaderName>().unwrap(), HeaderValue::from_bytes(value.as_bytes()).unwrap())

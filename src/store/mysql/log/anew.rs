@@ -38,13 +38,25 @@ impl LogReader {
         if self.log.view().largest() > 0 {
             return Ok(()); // after a connection was lost: what was seen before still holds
         }
-        self.anew(session, first_start(settled, largest), settled).await
+        self.anew_of(session, settled, largest).await
     }
 
     /// Begins again, where what had been seen has been pruned since.
     pub(super) async fn begin_anew(&self, session: &mut Session) -> Result<(), Failure> {
         let (settled, largest) = self.ends(session).await?;
-        self.anew(session, first_start(settled, largest), settled).await
+        self.anew_of(session, settled, largest).await
+    }
+
+    /// A new view that remembers the last [`START_ROWS`] ids. What lies between them and where the log is
+    /// settled is a gap, however much that is: what had not seen it is asked about.
+    async fn anew_of(
+        &self,
+        session: &mut Session,
+        settled: u64,
+        largest: u64,
+    ) -> Result<(), Failure> {
+        let first = largest.saturating_sub(START_ROWS);
+        self.anew(session, settled.min(first), first, settled).await
     }
 
     /// How far the log is known to be settled, and its largest id.
@@ -60,11 +72,18 @@ impl LogReader {
         session.connection.number(&self.shared.sql.log.floor, &self.shared).await
     }
 
-    /// A new view in the place of the one there is, of everything after `start`. Up to `settled` no row is
-    /// still to come.
-    async fn anew(&self, session: &mut Session, start: u64, settled: u64) -> Result<(), Failure> {
+    /// A new view in the place of the one there is, of everything after `start`, which remembers what comes
+    /// after `first`. Up to `settled` no row is still to come.
+    async fn anew(
+        &self,
+        session: &mut Session,
+        start: u64,
+        first: u64,
+        settled: u64,
+    ) -> Result<(), Failure> {
         let mut view = LogView::new(start);
-        let mut from = start.saturating_add(1);
+        let mut from = first.max(start).saturating_add(1);
+        view.unknown_below(from);
         loop {
             let rows = self.rows(session, from, &[]).await?;
             let full = rows.len() as u64 >= READ_LIMIT;
@@ -129,19 +148,19 @@ impl LogReader {
             }
         };
         session.settled = base;
-        self.anew(session, base, base).await
+        self.anew(session, base, base, base).await
     }
-}
-
-/// After which id a process begins that has seen nothing.
-fn first_start(settled: u64, largest: u64) -> u64 {
-    settled.min(largest.saturating_sub(START_ROWS))
 }
 
 impl Row {
     /// Whether another process has put it there because the log had lost rows; this one has seen up to
     /// `largest`.
     pub(super) fn restarts(&self, largest: u64) -> bool {
-        self.id >= largest.saturating_add(EPOCH / 2) && self.mark.scope == Scope::Everything
+        self.is_far_from(largest) && self.mark.scope == Scope::Everything
+    }
+
+    /// Whether no row comes so far behind the largest but where the log has lost rows.
+    pub(super) fn is_far_from(&self, largest: u64) -> bool {
+        self.id >= largest.saturating_add(EPOCH / 2)
     }
 }

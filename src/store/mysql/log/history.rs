@@ -1,5 +1,6 @@
 //! Questions to the log itself, about responses that are older than what a process remembers.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -7,22 +8,23 @@ use sqlx::Row as _;
 use sqlx::mysql::MySqlRow;
 use tokio::sync::{mpsc, oneshot};
 
-use super::super::connection::{Connection, statement};
+use super::super::connection::{Connection, Statement, statement};
 use super::super::failure::Failure;
 use super::super::shared::{Shared, lock};
-use super::super::sql::MAX_APPEND;
+use super::super::sql::MAX_TAGS;
 use super::{Checked, Log, columns};
 use crate::key::CacheKey;
 use crate::store::StoreError;
 use crate::stored::StoredHead;
-use crate::tag::{Scope, Tag, Validity, has_any_query, homes, queries_of_path};
+use crate::tag::{LogPosition, Scope, Tag, Validity, has_any_query, homes, queries_of_path};
 
-/// Which rows from an id on hold one of these columns?
+/// Which rows of a range of ids hold one of these columns?
 pub(in super::super) struct Question {
     columns: Vec<Bytes>,
     /// And rows that name its path with any query.
     any_query: Option<AnyQuery>,
     lowest: u64,
+    below: u64,
     answer: oneshot::Sender<Result<Found, StoreError>>,
 }
 
@@ -42,13 +44,20 @@ impl AnyQuery {
     }
 }
 
-/// Rows that one statement of a question reads. More, and the response counts as named.
+/// Questions that are asked at once.
+pub(super) const BATCH: usize = 64;
+
+/// Rows that one statement reads for one question. More, and the response counts as named.
 const MAX_ROWS: u64 = 1_000;
+
+/// Rows that one statement reads for many questions. More, and they are asked one by one.
+const MAX_ROWS_OF_ALL: u64 = 4_000;
 
 /// A hard row that nobody has seen.
 const UNSEEN: (u64, bool) = (u64::MAX, false);
 
 /// The rows, and where the log begins.
+#[derive(Clone, Default)]
 struct Found {
     /// Id, and whether it is a soft one.
     rows: Vec<(u64, bool)>,
@@ -57,20 +66,22 @@ struct Found {
 }
 
 impl Log {
-    /// What the log itself says about a response. One that nothing speaks against is not asked about
-    /// again: from then on only what is seen later counts.
+    /// What the log itself says about a response that had seen it up to `since`, by its rows below an id; those
+    /// from there on are in the view with this position. One that nothing speaks against is asked about from
+    /// there on, if at all.
     pub(super) async fn ask(
         &self,
         key: &CacheKey,
         head: &StoredHead,
+        since: &LogPosition,
+        below: u64,
+        position: Arc<LogPosition>,
     ) -> Result<Validity, StoreError> {
-        // before the question: every row that this has seen is among the answer
-        let position = self.position();
-        let lowest = head.position.lowest_unseen();
+        let lowest = since.lowest_unseen();
         let (answer, receiver) = oneshot::channel();
         let columns = columns(key.as_bytes(), &head.tags);
         let any_query = has_any_query(&head.tags).then(|| AnyQuery::of(key, &head.tags)).flatten();
-        let question = Question { columns, any_query, lowest, answer };
+        let question = Question { columns, any_query, lowest, below, answer };
         lock(&self.questions).try_send(question).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => StoreError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => StoreError::Closed,
@@ -81,7 +92,7 @@ impl Log {
         if found.floor > lowest {
             return Ok(Validity::Invalid);
         }
-        let unseen = found.rows.iter().filter(|(id, _)| !head.position.has_seen(*id));
+        let unseen = found.rows.iter().filter(|(id, _)| !since.has_seen(*id));
         let verdicts = unseen.map(|(_, soft)| match soft {
             true => Validity::Outdated,
             false => Validity::Invalid,
@@ -95,68 +106,138 @@ impl Log {
     }
 }
 
-impl Question {
-    /// Asks the server and answers; the error is the connection's.
-    pub(super) async fn put(
-        self,
-        connection: &mut Connection,
-        shared: &Arc<Shared>,
-    ) -> Result<(), Failure> {
-        if self.answer.is_closed() {
-            return Ok(());
-        }
-        match self.find(connection, shared).await {
-            Ok(found) => {
-                let _ = self.answer.send(Ok(found));
-                Ok(())
+/// Asks the server what these ask and answers them; the error is the connection's.
+pub(super) async fn put(
+    mut questions: Vec<Question>,
+    connection: &mut Connection,
+    shared: &Arc<Shared>,
+) -> Result<(), Failure> {
+    questions.retain(|question| !question.answer.is_closed());
+    let found = find(&questions, connection, shared).await;
+    match found {
+        Ok(found) => {
+            for (question, found) in questions.into_iter().zip(found) {
+                let _ = question.answer.send(Ok(found));
             }
-            Err(failure) => {
-                let _ = self.answer.send(Err(failure.error.clone()));
-                Err(failure)
+            Ok(())
+        }
+        Err(failure) => {
+            questions.into_iter().for_each(|question| question.fail(&failure.error));
+            Err(failure)
+        }
+    }
+}
+
+/// What is found for each.
+async fn find(
+    questions: &[Question],
+    connection: &mut Connection,
+    shared: &Arc<Shared>,
+) -> Result<Vec<Found>, Failure> {
+    let mut all = vec![Found::default(); questions.len()];
+    let mut singly = questions.len() <= 1;
+    if !singly {
+        let mut of_column: HashMap<&Bytes, Vec<usize>> = HashMap::new();
+        for (n, question) in questions.iter().enumerate() {
+            for column in &question.columns {
+                of_column.entry(column).or_default().push(n);
+            }
+        }
+        let columns: Vec<&Bytes> = of_column.keys().copied().collect();
+        let lowest = questions.iter().map(|question| question.lowest).min().unwrap_or(0);
+        let below = questions.iter().map(|question| question.below).max().unwrap_or(0);
+        for chunk in columns.chunks(MAX_TAGS) {
+            let range = (lowest, below, MAX_ROWS_OF_ALL);
+            let rows = of_columns(chunk, range, connection, shared).await?;
+            if rows.len() as u64 >= MAX_ROWS_OF_ALL {
+                singly = true;
+                break;
+            }
+            for (id, soft, column) in rows {
+                for &n in of_column.get(&column).into_iter().flatten() {
+                    let asked = questions.get(n).is_some_and(|it| it.lowest <= id && id < it.below);
+                    if let (true, Some(found)) = (asked, all.get_mut(n)) {
+                        found.rows.push((id, soft));
+                    }
+                }
             }
         }
     }
+    for (question, found) in questions.iter().zip(&mut all) {
+        if singly {
+            found.rows = question.find(connection, shared).await?;
+        }
+        if let Some(any_query) = &question.any_query {
+            let range = (question.lowest, question.below);
+            found.rows.extend(any_query.find(range, connection, shared).await?);
+        }
+    }
+    // asked for last: what was pruned before or between is missing from the rows, and shows here
+    let floor = connection.number(&shared.sql.log.floor, shared).await?;
+    all.iter_mut().for_each(|found| found.floor = floor);
+    Ok(all)
+}
 
+/// Rows with one of these columns, of ids from the first to before the second, so many at the most.
+async fn of_columns(
+    columns: &[&Bytes],
+    (lowest, below, limit): (u64, u64, u64),
+    connection: &mut Connection,
+    shared: &Arc<Shared>,
+) -> Result<Vec<(u64, bool, Bytes)>, Failure> {
+    let (text, binds) = shared.sql.log.history(columns.len());
+    let last = columns.last().copied().cloned().unwrap_or_default();
+    let columns: Vec<&Bytes> =
+        columns.iter().copied().chain(std::iter::repeat(&last)).take(binds).collect();
+    let query = || {
+        let query = statement(text);
+        let query = columns.iter().fold(query, |query, column| query.bind(column.to_vec()));
+        query.bind(lowest).bind(below).bind(limit)
+    };
+    rows(query, limit, connection, shared).await
+}
+
+/// The rows that a statement finds. Asked twice: a transaction that is open may have any number of rows, over
+/// which the server passes one by one until it finds as many as the limit allows. Those that are not
+/// committed are among what it finds at first, so that there are no more of either than that.
+async fn rows(
+    query: impl Fn() -> Statement,
+    limit: u64,
+    connection: &mut Connection,
+    shared: &Arc<Shared>,
+) -> Result<Vec<(u64, bool, Bytes)>, Failure> {
+    connection.run_text(&shared.sql.log.uncommitted, shared).await?;
+    let mut rows = connection.rows(query(), shared).await?;
+    if !rows.is_empty() && (rows.len() as u64) < limit {
+        rows = connection.rows(query(), shared).await?;
+    }
+    let read = |row: &MySqlRow| -> Result<_, sqlx::Error> {
+        let soft = row.try_get::<&str, _>(1)? == "s";
+        Ok((row.try_get(0)?, soft, Bytes::copy_from_slice(row.try_get::<&[u8], _>(2)?)))
+    };
+    rows.iter()
+        .map(read)
+        .collect::<Result<_, _>>()
+        .map_err(|error| Failure::of(error, &shared.settings.log_table))
+}
+
+impl Question {
     async fn find(
         &self,
         connection: &mut Connection,
         shared: &Arc<Shared>,
-    ) -> Result<Found, Failure> {
-        let sql = &shared.sql.log;
-        let failed = |error| Failure::of(error, &shared.settings.log_table);
-        let mut rows = Vec::new();
-        for chunk in self.columns.chunks(MAX_APPEND) {
-            let (text, binds) = sql.history(chunk.len());
-            let last = chunk.last().cloned().unwrap_or_default();
-            let columns = chunk.iter().cloned().chain(std::iter::repeat(last)).take(binds);
-            let query = columns.fold(statement(text), |query, column| query.bind(column.to_vec()));
-            let query = query.bind(self.lowest).bind(MAX_ROWS);
-            let found = connection.rows(query, shared).await?;
+    ) -> Result<Vec<(u64, bool)>, Failure> {
+        let columns: Vec<&Bytes> = self.columns.iter().collect();
+        let mut all = Vec::new();
+        for chunk in columns.chunks(MAX_TAGS) {
+            let range = (self.lowest, self.below, MAX_ROWS);
+            let found = of_columns(chunk, range, connection, shared).await?;
             if found.len() as u64 >= MAX_ROWS {
-                rows.push(UNSEEN);
+                all.push(UNSEEN);
             }
-            for row in found {
-                rows.push(id_and_kind(&row).map_err(failed)?);
-            }
+            all.extend(found.into_iter().map(|(id, soft, _)| (id, soft)));
         }
-        if let Some(AnyQuery { key, first, too_far }) = &self.any_query {
-            let query = statement(&sql.history_between).bind(first.to_vec()).bind(too_far.to_vec());
-            let query = query.bind(self.lowest).bind(MAX_ROWS);
-            let found = connection.rows(query, shared).await?;
-            if found.len() as u64 >= MAX_ROWS {
-                rows.push(UNSEEN);
-            }
-            for row in found {
-                let column = row.try_get::<&[u8], _>(2).map(Bytes::copy_from_slice);
-                let scope = Scope::from_column(&column.map_err(failed)?);
-                if scope.names(key, &[Scope::any_query()]) {
-                    rows.push(id_and_kind(&row).map_err(failed)?);
-                }
-            }
-        }
-        // asked for last: what was pruned before or between is missing from the rows, and shows here
-        let floor = connection.number(&sql.floor, shared).await?;
-        Ok(Found { rows, floor })
+        Ok(all)
     }
 
     pub(super) fn fail(self, error: &StoreError) {
@@ -164,7 +245,26 @@ impl Question {
     }
 }
 
-/// The id of a row, and whether it is a soft one.
-fn id_and_kind(row: &MySqlRow) -> Result<(u64, bool), sqlx::Error> {
-    Ok((row.try_get(0)?, row.try_get::<&str, _>(1)? == "s"))
+impl AnyQuery {
+    async fn find(
+        &self,
+        (lowest, below): (u64, u64),
+        connection: &mut Connection,
+        shared: &Arc<Shared>,
+    ) -> Result<Vec<(u64, bool)>, Failure> {
+        let query = || {
+            let query = statement(&shared.sql.log.history_between);
+            let query = query.bind(self.first.to_vec()).bind(self.too_far.to_vec());
+            query.bind(lowest).bind(below).bind(MAX_ROWS)
+        };
+        let found = rows(query, MAX_ROWS, connection, shared).await?;
+        if found.len() as u64 >= MAX_ROWS {
+            return Ok(vec![UNSEEN]);
+        }
+        let names = |column: &Bytes| {
+            Scope::from_column(column).names(&self.key, &[Scope::any_query()])
+        };
+        let found = found.into_iter().filter(|(_, _, column)| names(column));
+        Ok(found.map(|(id, soft, _)| (id, soft)).collect())
+    }
 }

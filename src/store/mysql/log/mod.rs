@@ -230,29 +230,38 @@ impl Log {
         key: &CacheKey,
         head: &StoredHead,
     ) -> Result<Validity, StoreError> {
-        let judge =
-            |position: &LogPosition| self.view().judge(key.as_bytes(), &head.tags, position);
-        let mut judgement = judge(&head.position);
-        if judgement == Judgement::Ahead {
+        let mut judged = self.judge(key, head, &head.position);
+        if judged.0 == Judgement::Ahead {
             // stored by a process that has seen more, between our look and our lookup
             self.looked().await?;
-            judgement = judge(&head.position);
+            judged = self.judge(key, head, &head.position);
         }
-        match judgement {
-            Judgement::Known(validity) => Ok(validity),
+        let mut since = &head.position;
+        let known = self.checked.get(&key.hash()).filter(|checked| checked.is_of(head));
+        if let (Judgement::Older { .. }, Some(checked)) = (&judged.0, &known) {
+            since = &checked.position;
+            judged = self.judge(key, head, since);
+        }
+        match judged {
+            (Judgement::Known(validity), _) => Ok(validity),
             // the log has lost rows that this response had seen: what else it has lost is not known
-            Judgement::Ahead => Ok(Validity::Invalid),
-            Judgement::Older => {
-                let known = self.checked.get(&key.hash()).filter(|checked| checked.is_of(head));
-                match known.map(|checked| judge(&checked.position)) {
-                    Some(Judgement::Known(validity)) => Ok(validity),
-                    _ => {
-                        let found = self.ask(key, head).await?;
-                        Ok(found.max(self.view().owed(key.as_bytes(), &head.tags)))
-                    }
-                }
+            (Judgement::Ahead, _) => Ok(Validity::Invalid),
+            (Judgement::Older { known, below }, position) => {
+                let found = self.ask(key, head, since, below, position).await?;
+                Ok(found.max(known).max(self.view().owed(key.as_bytes(), &head.tags)))
             }
         }
+    }
+
+    /// What has been seen says of a response that had seen the log up to a position, and what that is.
+    fn judge(
+        &self,
+        key: &CacheKey,
+        head: &StoredHead,
+        since: &LogPosition,
+    ) -> (Judgement, Arc<LogPosition>) {
+        let view = self.view();
+        (view.judge(key.as_bytes(), &head.tags, since), view.position())
     }
 
     /// Rows of this process are on their way: until they appear, or are known not to, what they name is

@@ -12,15 +12,24 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use super::super::connection::{Connection, Role, reopen, statement, stopped};
 use super::super::failure::{Failure, Then};
 use super::super::shared::{Shared, lock};
-use super::super::sql::{MAX_GAP_IDS, READ_LIMIT};
-use super::history::Question;
+use super::super::sql::{MAX_RANGES, READ_LIMIT};
+use super::history::{BATCH, Question, put};
 use super::{Log, Waiter, answer};
 use crate::store::StoreError;
-use crate::store::log::{LogView, Mark};
+use crate::store::log::{LogView, Mark, Reading};
 use crate::tag::Scope;
 
 /// How often gaps are looked after and owed rows tried again.
 const TIDY: Duration = Duration::from_secs(1);
+
+/// How much of the gaps one look takes in: 65,536 rows that are not committed cost it some 5 ms.
+pub(super) const READING: Reading = Reading { ranges: MAX_RANGES, ids: 65_536, between: 1_024 };
+
+/// Full answers that one look reads at the most: what else is new is left to questions.
+const MAX_PAGES: u32 = 16;
+
+/// A statement that takes so long may have passed over very many rows that are not committed.
+const SLOW: Duration = Duration::from_millis(5);
 
 /// Looks by itself that are left out while nobody uses the store.
 const IDLE_TICKS: u32 = 10;
@@ -40,15 +49,19 @@ pub(super) struct Session {
     pub(super) begun: bool,
     /// How far the log was settled when that was last written down.
     pub(super) settled: u64,
-    /// How far gaps have been asked about in this turn.
-    pub(super) probed: u64,
+    /// How far gaps have been asked about in this turn, by [`Probe`](super::tidy::Probe).
+    pub(super) taken: u64,
+    pub(super) closed: u64,
+    /// A look has taken long.
+    pub(super) is_slow: bool,
     /// When the log was last tidied.
     pub(super) tidied: Instant,
 }
 
 impl Session {
     fn new(connection: Connection) -> Self {
-        Self { connection, begun: false, settled: 0, probed: 0, tidied: Instant::now() }
+        let tidied = Instant::now();
+        Self { connection, begun: false, settled: 0, taken: 0, closed: 0, is_slow: false, tidied }
     }
 }
 
@@ -120,17 +133,21 @@ impl LogReader {
         }
     }
 
-    /// Does what somebody waits for: one look, and one question after it.
+    /// Does what somebody waits for: one look, and what is asked about history after it.
     async fn work(&mut self, session: &mut Session) -> Result<(), Failure> {
         let waiters = std::mem::take(&mut lock(&self.log.waiting).waiters);
         let mut outcome = Ok(());
         if !waiters.is_empty() {
             outcome = self.look(session, waiters).await;
         }
-        if outcome.is_ok()
-            && let Ok(question) = self.questions.try_recv()
-        {
-            outcome = question.put(&mut session.connection, &self.shared).await;
+        if outcome.is_ok() && !self.questions.is_empty() {
+            let mut questions = Vec::new();
+            while questions.len() < BATCH
+                && let Ok(question) = self.questions.try_recv()
+            {
+                questions.push(question);
+            }
+            outcome = put(questions, &mut session.connection, &self.shared).await;
         }
         if !self.questions.is_empty() {
             self.log.work.notify_one();
@@ -169,46 +186,63 @@ impl LogReader {
             self.begin(session).await?;
             session.begun = true;
         }
-        let (largest, gaps, settled) = {
-            let view = self.log.view();
-            (view.largest(), view.gap_ids(MAX_GAP_IDS), view.settled())
-        };
-        // with too many gaps to list, everything after the lowest is read again
-        let all_gaps_listed = gaps.is_some();
-        let (mut from, gaps) = match gaps {
-            Some(gaps) => (largest, gaps),
-            None => (settled.saturating_add(1), Vec::new()),
+        let (largest, mut gaps) = {
+            let mut view = self.log.view_mut();
+            let gaps = view.to_read(READING);
+            (view.largest(), gaps)
         };
         // the newest row is always there, and says when it was written: it is read along to see that the
         // log is the one it was
         let at_ms = self.log.newest_at_ms.load(Ordering::Relaxed);
         let is_newest = |row: &Row| row.id == largest && (at_ms == 0 || row.at_ms == at_ms);
-        let mut found = largest == 0;
-        let mut rows = self.rows(session, from, &gaps).await?;
+        let (mut found, mut from, mut pages) = (largest == 0, largest, 0);
         loop {
+            let asked = Instant::now();
+            let rows = self.rows(session, from, &gaps).await?;
+            session.is_slow |= asked.elapsed() >= SLOW;
+            pages += 1;
             found |= rows.iter().any(is_newest);
             let full = rows.len() as u64 >= READ_LIMIT;
-            let beyond = rows.last().is_some_and(|row| row.id > largest);
+            let last = rows.last().map_or(0, |row| row.id);
             let restarted = largest > 0 && rows.iter().any(|row| row.restarts(largest));
-            if restarted || !found && (beyond || !full) {
+            if restarted || !found && (last > largest || !full) {
                 // not lost: pruned, while this process was away
                 if !restarted && self.floor(session).await? > largest {
                     return self.begin_anew(session).await;
                 }
                 return self.restart(session, largest).await;
             }
-            from = rows.last().map_or(from, |row| row.id.saturating_add(1));
             self.absorb(rows);
             if !full {
-                break;
+                return Ok(());
             }
-            rows = self.rows(session, from, &[]).await?;
+            from = from.max(last.saturating_add(1));
+            gaps.retain(|&(_, to)| to > last);
+            if let Some((first, _)) = gaps.first_mut() {
+                *first = last.saturating_add(1).max(*first);
+            }
+            if found && pages >= MAX_PAGES && self.skip(session, largest).await? {
+                return Ok(());
+            }
         }
-        if !all_gaps_listed {
-            let floor = self.floor(session).await?;
-            self.log.view_mut().unknown_below(floor);
+    }
+
+    /// Leaves rows out that are new, but for the newest: they are a gap, and what had not seen them is asked
+    /// about. `false` when the log may have been made anew meanwhile.
+    async fn skip(&self, session: &mut Session, largest: u64) -> Result<bool, Failure> {
+        let newest = statement(&self.shared.sql.log.newest);
+        let newest = session.connection.rows(newest, &self.shared).await?;
+        let newest = self.decoded(&newest)?;
+        let Some(id) = newest.first().map(|row| row.id).filter(|id| *id >= largest) else {
+            return Ok(false);
+        };
+        if newest.iter().any(|row| row.is_far_from(largest)) {
+            return Ok(false);
         }
-        Ok(())
+        let mut view = self.log.view_mut();
+        self.absorb_into(&mut view, newest);
+        view.unknown_below(id);
+        Ok(true)
     }
 
     /// Takes rows into the view.
@@ -230,13 +264,13 @@ impl LogReader {
         &self,
         session: &mut Session,
         from: u64,
-        gaps: &[u64],
+        gaps: &[(u64, u64)],
     ) -> Result<Vec<Row>, Failure> {
         let (text, binds) = self.shared.sql.log.read(gaps.len());
         let mut query = statement(text).bind(from);
         let last = gaps.last().copied().unwrap_or_default();
-        for gap in gaps.iter().copied().chain(std::iter::repeat(last)).take(binds) {
-            query = query.bind(gap);
+        for (first, last) in gaps.iter().copied().chain(std::iter::repeat(last)).take(binds) {
+            query = query.bind(first).bind(last);
         }
         let rows = session.connection.rows(query.bind(READ_LIMIT), &self.shared).await?;
         if let Some(row) = rows.first().filter(|_| !gaps.is_empty()) {

@@ -2,17 +2,26 @@
 //! is owed.
 
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use sqlx::Row as _;
 
 use super::super::connection::statement;
 use super::super::failure::Failure;
 use super::super::shared::lock;
 use super::super::sql::{MAX_APPEND, READ_LIMIT};
-use super::reader::{LogReader, Session};
+use super::reader::{LogReader, READING, Session};
 use super::write_rows;
+use crate::tag::{LogRecord, Scope, Tag};
 
 /// Statements of one round that ask whether gaps are held.
 const MAX_PROBES: usize = 64;
+
+/// How long one round asks whether gaps are held.
+const MAX_TIME: Duration = Duration::from_millis(100);
+
+/// Ids that one statement reads of rows that are asked about in any case.
+const ID_LIMIT: u64 = 16_384;
 
 /// Rows between two gaps that are asked about in one statement.
 const MAX_BETWEEN: u64 = 64;
@@ -23,6 +32,24 @@ const MAX_PAID: usize = 16;
 /// The server's answers to a locking read of a row that a transaction holds, with NOWAIT:
 /// ER_LOCK_WAIT_TIMEOUT of MariaDB, ER_LOCK_NOWAIT of MySQL.
 const HELD: [u16; 2] = [1205, 3572];
+
+/// What becomes of the ids of a range that no transaction holds.
+#[derive(Clone, Copy)]
+pub(super) enum Probe {
+    /// Those with a row have been found.
+    Take,
+    /// All of them are settled.
+    Close,
+}
+
+impl Probe {
+    fn place(self, session: &mut Session) -> &mut u64 {
+        match self {
+            Self::Take => &mut session.taken,
+            Self::Close => &mut session.closed,
+        }
+    }
+}
 
 impl LogReader {
     /// Looks after gaps that have been open for long, writes down how far the log is settled, and tries
@@ -42,6 +69,7 @@ impl LogReader {
                 return paid;
             }
             self.close_gaps(session).await?;
+            self.end_the_tail(session).await?;
             let (settled, largest, at_ms) = {
                 let view = self.log.view();
                 let at_ms = self.log.newest_at_ms.load(Ordering::Relaxed);
@@ -58,33 +86,59 @@ impl LogReader {
         outcome.await.inspect_err(|failure| self.shared.failed("keeping the log", &failure.error))
     }
 
+    /// Many rows that are not committed may lie behind all others, where each look passes over them one by one.
+    /// A row behind them makes them a gap, which it leaves out.
+    async fn end_the_tail(&self, session: &mut Session) -> Result<(), Failure> {
+        if !std::mem::take(&mut session.is_slow) {
+            return Ok(());
+        }
+        let sql = &self.shared.sql.log;
+        session.connection.run_text(&sql.uncommitted, &self.shared).await?;
+        let last = session.connection.number(&sql.largest, &self.shared).await?;
+        let largest = self.log.view().largest();
+        if largest == 0 || last <= largest.saturating_add(READING.ids) {
+            return Ok(());
+        }
+        let scope = Scope::Tag(Tag::from("rows that are not committed"));
+        let record = LogRecord { scope, soft: true, reason: None };
+        write_rows(&mut session.connection, &self.shared, &[record]).await.map(drop)
+    }
+
     /// A gap is closed when its transaction was rolled back: when a locking read finds neither a row
     /// nor a lock. As long as a transaction holds the row, however long that takes, it stays open.
+    ///
+    /// In READ COMMITTED such a read locks the rows that it finds and nothing between or behind them, so it
+    /// keeps nobody from inserting, and lets go at once.
     async fn close_gaps(&self, session: &mut Session) -> Result<(), Failure> {
-        let grace = self.shared.settings.gap_grace;
-        let mut ranges = spans(&self.log.view().overdue(grace, Instant::now()), session.probed);
+        let began = Instant::now();
+        let (overdue, left_out) = {
+            let view = self.log.view();
+            (view.overdue(self.shared.settings.gap_grace, began), view.left_out())
+        };
+        // of what no look reads, rows are taken out of the gap as soon as they are there
+        self.probe_all(session, &left_out, Probe::Take, began).await?;
+        self.probe_all(session, &overdue, Probe::Close, began).await
+    }
+
+    /// Goes on where it ended the last time, as far as that gets in one round.
+    async fn probe_all(
+        &self,
+        session: &mut Session,
+        gaps: &[(u64, u64)],
+        probe: Probe,
+        began: Instant,
+    ) -> Result<(), Failure> {
+        let mut ranges = spans(gaps, *probe.place(session));
         for _ in 0..MAX_PROBES {
-            let Some((from, to)) = ranges.pop() else { break };
-            session.probed = if ranges.is_empty() { 0 } else { to };
-            let asked = Instant::now();
-            let query = statement(&self.shared.sql.log.locked).bind(from).bind(to).bind(READ_LIMIT);
-            match session.connection.rows(query, &self.shared).await {
-                Ok(rows) => {
-                    let full = rows.len() as u64 >= READ_LIMIT;
-                    let rows = self.decoded(&rows)?;
-                    let newest = rows.last().map_or(0, |row| row.id);
-                    if newest > self.log.view().largest() {
-                        // only a look goes on from the largest: it sees whether that is there still
-                        self.read(session).await?;
-                        continue;
-                    }
-                    // a row that is not found may have been there, and pruned since the last look
-                    let floor = self.floor(session).await?;
-                    let last = rows.last().map_or(to, |row| row.id);
-                    let mut view = self.log.view_mut();
-                    view.unknown_below(floor);
-                    self.absorb_into(&mut view, rows);
-                    view.close(from, if full { last } else { to }, asked);
+            let Some((from, to)) = ranges.pop().filter(|_| began.elapsed() < MAX_TIME) else {
+                break;
+            };
+            *probe.place(session) = if ranges.is_empty() { 0 } else { to };
+            match self.probe(session, from, to, probe).await {
+                Ok(None) => {}
+                Ok(Some(rest)) => {
+                    *probe.place(session) = rest - 1;
+                    ranges.push((rest, to));
                 }
                 Err(failure) if failure.number().is_some_and(|n| HELD.contains(&n)) => {
                     if from < to {
@@ -97,6 +151,47 @@ impl LogReader {
             }
         }
         Ok(())
+    }
+
+    /// Asks whether a transaction holds an id of a range, or of its beginning, and says where its rest begins. Of
+    /// what is asked about in any case, only the ids are read.
+    async fn probe(
+        &self,
+        session: &mut Session,
+        from: u64,
+        to: u64,
+        probe: Probe,
+    ) -> Result<Option<u64>, Failure> {
+        let sql = &self.shared.sql.log;
+        let asked = Instant::now();
+        let is_left_out = self.log.view().leaves_out(to);
+        let (text, limit) = match is_left_out {
+            true => (&sql.locked_ids, ID_LIMIT),
+            false => (&sql.locked, READ_LIMIT),
+        };
+        let query = statement(text).bind(from).bind(to).bind(limit);
+        let found = session.connection.rows(query, &self.shared).await?;
+        let failed = |error| Failure::of(error, &self.shared.settings.log_table);
+        let ids = found.iter().map(|row| row.try_get::<u64, _>(0)).collect::<Result<Vec<_>, _>>();
+        let ids = ids.map_err(failed)?;
+        let (last, full) = (ids.last().copied(), ids.len() as u64 >= limit);
+        if last.is_some_and(|last| last > self.log.view().largest()) {
+            // only a look goes on from the largest: it sees whether that is there still
+            self.read(session).await?;
+            return Ok(None);
+        }
+        let rows = if is_left_out { Vec::new() } else { self.decoded(&found)? };
+        // a row that is not found may have been there, and pruned since the last look
+        let floor = self.floor(session).await?;
+        let end = last.filter(|_| full).unwrap_or(to);
+        let mut view = self.log.view_mut();
+        view.unknown_below(floor);
+        self.absorb_into(&mut view, rows);
+        match probe {
+            Probe::Take => view.found(ids),
+            Probe::Close => view.close(from, end, asked),
+        }
+        Ok((end < to).then(|| end + 1))
     }
 
     /// Writes rows that could not be written before, list by list: what has been written is not owed any more.

@@ -5,8 +5,11 @@ use super::{TableName, Text, entry, list};
 /// Rows that one look at the log takes at once.
 pub(in super::super) const READ_LIMIT: u64 = 2_000;
 
-/// Gaps that a look at the log asks for one by one: more, and it reads on from the lowest.
-pub(in super::super) const MAX_GAP_IDS: usize = 1_024;
+/// Ranges of ids that one look at the log takes in beside the newest rows.
+pub(in super::super) const MAX_RANGES: usize = 64;
+
+/// Most tags in one question about history.
+pub(in super::super) const MAX_TAGS: usize = 256;
 
 /// Most rows in one insert. Ids are handed out for all of its rows at once, and the rows are there a
 /// moment later: lists are short so that this stays a moment.
@@ -15,17 +18,21 @@ pub(in super::super) const MAX_APPEND: usize = 64;
 /// The statements of one log.
 #[derive(Debug)]
 pub(in super::super) struct LogSql {
-    /// Binds the first id, then 0, 4, 16, ..., 1,024 ids, then the limit. With ids the floor comes
-    /// along: rows in gaps may have been pruned.
+    /// Binds the first id, then first and last of 0, 1, 4, 16, 64 ranges, then the limit. With ranges the
+    /// floor comes along: rows in gaps may have been pruned.
     read: Vec<Text>,
     /// Binds 1, 2, 4, ..., 64 rows of tag, kind, reason.
     append: Vec<Text>,
-    /// Binds 1, 2, 4, ..., 64 tags, then the lowest id, the limit.
+    /// Binds 1, 4, 16, 64, 256 tags, then the lowest id, the first that is too far, the limit.
     history: Vec<Text>,
-    /// Binds the first tag, the first that is too far, the lowest id, the limit.
+    /// What comes next on the connection also sees rows that are not committed.
+    pub(in super::super) uncommitted: Text,
+    /// Binds the first tag, the first that is too far, the same of ids, the limit.
     pub(in super::super) history_between: Text,
     /// The largest id, 0 for none.
     pub(in super::super) largest: Text,
+    /// The row with the largest id.
+    pub(in super::super) newest: Text,
     /// Binds an id: the time of its row.
     pub(in super::super) time: Text,
     /// The first id that has not been pruned.
@@ -34,6 +41,8 @@ pub(in super::super) struct LogSql {
     pub(in super::super) raise_floor: Text,
     /// Binds first and last id, limit. Fails at once where a transaction holds one of the ids.
     pub(in super::super) locked: Text,
+    /// The same, for the ids alone.
+    pub(in super::super) locked_ids: Text,
     /// How far the log is settled, 0 for not at all.
     pub(in super::super) settled: Text,
     /// Binds how far the log is settled, the id and the time of a row that has been seen, how far it is settled:
@@ -58,44 +67,54 @@ impl LogSql {
         let (l, s) = (log.quoted(), state.quoted());
         let floor =
             format!("SELECT CAST(COALESCE(MAX(settled), 0) + 1 AS UNSIGNED) FROM {s} WHERE id = 2");
-        let read = |gaps: usize| -> Text {
-            let (floor, gaps) = match gaps {
-                0 => (String::new(), String::new()),
-                gaps => (format!(", ({floor})"), format!(" OR id IN ({})", list("?", gaps))),
-            };
-            format!("SELECT id, tag, kind, at_ms{floor} FROM {l} WHERE id >= ?{gaps} ORDER BY id LIMIT ?")
+        let read = |ranges: usize| -> Text {
+            let floor = if ranges > 0 { format!(", ({floor})") } else { String::new() };
+            let ranges = " OR id BETWEEN ? AND ?".repeat(ranges);
+            format!("SELECT id, tag, kind, at_ms{floor} FROM {l} WHERE id >= ?{ranges} ORDER BY id LIMIT ?")
                 .into()
         };
+        let locked = |columns: &str| -> Text {
+            format!(
+                "SELECT {columns} FROM {l} WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ? FOR UPDATE NOWAIT"
+            )
+            .into()
+        };
         Self {
-            read: [0, 4, 16, 64, 256, MAX_GAP_IDS].into_iter().map(read).collect(),
+            read: [0, 1, 4, 16, MAX_RANGES].into_iter().map(read).collect(),
             append: (0..=MAX_APPEND.ilog2())
                 .map(|power| {
                     let rows = list("(?, ?, ?)", 1 << power);
                     format!("INSERT INTO {l} (tag, kind, reason) VALUES {rows}").into()
                 })
                 .collect(),
-            history: (0..=MAX_APPEND.ilog2())
-                .map(|power| {
-                    let tags = list("?", 1 << power);
-                    format!("SELECT id, kind FROM {l} WHERE tag IN ({tags}) AND id >= ? LIMIT ?").into()
+            // by the index of tags, which a server that knows little of a table that grows does not always choose
+            history: [1, 4, 16, 64, MAX_TAGS]
+                .into_iter()
+                .map(|tags| {
+                    let tags = list("?", tags);
+                    format!(
+                        "SELECT id, kind, tag FROM {l} IGNORE INDEX (PRIMARY) \
+                         WHERE tag IN ({tags}) AND id >= ? AND id < ? LIMIT ?"
+                    )
+                    .into()
                 })
                 .collect(),
+            uncommitted: "SET TRANSACTION ISOLATION LEVEL READ UNCOMMITTED".into(),
             history_between: format!(
-                "SELECT id, kind, tag FROM {l} WHERE tag >= ? AND tag < ? AND id >= ? LIMIT ?"
+                "SELECT id, kind, tag FROM {l} IGNORE INDEX (PRIMARY) \
+                 WHERE tag >= ? AND tag < ? AND id >= ? AND id < ? LIMIT ?"
             )
             .into(),
             largest: format!("SELECT CAST(COALESCE(MAX(id), 0) AS UNSIGNED) FROM {l}").into(),
+            newest: format!("SELECT id, tag, kind, at_ms FROM {l} ORDER BY id DESC LIMIT 1").into(),
             time: format!("SELECT at_ms FROM {l} WHERE id = ?").into(),
             raise_floor: format!(
                 "INSERT INTO {s} (id, settled) VALUES (2, ?) \
                  ON DUPLICATE KEY UPDATE settled = GREATEST(settled, ?)"
             )
             .into(),
-            locked: format!(
-                "SELECT id, tag, kind, at_ms FROM {l} WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ? \
-                 FOR UPDATE NOWAIT"
-            )
-            .into(),
+            locked: locked("id, tag, kind, at_ms"),
+            locked_ids: locked("id"),
             settled: format!(
                 "SELECT CAST(COALESCE(MAX(settled), 0) AS UNSIGNED) FROM {s} WHERE id = 1"
             )
@@ -124,13 +143,10 @@ impl LogSql {
         }
     }
 
-    /// A look at the log for this many gaps, and how many it binds.
-    pub(in super::super) fn read(&self, gaps: usize) -> (&Text, usize) {
-        let power = gaps.clamp(1, MAX_GAP_IDS).next_power_of_two().ilog2().div_ceil(2).max(1);
-        match gaps {
-            0 => (entry(&self.read, 0).0, 0),
-            _ => (entry(&self.read, power).0, 1 << (2 * power)),
-        }
+    /// A look at the log for this many ranges, and how many it binds.
+    pub(in super::super) fn read(&self, ranges: usize) -> (&Text, usize) {
+        let (text, of_four) = fourfold(&self.read, ranges, 1);
+        if ranges == 0 { (entry(&self.read, 0).0, 0) } else { (text, of_four) }
     }
 
     /// The insert of the most rows that are not more than `count`, and how many.
@@ -140,9 +156,15 @@ impl LogSql {
 
     /// The question for this many tags, and how many it binds.
     pub(in super::super) fn history(&self, tags: usize) -> (&Text, usize) {
-        let power = tags.clamp(1, MAX_APPEND).next_power_of_two().ilog2();
-        entry(&self.history, power)
+        fourfold(&self.history, tags, 0)
     }
+}
+
+/// Of texts for 1, 4, 16, ... things, the first of which stands at `first`: the one for so many, and how many
+/// it is for.
+fn fourfold(texts: &[Text], count: usize, first: u32) -> (&Text, usize) {
+    let power = count.max(1).next_power_of_two().ilog2().div_ceil(2);
+    (entry(texts, power + first).0, 1 << (2 * power))
 }
 
 #[cfg(test)]
@@ -157,17 +179,19 @@ mod tests {
     #[test]
     fn a_look_at_the_log_binds_what_it_says() {
         let sql = sql();
-        for gaps in 0..=MAX_GAP_IDS {
-            let (text, binds) = sql.read(gaps);
-            assert!(binds >= gaps && (gaps == 0) == (binds == 0), "{gaps}: {binds}");
-            assert!(binds <= (4 * gaps).max(4), "{gaps}: {binds}");
-            assert_eq!(text.matches('?').count(), binds + 2, "{gaps}");
+        for ranges in 0..=MAX_RANGES {
+            let (text, binds) = sql.read(ranges);
+            assert!(binds >= ranges && binds <= 4 * ranges, "{ranges}: {binds}");
+            assert_eq!(text.matches('?').count(), 2 * binds + 2, "{ranges}");
+        }
+        for count in 1..=MAX_TAGS {
+            let (text, tags) = sql.history(count);
+            assert!(tags >= count && tags <= 4 * count, "{count}: {tags}");
+            assert_eq!(text.matches('?').count(), tags + 3, "{count}");
         }
         for count in 1..=64 {
             let (text, rows) = sql.append(count);
             assert!(rows <= count && text.matches('?').count() == 3 * rows);
-            let (text, tags) = sql.history(count);
-            assert!(tags >= count && text.matches('?').count() == tags + 2);
         }
         assert!(sql.tail.contains("FROM `d`.`l` "), "{}", sql.tail);
     }
