@@ -9,6 +9,9 @@
 //! lookups the first line is the response without tags, and the log has a thousand rows that are newer than
 //! each response and name other tags. In the group of transactions the last line is the ceiling: the
 //! same transaction with one bare insert.
+//!
+//! `cargo bench --bench invalidation -- pruning` writes 5,000 rows a second that are past their time, and shows how
+//! many of them are in the log (and removes such rows, whoever wrote them).
 
 mod common;
 
@@ -18,10 +21,10 @@ use std::time::Duration;
 use common::watch::Watch;
 use common::{Boxed, PREFIX, assert_hit, cached, get, ok, send, together};
 use criterion::{Criterion, Throughput};
-use sqlx::{Connection, MySqlConnection};
+use sqlx::{AssertSqlSafe, Connection, MySqlConnection};
 use tokio::runtime::Runtime;
 use tokio::sync::Mutex;
-use tower_mysql_cache::{CacheHandle, CacheLayer, CachePolicy, MySqlStore};
+use tower_mysql_cache::{CacheHandle, CacheLayer, CachePolicy, MySqlStore, StoreError};
 
 const PAGE: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(3600));
 const MANY: u64 = 64;
@@ -35,6 +38,9 @@ fn main() {
         let handle = CacheLayer::new(store.clone()).prefix(PREFIX).handle();
         lookups(criterion, &runtime, &store);
         transactions(criterion, &runtime, &handle);
+        if std::env::args().any(|argument| argument.contains("pruning")) {
+            ok(runtime.block_on(pruning()));
+        }
         ok(runtime.block_on(handle.erase()));
     });
 }
@@ -142,4 +148,34 @@ async fn transaction(
         }
     }
     ok(tx.commit().await);
+}
+
+/// How many rows stay in a log that gets 5,000 a second which are past their time, of a store that culls nothing.
+async fn pruning() -> Result<(), StoreError> {
+    const A_SECOND: usize = 5_000;
+    const LIST: usize = 50;
+    let Some(url) = common::database() else { return Ok(()) };
+    let store = MySqlStore::builder(url)?.background_cull(false);
+    let store = store.idle_cull_interval(Duration::from_secs(1)).connect().await?;
+    let mut connection = ok(MySqlConnection::connect(url).await);
+    let list = vec!["('other', 1)"; LIST].join(", ");
+    let insert = format!("INSERT INTO cache_invalidations (tag, at_ms) VALUES {list}");
+    ok(sqlx::raw_sql("DELETE FROM cache_invalidations").execute(&mut connection).await);
+    ok(sqlx::raw_sql(AssertSqlSafe(insert.clone())).execute(&mut connection).await);
+    // one look, so that it knows the log
+    CacheLayer::new(store).prefix(PREFIX).handle().inspect("/").await?;
+    let began = std::time::Instant::now();
+    let mut ticks = tokio::time::interval(Duration::from_secs(1) * LIST as u32 / A_SECOND as u32);
+    println!("\npruning, {A_SECOND} rows a second");
+    for lists in 1..=30 * A_SECOND / LIST {
+        ticks.tick().await;
+        ok(sqlx::raw_sql(AssertSqlSafe(insert.clone())).execute(&mut connection).await);
+        if lists % (5 * A_SECOND / LIST) == 0 {
+            let count = "SELECT COUNT(*) FROM cache_invalidations WHERE at_ms = 1";
+            let left: i64 = ok(sqlx::query_scalar(count).fetch_one(&mut connection).await);
+            let seconds = began.elapsed().as_secs_f64();
+            println!("  after {seconds:.1} s: {} rows written, {left} in the log", lists * LIST);
+        }
+    }
+    Ok(())
 }

@@ -138,6 +138,7 @@ macro_rules! until {
 }
 
 mod gaps;
+mod pruning;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_invalidation_counts_when_its_transaction_commits_and_never_when_it_rolls_back() {

@@ -18,7 +18,7 @@ use crate::key::KeyRange;
 use crate::store::{Named, StoreError};
 use crate::tag::{LogRecord, LogRow, Scope, Tag};
 
-/// Rows that one cull prunes from the log at the most.
+/// Rows that are pruned from the log at once at the most.
 const PRUNED: u64 = 1_000;
 
 /// Rows of the log that are shown at the most.
@@ -35,19 +35,25 @@ struct Seen {
 
 impl Maintenance {
     /// Removes the oldest rows of the log when they are past their time. The newest row stays, whatever
-    /// its age: it shows that the log is the one it was.
-    pub(super) async fn prune(&mut self) {
-        if let Err(failure) = self.prune_log().await {
+    /// its age: it shows that the log is the one it was. Whether there may be more.
+    pub(super) async fn prune(&mut self) -> bool {
+        let pruned = self.prune_log().await;
+        // the next time from the beginning: rows that could not be removed, or of a log that was emptied
+        self.pruned = *pruned.as_ref().unwrap_or(&0);
+        if let Err(failure) = pruned {
             self.link.failed(&self.shared, "pruning the log", failure);
         }
+        self.pruned > 0
     }
 
-    async fn prune_log(&mut self) -> Result<(), Failure> {
+    /// How far it got, if there may be more behind that, else 0.
+    async fn prune_log(&mut self) -> Result<u64, Failure> {
         let retention = self.shared.settings.log_retention.as_millis();
         let retention_ms = u64::try_from(retention).unwrap_or(u64::MAX);
         let before_ms = self.shared.clock.now_ms().saturating_sub(retention_ms);
-        let Self { shared, link, .. } = self;
-        let query = || statement(&shared.sql.log.oldest).bind(PRUNED + 1);
+        let Self { shared, link, pruned, .. } = self;
+        // not from the first row on: the server passes over those that were removed a moment ago
+        let query = || statement(&shared.sql.log.oldest).bind(*pruned).bind(PRUNED + 1);
         let rows = link.rows(shared, query).await?;
         let aged = |row: &MySqlRow| -> Result<(u64, u64), sqlx::Error> {
             Ok((row.try_get(0)?, row.try_get(1)?))
@@ -63,13 +69,15 @@ impl Maintenance {
         let is_old = |(id, at_ms): &&(u64, u64)| *at_ms < before_ms && *id <= settled;
         // the newest of the old ones stays too: there may be processes that have seen nothing newer
         let old = rows.iter().take_while(is_old).count();
+        let more = old as u64 > PRUNED;
         let last = old.min(rows.len().saturating_sub(1)).checked_sub(2).and_then(|at| rows.get(at));
-        let Some((last, _)) = last.copied() else { return Ok(()) };
+        let Some((last, _)) = last.copied() else { return Ok(0) };
         // known before they are gone: whoever misses one of them finds this
         let text = self.shared.sql.log.raise_floor.clone();
         self.delete(|| statement(&text).bind(last).bind(last)).await?;
         let text = self.shared.sql.log.prune.clone();
-        self.delete(|| statement(&text).bind(last)).await.map(drop)
+        self.delete(|| statement(&text).bind(after).bind(last)).await?;
+        Ok(if more { last } else { 0 })
     }
 
     /// Shows the newest rows of the log.

@@ -4,7 +4,10 @@
 //! Keys are hashes, so the rows after a random point of the primary key are a fair sample of the table,
 //! and how close together they lie tells how many there are: `n - 1` rows on a span `s` of the key space
 //! mean `(n - 1) / s` in all. A cull examines [`EXAMINED`] rows for each row written, so of a share `g`
-//! of expired rows it removes `10 * g` for each that comes, and `g` settles at a tenth or less.
+//! of expired rows it removes `10 * g` for each that comes, and `g` settles at a tenth or less. That holds for
+//! tables larger than a window. A smaller one is examined as a whole, once in as many writes as a cull comes after
+//! (100 by default), whatever its size: about as many expired rows are always there, and the table has more of
+//! them than live rows when these are few.
 
 use std::collections::{HashMap, VecDeque};
 

@@ -148,24 +148,29 @@ impl Writer {
 
 impl Maintenance {
     /// Removes rows of leases that ended long ago, a window at a time, where this process takes leases.
-    pub(super) async fn prune_leases(&mut self) {
+    /// Whether there is much more to remove: a tenth of the window was.
+    pub(super) async fn prune_leases(&mut self) -> bool {
         if !self.shared.leases.load(Relaxed) {
-            return;
+            return false;
         }
-        if let Err(failure) = self.prune_window().await {
-            let failure = about(&self.shared, failure);
-            self.link.failed(&self.shared, "pruning leases", failure);
+        match self.prune_window().await {
+            Ok(removed) => removed > WINDOW / 10,
+            Err(failure) => {
+                let failure = about(&self.shared, failure);
+                self.link.failed(&self.shared, "pruning leases", failure);
+                false
+            }
         }
     }
 
-    async fn prune_window(&mut self) -> Result<(), Failure> {
+    async fn prune_window(&mut self) -> Result<u64, Failure> {
         let shared = Arc::clone(&self.shared);
         let from = self.next_lease.to_be_bytes();
         let query = || statement(&shared.sql.lease.window).bind(from.to_vec()).bind(WINDOW);
         let rows = self.link.rows(&shared, query).await?;
         let Some(last) = rows.last() else {
             self.next_lease = 0;
-            return Ok(());
+            return Ok(0);
         };
         let last: Hash = sqlx::Row::try_get(last, 0)
             .and_then(hash_of)
@@ -174,6 +179,6 @@ impl Maintenance {
         let next = u128::from_be_bytes(last).checked_add(1).filter(|_| whole);
         self.next_lease = next.unwrap_or(0);
         let query = || statement(&shared.sql.lease.prune).bind(from.to_vec()).bind(last.to_vec());
-        self.delete(query).await.map(drop)
+        self.delete(query).await
     }
 }

@@ -75,6 +75,8 @@ pub(super) struct Maintenance {
     pub(super) next: u128,
     /// Where the next window of leases begins.
     pub(super) next_lease: u128,
+    /// How far the log has been pruned without coming to an end.
+    pub(super) pruned: u64,
     pub(super) link: Link,
 }
 
@@ -86,6 +88,7 @@ impl Maintenance {
         clock.tick().await; // the first is due at once, and the clock was read when connecting
         let background = self.shared.settings.background_cull;
         let mut idle = self.next_idle();
+        let mut prune = self.next_idle();
         let mut stop = self.stop.clone();
         loop {
             tokio::select! {
@@ -109,6 +112,8 @@ impl Maintenance {
                     self.cull_windows().await;
                     idle = self.next_idle();
                 }
+                // by time alone, whether anything is culled or not
+                () = sleep_until(prune) => prune = self.prune_on().await,
                 _ = clock.tick() => self.read_clock().await,
             }
         }
@@ -159,8 +164,15 @@ impl Maintenance {
             }
         }
         self.shared.counters.culls.fetch_add(1, Relaxed);
-        self.prune().await;
-        self.prune_leases().await;
+    }
+
+    /// Prunes a bounded number of rows of the log and of leases. While there are more, it goes on after a pause as
+    /// long as that took, so that it keeps up with any number and leaves the server time for others.
+    async fn prune_on(&mut self) -> Instant {
+        let began = Instant::now();
+        let more = self.prune().await;
+        let more = self.prune_leases().await || more;
+        if more { Instant::now() + began.elapsed() } else { self.next_idle() }
     }
 
     fn plan(&mut self, window: u64) -> Plan {

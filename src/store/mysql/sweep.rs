@@ -25,7 +25,7 @@ impl Maintenance {
         if outcome.is_ok() {
             self.shared.counters.culls.fetch_add(1, Relaxed);
         }
-        self.prune().await;
+        while self.prune().await && !answer.is_closed() {}
         let _ = answer.send(outcome.map(|(report, _)| report));
     }
 

@@ -131,6 +131,7 @@ impl Inner {
             estimates: cull::Estimates::default(),
             next: random(2).random(),
             next_lease: random(4).random(),
+            pruned: 0,
             link: Link::default(),
         };
         tasks.push(self.start_task(*generation, maintenance.run()));

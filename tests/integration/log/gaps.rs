@@ -25,6 +25,15 @@ async fn insert(
     }
 }
 
+/// The same row so many times.
+pub(super) async fn insert_all(connection: &mut MySqlConnection, into: &str, row: &str, rows: u64) {
+    const LIST: u64 = 1_000;
+    for _ in 0..rows / LIST {
+        let list = vec![row; LIST as usize].join(", ");
+        run(connection, &format!("INSERT INTO {into} VALUES {list}")).await;
+    }
+}
+
 /// Counters of the server whose names begin so, added up.
 async fn counted(connection: &mut MySqlConnection, name: &str) -> u64 {
     let show = format!("SHOW GLOBAL STATUS LIKE '{name}'");

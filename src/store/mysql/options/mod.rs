@@ -278,7 +278,8 @@ impl MySqlStoreBuilder {
     }
 
     /// Whether expired entries are removed and limits kept in the background. Without it the table
-    /// grows until somebody calls [`Store::cull`](crate::Store::cull). Default: `true`.
+    /// grows until somebody calls [`Store::cull`](crate::Store::cull); old rows of the invalidation log and of
+    /// leases are removed all the same. Default: `true`.
     pub fn background_cull(mut self, on: bool) -> Self {
         self.background_cull = on;
         self
@@ -292,7 +293,8 @@ impl MySqlStoreBuilder {
         self
     }
 
-    /// How often a cull runs when nothing is written, give or take a tenth. Default: 30 s.
+    /// How often a cull runs when nothing is written, and how often the store looks for rows of the invalidation
+    /// log and of leases that are past their time, give or take a tenth. Default: 30 s.
     pub fn idle_cull_interval(mut self, interval: Duration) -> Self {
         self.idle_cull_interval = interval;
         self

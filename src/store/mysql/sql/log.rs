@@ -56,9 +56,9 @@ pub(in super::super) struct LogSql {
     pub(in super::super) unsettle: Text,
     /// Binds the limit.
     pub(in super::super) tail: Text,
-    /// Binds the limit.
+    /// Binds an id, the limit: the first rows after it.
     pub(in super::super) oldest: Text,
-    /// Binds the last id.
+    /// Binds an id, and the last one after it that goes.
     pub(in super::super) prune: Text,
 }
 
@@ -137,8 +137,8 @@ impl LogSql {
             .into(),
             tail: format!("SELECT id, tag, kind, reason, at_ms FROM {l} ORDER BY id DESC LIMIT ?")
                 .into(),
-            oldest: format!("SELECT id, at_ms FROM {l} ORDER BY id LIMIT ?").into(),
-            prune: format!("DELETE FROM {l} WHERE id <= ?").into(),
+            oldest: format!("SELECT id, at_ms FROM {l} WHERE id > ? ORDER BY id LIMIT ?").into(),
+            prune: format!("DELETE FROM {l} WHERE id > ? AND id <= ?").into(),
             floor: floor.into(),
         }
     }

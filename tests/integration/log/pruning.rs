@@ -1,0 +1,51 @@
+//! Old rows go, however many there are, without anybody's doing.
+
+use super::gaps::insert_all;
+use super::*;
+
+const ROWS: u64 = 20_000;
+
+/// Rows of `cache_invalidations` from long ago.
+async fn long_ago(connection: &mut MySqlConnection, rows: u64) {
+    let row = "('product:9', 1)";
+    insert_all(connection, "cache_invalidations (tag, at_ms)", row, rows).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn old_rows_are_pruned_on_an_idle_process_that_does_not_cull() {
+    let database = support::database().await;
+    let often = builder(database.url()).idle_cull_interval(Duration::from_millis(50));
+    let node = node_of(often).await;
+    let mut connection = database.connection().await;
+    run(&mut connection, "INSERT INTO cache_invalidations (tag, at_ms) VALUES ('a', 1)").await;
+    node.fill("http://h/p/0").await;
+    long_ago(&mut connection, ROWS).await;
+    // sees them, so that what is made then does not miss them
+    node.fill("http://h/p/1").await;
+    node.fill(TAGGED).await;
+    let count = "SELECT COUNT(*) FROM cache_invalidations";
+    // what cannot be settled is not pruned
+    let mut writer = database.connection().await;
+    let mut tx = writer.begin().await.unwrap();
+    run(&mut tx, "INSERT INTO cache_invalidations (tag, at_ms) VALUES ('product:7', 1)").await;
+    long_ago(&mut connection, ROWS).await;
+    until!("the rows before are pruned", number(&mut connection, count).await <= ROWS + 3);
+    node.assert_hit(TAGGED).await;
+    tx.commit().await.unwrap();
+    assert_eq!(node.validity(TAGGED).await, Validity::Invalid);
+    until!("the rows after are pruned", number(&mut connection, count).await <= 3);
+    fill_anew(&node, TAGGED).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn old_leases_are_removed_on_an_idle_process_that_does_not_cull() {
+    let database = support::database().await;
+    let often = builder(database.url()).idle_cull_interval(Duration::from_millis(50));
+    let node = node_of(often).await;
+    let mut connection = database.connection().await;
+    let row = "(UNHEX(SUBSTR(SHA2(UUID(), 256), 1, 32)), 1, 1, 5)";
+    insert_all(&mut connection, "cache_leases", row, ROWS).await;
+    node.store.lease(&CacheKey::new(KEY), Duration::from_secs(1)).await.unwrap();
+    let count = "SELECT COUNT(*) FROM cache_leases";
+    until!("they are gone", number(&mut connection, count).await <= 1);
+}
