@@ -368,4 +368,7 @@ pub struct StoreStats {
     pub culls: u64,
     /// Rows of the invalidation log that could not be written and are tried again.
     pub owed_invalidations: u64,
+    /// Whether the invalidation log has a row with an id so large that no other can follow: nothing is
+    /// served until it is removed. The error log says how.
+    pub log_is_damaged: bool,
 }

@@ -137,7 +137,9 @@ macro_rules! until {
     };
 }
 
+mod damage;
 mod gaps;
+mod packets;
 mod pruning;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

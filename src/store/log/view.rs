@@ -4,21 +4,19 @@
 //! order. So what has been seen is the largest id and the *gaps* below it: ids that no row has been
 //! seen for. A gap ends when its row appears, or when it is known that there will be none.
 
+mod gaps;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::gaps::Gap;
+pub(crate) use self::gaps::Reading;
 use super::index::Index;
 use crate::tag::{LogPosition, Scope, Tag, Validity};
 
 /// Rows that a process remembers: 65,536, about 15 MB. What is older is asked for.
 const WINDOW: usize = 65_536;
-
-/// Gaps with at most so many rows between them are read as one range.
-const NEAR: u64 = 16;
-
-/// Gaps that a process keeps apart: of more, the lower ones become one gap.
-const MAX_GAPS: usize = 16_384;
 
 /// Rows of this process that are awaited one by one; with more, everything is.
 pub(super) const MAX_AWAITED: usize = 16_384;
@@ -51,12 +49,6 @@ pub(crate) struct LogView {
     window: usize,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Gap {
-    to: u64,
-    since: Instant,
-}
-
 /// What a row says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mark {
@@ -74,17 +66,6 @@ pub(crate) enum Judgement {
     Older { known: Validity, below: u64 },
     /// The response's position lies ahead of what has been seen.
     Ahead,
-}
-
-/// How much of the gaps one read of the log takes in.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Reading {
-    /// Ranges of ids.
-    pub(crate) ranges: usize,
-    /// Ids in them: the server passes over each row that is not committed (measured: 0.07 us).
-    pub(crate) ids: u64,
-    /// Rows between gaps that are read again, so that gaps close to each other are one range.
-    pub(crate) between: u64,
 }
 
 impl LogView {
@@ -158,34 +139,6 @@ impl LogView {
         self.gaps.keys().next().map_or(self.largest, |first| first.saturating_sub(1))
     }
 
-    /// The gaps that a read of the log has to take in, as ranges, the lowest first. With too many, those
-    /// below the newest are left out, and what had not seen them has to be asked about: an open transaction
-    /// with any number of rows costs a read nothing.
-    pub(crate) fn to_read(&mut self, most: Reading) -> Vec<(u64, u64)> {
-        let mut ranges: Vec<(u64, u64)> = Vec::new();
-        let (mut ids, mut between) = (0_u64, 0_u64);
-        for (&from, gap) in self.gaps.iter().rev() {
-            let from = from.max(self.from);
-            if gap.to < from {
-                break;
-            }
-            ids = ids.saturating_add(gap.to - from).saturating_add(1);
-            let apart = ranges.last().map_or(u64::MAX, |&(next, _)| next - gap.to - 1);
-            let again = between.saturating_add(apart);
-            let joins = again <= most.between && (apart <= NEAR || ranges.len() >= most.ranges);
-            if ids > most.ids || !joins && ranges.len() >= most.ranges {
-                self.from = gap.to.saturating_add(1);
-                break;
-            }
-            match ranges.last_mut() {
-                Some(range) if joins => (range.0, between) = (from, again),
-                _ => ranges.push((from, gap.to)),
-            }
-        }
-        ranges.reverse();
-        ranges
-    }
-
     /// Ranges of ids that have been without a row for longer than `grace`: gaps, and rows of this
     /// process that have not appeared.
     pub(crate) fn overdue(&self, grace: Duration, now: Instant) -> Vec<(u64, u64)> {
@@ -202,28 +155,6 @@ impl LogView {
         let all = self.awaited_all.filter(|(id, since)| *id > self.largest && late(since));
         overdue.extend(all.map(|(id, _)| (self.largest.saturating_add(1), id)));
         overdue
-    }
-
-    /// Whether what had not seen an id is asked about.
-    pub(crate) fn leaves_out(&self, id: u64) -> bool {
-        id < self.from
-    }
-
-    /// The gaps of which that is so.
-    pub(crate) fn left_out(&self) -> Vec<(u64, u64)> {
-        let gaps = self.gaps.iter().map(|(&from, gap)| (from, gap.to));
-        gaps.take_while(|(_, to)| *to < self.from).collect()
-    }
-
-    /// Rows with these ids are there, and what they say is asked about.
-    pub(crate) fn found(&mut self, ids: impl IntoIterator<Item = u64>) {
-        for id in ids {
-            if self.leaves_out(id) && self.leave_gap(id, id) {
-                self.arrived(id);
-            }
-        }
-        self.all_arrived(self.largest);
-        self.update_position();
     }
 
     /// Takes in rows that have been read, in any order. Those seen before change nothing.
@@ -272,16 +203,6 @@ impl LogView {
         self.update_position();
     }
 
-    fn end_gaps(&mut self, from: u64, to: u64) {
-        let ranges: Vec<(u64, u64)> = {
-            let before = self.gaps.range(..=to).map(|(&from, gap)| (from, gap.to));
-            before.filter(|&(_, last)| last >= from).collect()
-        };
-        for (first, last) in ranges {
-            self.leave_gap(first.max(from), last.min(to));
-        }
-    }
-
     /// Everything up to `id` is known to be settled.
     pub(crate) fn settle(&mut self, id: u64) {
         self.end_gaps(0, id.min(self.largest));
@@ -289,43 +210,11 @@ impl LogView {
         self.update_position();
     }
 
-    /// Takes a range out of the gap that it lies in; `false` when it lies in none.
-    fn leave_gap(&mut self, from: u64, to: u64) -> bool {
-        let Some((&first, &gap)) = self.gaps.range(..=from).next_back() else { return false };
-        if gap.to < to {
-            return false;
-        }
-        self.gaps.remove(&first);
-        if first < from {
-            self.gaps.insert(first, Gap { to: from - 1, since: gap.since });
-        }
-        if to < gap.to {
-            self.gaps.insert(to + 1, gap);
-        }
-        true
-    }
-
     fn forget_old(&mut self) {
         while self.rows.len() > self.window {
             let Some((id, mark)) = self.rows.pop_first() else { break };
             self.index.remove(id, &mark.scope, mark.soft);
             self.from = self.from.max(id.saturating_add(1));
-        }
-    }
-
-    /// Of very many gaps the lower ones become one, as if what lies between them had not been seen.
-    fn join_gaps(&mut self) {
-        if self.gaps.len() <= MAX_GAPS {
-            return;
-        }
-        let Some(&middle) = self.gaps.keys().nth(self.gaps.len() - MAX_GAPS / 2) else { return };
-        let upper = self.gaps.split_off(&middle);
-        let lower = std::mem::replace(&mut self.gaps, upper);
-        let since = lower.values().map(|gap| gap.since).max();
-        let ends = lower.first_key_value().zip(lower.last_key_value());
-        if let (Some(since), Some(((&from, _), (_, last)))) = (since, ends) {
-            self.from = self.from.max(last.to.saturating_add(1));
-            self.gaps.insert(from, Gap { to: last.to, since });
         }
     }
 

@@ -187,6 +187,8 @@ impl Store for MySqlStore {
         self.inner.running().await?;
         let HeadUpdate { key, old, new: head, expires_ms } = update;
         let column = codec::encode_head(&key, &head, expires_ms)?;
+        let limit = self.inner.shared.max_packet.saturating_sub(PACKET_RESERVE);
+        self.fits(column.len(), limit).map_err(|error| self.refused(error))?;
         let share = self.inner.writes.reserve(column.len())?;
         let (ack, outcome) = oneshot::channel();
         let freshen = Freshen {
@@ -210,6 +212,10 @@ impl Store for MySqlStore {
     }
 
     async fn append(&self, records: Vec<LogRecord>) -> Result<Vec<u64>, StoreError> {
+        if let Err(error) = self.inner.log.check_damage() {
+            self.inner.log.owe(records);
+            return Err(error);
+        }
         let (ack, outcome) = oneshot::channel();
         // whoever waits no longer than that serves nothing that they name either
         let under_way = self.inner.log.under_way(&records);
@@ -286,6 +292,7 @@ impl Store for MySqlStore {
             failures: counters.failures.load(Relaxed),
             culls: counters.culls.load(Relaxed),
             owed_invalidations: self.inner.log.owes() as u64,
+            log_is_damaged: self.inner.log.is_damaged(),
         })
     }
 
@@ -304,6 +311,7 @@ impl Transactional for MySqlStore {
         records: Vec<LogRecord>,
     ) -> Result<(), StoreError> {
         let Inner { shared, log, .. } = &*self.inner;
+        log.check_damage()?;
         shared.server.check(&shared.settings, connection).await?;
         append_on(shared, connection, &records, |first, rows| log.await_rows(first, rows)).await
     }

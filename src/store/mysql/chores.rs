@@ -51,9 +51,10 @@ impl Maintenance {
         let retention = self.shared.settings.log_retention.as_millis();
         let retention_ms = u64::try_from(retention).unwrap_or(u64::MAX);
         let before_ms = self.shared.clock.now_ms().saturating_sub(retention_ms);
-        let Self { shared, link, pruned, .. } = self;
+        let after = self.pruned;
+        let Self { shared, link, .. } = self;
         // not from the first row on: the server passes over those that were removed a moment ago
-        let query = || statement(&shared.sql.log.oldest).bind(*pruned).bind(PRUNED + 1);
+        let query = || statement(&shared.sql.log.oldest).bind(after).bind(PRUNED + 1);
         let rows = link.rows(shared, query).await?;
         let aged = |row: &MySqlRow| -> Result<(u64, u64), sqlx::Error> {
             Ok((row.try_get(0)?, row.try_get(1)?))

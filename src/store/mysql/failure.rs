@@ -50,6 +50,11 @@ impl Failure {
         Self { error, then: Then::GoOn }
     }
 
+    /// A log that has a row with too large an id.
+    pub(super) fn no_ids_left(log: &TableName) -> StoreError {
+        StoreError::Schema { table: log.plain(), problem: NO_IDS_LEFT.to_owned() }
+    }
+
     /// The server's number for the error.
     pub(super) fn number(&self) -> Option<u16> {
         let StoreError::Database(source) = &self.error else { return None };
@@ -97,6 +102,11 @@ pub(super) const OTHER_SHAPE: &str = "`migrate()` creates missing tables and nev
 /// What to do about a missing table.
 pub(super) const MISSING: &str = "does not exist: call `migrate()`, or create it from `ddl()`";
 
+/// What to do about a row with too large an id.
+pub(super) const NO_IDS_LEFT: &str = "has a row with an id above 9223372036854775807, so that no other can follow: \
+     nothing is served and nothing invalidated until that is gone. As one batch: LOCK TABLES it WRITE, DELETE the rows \
+     with such ids, ALTER TABLE it AUTO_INCREMENT = 1, INSERT a row with the tag ':everything', UNLOCK TABLES";
+
 /// ER_QUERY_INTERRUPTED
 const INTERRUPTED: u16 = 1317;
 /// ER_STATEMENT_TIMEOUT of MariaDB (`max_statement_time`)
@@ -108,6 +118,8 @@ fn schema_problem(number: u16, message: &str) -> Option<String> {
     match number {
         // ER_NO_SUCH_TABLE, ER_BAD_DB_ERROR
         1146 | 1049 => Some(MISSING.to_owned()),
+        // ER_AUTOINC_READ_FAILED
+        1467 => Some(NO_IDS_LEFT.to_owned()),
         // ER_BAD_FIELD_ERROR, ER_WRONG_VALUE_COUNT_ON_ROW, ER_NO_DEFAULT_FOR_FIELD,
         // ER_TRUNCATED_WRONG_VALUE_FOR_FIELD, ER_DATA_TOO_LONG, ER_WARN_DATA_OUT_OF_RANGE,
         // WARN_DATA_TRUNCATED

@@ -14,7 +14,7 @@ use super::ddl::{encryption, entries_ddl, is_encrypted, lease_ddl, log_ddl, log_
 use super::failure::{Failure, MISSING, OTHER_SHAPE, Then};
 use super::options::Settings;
 use super::shared::Shared;
-use super::sql::{TableName, Text};
+use super::sql::{MAX_ID, TableName, Text};
 use crate::store::StoreError;
 
 /// Times that creating the table is tried while others do the same.
@@ -120,6 +120,15 @@ pub(super) async fn check(shared: &Shared) -> Result<(), StoreError> {
     let mut outcome = Ok(());
     for table in tables(shared) {
         outcome = outcome.and(check_with(&mut connection, shared, &table).await);
+    }
+    if outcome.is_ok() {
+        let largest = connection.number(&shared.sql.log.largest, shared).await;
+        outcome = match largest.map_err(|failure| failed(shared, failure)) {
+            Ok(largest) if largest > MAX_ID => {
+                Err(Failure::no_ids_left(&shared.settings.log_table))
+            }
+            largest => largest.map(drop),
+        };
     }
     connection.close().await;
     outcome

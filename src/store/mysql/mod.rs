@@ -114,6 +114,10 @@ impl fmt::Debug for MySqlStore {
 /// Culls and statistics that may wait.
 const MAX_COMMANDS: usize = 64;
 
+/// The least `max_allowed_packet` of a server: the largest statement but one that writes an entry, with room for
+/// small entries.
+const MIN_PACKET: usize = 131_072;
+
 /// Most bytes of a statement with several rows.
 const MAX_STATEMENT_BYTES: usize = 1 << 20;
 
@@ -227,6 +231,9 @@ impl MySqlStore {
         }
         let clock = DbClock::new();
         let (connection, server) = Connection::first(&settings, &clock).await?;
+        if server.max_packet < MIN_PACKET {
+            return Err(packet_too_small(server.max_packet));
+        }
         let dialect = Dialect::of(&server.version);
         let Settings { table, log_table, log_state, lease_table, .. } = &settings;
         let sql = Sql::new(table, log_table, log_state, lease_table, dialect);
@@ -235,6 +242,12 @@ impl MySqlStore {
         inner.start_tasks(Some(connection));
         Ok(Self { inner })
     }
+}
+
+fn packet_too_small(bytes: usize) -> StoreError {
+    let rule = "the server takes no larger statement, and the store needs 131072 at least: raise it in the \
+                server's configuration, or by SET GLOBAL max_allowed_packet = 131072";
+    ConfigError::new("max_allowed_packet", bytes, rule).into()
 }
 
 fn no_runtime() -> StoreError {
@@ -250,7 +263,7 @@ impl Inner {
             lookups: Lookups::new(settings.queue_lookups, settings.query_timeout),
             large: Lookups::of_large(settings.queue_lookups, settings.query_timeout),
             writes: Writes::new(settings.queue_bytes, statement_bytes),
-            log: Log::new(),
+            log: Log::new(settings.log_table.clone()),
             owned: Arc::default(),
             running: Running::default(),
             // the tasks bring theirs along

@@ -5,7 +5,7 @@ use sqlx::Row as _;
 use super::super::connection::statement;
 use super::super::failure::Failure;
 use super::super::shared::lock;
-use super::super::sql::READ_LIMIT;
+use super::super::sql::{MAX_ID, READ_LIMIT};
 use super::marks;
 use super::reader::{LogReader, Row, Session};
 use crate::store::log::LogView;
@@ -64,7 +64,14 @@ impl LogReader {
         let sql = &self.shared.sql.log;
         let settled = session.connection.number(&sql.settled, &self.shared).await?;
         let largest = session.connection.number(&sql.largest, &self.shared).await?;
-        Ok((settled, largest))
+        let largest = self.log.sane(largest)?;
+        if settled <= MAX_ID {
+            return Ok((settled, largest));
+        }
+        // up to a row that cannot be
+        let base = largest.saturating_sub(UNSETTLED);
+        session.connection.run(statement(&sql.unsettle).bind(base), &self.shared).await?;
+        Ok((base, largest))
     }
 
     /// The first id that has not been pruned.
@@ -117,6 +124,7 @@ impl LogReader {
         let mut attempts = 1;
         let base = loop {
             let largest = session.connection.number(&sql.largest, &self.shared).await?;
+            let largest = self.log.sane(largest)?;
             let query = statement(&sql.restarted).bind(seen.saturating_add(EPOCH / 2));
             let rows = session.connection.rows(query, &self.shared).await?;
             let restarted: Result<u64, _> = rows.first().map_or(Ok(0), |row| row.try_get(0));
@@ -127,7 +135,7 @@ impl LogReader {
                 let settled = session.connection.number(&sql.settled, &self.shared).await?;
                 break settled.min(restarted.saturating_sub(EPOCH));
             }
-            let id = seen.max(largest).saturating_add(EPOCH);
+            let id = self.log.sane(seen.max(largest).saturating_add(EPOCH))?;
             tracing::error!(
                 log = %self.shared.settings.log_table.plain(),
                 id,

@@ -7,6 +7,7 @@ use sqlx::mysql::MySqlConnection;
 use super::super::connection::{Connection, Statement, statement};
 use super::super::failure::Failure;
 use super::super::shared::Shared;
+use super::super::sql::{MAX_APPEND, MAX_ID};
 use crate::store::StoreError;
 use crate::tag::{LogRecord, reason_of};
 
@@ -21,10 +22,26 @@ fn bind(mut query: Statement, records: &[LogRecord]) -> Statement {
     query
 }
 
+/// Bytes of one statement: less than the packet of any server, also of one that has been told another limit since
+/// the store connected.
+const MAX_BYTES: usize = 12 * 1024;
+
+/// Bytes that a row takes beside its tag and its reason.
+const ROW: usize = 16;
+
 /// How many of the rows may be written in one statement, whose ids follow from the first of them: where the
 /// server leaves ids out, by how many may change at any time, each row is told its own.
 fn listed(shared: &Shared, rest: &[LogRecord]) -> usize {
-    if shared.id_step == 1 { rest.len() } else { 1 }
+    if shared.id_step != 1 {
+        return 1;
+    }
+    let mut bytes = 0_usize;
+    let fits = |record: &&LogRecord| {
+        let reason = record.reason.as_ref().map_or(0, String::len);
+        bytes = bytes.saturating_add(record.scope.to_column().len() + reason + ROW);
+        bytes <= MAX_BYTES
+    };
+    rest.iter().take(MAX_APPEND).take_while(fits).count().max(1)
 }
 
 /// Writes rows, each list of them at once, and returns their ids. What has been written stays written
@@ -39,6 +56,9 @@ pub(in super::super) async fn write(
         let (text, count) = shared.sql.log.append(listed(shared, rest));
         let (now, later) = rest.split_at(count.min(rest.len()));
         let first = connection.insert(bind(statement(text), now), shared).await?;
+        if first > MAX_ID {
+            return Err(Failure::sound(Failure::no_ids_left(&shared.settings.log_table)));
+        }
         ids.extend((first..).take(now.len()));
         rest = later;
     }
@@ -58,6 +78,9 @@ pub(in super::super) async fn append_on(
         let (now, later) = rest.split_at(count.min(rest.len()));
         let done = bind(statement(text), now).execute(&mut *connection).await;
         let done = done.map_err(|error| Failure::of(error, &shared.settings.log_table).error)?;
+        if done.last_insert_id() > MAX_ID {
+            return Err(Failure::no_ids_left(&shared.settings.log_table));
+        }
         written(done.last_insert_id(), now);
         rest = later;
     }

@@ -53,6 +53,9 @@ const MAX_ROWS: u64 = 1_000;
 /// Rows that one statement reads for many questions. More, and they are asked one by one.
 const MAX_ROWS_OF_ALL: u64 = 4_000;
 
+/// Bytes of the columns of one statement: no more than four times as many are sent.
+const MAX_BYTES: usize = 16 * 1024;
+
 /// A hard row that nobody has seen.
 const UNSEEN: (u64, bool) = (u64::MAX, false);
 
@@ -146,7 +149,7 @@ async fn find(
         let columns: Vec<&Bytes> = of_column.keys().copied().collect();
         let lowest = questions.iter().map(|question| question.lowest).min().unwrap_or(0);
         let below = questions.iter().map(|question| question.below).max().unwrap_or(0);
-        for chunk in columns.chunks(MAX_TAGS) {
+        for chunk in chunks(&columns) {
             let range = (lowest, below, MAX_ROWS_OF_ALL);
             let rows = of_columns(chunk, range, connection, shared).await?;
             if rows.len() as u64 >= MAX_ROWS_OF_ALL {
@@ -178,6 +181,22 @@ async fn find(
     Ok(all)
 }
 
+/// Pieces that one statement asks for.
+fn chunks<'a>(columns: &'a [&'a Bytes]) -> impl Iterator<Item = &'a [&'a Bytes]> {
+    let mut rest = columns;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = |column: &&&Bytes| {
+            bytes += column.len();
+            bytes <= MAX_BYTES
+        };
+        let count = rest.iter().take(MAX_TAGS).take_while(fits).count().max(1);
+        let (chunk, later) = rest.split_at_checked(count)?;
+        rest = later;
+        Some(chunk)
+    })
+}
+
 /// Rows with one of these columns, of ids from the first to before the second, so many at the most.
 async fn of_columns(
     columns: &[&Bytes],
@@ -186,9 +205,8 @@ async fn of_columns(
     shared: &Arc<Shared>,
 ) -> Result<Vec<(u64, bool, Bytes)>, Failure> {
     let (text, binds) = shared.sql.log.history(columns.len());
-    let last = columns.last().copied().cloned().unwrap_or_default();
-    let columns: Vec<&Bytes> =
-        columns.iter().copied().chain(std::iter::repeat(&last)).take(binds).collect();
+    let filler = columns.iter().min_by_key(|column| column.len()).copied().into_iter().cycle();
+    let columns: Vec<&Bytes> = columns.iter().copied().chain(filler).take(binds).collect();
     let query = || {
         let query = statement(text);
         let query = columns.iter().fold(query, |query, column| query.bind(column.to_vec()));
@@ -229,7 +247,7 @@ impl Question {
     ) -> Result<Vec<(u64, bool)>, Failure> {
         let columns: Vec<&Bytes> = self.columns.iter().collect();
         let mut all = Vec::new();
-        for chunk in columns.chunks(MAX_TAGS) {
+        for chunk in chunks(&columns) {
             let range = (self.lowest, self.below, MAX_ROWS);
             let found = of_columns(chunk, range, connection, shared).await?;
             if found.len() as u64 >= MAX_ROWS {

@@ -5,6 +5,7 @@
 
 mod anew;
 mod append;
+mod damage;
 mod history;
 mod reader;
 mod tidy;
@@ -25,6 +26,7 @@ pub(super) use self::reader::LogReader;
 use super::connection::{Connection, statement};
 use super::failure::Failure;
 use super::shared::{Shared, lock};
+use super::sql::TableName;
 use crate::key::CacheKey;
 use crate::store::StoreError;
 use crate::store::log::{Judgement, LogView, Mark};
@@ -67,6 +69,9 @@ pub(super) struct Log {
     doubted_at: AtomicU64,
     /// Somebody has asked for a look since the task last looked at this.
     used: AtomicBool,
+    /// There is a row with too large an id.
+    damaged: AtomicBool,
+    table: TableName,
 }
 
 /// Waiters before those are looked for who do not wait any more.
@@ -91,7 +96,7 @@ struct Checked {
 }
 
 impl Log {
-    pub(super) fn new() -> Arc<Self> {
+    pub(super) fn new(table: TableName) -> Arc<Self> {
         let log = Self {
             view: RwLock::new(LogView::new(0)),
             waiting: Mutex::default(),
@@ -105,6 +110,8 @@ impl Log {
             seen_at: AtomicU64::new(0),
             doubted_at: AtomicU64::new(0),
             used: AtomicBool::new(false),
+            damaged: AtomicBool::new(false),
+            table,
         };
         Arc::new(log)
     }

@@ -182,6 +182,15 @@ impl LogReader {
     }
 
     pub(super) async fn read(&self, session: &mut Session) -> Result<(), Failure> {
+        self.read_once(session).await?;
+        if !self.log.is_damaged() {
+            return Ok(());
+        }
+        self.recover(session).await?;
+        self.read_once(session).await
+    }
+
+    async fn read_once(&self, session: &mut Session) -> Result<(), Failure> {
         if !session.begun {
             self.begin(session).await?;
             session.begun = true;
@@ -283,10 +292,10 @@ impl LogReader {
     }
 
     pub(super) fn decoded(&self, rows: &[MySqlRow]) -> Result<Vec<Row>, Failure> {
-        rows.iter()
-            .map(Row::of)
-            .collect::<Result<_, _>>()
-            .map_err(|error| Failure::of(error, &self.shared.settings.log_table))
+        let rows: Result<Vec<Row>, _> = rows.iter().map(Row::of).collect();
+        let rows = rows.map_err(|error| Failure::of(error, &self.shared.settings.log_table))?;
+        self.log.sane(rows.last().map_or(0, |row| row.id))?;
+        Ok(rows)
     }
 }
 

@@ -9,7 +9,7 @@ use sqlx::Row as _;
 use super::super::connection::statement;
 use super::super::failure::Failure;
 use super::super::shared::lock;
-use super::super::sql::{MAX_APPEND, READ_LIMIT};
+use super::super::sql::{MAX_APPEND, MAX_ID, READ_LIMIT};
 use super::reader::{LogReader, READING, Session};
 use super::write_rows;
 use crate::tag::{LogRecord, Scope, Tag};
@@ -96,7 +96,7 @@ impl LogReader {
         session.connection.run_text(&sql.uncommitted, &self.shared).await?;
         let last = session.connection.number(&sql.largest, &self.shared).await?;
         let largest = self.log.view().largest();
-        if largest == 0 || last <= largest.saturating_add(READING.ids) {
+        if largest == 0 || last <= largest.saturating_add(READING.ids) || last > MAX_ID {
             return Ok(());
         }
         let scope = Scope::Tag(Tag::from("rows that are not committed"));
@@ -200,6 +200,9 @@ impl LogReader {
             let owed: Vec<_> = lock(&self.log.owed).iter().take(MAX_APPEND).cloned().collect();
             if owed.is_empty() {
                 return Ok(());
+            }
+            if self.log.is_damaged() {
+                self.read(session).await?;
             }
             write_rows(&mut session.connection, &self.shared, &owed).await?;
             // seen before they stop to be owed

@@ -5,6 +5,9 @@ use super::{TableName, Text, entry, list};
 /// Rows that one look at the log takes at once.
 pub(in super::super) const READ_LIMIT: u64 = 2_000;
 
+/// The largest id that a row may have.
+pub(in super::super) const MAX_ID: u64 = i64::MAX as u64;
+
 /// Ranges of ids that one look at the log takes in beside the newest rows.
 pub(in super::super) const MAX_RANGES: usize = 64;
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use sqlx::AssertSqlSafe;
 
 pub(super) use self::lease::{HELD, LAST_UNSHAREABLE, LeaseSql, UNSHAREABLE};
-pub(super) use self::log::{LogSql, MAX_APPEND, MAX_RANGES, MAX_TAGS, READ_LIMIT};
+pub(super) use self::log::{LogSql, MAX_APPEND, MAX_ID, MAX_RANGES, MAX_TAGS, READ_LIMIT};
 use crate::error::ConfigError;
 
 /// Most keys in one statement.

@@ -1,0 +1,122 @@
+//! The gaps of a view: ranges of ids that no row has been seen for.
+
+use std::time::Instant;
+
+use super::LogView;
+
+/// Gaps with at most so many rows between them are read as one range.
+const NEAR: u64 = 16;
+
+/// Gaps that a process keeps apart: of more, the lower ones become one gap.
+const MAX_GAPS: usize = 16_384;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Gap {
+    pub(super) to: u64,
+    pub(super) since: Instant,
+}
+
+/// How much of the gaps one read of the log takes in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reading {
+    /// Ranges of ids.
+    pub(crate) ranges: usize,
+    /// Ids in them: the server passes over each row that is not committed (measured: 0.07 us).
+    pub(crate) ids: u64,
+    /// Rows between gaps that are read again, so that gaps close to each other are one range.
+    pub(crate) between: u64,
+}
+
+impl LogView {
+    /// The gaps that a read of the log has to take in, as ranges, the lowest first. With too many, those
+    /// below the newest are left out, and what had not seen them has to be asked about: an open transaction
+    /// with any number of rows costs a read nothing.
+    pub(crate) fn to_read(&mut self, most: Reading) -> Vec<(u64, u64)> {
+        let mut ranges: Vec<(u64, u64)> = Vec::new();
+        let (mut ids, mut between) = (0_u64, 0_u64);
+        for (&from, gap) in self.gaps.iter().rev() {
+            let from = from.max(self.from);
+            if gap.to < from {
+                break;
+            }
+            ids = ids.saturating_add(gap.to - from).saturating_add(1);
+            let apart = ranges.last().map_or(u64::MAX, |&(next, _)| next - gap.to - 1);
+            let again = between.saturating_add(apart);
+            let joins = again <= most.between && (apart <= NEAR || ranges.len() >= most.ranges);
+            if ids > most.ids || !joins && ranges.len() >= most.ranges {
+                self.from = gap.to.saturating_add(1);
+                break;
+            }
+            match ranges.last_mut() {
+                Some(range) if joins => (range.0, between) = (from, again),
+                _ => ranges.push((from, gap.to)),
+            }
+        }
+        ranges.reverse();
+        ranges
+    }
+
+    /// Whether what had not seen an id is asked about.
+    pub(crate) fn leaves_out(&self, id: u64) -> bool {
+        id < self.from
+    }
+
+    /// The gaps of which that is so.
+    pub(crate) fn left_out(&self) -> Vec<(u64, u64)> {
+        let gaps = self.gaps.iter().map(|(&from, gap)| (from, gap.to));
+        gaps.take_while(|(_, to)| *to < self.from).collect()
+    }
+
+    /// Rows with these ids are there, and what they say is asked about.
+    pub(crate) fn found(&mut self, ids: impl IntoIterator<Item = u64>) {
+        for id in ids {
+            if self.leaves_out(id) && self.leave_gap(id, id) {
+                self.arrived(id);
+            }
+        }
+        self.all_arrived(self.largest);
+        self.update_position();
+    }
+
+    pub(super) fn end_gaps(&mut self, from: u64, to: u64) {
+        let ranges: Vec<(u64, u64)> = {
+            let before = self.gaps.range(..=to).map(|(&from, gap)| (from, gap.to));
+            before.filter(|&(_, last)| last >= from).collect()
+        };
+        for (first, last) in ranges {
+            self.leave_gap(first.max(from), last.min(to));
+        }
+    }
+
+    /// Takes a range out of the gap that it lies in; `false` when it lies in none.
+    pub(super) fn leave_gap(&mut self, from: u64, to: u64) -> bool {
+        let Some((&first, &gap)) = self.gaps.range(..=from).next_back() else { return false };
+        if gap.to < to {
+            return false;
+        }
+        self.gaps.remove(&first);
+        if first < from {
+            self.gaps.insert(first, Gap { to: from - 1, since: gap.since });
+        }
+        if to < gap.to {
+            self.gaps.insert(to + 1, gap);
+        }
+        true
+    }
+
+    /// Of very many gaps the lower ones become one, as if what lies between them had not been seen.
+    pub(super) fn join_gaps(&mut self) {
+        if self.gaps.len() <= MAX_GAPS {
+            return;
+        }
+        let Some(&middle) = self.gaps.keys().nth(self.gaps.len() - MAX_GAPS / 2) else { return };
+        let upper = self.gaps.split_off(&middle);
+        let lower = std::mem::replace(&mut self.gaps, upper);
+        let since = lower.values().map(|gap| gap.since).max();
+        let ends = lower.first_key_value().zip(lower.last_key_value());
+        if let (Some(since), Some(((&from, _), (_, last)))) = (since, ends) {
+            self.from = self.from.max(last.to.saturating_add(1));
+            self.gaps.insert(from, Gap { to: last.to, since });
+        }
+    }
+}

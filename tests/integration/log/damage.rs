@@ -1,0 +1,53 @@
+//! Rows of the log that no other can follow.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_with_too_large_an_id_stops_everything_until_repaired() {
+    let database = support::database().await;
+    let mut connection = database.connection().await;
+    for id in [u64::MAX, u64::MAX - 1, 1 << 63] {
+        let (one, two) = (node(&database).await, node(&database).await);
+        one.handle.invalidate_tags(["first"]).await.unwrap();
+        fill_anew(&one, TAGGED).await;
+        two.assert_hit(TAGGED).await;
+        let oops = format!("INSERT INTO cache_invalidations (id, tag) VALUES ({id}, 'oops')");
+        run(&mut connection, &oops).await;
+        for each in [&one, &two] {
+            let answer = each.get(TAGGED).await;
+            assert_eq!(answer.cache.detail(), Some("store-error"), "{id}: {:?}", answer.cache);
+            let error = each.handle.invalidate_tags(["product:7"]).await.unwrap_err().to_string();
+            assert!(error.contains("9223372036854775807"), "{error}");
+            assert!(error.contains("AUTO_INCREMENT = 1"), "{error}");
+            let error = each.handle.invalidate_tags_on(&mut connection, ["product:7"]).await;
+            assert!(error.unwrap_err().to_string().contains("cache_invalidations"));
+            let stats = each.store.stats().await.unwrap();
+            assert!(stats.log_is_damaged && stats.failures > 0, "{stats:?}");
+        }
+        assert_eq!(one.store.check().await.unwrap_err().as_str(), "schema");
+        // nobody puts one there
+        let large = "SELECT COUNT(*) FROM cache_invalidations WHERE id > 9223372036854775807";
+        assert_eq!(number(&mut connection, large).await, 1, "{id}");
+        for sql in [
+            "DELETE FROM cache_invalidations WHERE id > 9223372036854775807",
+            "ALTER TABLE cache_invalidations AUTO_INCREMENT = 1",
+        ] {
+            run(&mut connection, sql).await;
+        }
+        for each in [&one, &two] {
+            until!("what failed has been written", {
+                let stats = each.store.stats().await.unwrap();
+                !stats.log_is_damaged && stats.owed_invalidations == 0
+            });
+        }
+        // what had been added behind that row is gone with it
+        assert_eq!(one.validity(TAGGED).await, Validity::Invalid);
+        assert_eq!(number(&mut connection, large).await, 0, "{id}");
+        assert!(largest(&mut connection).await < 1_000, "{id}");
+        fill_anew(&one, TAGGED).await;
+        two.assert_hit(TAGGED).await;
+        two.handle.invalidate_tags(["product:7"]).await.unwrap();
+        assert_eq!(one.validity(TAGGED).await, Validity::Invalid);
+        one.store.check().await.unwrap();
+    }
+}
