@@ -262,6 +262,9 @@ impl<St: Transactional> CacheHandle<St> {
     /// the most, so where several pools are used in the same second, a wrong one may be noticed later
     /// ([`MySqlStoreBuilder::check_server`](crate::MySqlStoreBuilder::check_server)).
     ///
+    /// The insert changes the session's `LAST_INSERT_ID()`: SQL that needs its value later has to keep it before,
+    /// in a variable. Ids that the driver has returned do not change.
+    ///
     /// # Errors
     /// As [`CacheHandle::invalidate`]; [`StoreError::Config`] for a connection to another server, and
     /// [`StoreError::Database`] is the connection's own error, and what

@@ -300,7 +300,8 @@ pub trait Transactional: Store {
     /// updated or locked that another transaction could wait for.
     ///
     /// When the commit has returned, no process serves what the rows name, but for what its
-    /// [`Consistency`] allows, and this one not at all.
+    /// [`Consistency`] allows, and this one not at all. Of MySQL and MariaDB, `LAST_INSERT_ID()` is that of a row of
+    /// the log afterwards.
     ///
     /// # Errors
     /// [`StoreError::Database`] with the connection's own error.

@@ -840,6 +840,31 @@ async fn tags_come_out_of_a_query_in_the_callers_transaction() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn last_insert_id_is_kept_by_results_variables_and_triggers() {
+    const LAST: &str = "LAST_INSERT_ID()";
+    let database = support::database().await;
+    let node = node(&database).await;
+    let mut connection = database.connection().await;
+    run(&mut connection, "CREATE TABLE orders (id INT PRIMARY KEY AUTO_INCREMENT, n INT)").await;
+    run(&mut connection, "ALTER TABLE orders AUTO_INCREMENT = 900").await;
+    let mut tx = connection.begin().await.unwrap();
+    let order = sqlx::query("INSERT INTO orders (n) VALUES (1)").execute(&mut *tx).await.unwrap();
+    run(&mut tx, "SET @order = LAST_INSERT_ID()").await;
+    node.handle.invalidate_tags_on(&mut tx, ["product:7"]).await.unwrap();
+    assert_eq!((order.last_insert_id(), number(&mut tx, "@order").await), (900, 900));
+    assert_eq!(number(&mut tx, LAST).await, 1, "of the log");
+    tx.commit().await.unwrap();
+    run(
+        &mut connection,
+        "CREATE TRIGGER orders_changed AFTER INSERT ON orders FOR EACH ROW \
+         INSERT INTO cache_invalidations (tag) VALUES (CONCAT('product:', NEW.n))",
+    )
+    .await;
+    run(&mut connection, "INSERT INTO orders (n) VALUES (2)").await;
+    assert_eq!(number(&mut connection, LAST).await, 901);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn outside_of_a_transaction_it_counts_at_once() {
     let database = support::database().await;
     let (one, two) = (node(&database).await, node(&database).await);

@@ -85,7 +85,7 @@ fn gaps_end_when_their_transactions_are_known_to_be_rolled_back() {
     let overdue = view.overdue(Duration::from_secs(10), now + Duration::from_secs(10));
     assert_eq!(overdue, [(11, 19), (21, 999_999)]);
     view.close(21, 999_999, later());
-    assert_eq!(view.to_read(ALL), [(11, 19)]);
+    assert_eq!(view.gaps_to_read(ALL), [(11, 19)]);
     view.close(12, 13, later());
     view.absorb([(16, tag("u"))], now);
     assert_eq!(*view.position(), but(1_000_000, &[(11, 11), (14, 15), (17, 19)]));
@@ -116,11 +116,11 @@ fn what_is_older_than_the_window_has_to_be_asked_for() {
 fn a_large_gap_is_left_out_and_asked_about() {
     let (mut view, now) = (LogView::new(10), Instant::now());
     view.absorb([(11, tag("u")), (500, tag("t")), (503, tag("u"))], now);
-    assert_eq!(view.to_read(most(4, 1_000, 0)), [(12, 499), (501, 502)]);
+    assert_eq!(view.gaps_to_read(most(4, 1_000, 0)), [(12, 499), (501, 502)]);
     assert_eq!(of(&view, &at(11, &[])), INVALID);
     let position = view.position();
     assert_eq!(of(&view, &position), VALID);
-    assert_eq!(view.to_read(most(4, 100, 0)), [(501, 502)]);
+    assert_eq!(view.gaps_to_read(most(4, 100, 0)), [(501, 502)]);
     assert_eq!(of(&view, &position), older(500));
     assert_eq!(of(&view, &at(11, &[])), INVALID, "known without asking");
     view.absorb([(501, soft("t"))], now);
@@ -131,7 +131,7 @@ fn a_large_gap_is_left_out_and_asked_about() {
     assert_eq!(*view.position(), but(503, &[(12, 19), (21, 499), (502, 502)]));
     view.close(0, 499, later());
     assert_eq!(of(&view, &view.position()), VALID);
-    assert_eq!(view.to_read(ALL), [(502, 502)]);
+    assert_eq!(view.gaps_to_read(ALL), [(502, 502)]);
 }
 
 #[test]
@@ -143,16 +143,16 @@ fn gaps_close_to_each_other_are_read_as_one_range() {
         view
     };
     let mut every_third = with(&(1..=100).map(|n| 3 * n).collect::<Vec<_>>());
-    assert_eq!(every_third.to_read(most(4, 1_000, 100)), [(1, 299)]);
+    assert_eq!(every_third.gaps_to_read(most(4, 1_000, 100)), [(1, 299)]);
     assert_eq!(of(&every_third, &at(0, &[])), VALID);
     // no more than so many rows are read again
-    assert_eq!(every_third.to_read(most(4, 1_000, 10)).len(), 4);
+    assert_eq!(every_third.gaps_to_read(most(4, 1_000, 10)).len(), 4);
     assert_eq!(of(&every_third, &at(0, &[])), older(258));
     let far = (1..=10).flat_map(|n| 100 * n..100 * n + 99).collect::<Vec<_>>();
     let mut far = with(&far);
     let gaps: Vec<(u64, u64)> = (2..=10).map(|n| (100 * n - 1, 100 * n - 1)).collect();
-    assert_eq!(far.to_read(most(20, 1_000, 0))[1..], gaps);
-    assert_eq!(far.to_read(most(4, 1_000, 0)), gaps[5..]);
+    assert_eq!(far.gaps_to_read(most(20, 1_000, 0))[1..], gaps);
+    assert_eq!(far.gaps_to_read(most(4, 1_000, 0)), gaps[5..]);
     assert_eq!(of(&far, &at(0, &[])), older(600));
 }
 

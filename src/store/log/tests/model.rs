@@ -380,7 +380,7 @@ impl State {
             }
         }
         let mut of = view.clone();
-        let mut gaps = of.to_read(world.reading);
+        let mut gaps = of.gaps_to_read(world.reading);
         if mutant != Mutant::GapsNotAsked {
             *view = of;
         }

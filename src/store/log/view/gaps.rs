@@ -31,7 +31,7 @@ impl LogView {
     /// The gaps that a read of the log has to take in, as ranges, the lowest first. With too many, those
     /// below the newest are left out, and what had not seen them has to be asked about: an open transaction
     /// with any number of rows costs a read nothing.
-    pub(crate) fn to_read(&mut self, most: Reading) -> Vec<(u64, u64)> {
+    pub(crate) fn gaps_to_read(&mut self, most: Reading) -> Vec<(u64, u64)> {
         let mut ranges: Vec<(u64, u64)> = Vec::new();
         let (mut ids, mut between) = (0_u64, 0_u64);
         for (&from, gap) in self.gaps.iter().rev() {

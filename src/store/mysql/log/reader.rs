@@ -197,7 +197,7 @@ impl LogReader {
         }
         let (largest, mut gaps) = {
             let mut view = self.log.view_mut();
-            let gaps = view.to_read(READING);
+            let gaps = view.gaps_to_read(READING);
             (view.largest(), gaps)
         };
         // the newest row is always there, and says when it was written: it is read along to see that the
