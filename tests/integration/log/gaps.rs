@@ -180,3 +180,34 @@ async fn very_many_rows_at_once_are_read_in_part_and_asked_about() {
         node.assert_hit(uri).await;
     }
 }
+
+/// What closes gaps asks like this.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_locking_read_of_a_range_keeps_no_one_from_inserting() {
+    let database = support::database().await;
+    node(&database).await;
+    let (mut reader, mut writer) = (database.connection().await, database.connection().await);
+    let insert = "INSERT INTO cache_invalidations (id, tag) VALUES";
+    run(&mut writer, &format!("{insert} (10, 'a'), (20, 'a'), (30, 'a')")).await;
+    run(&mut reader, "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await;
+    let mut tx = reader.begin().await.unwrap();
+    for range in ["1 AND 29", "5 AND 1000000"] {
+        let read = format!(
+            "SELECT id FROM cache_invalidations WHERE id BETWEEN {range} ORDER BY id LIMIT 2000 \
+             FOR UPDATE NOWAIT"
+        );
+        run(&mut tx, &read).await;
+    }
+    // while it holds its locks
+    run(&mut writer, "SET SESSION innodb_lock_wait_timeout = 1").await;
+    run(&mut writer, &format!("{insert} (5, 'b'), (15, 'b'), (25, 'b'), (40, 'b')")).await;
+    run(&mut writer, "INSERT INTO cache_invalidations (tag) VALUES ('b')").await;
+    // and where one of the rows is held it fails at once
+    let mut held = writer.begin().await.unwrap();
+    run(&mut held, "INSERT INTO cache_invalidations (tag) VALUES ('c')").await;
+    tx.rollback().await.unwrap();
+    let read = "SELECT id FROM cache_invalidations WHERE id BETWEEN 41 AND 100 FOR UPDATE NOWAIT";
+    let error = sqlx::raw_sql(read).execute(&mut reader).await.unwrap_err();
+    let error = error.as_database_error().unwrap().to_string();
+    assert!(error.contains("1205") || error.contains("3572"), "{error}");
+}

@@ -57,6 +57,10 @@ pub(in super::super) async fn write(
         let (now, later) = rest.split_at(count.min(rest.len()));
         let first = connection.insert(bind(statement(text), now), shared).await?;
         if first > MAX_ID {
+            // nothing of this process's own keeps the log from being repaired
+            let last = first.saturating_add(now.len() as u64);
+            let remove = statement(&shared.sql.log.prune).bind(first - 1).bind(last);
+            connection.run(remove, shared).await?;
             return Err(Failure::sound(Failure::no_ids_left(&shared.settings.log_table)));
         }
         ids.extend((first..).take(now.len()));

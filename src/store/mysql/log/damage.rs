@@ -44,9 +44,16 @@ impl LogReader {
     pub(super) async fn recover(&self, session: &mut Session) -> Result<(), Failure> {
         let reason = Some("the log had a row with too large an id".to_owned());
         let record = LogRecord { scope: Scope::Everything, soft: false, reason };
-        for id in write_rows(&mut session.connection, &self.shared, &[record]).await? {
-            self.log.sane(id)?;
+        let (connection, sql) = (&mut session.connection, &self.shared.sql.log);
+        // in a transaction: as long as `AUTO_INCREMENT` is not repaired, no row may stay
+        connection.run_text(&sql.begin, &self.shared).await?;
+        let written = write_rows(connection, &self.shared, &[record]).await;
+        if written.as_ref().is_err_and(|failure| failure.then.drops()) {
+            return written.map(drop); // with its connection
         }
+        let end = if written.is_ok() { &sql.commit } else { &sql.roll_back };
+        connection.run_text(end, &self.shared).await?;
+        written?;
         self.log.damaged.store(false, Ordering::Release);
         tracing::warn!(
             log = %self.shared.settings.log_table.plain(),

@@ -30,6 +30,9 @@ pub(in super::super) struct LogSql {
     history: Vec<Text>,
     /// What comes next on the connection also sees rows that are not committed.
     pub(in super::super) uncommitted: Text,
+    pub(in super::super) begin: Text,
+    pub(in super::super) commit: Text,
+    pub(in super::super) roll_back: Text,
     /// Binds the first tag, the first that is too far, the same of ids, the limit.
     pub(in super::super) history_between: Text,
     /// The largest id, 0 for none.
@@ -102,6 +105,9 @@ impl LogSql {
                     .into()
                 })
                 .collect(),
+            begin: "START TRANSACTION".into(),
+            commit: "COMMIT".into(),
+            roll_back: "ROLLBACK".into(),
             uncommitted: "SET TRANSACTION ISOLATION LEVEL READ UNCOMMITTED".into(),
             history_between: format!(
                 "SELECT id, kind, tag FROM {l} IGNORE INDEX (PRIMARY) \
