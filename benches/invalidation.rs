@@ -163,7 +163,7 @@ async fn pruning() -> Result<(), StoreError> {
     let insert = format!("INSERT INTO bench_log (tag, at_ms) VALUES {list}");
     ok(sqlx::raw_sql(AssertSqlSafe(insert.clone())).execute(&mut connection).await);
     // one look, so that it knows the log
-    CacheLayer::new(store.clone()).prefix(PREFIX).handle().inspect("/").await?;
+    CacheLayer::new(store.clone()).prefix(PREFIX).handle().inspect("http://shop.example/").await?;
     let began = std::time::Instant::now();
     let mut ticks = tokio::time::interval(Duration::from_secs(1) * LIST as u32 / A_SECOND as u32);
     println!("\npruning, {A_SECOND} rows a second");
