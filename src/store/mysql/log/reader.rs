@@ -31,8 +31,12 @@ const MAX_PAGES: u32 = 16;
 /// A statement that takes so long may have passed over very many rows that are not committed.
 const SLOW: Duration = Duration::from_millis(5);
 
-/// Looks by itself that are left out while nobody uses the store.
-const IDLE_TICKS: u32 = 10;
+/// Reads of the log in one `poll_interval`: two, so that a hit in memory, for which the last read may be as
+/// old as the interval, finds one that is young enough and does not wait.
+const READS: u32 = 2;
+
+/// Reads of which all but one are left out while nobody uses the store: one in ten intervals is left.
+const IDLE_READS: u32 = 10 * READS;
 
 /// The task and what it owns.
 pub(in super::super) struct LogReader {
@@ -97,7 +101,7 @@ impl LogReader {
         mut session: Session,
         stop: &mut watch::Receiver<bool>,
     ) -> Option<Connection> {
-        let mut poll = ticking(self.shared.settings.poll_interval);
+        let mut poll = ticking(self.shared.settings.poll_interval / READS);
         let mut tidy = ticking(TIDY);
         let mut idle = 0_u32;
         loop {
@@ -114,9 +118,9 @@ impl LogReader {
                         true => 0,
                         false => idle.saturating_add(1),
                     };
-                    // a process that serves nothing looks ten times less often; before its first use the
-                    // tables may not be there yet
-                    let due = idle < IDLE_TICKS || idle.is_multiple_of(IDLE_TICKS);
+                    // a process that serves nothing reads less often; before its first use the tables may not
+                    // be there yet
+                    let due = idle < IDLE_READS || idle.is_multiple_of(IDLE_READS);
                     let known = session.begun || self.log.view().largest() > 0;
                     if known && due {
                         self.look(&mut session, Vec::new()).await

@@ -181,9 +181,10 @@ impl MySqlStoreBuilder {
         self
     }
 
-    /// How often the invalidation log is read when nothing else makes the store read it: each lookup
-    /// does. It is how stale a [`Tiered`](crate::Tiered) front may be with
-    /// [`Consistency::Bounded`](crate::Consistency::Bounded). Default: 100 ms.
+    /// How long an invalidation of another process may take to count for a [`Tiered`](crate::Tiered) front
+    /// with [`Consistency::Bounded`](crate::Consistency::Bounded). A process in use reads the log twice in
+    /// this time, so that hits in front do not wait; each lookup in the table reads it too. Default:
+    /// 100 ms.
     pub fn poll_interval(mut self, interval: Duration) -> Self {
         self.poll_interval = interval;
         self
