@@ -1,5 +1,7 @@
 //! The application's hand on its cache.
 
+mod sql;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -153,6 +155,13 @@ impl<St: Store> CacheHandle<St> {
     /// Invalidates everything under the layer's prefix, then removes it from the store, row by row.
     /// Returns how many entries there were.
     ///
+    /// Nothing that was made before is served after that, as with [`CacheHandle::invalidate`]. Its bytes may
+    /// reach the table once more: a response that another process had completed when it did not know of the invalidation yet may be
+    /// written after the removal. It is invalid, and stays until it is overwritten, expires or is culled. To be
+    /// sure, call this again 15 seconds later: each process knows of the invalidation by then, and what it had
+    /// completed before has been written or given up. Copies in the memory of other processes
+    /// ([`Tiered`](crate::Tiered)) are not served either, and stay until they expire or are evicted.
+    ///
     /// # Errors
     /// As [`CacheHandle::invalidate`]; what could not be removed may still be stored.
     pub async fn erase(&self) -> Result<u64, StoreError> {
@@ -161,7 +170,8 @@ impl<St: Store> CacheHandle<St> {
     }
 
     /// Invalidates a target as [`CacheHandle::invalidate_uri`] does, then removes what is stored for it:
-    /// for data that must not be kept. Returns how many entries there were.
+    /// for data that must not be kept. Returns how many entries there were. What [`CacheHandle::erase`] says
+    /// about other processes holds here too.
     ///
     /// Costs a look at all entries under keys of the application's own, because their keys do not say which URI
     /// they are for; without such keys, nothing. Where requests for several URIs share such a key, the entry
@@ -171,6 +181,24 @@ impl<St: Store> CacheHandle<St> {
     /// As [`CacheHandle::erase`].
     pub async fn erase_uri(&self, uri: &str) -> Result<u64, StoreError> {
         self.engine.erase_uri(&self.route, uri.to_owned()).await
+    }
+
+    /// Waits for one read of the invalidation log that begins now. When this has returned, this process
+    /// serves nothing that a row names which was committed before the call, by whatever connection: also
+    /// not out of memory, where [`Consistency::Bounded`](crate::Consistency::Bounded) allows
+    /// `poll_interval` (100 ms).
+    ///
+    /// Call it after a commit that neither this handle nor an unsafe request through the layer knows of: a
+    /// background job, a consumer of messages, a stream that writes after its response has begun. The
+    /// layer does the same by itself after each unsafe request.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the log cannot be read. Nothing is served out of memory then until a read
+    /// succeeds.
+    pub async fn sync(&self) -> Result<(), StoreError> {
+        // if the read fails or is not waited for, hits in memory wait for the next one
+        self.engine.store.note_write();
+        self.engine.store.sync().await
     }
 
     /// The newest rows of the invalidation log, the newest first: what, when, why.

@@ -81,7 +81,7 @@ pub use status::{CacheStatus, Forward, StatusField};
 pub use store::mysql::{MySqlStore, MySqlStoreBuilder};
 pub use store::{
     BoxStore, Consistency, CullReport, Fence, Lease, MemoryLog, MemoryStore, MemoryStoreBuilder,
-    Named, Source, Store, StoreError, StoreStats, Tiered, Transactional,
+    Named, Source, SqlStatement, Store, StoreError, StoreStats, Tiered, Transactional,
 };
 pub use stored::{
     Entry, HeadUpdate, SelectingField, Stored, StoredHead, StoredOrHead, StoredResponse,

@@ -55,8 +55,12 @@ where
     let started = Instant::now();
     // a handler that is dropped, fails or panics may have done its work all the same
     let guard = write.as_ref().map(|write| Unanswered::new(&engine, &route, write));
-    let inside = inner.oneshot(Request::from_parts(parts, body));
-    let response = match inside.instrument(inside_span()).await {
+    let inside = inner.oneshot(Request::from_parts(parts, body)).instrument(inside_span());
+    let outcome = {
+        let _noted = Noted(&engine.store);
+        inside.await
+    };
+    let response = match outcome {
         Ok(response) => response,
         Err(error) => {
             if let Some(guard) = guard {
@@ -100,6 +104,16 @@ where
             engine.explain(&status);
             Ok(Finish::new(&route, status).apply(response))
         }
+    }
+}
+
+/// However a handler ends, it may have written to the log on a connection of its own: what it committed
+/// counts for every request that begins after this has been dropped.
+struct Noted<'a, St: Store>(&'a St);
+
+impl<St: Store> Drop for Noted<'_, St> {
+    fn drop(&mut self) {
+        self.0.note_write();
     }
 }
 

@@ -59,6 +59,8 @@ trait DynStore: Send + Sync {
         head: &'a StoredHead,
         at_most: Duration,
     ) -> Answer<'a, ()>;
+    fn note_write(&self);
+    fn sync(&self) -> Answer<'_, ()>;
     fn max_staleness(&self) -> Duration;
     fn poll_interval(&self) -> Duration;
     fn log_tail(&self, limit: usize) -> Answer<'_, Vec<LogRow>>;
@@ -117,6 +119,12 @@ impl<St: Store> DynStore for St {
         at_most: Duration,
     ) -> Answer<'a, ()> {
         Box::pin(Store::catch_up(self, key, head, at_most))
+    }
+    fn note_write(&self) {
+        Store::note_write(self);
+    }
+    fn sync(&self) -> Answer<'_, ()> {
+        Box::pin(Store::sync(self))
     }
     fn max_staleness(&self) -> Duration {
         Store::max_staleness(self)
@@ -201,6 +209,12 @@ impl Store for BoxStore {
         at_most: Duration,
     ) -> Result<(), StoreError> {
         self.0.catch_up(key, head, at_most).await
+    }
+    fn note_write(&self) {
+        self.0.note_write();
+    }
+    async fn sync(&self) -> Result<(), StoreError> {
+        self.0.sync().await
     }
     fn max_staleness(&self) -> Duration {
         self.0.max_staleness()

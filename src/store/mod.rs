@@ -9,6 +9,7 @@ pub(crate) mod log;
 mod memory;
 #[cfg(feature = "mysql")]
 pub(crate) mod mysql;
+mod statement;
 mod tiered;
 
 pub use boxed::BoxStore;
@@ -16,6 +17,7 @@ pub use error::{Source, StoreError};
 pub use lease::{Fence, Lease};
 pub use log::MemoryLog;
 pub use memory::{MemoryStore, MemoryStoreBuilder};
+pub use statement::SqlStatement;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -216,6 +218,22 @@ pub trait Store: Clone + Send + Sync + 'static {
         async { Ok(()) }
     }
 
+    /// Says that something may just have been committed to the log on a connection that this store does
+    /// not know. From now on, [`Store::catch_up`] is content only with a read of the log that begins
+    /// after this call. Waits for nothing; one read serves for any number of calls before it. The layer
+    /// calls this when the handler of an unsafe request has ended, before the client gets the response.
+    /// Default: nothing, for stores that always know what has been committed.
+    fn note_write(&self) {}
+
+    /// Reads the log, in a read that begins after this call. Default: nothing, for stores that always
+    /// know what has been committed.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the log cannot be read.
+    fn sync(&self) -> impl Future<Output = Result<(), StoreError>> + Send {
+        async { Ok(()) }
+    }
+
     /// How old what this process has seen of the log may be for responses that it has in memory.
     /// Default: not at all.
     fn max_staleness(&self) -> Duration {
@@ -310,6 +328,10 @@ pub trait Transactional: Store {
         connection: &mut Self::Connection,
         records: Vec<LogRecord>,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// The statements that append rows to the log, in short `VALUES` lists, for connections of other
+    /// drivers.
+    fn append_sql(&self, records: &[LogRecord]) -> Vec<SqlStatement>;
 }
 
 /// How much of what is stored is named.
@@ -372,4 +394,9 @@ pub struct StoreStats {
     /// Whether the invalidation log has a row with an id so large that no other can follow: nothing is
     /// served until it is removed. The error log says how.
     pub log_is_damaged: bool,
+    /// Reads of the invalidation log.
+    pub log_reads: u64,
+    /// How often a response in memory had to wait for a read of the log, because the last one was too
+    /// old for it.
+    pub log_waits: u64,
 }

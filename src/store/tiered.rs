@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::key::{CacheKey, KeyRange};
-use crate::store::{CullReport, Fence, Lease, Named, Store, StoreError, StoreStats, Transactional};
+use crate::store::{
+    CullReport, Fence, Lease, Named, SqlStatement, Store, StoreError, StoreStats, Transactional,
+};
 use crate::stored::{Entry, HeadUpdate, Stored, StoredHead};
 use crate::tag::{LogPosition, LogRecord, LogRow, Scope, Validity};
 
@@ -15,12 +17,14 @@ const INDEX_MS: u64 = 60_000;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Consistency {
-    /// At the latest after the `poll_interval` of the store behind (100 ms). A hit in front waits for
-    /// nothing, but where the last look at the log is longer ago than that. The process's own
-    /// invalidations count at once. The default.
+    /// At the latest after the `poll_interval` of the store behind (100 ms). A hit in front waits only
+    /// where the last read of the log began longer ago than that, or before the response to an unsafe
+    /// request that went through the layer. So this process's own invalidations count at once, through
+    /// its handle as well as by plain SQL in the handler of such a request; after any other commit call
+    /// [`CacheHandle::sync`](crate::CacheHandle::sync). The default.
     #[default]
     Bounded,
-    /// At once: a hit in front waits for one look at the log, shared by all hits that wait.
+    /// At once: a hit in front waits for one read of the log, shared by all hits that wait.
     Strict,
 }
 
@@ -167,16 +171,17 @@ impl<F: Store, B: Store> Store for Tiered<F, B> {
     }
 
     async fn put_fenced(&self, entries: Vec<Entry>, fence: &Fence) -> Result<bool, StoreError> {
-        let keys: Vec<_> = entries.iter().map(|entry| entry.key.clone()).collect();
-        self.keep(entries.clone()).await;
-        let written = self.back.put_fenced(entries, fence).await?;
-        if !written {
-            // what is behind is newer
-            for key in &keys {
-                self.front.remove(KeyRange::only(key)).await?;
+        // not before it is known to be written: another process may have the lease by now
+        let written = self.back.put_fenced(entries.clone(), fence).await;
+        if matches!(written, Ok(true)) {
+            self.keep(entries).await;
+        } else {
+            // what is behind is newer, or not known
+            for entry in &entries {
+                let _ = self.front.remove(KeyRange::only(&entry.key)).await;
             }
         }
-        Ok(written)
+        written
     }
 
     async fn freshen(&self, update: HeadUpdate) -> Result<bool, StoreError> {
@@ -206,6 +211,14 @@ impl<F: Store, B: Store> Store for Tiered<F, B> {
         at_most: Duration,
     ) -> Result<(), StoreError> {
         self.back.catch_up(key, head, at_most).await
+    }
+
+    fn note_write(&self) {
+        self.back.note_write();
+    }
+
+    async fn sync(&self) -> Result<(), StoreError> {
+        self.back.sync().await
     }
 
     fn max_staleness(&self) -> Duration {
@@ -263,5 +276,9 @@ impl<F: Store, B: Transactional> Transactional for Tiered<F, B> {
         records: Vec<LogRecord>,
     ) -> Result<(), StoreError> {
         self.back.append_on(connection, records).await
+    }
+
+    fn append_sql(&self, records: &[LogRecord]) -> Vec<SqlStatement> {
+        self.back.append_sql(records)
     }
 }

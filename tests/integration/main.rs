@@ -9,6 +9,7 @@ mod confirmations;
 mod contract;
 mod cost;
 mod credentials;
+mod front;
 mod groups;
 mod hostile;
 mod kit;

@@ -10,14 +10,17 @@ use tokio::task::spawn_blocking;
 
 use super::codec::{self, Row};
 use super::lease::LeaseJob;
-use super::log::append_on;
+use super::log::{append_on, append_sql};
 use super::lookups::Hash;
 use super::maintenance::Command;
 use super::shared::lock;
+use super::sql::MAX_APPEND;
 use super::writes::{Freshen, Job, Put, Ticket};
 use super::{Inner, MySqlStore};
 use crate::key::{CacheKey, KeyRange};
-use crate::store::{CullReport, Fence, Lease, Named, Store, StoreError, StoreStats, Transactional};
+use crate::store::{
+    CullReport, Fence, Lease, Named, SqlStatement, Store, StoreError, StoreStats, Transactional,
+};
 use crate::stored::{Entry, HeadUpdate, Stored, StoredHead, StoredOrHead};
 use crate::tag::{LogPosition, LogRecord, LogRow, Scope, Validity};
 
@@ -250,6 +253,14 @@ impl Store for MySqlStore {
         self.inner.log.catch_up(key, head, at_most).await
     }
 
+    fn note_write(&self) {
+        self.inner.log.note_write();
+    }
+
+    async fn sync(&self) -> Result<(), StoreError> {
+        self.inner.log.looked().await
+    }
+
     fn poll_interval(&self) -> Duration {
         self.inner.shared.settings.poll_interval
     }
@@ -293,6 +304,8 @@ impl Store for MySqlStore {
             culls: counters.culls.load(Relaxed),
             owed_invalidations: self.inner.log.owes() as u64,
             log_is_damaged: self.inner.log.is_damaged(),
+            log_reads: self.inner.log.reads.load(Relaxed),
+            log_waits: self.inner.log.waits.load(Relaxed),
         })
     }
 
@@ -314,5 +327,10 @@ impl Transactional for MySqlStore {
         log.check_damage()?;
         shared.server.check(&shared.settings, connection).await?;
         append_on(shared, connection, &records, |first, rows| log.await_rows(first, rows)).await
+    }
+
+    fn append_sql(&self, records: &[LogRecord]) -> Vec<SqlStatement> {
+        let table = self.inner.shared.settings.log_table.quoted();
+        records.chunks(MAX_APPEND).map(|rows| append_sql(&table, rows)).collect()
     }
 }

@@ -8,7 +8,7 @@ use super::super::connection::{Connection, Statement, statement};
 use super::super::failure::Failure;
 use super::super::shared::Shared;
 use super::super::sql::{MAX_APPEND, MAX_ID};
-use crate::store::StoreError;
+use crate::store::{SqlStatement, StoreError};
 use crate::tag::{LogRecord, reason_of};
 
 /// Binds rows of tag, kind, reason.
@@ -16,7 +16,7 @@ fn bind(mut query: Statement, records: &[LogRecord]) -> Statement {
     for record in records {
         query = query
             .bind(record.scope.to_column().to_vec())
-            .bind(if record.soft { "s" } else { "h" })
+            .bind(kind_of(record))
             .bind(reason_of(record));
     }
     query
@@ -28,6 +28,23 @@ const MAX_BYTES: usize = 12 * 1024;
 
 /// Bytes that a row takes beside its tag and its reason.
 const ROW: usize = 16;
+/// The statement that appends rows, and its values, for drivers that are not ours.
+pub(in super::super) fn append_sql(table: &str, records: &[LogRecord]) -> SqlStatement {
+    let mut values = Vec::with_capacity(records.len());
+    let row = |record: &LogRecord| {
+        values.push(record.scope.to_column().to_vec());
+        let reason = reason_of(record).map(|reason| values.push(reason.into_bytes()));
+        let reason = if reason.is_some() { "?" } else { "NULL" };
+        format!("(?, '{}', {reason})", kind_of(record))
+    };
+    let rows: Vec<String> = records.iter().map(row).collect();
+    let text = format!("INSERT INTO {table} (tag, kind, reason) VALUES {}", rows.join(", "));
+    SqlStatement { text, values }
+}
+
+fn kind_of(record: &LogRecord) -> &'static str {
+    if record.soft { "s" } else { "h" }
+}
 
 /// How many of the rows may be written in one statement, whose ids follow from the first of them: where the
 /// server leaves ids out, by how many may change at any time, each row is told its own.

@@ -279,9 +279,8 @@ impl AnyQuery {
         if found.len() as u64 >= MAX_ROWS {
             return Ok(vec![UNSEEN]);
         }
-        let names = |column: &Bytes| {
-            Scope::from_column(column).names(&self.key, &[Scope::any_query()])
-        };
+        let names =
+            |column: &Bytes| Scope::from_column(column).names(&self.key, &[Scope::any_query()]);
         let found = found.into_iter().filter(|(_, _, column)| names(column));
         Ok(found.map(|(id, soft, _)| (id, soft)).collect())
     }

@@ -20,7 +20,7 @@ use moka::sync::Cache;
 use sqlx::Row as _;
 use tokio::sync::{Notify, mpsc, oneshot};
 
-pub(super) use self::append::{append_on, write as write_rows};
+pub(super) use self::append::{append_on, append_sql, write as write_rows};
 use self::history::Question;
 pub(super) use self::reader::LogReader;
 use super::connection::{Connection, statement};
@@ -72,6 +72,10 @@ pub(super) struct Log {
     /// There is a row with too large an id.
     damaged: AtomicBool,
     table: TableName,
+    /// Reads of the log that succeeded.
+    pub(super) reads: AtomicU64,
+    /// Responses in memory that waited for a read.
+    pub(super) waits: AtomicU64,
 }
 
 /// Waiters before those are looked for who do not wait any more.
@@ -112,6 +116,8 @@ impl Log {
             used: AtomicBool::new(false),
             damaged: AtomicBool::new(false),
             table,
+            reads: AtomicU64::new(0),
+            waits: AtomicU64::new(0),
         };
         Arc::new(log)
     }
@@ -210,7 +216,18 @@ impl Log {
             self.used.store(true, Ordering::Relaxed);
             return Ok(());
         }
+        self.waits.fetch_add(1, Ordering::Relaxed);
         self.looked().await
+    }
+
+    /// As [`Store::note_write`](crate::Store::note_write).
+    pub(super) fn note_write(&self) {
+        self.doubt(Instant::now());
+    }
+
+    /// What has been read up to `at` does not count any more for what is in memory.
+    fn doubt(&self, at: Instant) {
+        self.doubted_at.fetch_max(self.micros(at), Ordering::AcqRel);
     }
 
     /// How long ago the last look that succeeded began.
@@ -222,6 +239,7 @@ impl Log {
     }
 
     fn seen(&self, began: Instant) {
+        self.reads.fetch_add(1, Ordering::Relaxed);
         self.seen_at.store(self.micros(began).max(1), Ordering::Release);
     }
 
@@ -285,7 +303,7 @@ impl Log {
         if !all_new {
             // committed by itself and seen at once; or the server has lost a row with that id, which the
             // next look finds out
-            self.doubted_at.fetch_max(self.micros(now), Ordering::AcqRel);
+            self.doubt(now);
         }
     }
 

@@ -1,0 +1,28 @@
+//! Invalidations as plain SQL, for other drivers.
+
+use super::CacheHandle;
+use crate::engine::Engine;
+use crate::store::{SqlStatement, StoreError, Transactional};
+use crate::tag::Invalidation;
+
+impl<St: Transactional> CacheHandle<St> {
+    /// The statements that invalidate what `wanted` names, for SeaORM, diesel-async, `mysql_async` and
+    /// any other driver. Run all of them in the transaction that changes the data, on a connection whose
+    /// default database is the store's. The guide has a
+    /// [recipe for each driver](crate::guide::invalidation#other-drivers).
+    ///
+    /// The rows count when the transaction commits: in the table at once, in memory behind a
+    /// [`Tiered`](crate::Tiered) store as [`Consistency`](crate::Consistency) says. This process does not
+    /// know of the commit either. After an unsafe request through the layer it reads the log by itself;
+    /// elsewhere call [`CacheHandle::sync`] after the commit.
+    ///
+    /// This is a method of the handle, not of [`Invalidation`]: the rows for a URI, a path and
+    /// everything need the layer's prefix, version and query rules, and the store knows the table's name.
+    ///
+    /// # Errors
+    /// [`StoreError::Config`] as [`CacheHandle::invalidate`].
+    pub fn to_sql(&self, wanted: &Invalidation) -> Result<Vec<SqlStatement>, StoreError> {
+        let records = Engine::<St>::records(&self.route, wanted)?;
+        Ok(self.engine.store.append_sql(&records))
+    }
+}

@@ -1,0 +1,11 @@
+//! A statement for drivers that this crate does not know.
+
+/// One `INSERT` into the invalidation log, for a driver that is not this crate's: what
+/// [`CacheHandle::to_sql`](crate::CacheHandle::to_sql) returns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SqlStatement {
+    /// The statement, with a `?` for each value.
+    pub text: String,
+    /// The values, in the order of the question marks. Bind them as bytes: a tag may hold any bytes.
+    pub values: Vec<Vec<u8>>,
+}
