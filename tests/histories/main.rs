@@ -38,13 +38,20 @@ enum Fault {
     None,
     KilledServer,
     KilledProcesses,
+    /// A transaction with many rows of the log stays open for a while.
+    OpenBulk,
 }
 
-const HISTORIES: [(&str, Fault); 3] = [
+const HISTORIES: [(&str, Fault); 4] = [
     ("processes_on_one_database_serve_nothing_stale", Fault::None),
     ("a_killed_server_makes_nothing_stale", Fault::KilledServer),
     ("killed_processes_make_nothing_stale", Fault::KilledProcesses),
+    ("hits_go_on_while_a_bulk_transaction_is_open", Fault::OpenBulk),
 ];
+
+/// Rows in a bulk transaction.
+const BULK: usize = 1_000;
+const FULL_BULK: usize = 50_000;
 
 fn main() {
     let runtime =
@@ -124,6 +131,16 @@ async fn prepare(url: &str) {
     }
 }
 
+/// As a trigger on the application's table does, in an import.
+async fn append_bulk(tx: &mut MySqlConnection) {
+    let rows = if is_full() { FULL_BULK } else { BULK };
+    for _ in 0..rows / 50 {
+        let values = vec!["('bulk')"; 50].join(",");
+        let insert = format!("INSERT INTO cache_invalidations (tag) VALUES {values}");
+        sqlx::raw_sql(AssertSqlSafe(insert)).execute(&mut *tx).await.expect("rows");
+    }
+}
+
 async fn history(name: &str, fault: Fault) {
     let began = Instant::now();
     let mut server: OwnServer = support::own_server(None).await;
@@ -143,12 +160,11 @@ async fn history(name: &str, fault: Fault) {
     let hits = |tier| board.counted(Count::Hits(tier));
     let misses = |tier| board.counted(Count::Misses(tier));
     let tiers = || 0..TIERS.len();
+    let least_hits = |tier| if tier == STALE { least / 10 } else { least };
     let enough = |faults: u32| {
         let all: u64 = tiers().map(|tier| hits(tier) + misses(tier)).sum();
         let faulty = fault == Fault::None || faults >= least_faults();
-        faulty
-            && all >= responses
-            && tiers().all(|tier| hits(tier) >= if tier == STALE { least / 10 } else { least })
+        faulty && all >= responses && tiers().all(|tier| hits(tier) >= least_hits(tier))
     };
     while !enough(faults) {
         assert!(began.elapsed() < limit, "{name}: too slow: {}", summary(&board));
@@ -171,6 +187,17 @@ async fn history(name: &str, fault: Fault) {
                 child.kill().expect("SIGKILL");
                 child.wait().expect("its end");
                 *child = start_child(which + 1, &path, &url);
+            }
+            Fault::OpenBulk => {
+                let mut connection = MySqlConnection::connect(&url).await.expect("connects");
+                let mut tx = connection.begin().await.expect("a transaction");
+                append_bulk(&mut tx).await;
+                let before: Vec<u64> = tiers().map(hits).collect();
+                while tiers().any(|tier| hits(tier) < before[tier] + least_hits(tier)) {
+                    assert!(began.elapsed() < limit, "{name}: no hits: {}", summary(&board));
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                tx.commit().await.expect("a commit");
             }
         }
         next_fault = Instant::now() + Duration::from_millis(if is_full() { 7_000 } else { 3_000 });

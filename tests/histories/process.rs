@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use sqlx::mysql::MySqlPoolOptions;
-use sqlx::{AssertSqlSafe, MySqlPool};
+use sqlx::{AssertSqlSafe, MySqlConnection, MySqlPool};
 use tokio::task::JoinSet;
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, ServiceExt};
@@ -40,7 +40,8 @@ const OTHER: &str = "s";
 static CALLS: AtomicUsize = AtomicUsize::new(0);
 const POLL: Duration = Duration::from_millis(100);
 
-type Service = BoxCloneSyncService<Request<()>, Response<CacheBody<Full<Bytes>>>, Infallible>;
+pub(crate) type Service =
+    BoxCloneSyncService<Request<()>, Response<CacheBody<Full<Bytes>>>, Infallible>;
 
 /// What its tasks share.
 pub(crate) struct Process {
@@ -86,6 +87,7 @@ impl Process {
         let (stale, other) = process.layer(strict.clone(), OTHER, stale);
         let (strict, _) = process.layer(strict, "h", fresh);
         let (bounded, front) = process.layer(tiered(alone, Consistency::Bounded), "h", fresh);
+        let writes = bounded.clone();
         for (tier, service) in [service, strict, bounded, stale].into_iter().enumerate() {
             for reader in 0..READERS {
                 let random = Chance::new(number * 100 + tier * 10 + reader);
@@ -96,13 +98,13 @@ impl Process {
             // through one handle or another: all lead to the same log
             let random = Chance::new(number * 1000 + writer);
             let place = number * WRITERS + writer;
-            let (process, other) = (Arc::clone(&process), other.clone());
+            let (process, other) = (Arc::clone(&process), (other.clone(), writes.clone()));
             if writer % 2 == 0 {
-                let handles = (handle.clone(), other);
+                let handles = (handle.clone(), other.0, other.1);
                 let writer = Writer::new(process, handles, false, url.to_owned(), place, random);
                 tasks.spawn(writer.run());
             } else {
-                let handles = (front.clone(), other);
+                let handles = (front.clone(), other.0, other.1);
                 let writer = Writer::new(process, handles, true, url.to_owned(), place, random);
                 tasks.spawn(writer.run());
             }
@@ -127,9 +129,42 @@ impl Process {
         let (process, fails) = (Arc::clone(self), prefix == OTHER);
         let inner = tower::service_fn(move |request: Request<()>| {
             let process = Arc::clone(&process);
-            async move { Ok::<_, Infallible>(process.handle(&request, fails).await) }
+            async move {
+                Ok::<_, Infallible>(match *request.method() {
+                    Method::POST => process.write(request.uri().path()).await,
+                    _ => process.handle(&request, fails).await,
+                })
+            }
         });
         (BoxCloneSyncService::new(layer.layer(inner)), layer.handle())
+    }
+
+    /// `POST /w/<item>-<item>...` changes these items and tells the cache by plain SQL, as an application with
+    /// another driver does. Answers with `<item>:<version>` for each, and with any status.
+    async fn write(&self, path: &str) -> Response<Full<Bytes>> {
+        let mut random = Chance::new(CALLS.fetch_add(1, Ordering::Relaxed));
+        let items = path.trim_start_matches("/w/").split('-');
+        let items: Vec<usize> = items.map(|item| item.parse().expect("an item")).collect();
+        let written = self.change(&items).await;
+        let written: Vec<String> =
+            written.iter().flatten().map(|(item, version)| format!("{item}:{version}")).collect();
+        let mut response = Response::new(Full::from(written.join(",")));
+        *response.status_mut() = [200, 303, 404, 500]
+            .map(|status| http::StatusCode::from_u16(status).expect("a status"))
+            [random.below(4) as usize];
+        response
+    }
+
+    async fn change(&self, items: &[usize]) -> Result<Vec<(usize, u64)>, sqlx::Error> {
+        let mut tx = self.pool.begin().await?;
+        let mut written = Vec::new();
+        for &item in items {
+            let insert = "INSERT INTO cache_invalidations (tag) VALUES (?)";
+            sqlx::query(insert).bind(tag(item)).execute(&mut *tx).await?;
+            written.push((item, raise(&mut tx, item).await?));
+        }
+        tx.commit().await?;
+        Ok(written)
     }
 
     /// `/i/<item>`, or `/g/<page>`: `<item>:<version>` for each item, out of the table.
@@ -235,11 +270,7 @@ impl Process {
     }
 
     fn check(&self, tier: usize, status: &CacheStatus, required: &[(usize, u64)], body: &str) {
-        let shown: Vec<(usize, u64)> = body
-            .split(',')
-            .map(|item| item.split_once(':').expect("an item"))
-            .map(|(id, version)| (id.parse().expect("an id"), version.parse().expect("a version")))
-            .collect();
+        let shown = parse(body);
         for (item, version) in required {
             let shows = shown.iter().find(|(id, _)| id == item).map(|(_, shows)| *shows);
             if shows.is_none_or(|shows| shows < *version) {
@@ -272,6 +303,24 @@ fn validated(request: &Request<()>, rows: &[(u64, u64)], body: String) -> Respon
         false => response.body(Full::from(body)),
     };
     response.expect("a response")
+}
+
+/// Changes an item, and returns its new version.
+pub(crate) async fn raise(tx: &mut MySqlConnection, item: usize) -> Result<u64, sqlx::Error> {
+    let update = format!("UPDATE items SET version = version + 1 WHERE id = {item}");
+    sqlx::query(AssertSqlSafe(update)).execute(&mut *tx).await?;
+    let version = format!("SELECT version FROM items WHERE id = {item}");
+    sqlx::query_scalar(AssertSqlSafe(version)).fetch_one(&mut *tx).await
+}
+
+/// `<item>:<version>` for each of a list of items.
+pub(crate) fn parse(shown: &str) -> Vec<(usize, u64)> {
+    let items = shown.split(',').filter(|item| !item.is_empty());
+    let items = items.map(|item| item.split_once(':').expect("an item"));
+    let number = |(id, version): (&str, &str)| {
+        (id.parse().expect("an id"), version.parse().expect("a version"))
+    };
+    items.map(number).collect()
 }
 
 /// The items that a path shows.

@@ -4,14 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use http::Request;
+use http_body_util::BodyExt;
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection};
+use tower::ServiceExt;
 use tower_mysql_cache::{
     CacheHandle, Invalidation, MemoryStore, MySqlStore, Tiered, Transactional,
 };
 
 use crate::board::{Count, ITEMS};
 use crate::chance::Chance;
-use crate::process::{PAGE, Process, tag};
+use crate::process::{PAGE, Process, Service, parse, raise, tag};
 
 /// Items from here on are told to the cache by a trigger of the table's own.
 pub(crate) const TRIGGERED: usize = ITEMS - 20;
@@ -26,6 +29,8 @@ pub(crate) struct Writer<St> {
     handle: CacheHandle<St>,
     /// That of the other prefix.
     other: Other,
+    /// The application behind the bounded front, which writes by itself.
+    writes: Service,
     /// The handle is that of the bounded front.
     in_front: bool,
     url: String,
@@ -48,18 +53,20 @@ enum Way {
     Afterwards,
     /// By the table's own trigger.
     Trigger,
+    /// By plain SQL, in the handler of a request through the bounded front.
+    Request,
 }
 
 impl<St: Transactional<Connection = MySqlConnection>> Writer<St> {
     pub(crate) fn new(
         process: Arc<Process>,
-        (handle, other): (CacheHandle<St>, Other),
+        (handle, other, writes): (CacheHandle<St>, Other, Service),
         in_front: bool,
         url: String,
         place: usize,
         random: Chance,
     ) -> Self {
-        Self { process, handle, other, in_front, url, place, random, connection: None }
+        Self { process, handle, other, writes, in_front, url, place, random, connection: None }
     }
 
     pub(crate) async fn run(mut self) {
@@ -96,8 +103,9 @@ impl<St: Transactional<Connection = MySqlConnection>> Writer<St> {
             0..8 => Way::Tags,
             8..10 => Way::Soft,
             10..13 => Way::Uris,
-            13..16 => Way::Plain,
-            16..18 => Way::Trigger,
+            13..15 => Way::Plain,
+            15 => Way::Trigger,
+            16..18 => Way::Request,
             18 => Way::Afterwards,
             _ if self.random.one_in(5) => Way::Everything,
             _ => Way::Tags,
@@ -114,6 +122,10 @@ impl<St: Transactional<Connection = MySqlConnection>> Writer<St> {
             (0..count).map(|_| first + self.random.below(limit as u64) as usize).collect();
         items.sort_unstable();
         items.dedup();
+        if way == Way::Request {
+            self.connection = Some(connection);
+            return self.request(&items).await;
+        }
         let said_first = self.random.one_in(2);
         let mut written = Vec::new();
         let mut tx = connection.begin().await?;
@@ -122,12 +134,7 @@ impl<St: Transactional<Connection = MySqlConnection>> Writer<St> {
             self.pause().await;
         }
         for &item in &items {
-            let update = format!("UPDATE items SET version = version + 1 WHERE id = {item}");
-            sqlx::query(AssertSqlSafe(update)).execute(&mut *tx).await?;
-            let version = format!("SELECT version FROM items WHERE id = {item}");
-            let version: u64 =
-                sqlx::query_scalar(AssertSqlSafe(version)).fetch_one(&mut *tx).await?;
-            written.push((item, version));
+            written.push((item, raise(&mut tx, item).await?));
             self.pause().await;
         }
         if !said_first {
@@ -168,6 +175,22 @@ impl<St: Transactional<Connection = MySqlConnection>> Writer<St> {
         Ok(())
     }
 
+    /// Sends a write through the bounded front. What it answers, whatever the status, has been committed.
+    async fn request(
+        &mut self,
+        items: &[usize],
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let items: Vec<String> = items.iter().map(usize::to_string).collect();
+        let request = Request::post(format!("http://h/w/{}", items.join("-"))).body(())?;
+        let response = self.writes.clone().oneshot(request).await?;
+        let body = response.into_body().collect().await.map_err(|_| "no body")?.to_bytes();
+        let written = parse(std::str::from_utf8(&body)?);
+        if written.is_empty() {
+            return Err("nothing is known of its transaction".into());
+        }
+        self.committed(Way::Request, &written).await
+    }
+
     /// Tells the cache, in the transaction.
     async fn say(
         &mut self,
@@ -202,7 +225,7 @@ impl<St: Transactional<Connection = MySqlConnection>> Writer<St> {
                     sqlx::query(insert).bind(tag(*item)).execute(&mut *tx).await?;
                 }
             }
-            Way::Afterwards | Way::Trigger => {}
+            Way::Afterwards | Way::Trigger | Way::Request => {}
         }
         Ok(())
     }
@@ -219,7 +242,8 @@ impl<St: Transactional<Connection = MySqlConnection>> Writer<St> {
             self.handle.invalidate_tags(written.iter().map(|(item, _)| tag(*item))).await?;
         }
         for &(item, version) in written {
-            if self.in_front && !matches!(way, Way::Plain | Way::Trigger) {
+            let known = self.in_front && !matches!(way, Way::Plain | Way::Trigger);
+            if known || way == Way::Request {
                 process.own[item].fetch_max(version, Ordering::SeqCst);
             }
             process.board.publish(item, self.place, version, way == Way::Soft);
