@@ -1,7 +1,6 @@
 //! The invalidation log in its table, as this process sees it.
 //!
-//! Whoever needs a late view of it asks for one look, which all who wait share; a task of its own
-//! (`reader`) does it. What has been seen is judged in the caller's own time.
+//! A task (`reader`) reads the log, once for all callers that wait. Each caller judges what has been seen.
 
 mod anew;
 mod append;
