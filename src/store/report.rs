@@ -1,0 +1,68 @@
+//! What a store says of itself.
+
+/// How much of what is stored is named.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Named {
+    /// Responses looked at: those that have not expired and can be read.
+    pub examined: u64,
+    /// Those that are named.
+    pub named: u64,
+    /// Bytes of those, as stored.
+    pub bytes: u64,
+}
+
+impl Named {
+    /// Counts a response.
+    pub fn add(&mut self, named: bool, bytes: u64) {
+        self.examined += 1;
+        if named {
+            self.named += 1;
+            self.bytes += bytes;
+        }
+    }
+}
+
+/// What a cull did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CullReport {
+    /// Rows looked at.
+    pub examined: u64,
+    /// Rows removed because they had expired.
+    pub expired: u64,
+    /// Rows removed because the store was over its limit.
+    pub evicted: u64,
+}
+
+/// What a store holds, and what went wrong in it since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoreStats {
+    /// Entries held, expired ones not yet removed included.
+    pub entries: u64,
+    /// Bytes of their keys, heads and bodies as stored.
+    pub bytes: u64,
+    /// Whether the two figures are estimates.
+    pub estimated: bool,
+    /// Entries that could not be read (damaged, unknown version) and were treated as misses.
+    pub unreadable: u64,
+    /// Entries not stored because a queue was full.
+    pub shed: u64,
+    /// Entries refused because they are too large.
+    pub too_large: u64,
+    /// Statements or connections that failed.
+    pub failures: u64,
+    /// Culls done.
+    pub culls: u64,
+    /// Rows of the invalidation log that could not be written and are tried again.
+    pub owed_invalidations: u64,
+    /// Whether the invalidation log has a row with an id so large that no other can follow: nothing is
+    /// served until it is removed. The error log says how.
+    pub log_is_damaged: bool,
+    /// Reads of the invalidation log.
+    pub log_reads: u64,
+    /// How often a response in memory had to wait for a read of the log, because the last one was too
+    /// old for it.
+    pub log_waits: u64,
+}
