@@ -9,6 +9,7 @@ use http::Response;
 use pin_project::pin_project;
 
 use crate::body::CacheBody;
+use crate::engine::guarded::Promise;
 use crate::engine::{Finish, nesting};
 
 /// The response of a [`CacheService`](crate::CacheService), on its way.
@@ -18,6 +19,8 @@ pub struct ResponseFuture<F, T> {
     state: State<F, T>,
     /// Another layer of this cache waits for the response.
     nested: Option<nesting::Id>,
+    /// A guard outside waits for it too.
+    promise: Option<Promise>,
 }
 
 #[pin_project(project = StateProjection)]
@@ -33,14 +36,15 @@ enum State<F, T> {
 
 impl<F, T> ResponseFuture<F, T> {
     pub(crate) fn inside(future: F, finish: Option<Finish>, nested: Option<nesting::Id>) -> Self {
-        Self { state: State::Inside { future, finish }, nested }
+        Self { state: State::Inside { future, finish }, nested, promise: None }
     }
 
     pub(crate) fn engine(
         future: impl Future<Output = T> + Send + 'static,
         nested: Option<nesting::Id>,
+        promise: Option<Promise>,
     ) -> Self {
-        Self { state: State::Engine(Box::pin(future)), nested }
+        Self { state: State::Engine(Box::pin(future)), nested, promise }
     }
 }
 
@@ -53,7 +57,13 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let mut response = match this.state.project() {
-            StateProjection::Engine(future) => ready!(future.as_mut().poll(cx))?,
+            StateProjection::Engine(future) => {
+                let mut response = ready!(future.as_mut().poll(cx))?;
+                if let Some(promise) = this.promise.take() {
+                    promise.attach(&mut response);
+                }
+                response
+            }
             StateProjection::Inside { future, finish } => {
                 let response = ready!(future.poll(cx))?;
                 match finish.take() {

@@ -9,6 +9,7 @@ use tower::Layer;
 
 use crate::engine::{Engine, Route};
 use crate::error::ConfigError;
+use crate::guard::CacheGuard;
 use crate::handle::CacheHandle;
 use crate::key::{KeyBuilder, Secret, TargetKey};
 use crate::policy::CachePolicy;
@@ -316,6 +317,13 @@ impl<St: Store> CacheLayer<St> {
     pub fn key_builder(mut self, builder: impl KeyBuilder) -> Self {
         self.edit().keys.push_builder(Arc::new(builder));
         self
+    }
+
+    /// The outermost layer of an application in which layers outside the cache add `Set-Cookie`: sessions, CSRF
+    /// tokens. Nothing is stored before it has seen what they add. One serves all caches inside of it.
+    #[must_use]
+    pub fn guard(&self) -> CacheGuard {
+        CacheGuard::new()
     }
 
     fn edit(&mut self) -> &mut Route {

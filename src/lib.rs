@@ -50,6 +50,7 @@ mod future;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod guard;
 mod handle;
 mod key;
 mod layer;
@@ -69,6 +70,7 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use cookies::{Authorization, Cookies};
 pub use error::ConfigError;
 pub use future::ResponseFuture;
+pub use guard::{CacheGuard, GuardFuture, GuardService};
 pub use handle::{CacheHandle, CacheStats, Inspected};
 pub use key::{CacheKey, KeyBuilder, KeyRange, MAX_KEY_BYTES, TargetKey};
 pub use layer::CacheLayer;

@@ -14,7 +14,7 @@ use tower::util::Oneshot;
 use tower::{Service, ServiceExt};
 
 use crate::body::CacheBody;
-use crate::engine::{self, Admission, Engine, Finish, Route, nesting};
+use crate::engine::{self, Admission, Engine, Finish, Route, guarded, nesting};
 use crate::future::ResponseFuture;
 use crate::status::{CacheStatus, Forward};
 use crate::store::Store;
@@ -57,22 +57,27 @@ where
         let (parts, body) = request.into_parts();
         let body_follows = body_follows(&body);
         let nested = nesting::is_inside(&self.engine, &parts);
+        let (consent, promise) =
+            guarded::ask(&parts.extensions, self.route.policy.stripped_cookies);
         let admission = engine::admit(&self.route, target_uri(&parts), &parts, body_follows);
         let request = Request::from_parts(parts, body);
         let counters = &self.engine.counters;
         let finish = match admission {
             Admission::Exchange(mut plan) => {
-                plan.nested = nested.is_some();
+                (plan.nested, plan.consent) = (nested.is_some(), consent);
                 let (engine, route) = (Arc::clone(&self.engine), Arc::clone(&self.route));
                 let exchange = engine::exchange(engine, route, plan, request, self.inner.clone());
-                return ResponseFuture::engine(exchange, nested);
+                return ResponseFuture::engine(exchange, nested, promise);
             }
-            Admission::WriteThrough(target) => {
+            Admission::WriteThrough(mut target) => {
                 count(&counters.other_methods);
+                if let Some(plan) = target.as_mut().and_then(|write| write.plan.as_mut()) {
+                    plan.consent = consent;
+                }
                 let (engine, route) = (Arc::clone(&self.engine), Arc::clone(&self.route));
                 let inner = self.inner.clone();
                 let write = engine::write_through(engine, route, target, request, inner);
-                return ResponseFuture::engine(write, nested);
+                return ResponseFuture::engine(write, nested, promise);
             }
             Admission::Untouched => None,
             Admission::Bypass(reason) => {

@@ -12,6 +12,7 @@ const STOREYS: &[(&str, u8)] = &[
     ("layer", 4),
     ("service", 4),
     ("future", 4),
+    ("guard", 4),
     ("handle", 4),
     ("axum", 4),
     ("engine", 3),

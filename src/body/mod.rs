@@ -15,7 +15,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 
 use part::Part;
-pub(crate) use recorder::{Abandoned, Recorder, Sink};
+pub(crate) use recorder::{Abandoned, Completed, Recorder, Sink};
 
 /// The body of a response that went through a [`CacheLayer`](crate::CacheLayer).
 #[pin_project]
@@ -52,10 +52,8 @@ enum First {
 /// How far a recording has come by the time the head is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Recorded {
-    /// Complete, and on its way to the store.
-    Accepted,
-    /// Complete, and not taken.
-    Refused,
+    /// Complete.
+    Complete(Completed),
     /// It will not be complete.
     Abandoned(Abandoned),
     /// The body is still being made.
@@ -66,8 +64,9 @@ impl Recorded {
     /// The name of what keeps the response from being stored by now.
     pub(crate) fn reason(self) -> Option<&'static str> {
         match self {
-            Self::Accepted => None,
-            Self::Refused => Some("refused"),
+            Self::Complete(Completed::Accepted) => None,
+            Self::Complete(Completed::Refused) => Some("refused"),
+            Self::Complete(Completed::Held) => Some("guarded"),
             Self::Abandoned(why) => Some(why.as_str()),
             Self::Streaming => Some("streamed"),
         }
@@ -111,11 +110,11 @@ where
                 }
             };
         }
-        let recorded = match recording.recorder.abandoned() {
-            Some(why) => Recorded::Abandoned(why),
-            None if recording.recorder.is_accepted() => Recorded::Accepted,
-            None if recording.recorder.is_refused() => Recorded::Refused,
-            None => Recorded::Streaming,
+        let recorder = &recording.recorder;
+        let recorded = match (recorder.abandoned(), recorder.completed()) {
+            (Some(why), _) => Recorded::Abandoned(why),
+            (None, Some(completed)) => Recorded::Complete(completed),
+            (None, None) => Recorded::Streaming,
         };
         (Self { kind: Kind::Recording(recording) }, recorded)
     }

@@ -4,10 +4,23 @@ use bytes::{Bytes, BytesMut};
 
 /// Where a recorded body goes.
 pub(crate) trait Sink: Send {
-    /// The body is complete. Says whether it was accepted.
-    fn complete(self: Box<Self>, body: Bytes) -> bool;
+    /// The body is complete.
+    fn complete(self: Box<Self>, body: Bytes) -> Completed;
+    /// Whether the rest of the body is still of use.
+    fn is_wanted(&self) -> bool {
+        true
+    }
     /// The body will never be complete.
     fn abandon(self: Box<Self>, why: Abandoned);
+}
+
+/// What became of a complete body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Completed {
+    Accepted,
+    Refused,
+    /// It waits for a guard outside.
+    Held,
 }
 
 /// Why a recording came to nothing.
@@ -23,6 +36,8 @@ pub(crate) enum Abandoned {
     Trailers,
     /// Shorter or longer than its Content-Length.
     WrongLength,
+    /// Not wanted any more.
+    CalledOff,
 }
 
 impl Abandoned {
@@ -34,6 +49,7 @@ impl Abandoned {
             Self::TooLarge => "too-large",
             Self::Trailers => "trailers",
             Self::WrongLength => "incomplete",
+            Self::CalledOff => "called-off",
         }
     }
 }
@@ -45,7 +61,7 @@ pub(crate) struct Recorder {
     length: usize,
     limit: usize,
     declared: Option<u64>,
-    accepted: bool,
+    completed: Option<Completed>,
     abandoned: Option<Abandoned>,
 }
 
@@ -58,7 +74,7 @@ impl Recorder {
             length: 0,
             limit,
             declared,
-            accepted: false,
+            completed: None,
             abandoned: None,
         };
         if declared.is_some_and(|declared| declared > limit as u64) {
@@ -68,7 +84,11 @@ impl Recorder {
     }
 
     pub(crate) fn push(&mut self, data: &Bytes) {
-        if self.sink.is_none() || data.is_empty() {
+        let Some(sink) = &self.sink else { return };
+        if !sink.is_wanted() {
+            return self.abandon(Abandoned::CalledOff);
+        }
+        if data.is_empty() {
             return;
         }
         self.length = self.length.saturating_add(data.len());
@@ -93,7 +113,7 @@ impl Recorder {
         }
         let Some(sink) = self.sink.take() else { return };
         let body = self.joined();
-        self.accepted = sink.complete(body);
+        self.completed = Some(sink.complete(body));
     }
 
     /// The body will not be complete. Calls after the first do nothing.
@@ -115,14 +135,9 @@ impl Recorder {
         self.abandoned
     }
 
-    /// Whether the body was complete and was not accepted.
-    pub(crate) fn is_refused(&self) -> bool {
-        self.sink.is_none() && self.abandoned.is_none() && !self.accepted
-    }
-
-    /// Whether the body was complete and was accepted.
-    pub(crate) fn is_accepted(&self) -> bool {
-        self.accepted
+    /// What became of it, once it was complete.
+    pub(crate) fn completed(&self) -> Option<Completed> {
+        self.completed
     }
 
     /// One chunk is handed over as it is; several are copied together once.

@@ -48,8 +48,9 @@ type Outcome = Arc<Mutex<Option<Result<Bytes, Abandoned>>>>;
 struct Keep(Outcome);
 
 impl Sink for Keep {
-    fn complete(self: Box<Self>, body: Bytes) -> bool {
-        self.0.lock().unwrap().replace(Ok(body)).is_none()
+    fn complete(self: Box<Self>, body: Bytes) -> Completed {
+        assert!(self.0.lock().unwrap().replace(Ok(body)).is_none());
+        Completed::Accepted
     }
     fn abandon(self: Box<Self>, why: Abandoned) {
         assert!(self.0.lock().unwrap().replace(Err(why)).is_none());
@@ -69,7 +70,7 @@ fn run(steps: Vec<Step>, knows_its_end: bool, declared: Option<u64>, polls: usiz
     let mut cx = Context::from_waker(Waker::noop());
     let script = Script { steps: steps.into(), knows_its_end };
     let (mut body, recorded) = CacheBody::recording(script, recorder, &mut cx);
-    let stored_at_once = recorded == Recorded::Accepted;
+    let stored_at_once = recorded == Recorded::Complete(Completed::Accepted);
     let mut seen = Ok(String::new());
     for _ in 0..polls {
         match Pin::new(&mut body).poll_frame(&mut cx) {

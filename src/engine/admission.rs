@@ -6,6 +6,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Uri};
 
 use super::Route;
+use super::guarded::Consent;
 use crate::cookies::{Credentials, examine};
 use crate::key::{CacheKey, NoKey, Search, TargetKey};
 use crate::policy::Mode;
@@ -43,6 +44,8 @@ pub(crate) struct Plan {
     pub(crate) head_only: bool,
     /// The request comes through another layer of the same cache.
     pub(crate) nested: bool,
+    /// Whether its response may be stored.
+    pub(crate) consent: Consent,
 }
 
 /// Who asks for what: the hash of the target's key, and whether with credentials. What is made for somebody
@@ -58,7 +61,7 @@ pub(crate) struct Write {
     pub(super) path: String,
     pub(super) path_and_query: String,
     /// How later requests would look up the response to a POST.
-    pub(super) plan: Option<Plan>,
+    pub(crate) plan: Option<Plan>,
 }
 
 impl Write {
@@ -96,8 +99,18 @@ impl Plan {
         let base = route.keys.base_key(target, &keyed);
         let (home, search) = (route.keys.home(target), route.keys.search(target));
         let (target, path_and_query) = (target.clone(), uri.path_and_query().cloned());
-        let nested = false;
-        Self { base, target, home, path_and_query, keyed, search, credentials, head_only, nested }
+        Self {
+            base,
+            target,
+            home,
+            path_and_query,
+            keyed,
+            search,
+            credentials,
+            head_only,
+            nested: false,
+            consent: Consent::default(),
+        }
     }
 
     pub(super) fn has_credentials(&self) -> bool {

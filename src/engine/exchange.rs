@@ -68,6 +68,18 @@ where
             Verdict::ServeAndRefresh(response, at, early) => {
                 queue.found();
                 let landings = queue.landings();
+                if plan.consent.is_guarded() {
+                    let lead =
+                        refresh::in_foreground(&engine, &route, &plan, &directives, &at, landings);
+                    if let Some(lead) = lead.await {
+                        let status = CacheStatus::forwarded(Forward::Stale, Some("guarded"));
+                        let rescue = Rescue::new(&at, &parts, &directives).refreshing();
+                        break (status, Some(at), index, Some(rescue), Some(lead));
+                    }
+                    engine.serves(&response);
+                    return Ok(response);
+                }
+                engine.serves(&response);
                 let refresh = Refresh { engine, route, plan, at, index, early, landings };
                 refresh.begin(Request::from_parts(parts, body), &directives, inner);
                 return Ok(response);
@@ -121,7 +133,11 @@ where
         Ok(outcome) => outcome,
         Err(call) => match rescue.serve(&engine, &route, &plan, Cause::Timeout) {
             Some(response) => {
-                refresh::go_on(engine, route, plan, miss, call);
+                match plan.consent.is_guarded() {
+                    // no guard would see the head
+                    true => miss.fail(Cause::Timeout),
+                    false => refresh::go_on(engine, route, plan, miss, call),
+                }
                 return Ok(response);
             }
             None => call.await,
@@ -220,7 +236,7 @@ impl Miss {
                 );
             }
             Some(at) if plan.head_only && !nesting::is_answered(&engine, response.extensions()) => {
-                validate::compare_head(&engine, &route, &self, at, &response, received_ms);
+                validate::compare_head(&engine, &route, &plan, &self, at, &response, received_ms);
             }
             _ => {}
         }
@@ -260,7 +276,10 @@ impl Miss {
                 if reason == nesting::INNER_LAYER
                     && let Some(lead) = self.lead.take()
                 {
-                    lead.found();
+                    plan.consent.then(move |verdict| match verdict {
+                        Ok(()) => lead.found(),
+                        Err(objection) => lead.object(objection),
+                    });
                 }
                 let failure = self.not_stored(&route, &plan, &parts, reason, received_ms);
                 self.status.detail.get_or_insert(reason);
@@ -355,6 +374,7 @@ impl Miss {
             key
         };
         let (asker, queue_bytes, answered) = (plan.asker(), route.queue_bytes, Instant::now());
+        let consent = plan.consent.clone();
         Fill {
             engine,
             asker,
@@ -367,6 +387,7 @@ impl Miss {
             queue_bytes,
             filled,
             lead,
+            consent,
         }
     }
 }

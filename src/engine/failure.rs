@@ -10,7 +10,7 @@ use super::admission::Plan;
 use super::exchange::Miss;
 use super::flight::Lead;
 use super::judge::is_about_the_request;
-use crate::body::{Abandoned, Sink};
+use crate::body::{Abandoned, Completed, Sink};
 use crate::policy::Mode;
 use crate::rfc9111::stale::is_failure;
 use crate::rfc9111::{Nominated, NotStored, select, selecting, stored_fields};
@@ -26,10 +26,10 @@ pub(super) struct Failure {
 }
 
 impl Sink for Failure {
-    fn complete(self: Box<Self>, body: Bytes) -> bool {
+    fn complete(self: Box<Self>, body: Bytes) -> Completed {
         let head = Arc::new(self.head);
         self.lead.failing(Some(StoredResponse { head, body }));
-        true
+        Completed::Accepted
     }
 
     fn abandon(self: Box<Self>, _: Abandoned) {
@@ -76,7 +76,9 @@ impl Miss {
     ) -> Option<StoredHead> {
         let only_ends = reason == NotStored::NoFreshness.as_str() && !plan.has_credentials();
         let safe = route.policy.mode == Mode::Safe;
-        if !(only_ends && safe && is_failure(response.status)) {
+        // a layer outside may still make it one client's
+        let is_known = !plan.consent.is_guarded();
+        if !(only_ends && safe && is_known && is_failure(response.status)) {
             return None;
         }
         let names = match selecting(&response.headers) {

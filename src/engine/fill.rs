@@ -11,9 +11,10 @@ use tracing::Instrument;
 use super::admission::Asker;
 use super::bounded::bounded;
 use super::flight::{FlightKey, Lead};
+use super::guarded::Consent;
 use super::pending::{Refused, Ticket};
 use super::{Engine, search};
-use crate::body::{Abandoned, Sink};
+use crate::body::{Abandoned, Completed, Sink};
 use crate::key::{CacheKey, KeyRange, variant_key};
 use crate::rfc9111::freshness::is_fresh;
 use crate::store::{Store, StoreError};
@@ -55,6 +56,8 @@ pub(super) struct Fill<St> {
     pub(super) filled: Filled,
     /// Others wait for it.
     pub(super) lead: Option<Lead>,
+    /// Whether it may be stored.
+    pub(super) consent: Consent,
 }
 
 /// A response that has just been stored, for whoever recorded it.
@@ -68,9 +71,56 @@ impl Filled {
 }
 
 impl<St: Store> Sink for Fill<St> {
-    fn complete(self: Box<Self>, body: Bytes) -> bool {
-        let Self { engine, asker, key, base, head, answered, indexes, .. } = *self;
-        let Self { expires_ms, queue_bytes, filled, lead, .. } = *self;
+    fn complete(self: Box<Self>, body: Bytes) -> Completed {
+        let consent = self.consent.clone();
+        let stored = consent.then(move |verdict| match verdict {
+            Ok(()) => self.store(body),
+            Err(objection) => {
+                self.engine.called_off(objection, self.lead);
+                false
+            }
+        });
+        match stored {
+            Some(true) => Completed::Accepted,
+            Some(false) => Completed::Refused,
+            None => Completed::Held,
+        }
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.consent.objection().is_none()
+    }
+
+    fn abandon(self: Box<Self>, why: Abandoned) {
+        if let Some(objection) = self.consent.objection() {
+            return self.engine.called_off(objection, self.lead);
+        }
+        count(&self.engine.counters.abandoned);
+        if why == Abandoned::TooLarge {
+            self.engine.remember_unstorable(self.asker);
+        }
+        match why {
+            Abandoned::TooLarge | Abandoned::Trailers => {
+                if let Some(lead) = self.lead {
+                    lead.refuse();
+                }
+            }
+            // dropped, the next one leads
+            Abandoned::Dropped
+            | Abandoned::Failed
+            | Abandoned::WrongLength
+            | Abandoned::CalledOff => {}
+        }
+        self.engine.reasons.count(why.as_str());
+        tracing::debug!(reason = why.as_str(), key = ?self.key, "response not stored");
+    }
+}
+
+impl<St: Store> Fill<St> {
+    /// Stores the response. Says whether it was accepted.
+    fn store(self, body: Bytes) -> bool {
+        let Self { engine, asker, key, base, head, answered, indexes, .. } = self;
+        let Self { expires_ms, queue_bytes, filled, lead, .. } = self;
         if engine.is_invalid_by_now(&key, &head) {
             count(&engine.counters.not_stored);
             engine.reasons.count("invalidated");
@@ -141,24 +191,6 @@ impl<St: Store> Sink for Fill<St> {
             writer.put_leased(entries, lease).await
         });
         written && is_sure
-    }
-
-    fn abandon(self: Box<Self>, why: Abandoned) {
-        count(&self.engine.counters.abandoned);
-        if why == Abandoned::TooLarge {
-            self.engine.remember_unstorable(self.asker);
-        }
-        match why {
-            Abandoned::TooLarge | Abandoned::Trailers => {
-                if let Some(lead) = self.lead {
-                    lead.refuse();
-                }
-            }
-            // dropped, the next one leads
-            Abandoned::Dropped | Abandoned::Failed | Abandoned::WrongLength => {}
-        }
-        self.engine.reasons.count(why.as_str());
-        tracing::debug!(reason = why.as_str(), key = ?self.key, "response not stored");
     }
 }
 

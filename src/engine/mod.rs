@@ -10,6 +10,7 @@ mod exchange;
 mod failure;
 mod fill;
 mod flight;
+pub(crate) mod guarded;
 mod inspect;
 mod invalidate;
 mod judge;

@@ -63,7 +63,8 @@ impl<St: Store> Refresh<St> {
         if engine.elsewhere.contains_key(&self.at.key.hash()) {
             return;
         }
-        let Some(lead) = self.lead() else { return };
+        let lead = engine.lead_refresh(&self.route, &self.plan, &self.at, self.landings);
+        let Some(lead) = lead else { return };
         let Some(place) = engine.background.begin(self.route.max_refreshes) else {
             return count(&engine.counters.refreshes_shed);
         };
@@ -88,7 +89,7 @@ impl<St: Store> Refresh<St> {
             index: self.index,
             stale: Some(self.at),
             status: CacheStatus::forwarded(Forward::Stale, None),
-            lead: Some(lead),
+            lead: None,
         };
         let Self { route, plan, .. } = self;
         nesting::enter(&engine, &mut parts);
@@ -96,54 +97,78 @@ impl<St: Store> Refresh<St> {
         let late = late(&engine);
         place.run(
             async move {
-                if miss.may_refresh(&engine, &route).await {
+                let Some(at) = &miss.stale else { return };
+                if let Some(lead) = engine.lease_refresh(&route, lead, at).await {
+                    miss.lead = Some(lead);
                     finish(engine, route, plan, miss, call).await;
                 }
             },
             late,
         );
     }
+}
 
-    /// The flight, unless one is on its way.
-    fn lead(&self) -> Option<Lead> {
-        let Self { engine, route, plan, at, .. } = self;
-        let (base, _) = engine.flies_by(route, plan);
+/// The flight of a request that goes inside itself to refresh what it might be served: behind a guard, which would
+/// not see the response to a refresh in the background. `None` where somebody else does, or it cannot.
+pub(super) async fn in_foreground<St: Store>(
+    engine: &Arc<Engine<St>>,
+    route: &Route,
+    plan: &Plan,
+    directives: &RequestDirectives,
+    at: &At,
+    landings: u64,
+) -> Option<Lead> {
+    let cannot = plan.head_only || directives.no_store || directives.only_if_cached;
+    if cannot || engine.elsewhere.contains_key(&at.key.hash()) {
+        return None;
+    }
+    let lead = engine.lead_refresh(route, plan, at, landings)?;
+    engine.lease_refresh(route, lead, at).await
+}
+
+impl<St: Store> Engine<St> {
+    /// The flight of a refresh, unless one is on its way.
+    fn lead_refresh(&self, route: &Route, plan: &Plan, at: &At, landings: u64) -> Option<Lead> {
+        let (base, _) = self.flies_by(route, plan);
         let credentialed = plan.has_credentials();
         let key = FlightKey { key: at.key.clone(), base, credentialed };
-        let clear = |position: &_| engine.still_flies(route, &key.key, position);
-        let joining = Joining { behind: true, ..route.joining(engine.store.position(), true) };
-        match engine.flights.join(&key, joining, clear) {
+        let clear = |position: &_| self.still_flies(route, &key.key, position);
+        let joining = Joining { behind: true, ..route.joining(self.store.position(), true) };
+        match self.flights.join(&key, joining, clear) {
             // the last one landed between the lookup and now
-            Joined::Leads(_) if engine.flights.landed_since(&key, self.landings) => None,
+            Joined::Leads(_) if self.flights.landed_since(&key, landings) => None,
             Joined::Leads(lead) => Some(lead),
             Joined::Follows(_) | Joined::Nobody => None,
         }
     }
-}
 
-impl Miss {
-    /// Whether no other process is inside for the same, nor has been, where that matters.
-    async fn may_refresh<St: Store>(&mut self, engine: &Arc<Engine<St>>, route: &Route) -> bool {
-        let (Some(lead), Some(at)) = (&mut self.lead, &self.stale) else { return true };
-        match engine.lease(route, lead.key()).await {
+    /// The same, where no other process is inside for the same, nor has been, if that matters.
+    async fn lease_refresh(
+        self: &Arc<Self>,
+        route: &Route,
+        mut lead: Lead,
+        at: &At,
+    ) -> Option<Lead> {
+        match self.lease(route, lead.key()).await {
             Leased::Here(Some(held)) => lead.leased(held),
             Leased::Elsewhere => {
-                engine.elsewhere.insert(at.key.hash(), ());
-                return false;
+                self.elsewhere.insert(at.key.hash(), ());
+                return None;
             }
             // with nothing to share between them, each process does it for itself
-            Leased::Here(None) | Leased::Unshareable(_) | Leased::Failed => return true,
+            Leased::Here(None) | Leased::Unshareable(_) | Leased::Failed => return Some(lead),
         }
         // who had the lease before has stored something, perhaps
-        let found = bounded(route.store_timeout, engine.store.get(at.key.clone())).await;
+        let found = bounded(route.store_timeout, self.store.get(at.key.clone())).await;
         let is_newer = matches!(
             found,
             Ok(Some(Stored::Response(found))) if found.head.received_ms > at.response.head.received_ms
         );
-        if is_newer && let Some(lead) = self.lead.take() {
+        if is_newer {
             lead.found();
+            return None;
         }
-        !is_newer
+        Some(lead)
     }
 }
 

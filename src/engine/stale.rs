@@ -19,6 +19,7 @@ use crate::body::CacheBody;
 use crate::key::CacheKey;
 use crate::overrides::{CacheOverride, STALE_FIELD};
 use crate::policy::Mode;
+use crate::rfc9111::freshness::is_fresh;
 use crate::rfc9111::stale::{Asking, Cause, Given, Windows, may_serve_stale};
 use crate::rfc9111::{RequestDirectives, ResponseDirectives, remaining_secs};
 use crate::status::CacheStatus;
@@ -125,6 +126,8 @@ pub(super) struct Rescue {
     request: Parts,
     directives: RequestDirectives,
     validity: Validity,
+    /// The request is one that might be served it in any case, and refreshes it.
+    refreshes: bool,
 }
 
 impl Rescue {
@@ -133,18 +136,42 @@ impl Rescue {
         request.method = asked.method.clone();
         request.headers = asked.headers.clone();
         let (key, response, validity) = (at.key.clone(), at.response.clone(), at.validity);
-        Self { key, response, request, directives: directives.clone(), validity }
+        let directives = directives.clone();
+        Self { key, response, request, directives, validity, refreshes: false }
+    }
+
+    /// The same for a request that refreshes what it might be served: behind a guard.
+    pub(super) fn refreshing(self) -> Self {
+        Self { refreshes: true, ..self }
     }
 
     /// Whether it may be served for this cause now.
     pub(super) fn may_serve(&self, route: &Route, cause: Cause, now_ms: u64) -> bool {
+        self.status(route, cause, now_ms).is_some()
+    }
+
+    /// As what it may be served, if it may.
+    fn status(&self, route: &Route, cause: Cause, now_ms: u64) -> Option<CacheStatus> {
         let head = &self.response.head;
-        let asking = route.asking(head, &self.directives, self.validity);
-        may_serve_stale(head, &asking, cause, now_ms) && {
-            // RFC 9111 4.3.2: some conditions are the inner service's to judge
-            let length = self.response.body.len();
-            Want::of(&self.request, head, length, now_ms) != Want::Inside
+        // RFC 9111 4.3.2: some conditions are the inner service's to judge
+        if Want::of(&self.request, head, self.response.body.len(), now_ms) == Want::Inside {
+            return None;
         }
+        let asking = route.asking(head, &self.directives, self.validity);
+        let may = |cause| may_serve_stale(head, &asking, cause, now_ms);
+        let because =
+            |cause: Cause| CacheStatus::stale(remaining_secs(head, now_ms), cause.as_str());
+        if may(cause) {
+            return Some(because(cause));
+        }
+        if !self.refreshes || self.validity == Validity::Invalid {
+            return None;
+        }
+        if may(Cause::Revalidating) {
+            return Some(because(Cause::Revalidating));
+        }
+        let is_early = self.validity == Validity::Valid && is_fresh(head, now_ms);
+        is_early.then(|| reply::hit(head, now_ms))
     }
 
     /// The stale response, if it may be served.
@@ -158,13 +185,13 @@ impl Rescue {
         let now_ms = engine.store.now_ms();
         let StoredResponse { head, body } = &self.response;
         // the inner service may have taken its time, and something may have been invalidated meanwhile
-        if !self.may_serve(route, cause, now_ms) || engine.is_invalid_by_now(&self.key, head) {
+        // RFC 9211 2.1: an inner service that is not available makes it a hit
+        let status = self.status(route, cause, now_ms)?;
+        if engine.is_invalid_by_now(&self.key, head) {
             return None;
         }
         count(&engine.counters.stale_if_error);
         let want = Want::of(&self.request, head, body.len(), now_ms);
-        // RFC 9211 2.1: an inner service that is not available makes it a hit
-        let status = CacheStatus::stale(remaining_secs(head, now_ms), cause.as_str());
         engine.explain(&status);
         let response = self.response.clone();
         let request = &self.request;

@@ -13,6 +13,8 @@ use http_body::Body;
 use super::admission::Plan;
 use super::confirm::{self, Change, Confirmation};
 use super::exchange::Miss;
+use super::flight::Lead;
+use super::guarded;
 use super::judge::{expires_ms, has_validator};
 use super::lookup::At;
 use super::reply::{self, Want};
@@ -161,11 +163,11 @@ fn validators(at: &At) -> HeaderMap {
 /// client (RFC 9111 4.3.3, 4.3.4).
 pub(super) fn revalidated<St, RB>(
     engine: &Arc<Engine<St>>,
-    route: &Route,
+    route: &Arc<Route>,
     plan: &Plan,
     mut miss: Miss,
     at: At,
-    response: Response<RB>,
+    mut response: Response<RB>,
     received_ms: u64,
 ) -> Response<CacheBody<RB>>
 where
@@ -186,26 +188,18 @@ where
     let inner = nesting::is_answered(engine, response.extensions());
     let change = if inner { Change::Nothing } else { change };
     let body = at.response.body.clone();
-    // those who wait get it as it is now, unless something has been invalidated meanwhile
-    let now = engine.apply(route, &miss, &at, change);
-    let now = now.map(|head| StoredResponse { head, body: body.clone() });
-    match (miss.lead.take(), now) {
-        (None, _) => {}
-        (Some(lead), _) if inner => lead.found(),
-        (Some(lead), None) => lead.refuse(),
-        (Some(lead), Some(now)) if engine.is_invalid_by_now(&at.key, &now.head) => lead.outdated(),
-        (Some(lead), Some(now)) => {
-            let lead = lead.if_shareable(route, &now.head, received_ms);
-            engine.give_back_in_turn(lead.and_then(|lead| lead.land(now)));
-        }
-    }
+    let (fills, lead) = (miss.fills, miss.lead.take());
+    let confirmed = Confirmed { at, change, fills, lead, inner, received_ms };
+    confirmed.hold(engine, route, plan);
     let client = miss.client.as_ref().map(Stripped::request);
     let request = client.unwrap_or_else(|| Request::new(()).into_parts().0);
     let want = Want::of(&request, &own, body.len(), received_ms);
     let status = miss.status.with_fwd_status(StatusCode::NOT_MODIFIED);
     engine.explain(&status);
     let own = StoredResponse { head: own, body };
-    reply::serve(route, &plan.base, own, &want, &request, status, received_ms)
+    let mut reply = reply::serve(route, &plan.base, own, &want, &request, status, received_ms);
+    guarded::pass_on(&mut response, &mut reply);
+    reply
 }
 
 /// RFC 9111 4.3.4: a 304 updates the stored response that has its validators; one without any, only a
@@ -228,7 +222,8 @@ fn confirms(from_304: &HeaderMap, stored: &HeaderMap) -> bool {
 /// the GET that is for everyone.
 pub(super) fn compare_head<St: Store, RB>(
     engine: &Arc<Engine<St>>,
-    route: &Route,
+    route: &Arc<Route>,
+    plan: &Plan,
     miss: &Miss,
     at: At,
     response: &Response<RB>,
@@ -248,12 +243,59 @@ pub(super) fn compare_head<St: Store, RB>(
     let overrides = response.extensions().get::<CacheOverride>();
     let head = &at.response.head;
     let said = Confirmation::new(route, &miss.asked, overrides, fields.clone(), received_ms);
-    if is_same {
-        engine.apply(route, miss, &at, said.change(&at));
+    let change = if is_same {
+        said.change(&at)
     } else if says && (miss.asked.credentials == Credentials::None || said.is_for_everyone(head)) {
         let mut stale = StoredHead::clone(head);
         stale.fresh_until_ms = stale.fresh_until_ms.min(received_ms);
-        engine.apply(route, miss, &at, Change::Head(Arc::new(stale)));
+        Change::Head(Arc::new(stale))
+    } else {
+        return;
+    };
+    let confirmed =
+        Confirmed { at, change, fills: miss.fills, lead: None, inner: false, received_ms };
+    confirmed.hold(engine, route, plan);
+}
+
+/// What an answer that confirms a stored response does to it, and for those who wait.
+struct Confirmed {
+    at: At,
+    change: Change,
+    /// Fills of this process before the handler was called.
+    fills: u64,
+    lead: Option<Lead>,
+    /// An inner layer has done it.
+    inner: bool,
+    received_ms: u64,
+}
+
+impl Confirmed {
+    /// Does it when the guard agrees. What may not be stored any longer is removed at once.
+    fn hold<St: Store>(self, engine: &Arc<Engine<St>>, route: &Arc<Route>, plan: &Plan) {
+        if matches!(self.change, Change::Forget) {
+            return self.settle(engine, route);
+        }
+        let (engine, route) = (Arc::clone(engine), Arc::clone(route));
+        plan.consent.then(move |verdict| match verdict {
+            Ok(()) => self.settle(&engine, &route),
+            Err(objection) => engine.called_off(objection, self.lead),
+        });
+    }
+
+    fn settle<St: Store>(self, engine: &Arc<Engine<St>>, route: &Route) {
+        let Self { at, change, fills, lead, inner, received_ms } = self;
+        // those who wait get it as it is now, unless something has been invalidated meanwhile
+        let now = engine.apply(route, fills, &at, change);
+        let Some(lead) = lead else { return };
+        match now.map(|head| StoredResponse { head, body: at.response.body }) {
+            _ if inner => lead.found(),
+            None => lead.refuse(),
+            Some(now) if engine.is_invalid_by_now(&at.key, &now.head) => lead.outdated(),
+            Some(now) => {
+                let lead = lead.if_shareable(route, &now.head, received_ms);
+                engine.give_back_in_turn(lead.and_then(|lead| lead.land(now)));
+            }
+        }
     }
 }
 
@@ -263,7 +305,7 @@ impl<St: Store> Engine<St> {
     fn apply(
         self: &Arc<Self>,
         route: &Route,
-        miss: &Miss,
+        fills: u64,
         at: &At,
         change: Change,
     ) -> Option<Arc<StoredHead>> {
@@ -277,7 +319,7 @@ impl<St: Store> Engine<St> {
             }
         };
         let expires_ms = expires_ms(route, &new);
-        if self.is_unfilled_since(&key, miss.fills) {
+        if self.is_unfilled_since(&key, fills) {
             let update = HeadUpdate { key, old, new: Arc::clone(&new), expires_ms };
             self.freshen_behind(update, at.response.body.clone(), route.queue_bytes);
         }

@@ -23,7 +23,7 @@ use crate::telemetry::count;
 
 pub(super) enum Verdict<RB> {
     Serve(Response<CacheBody<RB>>),
-    /// Served, and validated in the background: stale, or early (`true`).
+    /// To be served, and validated in the background: stale, or early (`true`).
     ServeAndRefresh(Response<CacheBody<RB>>, At, bool),
     /// With a stored response that may be validated.
     Inside(CacheStatus, Option<At>),
@@ -116,21 +116,33 @@ pub(super) fn judge_found<St: Store, RB>(
     if want == Want::Inside {
         return inside(Forward::Request, Some("precondition"), None);
     }
-    count(&engine.counters.hits);
     let status = match of_use {
         Use::Fresh | Use::Early => reply::hit(head, now_ms),
         Use::MaxStale => CacheStatus::stale(remaining_secs(head, now_ms), "max-stale"),
         Use::Revalidating => {
-            count(&engine.counters.stale_while_revalidate);
             CacheStatus::stale(remaining_secs(head, now_ms), Cause::Revalidating.as_str())
         }
     };
-    engine.explain(&status);
     let response = at.response.clone();
     let reply = reply::serve(route, &plan.base, response, &want, request, status, now_ms);
     match of_use {
-        Use::Fresh | Use::MaxStale => Verdict::Serve(reply),
+        Use::Fresh | Use::MaxStale => {
+            engine.serves(&reply);
+            Verdict::Serve(reply)
+        }
         Use::Early => Verdict::ServeAndRefresh(reply, at, true),
         Use::Revalidating => Verdict::ServeAndRefresh(reply, at, false),
+    }
+}
+
+impl<St: Store> Engine<St> {
+    /// Counts a response that is served out of the store.
+    pub(super) fn serves<RB>(&self, reply: &Response<CacheBody<RB>>) {
+        count(&self.counters.hits);
+        let Some(status) = reply.extensions().get::<CacheStatus>() else { return };
+        if status.detail() == Some(Cause::Revalidating.as_str()) {
+            count(&self.counters.stale_while_revalidate);
+        }
+        self.explain(status);
     }
 }

@@ -42,7 +42,7 @@ pub(crate) mod testing;
 pub(crate) mod validation;
 pub(crate) mod vary;
 
-pub(crate) use directives::{RequestDirectives, ResponseDirectives};
+pub(crate) use directives::{Qualified, RequestDirectives, ResponseDirectives};
 pub(crate) use fields::stored_fields;
 pub(crate) use freshness::{age_field, remaining_secs};
 pub(crate) use invalidation::{Target, invalidates, is_safe, leaves_open, same_origin_targets};

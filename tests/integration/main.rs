@@ -11,6 +11,7 @@ mod cost;
 mod credentials;
 mod front;
 mod groups;
+mod guard;
 mod hostile;
 mod kit;
 mod layer;

@@ -1,0 +1,266 @@
+//! What waits for a guard: a request that came through one stores nothing before the guard has seen the head that
+//! leaves the application, with all that the layers between them added.
+//!
+//! An exchange behind a guard has two ends. Its [`Consent`] stays here, and holds back what would be stored. Its
+//! [`Promise`] travels outwards in the response's extensions; the guard decides about it. One that does not
+//! arrive, because its response was dropped or replaced on the way, calls the storing off by being dropped.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use http::header::{CACHE_CONTROL, SET_COOKIE};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+
+use super::Engine;
+use super::flight::Lead;
+use crate::body::Abandoned;
+use crate::cookies::set_cookies_left;
+use crate::rfc9111::{Qualified, ResponseDirectives};
+use crate::store::Store;
+use crate::telemetry::count;
+
+/// A layer outside has added a cookie.
+const SET_COOKIE_OUTSIDE: &str = "set-cookie-outside";
+/// A layer outside says that the response is one client's.
+const PRIVATE_OUTSIDE: &str = "private-outside";
+/// A layer outside says that the response is not to be stored.
+const NO_STORE_OUTSIDE: &str = "no-store-outside";
+/// Another response leaves the application, or another status.
+const REPLACED_OUTSIDE: &str = "replaced-outside";
+
+/// What the guard says of an exchange.
+pub(super) type Verdict = Result<(), Objection>;
+
+/// Why nothing may be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Objection {
+    /// For this named reason.
+    CalledOff(&'static str),
+    /// No head came to the guard: the request was dropped, or a layer outside panicked.
+    Dropped,
+}
+
+/// In a request: a guard waits for its head. Holds whether that has gone.
+#[derive(Clone)]
+struct Guarded(Arc<AtomicBool>);
+
+/// A guard that waits for the head of a response. Dropped, it is gone.
+pub(crate) struct Watch(Arc<AtomicBool>);
+
+impl Watch {
+    /// `None` where another guard outside waits already.
+    pub(crate) fn begin(request: &mut Extensions) -> Option<Self> {
+        if request.get::<Guarded>().is_some() {
+            return None;
+        }
+        let gone = Arc::new(AtomicBool::new(false));
+        request.insert(Guarded(Arc::clone(&gone)));
+        Some(Self(gone))
+    }
+
+    /// The head that leaves the application: what was held back for it is stored, or not.
+    #[expect(clippy::unused_self, reason = "only who waits decides")]
+    pub(crate) fn sees<B>(&self, response: &mut Response<B>) {
+        let Marks(promises) = response.extensions_mut().remove().unwrap_or_default();
+        for promise in promises {
+            promise.decide(promise.verdict(response.status(), response.headers()));
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+type Work = Box<dyn FnOnce(Verdict) + Send>;
+
+enum State {
+    /// What has been held back so far.
+    Open(Vec<Work>),
+    Decided(Verdict),
+}
+
+#[derive(Clone)]
+struct Shared(Arc<Mutex<State>>);
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether an exchange may store: at once, where there is no guard.
+#[derive(Clone, Default)]
+pub(crate) struct Consent(Option<Shared>);
+
+impl Consent {
+    /// Whether there is a guard.
+    pub(super) fn is_guarded(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Does this now, or when the guard has decided. Returns what `work` does if that is done by now.
+    pub(super) fn then<T>(&self, work: impl FnOnce(Verdict) -> T + Send + 'static) -> Option<T> {
+        let Some(shared) = &self.0 else { return Some(work(Ok(()))) };
+        let verdict = match &mut *shared.lock() {
+            State::Open(held) => {
+                held.push(Box::new(move |verdict| drop(work(verdict))));
+                return None;
+            }
+            State::Decided(verdict) => *verdict,
+        };
+        Some(work(verdict))
+    }
+
+    /// Why nothing will be stored, where that is known by now.
+    pub(super) fn objection(&self) -> Option<Objection> {
+        match &*self.0.as_ref()?.lock() {
+            State::Open(_) => None,
+            State::Decided(verdict) => verdict.err(),
+        }
+    }
+}
+
+impl fmt::Debug for Consent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_guarded() { "Consent::Asked" } else { "Consent::Given" })
+    }
+}
+
+/// To be kept by the exchange of a request, and to be attached to its response.
+pub(crate) fn ask(
+    request: &Extensions,
+    stripped: &'static [&'static str],
+) -> (Consent, Option<Promise>) {
+    let Some(Guarded(gone)) = request.get() else { return Default::default() };
+    let shared = Shared(Arc::new(Mutex::new(State::Open(Vec::new()))));
+    let promise = Promise { shared: shared.clone(), gone: Arc::clone(gone), stripped, own: None };
+    (Consent(Some(shared)), Some(promise))
+}
+
+/// The end of an exchange that travels outwards.
+pub(crate) struct Promise {
+    shared: Shared,
+    gone: Arc<AtomicBool>,
+    /// Cookies that say nothing of their client.
+    stripped: &'static [&'static str],
+    /// What the cache itself answers: the status, and the fields that count. `None` before it does.
+    own: Option<(StatusCode, HeaderMap)>,
+}
+
+/// In a response: of the caches that it went through.
+#[derive(Clone, Default)]
+struct Marks(Vec<Arc<Promise>>);
+
+impl Promise {
+    /// To be called for the cache's own answer.
+    pub(crate) fn attach<B>(mut self, response: &mut Response<B>) {
+        // nothing waits, and nobody else has it to hold something back later
+        let waits = matches!(&*self.shared.lock(), State::Open(held) if !held.is_empty());
+        if !waits && Arc::strong_count(&self.shared.0) == 1 {
+            return;
+        }
+        let mut own = HeaderMap::new();
+        for (name, value) in response.headers() {
+            if *name == SET_COOKIE || is_about_caching(name) {
+                own.append(name.clone(), value.clone());
+            }
+        }
+        self.own = Some((response.status(), own));
+        let mut marks: Marks = response.extensions_mut().remove().unwrap_or_default();
+        marks.0.push(Arc::new(self));
+        response.extensions_mut().insert(marks);
+    }
+
+    fn verdict(&self, status: StatusCode, headers: &HeaderMap) -> Verdict {
+        let Some((own_status, own)) = &self.own else { return Err(Objection::Dropped) };
+        if status != *own_status {
+            return Err(Objection::CalledOff(REPLACED_OUTSIDE));
+        }
+        let is_own = |cookie: &HeaderValue| own.get_all(SET_COOKIE).iter().any(|one| one == cookie);
+        let added: Vec<_> =
+            headers.get_all(SET_COOKIE).iter().filter(|one| !is_own(one)).cloned().collect();
+        if set_cookies_left(&added, self.stripped) {
+            return Err(Objection::CalledOff(SET_COOKIE_OUTSIDE));
+        }
+        for name in headers.keys().filter(|name| is_about_caching(name)) {
+            let (said, says) = (directives(own, name), directives(headers, name));
+            if says.no_store && !said.no_store {
+                return Err(Objection::CalledOff(NO_STORE_OUTSIDE));
+            }
+            // one that names fields as well: they were not there when the response was stored
+            if says.private != Qualified::No && says.private != said.private {
+                return Err(Objection::CalledOff(PRIVATE_OUTSIDE));
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what was held back. Calls after the first do nothing.
+    fn decide(&self, verdict: Verdict) {
+        let held = match &mut *self.shared.lock() {
+            State::Decided(_) => return,
+            open => std::mem::replace(open, State::Decided(verdict)),
+        };
+        if let State::Open(held) = held {
+            held.into_iter().for_each(|work| work(verdict));
+        }
+    }
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        let gone = self.gone.load(Ordering::Acquire) || std::thread::panicking();
+        let dropped = self.own.is_none() || gone;
+        let replaced = Objection::CalledOff(REPLACED_OUTSIDE);
+        self.decide(Err(if dropped { Objection::Dropped } else { replaced }));
+    }
+}
+
+/// The response to an outer cache's request becomes another one of its own: the marks of inner caches go with it.
+pub(super) fn pass_on<A, B>(from: &mut Response<A>, to: &mut Response<B>) {
+    if let Some(marks) = from.extensions_mut().remove::<Marks>() {
+        to.extensions_mut().insert(marks);
+    }
+}
+
+/// `Cache-Control`, and every field that says the same to some caches (RFC 9213).
+fn is_about_caching(name: &HeaderName) -> bool {
+    name.as_str().ends_with("cache-control")
+}
+
+/// What one field says, read as `Cache-Control` is: what restricts counts even where it is not well formed.
+fn directives(headers: &HeaderMap, name: &HeaderName) -> ResponseDirectives {
+    let lines = headers.get_all(name).iter();
+    ResponseDirectives::parse(&lines.map(|line| (CACHE_CONTROL, line.clone())).collect())
+}
+
+impl Lead {
+    /// What those who wait for get is not stored: they go inside, or where nothing is known of the response, the
+    /// next one leads.
+    pub(super) fn object(self, objection: Objection) {
+        match objection {
+            Objection::CalledOff(_) => self.refuse(),
+            Objection::Dropped => {}
+        }
+    }
+}
+
+impl<St: Store> Engine<St> {
+    /// Counts what was held back and is not stored.
+    pub(super) fn called_off(&self, objection: Objection, lead: Option<Lead>) {
+        let (counter, reason) = match objection {
+            Objection::CalledOff(reason) => (&self.counters.not_stored, reason),
+            Objection::Dropped => (&self.counters.abandoned, Abandoned::Dropped.as_str()),
+        };
+        count(counter);
+        self.reasons.count(reason);
+        tracing::debug!(reason, "response not stored");
+        if let Some(lead) = lead {
+            lead.object(objection);
+        }
+    }
+}
