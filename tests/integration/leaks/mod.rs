@@ -33,7 +33,7 @@ use tower_mysql_cache::{
 
 use chance::Chance;
 use credentials::{Credential, KINDS};
-use origin::{Body, Origin};
+use origin::{Body, ONLY, Origin, Session};
 
 const CLIENTS: u64 = 8;
 const PATHS: u64 = 4;
@@ -106,7 +106,38 @@ fn routes() -> Vec<Route> {
             },
             ..SAFE
         },
+        Route {
+            name: "guarded",
+            build: |cache, handler| {
+                let inner = cache.layer(handler);
+                let sessions =
+                    tower::service_fn(move |request| with_session(inner.clone(), request));
+                boxed(cache.guard().layer(sessions))
+            },
+            ..SAFE
+        },
     ]
+}
+
+/// A layer outside the cache that begins sessions, which the cache does not see.
+async fn with_session<S, B>(inner: S, mut request: Request<()>) -> Result<Response<B>, &'static str>
+where
+    S: tower::Service<Request<()>, Response = Response<B>, Error = &'static str>,
+{
+    let number = number_of(&request);
+    let begins = number.bytes().map(u64::from).sum::<u64>() % 4;
+    if begins < 2 {
+        request.extensions_mut().insert(Session);
+    }
+    let mut response = inner.oneshot(request).await?;
+    tokio::task::yield_now().await;
+    let (name, value) = match begins {
+        0 => ("set-cookie", format!("session={ONLY}{number}")),
+        1 => ("cache-control", "private".to_owned()),
+        _ => return Ok(response),
+    };
+    response.headers_mut().append(name, value.parse().unwrap());
+    Ok(response)
 }
 
 type Handler = BoxCloneSyncService<Request<()>, Response<Body>, &'static str>;
@@ -318,6 +349,9 @@ async fn no_client_gets_a_byte_that_was_made_for_another() {
     let counts = world.handle.counts();
     seen.insert("refreshes", counts.refreshes);
     seen.insert("early refreshes", counts.early_refreshes);
+    for reason in ["private-outside", "set-cookie-outside"] {
+        seen.insert(reason, world.handle.reasons().get(reason).copied().unwrap_or_default());
+    }
     // a run in which nothing happens proves nothing
     for what in EVERYTHING {
         assert!(seen.get(what).is_some_and(|&times| times > 0), "no {what}: {seen:?}");
@@ -338,7 +372,9 @@ const EVERYTHING: &[&str] = &[
     "left",
     "not modified",
     "parts",
+    "private-outside",
     "refreshes",
+    "set-cookie-outside",
     "stale hits",
     "validated with credentials",
     "validated without",

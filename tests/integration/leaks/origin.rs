@@ -69,6 +69,10 @@ pub(crate) fn site_of(asked: &HeaderMap) -> Option<String> {
     Some(origin.rsplit(':').next()?.to_owned())
 }
 
+/// In a request: a layer outside the cache has begun a session, and the answer is made for it.
+#[derive(Clone)]
+pub(crate) struct Session;
+
 #[derive(Clone)]
 pub(crate) struct Origin {
     seed: usize,
@@ -176,8 +180,9 @@ impl Origin {
         let overrides = (status != 304 && chance.one_in(20))
             .then(|| CacheOverride::ttl(Duration::from_secs(chance.below(2))).tag("t"));
         let cookies: Vec<_> = (0..sets).map(|_| names[chance.below(2) as usize]).collect();
-        let for_everyone =
-            (site.is_none() || varies) && is_for_everyone(route, asked, &headers, &cookies, status);
+        let for_everyone = request.extensions().get::<Session>().is_none()
+            && (site.is_none() || varies)
+            && is_for_everyone(route, asked, &headers, &cookies, status);
         let number = asked["x-request"].to_str().unwrap().to_owned();
         let whose = credentials::identity(route, asked).unwrap_or_else(|| number.clone());
         let mark = if for_everyone { "all".to_owned() } else { format!("{ONLY}{whose}") };
