@@ -71,10 +71,12 @@ where
                 if plan.consent.is_guarded() {
                     let lead =
                         refresh::in_foreground(&engine, &route, &plan, &directives, &at, landings);
-                    if let Some(lead) = lead.await {
+                    let lead = lead.await;
+                    // the layer around this one leads already
+                    if lead.is_some() || plan.nested {
                         let status = CacheStatus::forwarded(Forward::Stale, Some("guarded"));
                         let rescue = Rescue::new(&at, &parts, &directives).refreshing();
-                        break (status, Some(at), index, Some(rescue), Some(lead));
+                        break (status, Some(at), index, Some(rescue), lead);
                     }
                     engine.serves(&response);
                     return Ok(response);

@@ -63,8 +63,12 @@ impl Watch {
     #[expect(clippy::unused_self, reason = "only who waits decides")]
     pub(crate) fn sees<B>(&self, response: &mut Response<B>) {
         let Marks(promises) = response.extensions_mut().remove().unwrap_or_default();
-        for promise in promises {
-            promise.decide(promise.verdict(response.status(), response.headers()));
+        for (status, promise) in promises {
+            let replaced = status != response.status();
+            promise.decide(match replaced {
+                true => Err(Objection::CalledOff(REPLACED_OUTSIDE)),
+                false => promise.verdict(response.headers()),
+            });
         }
     }
 }
@@ -147,17 +151,22 @@ pub(crate) struct Promise {
     gone: Arc<AtomicBool>,
     /// Cookies that say nothing of their client.
     stripped: &'static [&'static str],
-    /// What the cache itself answers: the status, and the fields that count. `None` before it does.
-    own: Option<(StatusCode, HeaderMap)>,
+    /// What the cache itself answers, of the fields that count. `None` before it does.
+    own: Option<HeaderMap>,
 }
 
-/// In a response: of the caches that it went through.
+/// In a response: of the caches that it went through, and the status that the outermost of them gave it.
 #[derive(Clone, Default)]
-struct Marks(Vec<Arc<Promise>>);
+struct Marks(Vec<(StatusCode, Arc<Promise>)>);
 
 impl Promise {
     /// To be called for the cache's own answer.
     pub(crate) fn attach<B>(mut self, response: &mut Response<B>) {
+        let status = response.status();
+        if let Some(Marks(inner)) = response.extensions_mut().get_mut() {
+            // an outer cache makes a 304 of an inner one's 200, or the other way round
+            inner.iter_mut().for_each(|mark| mark.0 = status);
+        }
         // nothing waits, and nobody else has it to hold something back later
         let waits = matches!(&*self.shared.lock(), State::Open(held) if !held.is_empty());
         if !waits && Arc::strong_count(&self.shared.0) == 1 {
@@ -169,17 +178,13 @@ impl Promise {
                 own.append(name.clone(), value.clone());
             }
         }
-        self.own = Some((response.status(), own));
-        let mut marks: Marks = response.extensions_mut().remove().unwrap_or_default();
-        marks.0.push(Arc::new(self));
-        response.extensions_mut().insert(marks);
+        self.own = Some(own);
+        let marks: &mut Marks = response.extensions_mut().get_or_insert_default();
+        marks.0.push((status, Arc::new(self)));
     }
 
-    fn verdict(&self, status: StatusCode, headers: &HeaderMap) -> Verdict {
-        let Some((own_status, own)) = &self.own else { return Err(Objection::Dropped) };
-        if status != *own_status {
-            return Err(Objection::CalledOff(REPLACED_OUTSIDE));
-        }
+    fn verdict(&self, headers: &HeaderMap) -> Verdict {
+        let Some(own) = &self.own else { return Err(Objection::Dropped) };
         let is_own = |cookie: &HeaderValue| own.get_all(SET_COOKIE).iter().any(|one| one == cookie);
         let added: Vec<_> =
             headers.get_all(SET_COOKIE).iter().filter(|one| !is_own(one)).cloned().collect();

@@ -76,7 +76,8 @@ fn request(method: &str, uri: &str, fields: &[(&str, &str)]) -> Request {
 }
 
 async fn get(app: &Router, uri: &str) -> Reply {
-    read(app.clone().oneshot(request("GET", uri, &[])).await.unwrap()).await
+    let reply = async { read(app.clone().oneshot(request("GET", uri, &[])).await.unwrap()).await };
+    tokio::time::timeout(Duration::from_secs(20), reply).await.expect("an answer")
 }
 
 /// How often each of the guard's reasons kept a response from being stored.
@@ -630,6 +631,23 @@ async fn one_guard_serves_all_caches_and_the_outermost_decides() {
         assert_eq!(cache.handle().counts().stored, 1);
     }
     assert!(get(&app, "/whole").await.is_hit());
+}
+
+#[tokio::test]
+async fn two_layers_of_one_cache_refresh_behind_a_guard() {
+    for same in [false, true] {
+        let cache = memory(CachePolicy::new());
+        let (inside, calls, gate) = stale_pages(&cache);
+        let app = inside.layer(cache.clone()).layer(cache.guard());
+        get(&app, "/").await;
+        gate.add_permits(1);
+        let fields: &[_] = if same { &[("x-same", "1")] } else { &[] };
+        let ask = request("GET", "/", fields);
+        read(app.clone().oneshot(ask).await.unwrap()).await;
+        let hit = get(&app, "/").await;
+        assert_eq!((hit.is_hit(), hit.detail(), calls.count()), (true, None, 2));
+        assert_eq!(hit.text(), if same { "old" } else { "new" });
+    }
 }
 
 #[tokio::test]
