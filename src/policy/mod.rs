@@ -159,7 +159,9 @@ impl CachePolicy {
     }
 
     /// How long a response stays fresh that does not say so itself. `no-store`, `private`,
-    /// `Set-Cookie` and credentials in the request still keep it from being stored. Default: none.
+    /// `Set-Cookie` and credentials in the request still keep it from being stored. The layer does not see what
+    /// layers around it add: if a session layer is outside, put a [`CacheGuard`](crate::CacheGuard) around both.
+    /// Default: none.
     #[must_use]
     pub const fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
@@ -225,7 +227,8 @@ impl CachePolicy {
     }
 
     /// For how long after it has become stale a response that does not say so itself may still be served
-    /// while one request validates it in the background (RFC 5861 3). A response that says
+    /// while one request validates it in the background (RFC 5861 3); behind a
+    /// [`CacheGuard`](crate::CacheGuard), that one request waits. A response that says
     /// `must-revalidate`, `proxy-revalidate`, `no-cache` or `s-maxage` is never served stale (RFC 9111
     /// 4.2.4). At most ten years. Default: none.
     #[must_use]
@@ -245,8 +248,9 @@ impl CachePolicy {
     }
 
     /// How long a request waits for the handler where a stale response may be served in place of an error.
-    /// Then it is served, and the handler goes on in the background to fill the cache. No limit where there
-    /// is nothing else to serve. Over zero. Default: none.
+    /// Then it is served, and the handler goes on in the background to fill the cache; behind a
+    /// [`CacheGuard`](crate::CacheGuard), the handler is dropped. No limit where there is nothing else to serve. Over
+    /// zero. Default: none.
     #[must_use]
     pub const fn handler_timeout(mut self, limit: Duration) -> Self {
         self.handler_timeout = Some(limit);
@@ -256,7 +260,8 @@ impl CachePolicy {
     /// Validates a response in the background before it is stale, with a probability that grows as its end
     /// comes nearer, and the more the longer the handler took (XFetch): so that a busy target is never
     /// found stale. A request starts it when `handler time * beta * -ln(random)` reaches the end of the
-    /// lifetime; 1 is the optimum of the paper, more is earlier. Over 0 and at most 100. Default: off.
+    /// lifetime; 1 is the optimum of the paper, more is earlier. Behind a [`CacheGuard`](crate::CacheGuard), that
+    /// request waits for the handler. Over 0 and at most 100. Default: off.
     #[must_use]
     pub const fn early_refresh(mut self, beta: f32) -> Self {
         self.early_refresh = Some(Beta(beta.to_bits()));
