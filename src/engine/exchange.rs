@@ -14,10 +14,10 @@ use tracing::Instrument;
 use super::admission::Plan;
 use super::collapse::{Collapsed, Collapsing, Queue};
 use super::failure::MAX_FAILURE_BYTES;
-use super::fill::{Fill, Filled};
+use super::fill::Filled;
 use super::flight::Lead;
-use super::judge::{Asked, Kept, UNSTORABLE, is_gone};
-use super::lookup::{At, Lookup, selected};
+use super::judge::{Asked, UNSTORABLE, is_gone};
+use super::lookup::{At, Lookup};
 use super::nesting;
 use super::refresh::{self, Refresh};
 use super::reply::{self, Finish, Want};
@@ -26,7 +26,7 @@ use super::validate::{self, Stripped};
 use super::verdict::{Verdict, judge_found};
 use super::{Engine, Route};
 use crate::body::{CacheBody, Recorded, Recorder};
-use crate::key::{KeyRange, variant_key};
+use crate::key::KeyRange;
 use crate::overrides::CacheOverride;
 use crate::policy::Mode;
 use crate::rfc9111::RequestDirectives;
@@ -351,47 +351,6 @@ impl Miss {
         let finish = Finish::keyed(&route, &plan.base, self.status);
         finish.wrap(Response::from_parts(parts, body))
     }
-
-    fn fill<St: Store>(
-        &self,
-        engine: Arc<Engine<St>>,
-        route: &Route,
-        plan: &Plan,
-        kept: Kept,
-        filled: Filled,
-        lead: Option<Lead>,
-    ) -> Fill<St> {
-        let Kept { head, expires_ms, names } = kept;
-        let (base, mut indexes) = plan.place(route, &head.headers);
-        let lead = lead.and_then(|lead| lead.if_meant(&base, plan));
-        let key = if names.is_empty() {
-            base.clone()
-        } else {
-            let variant = selected(&names, &self.asked.headers);
-            let seen = self.index.as_ref().filter(|index| index.names == names);
-            let variants = seen.map(|index| index.variants.clone()).unwrap_or_default();
-            let index = VariantIndex { names, variants, search: None };
-            let key = variant_key(&base, &variant);
-            indexes.push((base.clone(), with_variant(index, variant)));
-            key
-        };
-        let (asker, queue_bytes, answered) = (plan.asker(), route.queue_bytes, Instant::now());
-        let consent = plan.consent.clone();
-        Fill {
-            engine,
-            asker,
-            key,
-            base,
-            head,
-            answered,
-            indexes,
-            expires_ms,
-            queue_bytes,
-            filled,
-            lead,
-            consent,
-        }
-    }
 }
 
 /// The length of a body, if it is known.
@@ -413,11 +372,4 @@ where
         None => Poll::Pending,
     });
     recorded.await
-}
-
-/// The index with this variant as its newest.
-fn with_variant(mut index: VariantIndex, variant: [u8; 16]) -> VariantIndex {
-    index.variants.retain(|known| *known != variant);
-    index.variants.push(variant);
-    index
 }

@@ -8,12 +8,15 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tracing::Instrument;
 
-use super::admission::Asker;
+use super::admission::{Asker, Plan};
 use super::bounded::bounded;
+use super::exchange::Miss;
 use super::flight::{FlightKey, Lead};
 use super::guarded::Consent;
+use super::judge::Kept;
+use super::lookup::selected;
 use super::pending::{Refused, Ticket};
-use super::{Engine, search};
+use super::{Engine, Route, search};
 use crate::body::{Abandoned, Completed, Sink};
 use crate::key::{CacheKey, KeyRange, variant_key};
 use crate::rfc9111::freshness::is_fresh;
@@ -68,6 +71,57 @@ impl Filled {
     pub(super) fn get(&self) -> Option<&StoredResponse> {
         self.0.get()
     }
+}
+
+impl Miss {
+    /// What stores a response, once its body is complete.
+    pub(super) fn fill<St: Store>(
+        &self,
+        engine: Arc<Engine<St>>,
+        route: &Route,
+        plan: &Plan,
+        kept: Kept,
+        filled: Filled,
+        lead: Option<Lead>,
+    ) -> Fill<St> {
+        let Kept { head, expires_ms, names } = kept;
+        let (base, mut indexes) = plan.place(route, &head.headers);
+        let lead = lead.and_then(|lead| lead.if_meant(&base, plan));
+        let key = if names.is_empty() {
+            base.clone()
+        } else {
+            let variant = selected(&names, &self.asked.headers);
+            let seen = self.index.as_ref().filter(|index| index.names == names);
+            let variants = seen.map(|index| index.variants.clone()).unwrap_or_default();
+            let index = VariantIndex { names, variants, search: None };
+            let key = variant_key(&base, &variant);
+            indexes.push((base.clone(), with_variant(index, variant)));
+            key
+        };
+        let (asker, queue_bytes, answered) = (plan.asker(), route.queue_bytes, Instant::now());
+        let consent = plan.consent.clone();
+        Fill {
+            engine,
+            asker,
+            key,
+            base,
+            head,
+            answered,
+            indexes,
+            expires_ms,
+            queue_bytes,
+            filled,
+            lead,
+            consent,
+        }
+    }
+}
+
+/// The index with this variant as its newest.
+fn with_variant(mut index: VariantIndex, variant: [u8; 16]) -> VariantIndex {
+    index.variants.retain(|known| *known != variant);
+    index.variants.push(variant);
+    index
 }
 
 impl<St: Store> Sink for Fill<St> {
