@@ -30,8 +30,12 @@ impl Gateway {
     }
 
     fn with(origin: SocketAddr, more: &[&str]) -> Self {
+        Self::start(Command::new(example("gateway")), origin, more)
+    }
+
+    fn start(mut command: Command, origin: SocketAddr, more: &[&str]) -> Self {
         let origin = format!("http://{origin}");
-        let mut child = Command::new(example("gateway"))
+        let mut child = command
             .args(["--listen", "127.0.0.1:0", "--origin", &origin])
             .args(more)
             .stdout(Stdio::piped())
@@ -339,6 +343,26 @@ fn what_a_request_says_of_its_target_in_other_fields_sets_responses_apart() {
         "X-Forwarded-Host: evil.example\r\n",
         "X-Original-URL: /evil\r\n",
         "X-HTTP-Method-Override: DELETE\r\n",
+        "X-Http-Method: DELETE\r\n",
+        "X-Method-Override: DELETE\r\n",
+        "X-Original-URI: /evil\r\n",
+        "X-Forwarded-Uri: /evil\r\n",
+        "X-Forwarded-Path: /evil\r\n",
+        "X-Forwarded-Protocol: https\r\n",
+        "X-Forwarded-Method: DELETE\r\n",
+        "X-Forwarded: for=192.0.2.1;host=evil.example\r\n",
+        "X-Url-Scheme: https\r\n",
+        "X-Script-Name: /evil\r\n",
+        "X-Envoy-Original-Path: /evil\r\n",
+        "Front-End-Https: on\r\n",
+        "X-Host: evil.example\r\n",
+        "X-Host-Override: evil.example\r\n",
+        "X-HTTP-Host-Override: evil.example\r\n",
+        "X-Rewrite-URL: /evil\r\n",
+        "X-Scheme: https\r\n",
+        "CloudFront-Forwarded-Proto: https\r\n",
+        "CF-Visitor: {\"scheme\":\"https\"}\r\n",
+        "Destination: http://evil.example/\r\n",
         "Forwarded: for=192.0.2.1;host=evil.example\r\n",
         "Forwarded: for=192.0.2.1, proto=https\r\n",
     ] {
@@ -349,8 +373,29 @@ fn what_a_request_says_of_its_target_in_other_fields_sets_responses_apart() {
         assert!(gateway.ask(&get_with("/", fields)).is_hit(), "{fields}");
     }
     // who asks is not what is asked for
-    for fields in ["Forwarded: For=192.0.2.7;by=_proxy\r\n", "X-Forwarded-For: 192.0.2.7\r\n"] {
+    for fields in [
+        "Forwarded: For=192.0.2.7;by=_proxy\r\n",
+        "X-Forwarded-For: 192.0.2.7\r\n",
+        "X-Original-Forwarded-For: 192.0.2.7\r\n",
+        "X-Real-IP: 192.0.2.7\r\n",
+    ] {
         assert!(gateway.ask(&get_with("/", fields)).is_hit(), "{fields}");
+    }
+}
+
+#[test]
+fn fields_with_an_underscore_do_not_reach_the_origin() {
+    let origin = Origin::saying(HELLO);
+    let gateway = Gateway::before(origin.address);
+    // to a WSGI application both are HTTP_X_FORWARDED_HOST
+    for name in ["X_Forwarded_Host", "X-Forwarded_Host", "X_Original-URL", "_"] {
+        let path = format!("/{name}");
+        let fields = format!("{name}: evil.example\r\nX-Kept: 1\r\nX-Kept: 2\r\n");
+        gateway.ask(&get_with(&path, &fields));
+        let seen = origin.last();
+        assert_eq!(seen.field(name), None, "{seen:?}");
+        assert_eq!(seen.field("x-kept").as_deref(), Some("1 | 2"));
+        assert!(gateway.get(&path).is_hit(), "{name}");
     }
 }
 
@@ -404,6 +449,28 @@ fn requests_that_say_not_whom_they_are_for_are_refused() {
     let host = origin.address.to_string();
     assert_eq!(origin.last().field("host"), Some(host));
     assert!(is_ours(&origin.last().field("via").unwrap(), "1.0"));
+}
+
+#[test]
+fn a_target_that_is_only_a_host_or_a_bad_port_is_a_400() {
+    let origin = Origin::saying(HELLO);
+    let gateway = Gateway::before(origin.address);
+    // RFC 9112 3.2.3: for CONNECT only
+    for target in ["evil", "evil:80", "evil.example"] {
+        let reply = gateway.ask(&format!("GET {target} HTTP/1.1\r\nHost: good\r\n\r\n"));
+        assert_eq!(reply.status(), 400, "{target}");
+    }
+    for host in ["good:evil", "good:+80", "good:65536", ":80", "[::1]:x"] {
+        let reply = gateway.ask(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        assert_eq!(reply.status(), 400, "{host}");
+        let reply = gateway.ask(&format!("GET http://{host}/ HTTP/1.1\r\nHost: good\r\n\r\n"));
+        assert_eq!(reply.status(), 400, "{host}");
+    }
+    assert_eq!(origin.seen().len(), 0);
+    for host in ["good", "good:8080", "good:", "[::1]", "[::1]:80"] {
+        let reply = gateway.ask(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        assert_eq!(reply.status(), 200, "{host}");
+    }
 }
 
 #[test]

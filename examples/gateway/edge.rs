@@ -96,6 +96,7 @@ impl<S> Edge<S> {
         let trailers = fields::has_member(headers, &TE, "trailers");
         fields::drop_overridden_length(headers);
         fields::strip_hop_by_hop(headers);
+        fields::drop_underscores(headers);
         fields::join_cookies(headers);
         headers.insert(HOST, host);
         if trailers {
@@ -119,9 +120,12 @@ impl<S> Edge<S> {
         if second.is_some() {
             return wrong("several Host fields");
         }
+        // RFC 9112 3.2.3: the authority alone is a target for CONNECT only
+        if parts.uri.authority().is_some() && parts.uri.scheme().is_none() {
+            return wrong("the target is an authority");
+        }
         let valid = |host: &HeaderValue| {
-            let authority = Authority::try_from(host.as_bytes());
-            host.is_empty() || authority.is_ok_and(|a| !a.as_str().contains('@'))
+            host.is_empty() || Authority::try_from(host.as_bytes()).is_ok_and(|a| is_host(&a))
         };
         // RFC 9112 3.2: also where the target says it as well
         if first.is_some_and(|line| !valid(line)) {
@@ -141,6 +145,17 @@ impl<S> Edge<S> {
             None => wrong("not a Host"),
         }
     }
+}
+
+/// Whether an authority is a host and, after a colon, a port or nothing (RFC 3986 3.2.3).
+fn is_host(authority: &Authority) -> bool {
+    let port = authority.as_str().strip_prefix(authority.host());
+    let is_number = |port: &str| {
+        port.bytes().all(|byte| byte.is_ascii_digit())
+            && (port.is_empty() || port.parse::<u16>().is_ok())
+    };
+    !authority.host().is_empty()
+        && port.is_some_and(|port| port.is_empty() || port.strip_prefix(':').is_some_and(is_number))
 }
 
 fn without_user(authority: &str) -> &str {

@@ -13,22 +13,19 @@ use http::{Version, header::COOKIE};
 static PSEUDONYM: LazyLock<String> =
     LazyLock::new(|| format!("tower-mysql-cache-{:08x}", rand::random::<u32>()));
 
-/// What says of a request that it was for another URI or method, or came in another way, than it seems. Frameworks
-/// make links, redirects and routes of these, so they tell responses apart.
-const SAID_OF_THE_TARGET: [&str; 12] = [
-    "x-forwarded-host",
-    "x-forwarded-port",
-    "x-forwarded-prefix",
-    "x-forwarded-proto",
-    "x-forwarded-scheme",
-    "x-forwarded-server",
-    "x-forwarded-ssl",
-    "x-host",
-    "x-http-method-override",
-    "x-original-host",
-    "x-original-url",
-    "x-rewrite-url",
+/// What the fields of these families say of a request: that it was for another target than it seems.
+const FAMILIES: [&str; 4] = ["x-forwarded-", "x-original-", "x-rewrite-", "x-envoy-original-"];
+
+/// A name of several words that ends with one of these says the same: `X-Host`, `X-HTTP-Method-Override`,
+/// `Front-End-Https`.
+const LAST_WORDS: [&str; 14] = [
+    "host", "https", "method", "override", "path", "port", "prefix", "proto", "protocol", "scheme",
+    "ssl", "tls", "uri", "url",
 ];
+
+/// These names say the same by no rule.
+const OTHERS: [&str; 6] =
+    ["cf-visitor", "destination", "path-info", "script-name", "x-forwarded", "x-script-name"];
 
 /// What concerns one connection whether or not `Connection` names it (RFC 9110 7.6.1), and what is
 /// between a client and the proxy next to it (RFC 9110 11.7).
@@ -85,12 +82,33 @@ pub(crate) fn drop_overridden_length(headers: &mut HeaderMap) {
     }
 }
 
+/// Removes the fields whose names hold `_`. Origins in the manner of CGI (WSGI, Rack, PHP) make variables of fields and
+/// read `_` and `-` as the same there, so `X_Forwarded_Host` would be `X-Forwarded-Host` to them and not to the cache.
+pub(crate) fn drop_underscores(headers: &mut HeaderMap) {
+    let goes = |name: &HeaderName| name.as_str().contains('_');
+    if headers.keys().any(goes) {
+        let kept = headers.iter().filter(|(name, _)| !goes(name));
+        *headers = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
+    }
+}
+
+/// Whether a field says of a request that it was for another host, path or method, or came over another scheme, than
+/// it seems. Frameworks make links, redirects and routes of such fields, so they tell responses apart.
+fn is_of_the_target(name: &str) -> bool {
+    let family = FAMILIES.iter().any(|family| name.starts_with(family));
+    let last = name.rsplit_once('-').map(|(_, last)| last);
+    // who asks is not what is asked for
+    (family && last != Some("for"))
+        || last.is_some_and(|last| LAST_WORDS.contains(&last))
+        || OTHERS.contains(&name)
+}
+
 /// What a request says of its target in other fields than the target and `Host`, if anything.
 pub(crate) fn said_of_the_target(headers: &HeaderMap) -> Vec<u8> {
     let mut said = Vec::new();
     for (name, value) in headers {
         let name = name.as_str();
-        let all = SAID_OF_THE_TARGET.contains(&name);
+        let all = is_of_the_target(name);
         // of this one all but addresses (RFC 7239 5)
         let parts = value.as_bytes().split(|byte| b",;".contains(byte)).map(<[u8]>::trim_ascii);
         for part in parts.filter(|part| all || name == "forwarded" && !is_address(part)) {

@@ -16,10 +16,12 @@
 //!   requests are sent. A request of HTTP/1.0 without one is for the origin's own authority.
 //! - Fields that concern one connection are taken off, those that `Connection` names included; a
 //!   connection is not upgraded. `Via` is added to requests. Nothing else is added or removed, except
-//!   for what the cache itself says (`Age`, `Cache-Status`).
-//! - Fields in which a request says of itself that it was for another host, path or method
-//!   (`X-Forwarded-Host`, `X-Original-URL` and the like) are passed on, and set responses apart: nobody gets what
-//!   somebody else has made of his request with them.
+//!   for what the cache itself says (`Age`, `Cache-Status`), and for the fields of requests that have `_` in their
+//!   names: origins read `X_Forwarded_Host` as `X-Forwarded-Host`, so those fields are removed.
+//! - Some fields say that a request was for another host, path or method than it seems: `X-Forwarded-Host`,
+//!   `X-Original-URL`, `X-HTTP-Method-Override` and all that are named like them. The gateway passes them on and
+//!   keeps an entry for each combination of their values. No client gets a response made with another client's fields.
+//! - A target that is only a host (`GET shop.example HTTP/1.1`), and a host whose port is no number, are a 400.
 //! - A request that this gateway has sent itself is a 508: the origin is this gateway.
 //! - An origin that cannot be reached or answers nonsense is a 502, one that does not answer in time
 //!   (`--timeout`) a 504. Both are made outside the cache: to the cache, they are errors.
