@@ -6,7 +6,8 @@ use http::Uri;
 use http::uri::Authority;
 
 pub(crate) const USAGE: &str = "\
-Usage: gateway --origin URL [--listen ADDR] [--database URL] [--timeout SECONDS] [--debug]
+Usage: gateway --origin URL [--listen ADDR] [--database URL] [--timeout SECONDS]
+               [--idle SECONDS] [--connections NUMBER] [--debug]
 
 A caching reverse proxy: answers from its store what may be answered so, and asks the origin for the rest.
 
@@ -15,6 +16,9 @@ A caching reverse proxy: answers from its store what may be answered so, and ask
   --database URL      store in a table there, such as mysql://user:password@127.0.0.1/shop
                       (default: 256 MiB in the memory of this process)
   --timeout SECONDS   how long the origin may take to begin its response (default: 30)
+  --idle SECONDS      how long a connection may be open without a request (default: 30)
+  --connections N     how many connections may be open; over that, the one that has been idle for the
+                      longest is closed (default: a third of the files that the process may open)
   --debug             show keys and reasons in Cache-Status
   --help              print this
 ";
@@ -26,6 +30,8 @@ pub(crate) struct Arguments {
     pub(crate) origin: Authority,
     pub(crate) database: Option<String>,
     pub(crate) timeout: Duration,
+    pub(crate) idle: Duration,
+    pub(crate) connections: usize,
     pub(crate) debug: bool,
 }
 
@@ -33,7 +39,7 @@ impl Arguments {
     /// Reads the arguments after the program's name; `None` when help is asked for.
     pub(crate) fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
         let (mut listen, mut origin, mut database) = (None, None, None);
-        let (mut timeout, mut debug) = (None, false);
+        let (mut timeout, mut idle, mut connections, mut debug) = (None, None, None, false);
         let mut arguments = arguments;
         while let Some(argument) = arguments.next() {
             // `--name value` and `--name=value`
@@ -52,6 +58,8 @@ impl Arguments {
                 "--origin" => &mut origin,
                 "--database" => &mut database,
                 "--timeout" => &mut timeout,
+                "--idle" => &mut idle,
+                "--connections" => &mut connections,
                 _ => return Err(format!("unknown argument '{argument}'")),
             };
             let value = attached.or_else(|| arguments.next());
@@ -66,7 +74,10 @@ impl Arguments {
             listen: listen.unwrap_or_else(|| "127.0.0.1:8080".to_owned()),
             origin: authority(&origin)?,
             database,
-            timeout: seconds(timeout.as_deref().unwrap_or("30"))?,
+            timeout: seconds("--timeout", timeout.as_deref().unwrap_or("30"))?,
+            idle: seconds("--idle", idle.as_deref().unwrap_or("30"))?,
+            connections: connections
+                .map_or_else(|| Ok(most_connections()), |value| number(&value))?,
             debug,
         }))
     }
@@ -88,8 +99,27 @@ fn authority(url: &str) -> Result<Authority, String> {
     }
 }
 
-fn seconds(value: &str) -> Result<Duration, String> {
+/// A third of the files that this process may open: a connection to the origin may belong to each, and the rest is
+/// for the database.
+fn most_connections() -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    let soft = line.and_then(|line| line.split_whitespace().next());
+    // other systems than Linux give 256 at least; Linux gives a number here or `unlimited`
+    let files = match soft {
+        Some("unlimited") => usize::MAX,
+        soft => soft.and_then(|soft| soft.parse().ok()).unwrap_or(256),
+    };
+    (files / 3).clamp(1, 10_000)
+}
+
+fn number(value: &str) -> Result<usize, String> {
+    let number = value.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| format!("--connections '{value}' is not a number over 0"))
+}
+
+fn seconds(name: &str, value: &str) -> Result<Duration, String> {
     let seconds = value.parse().ok().filter(|seconds| *seconds > 0.0 && *seconds <= 86_400.0);
-    let seconds = seconds.ok_or_else(|| format!("--timeout '{value}' is not 0 < SECONDS <= 86400"));
+    let seconds = seconds.ok_or_else(|| format!("{name} '{value}' is not 0 < SECONDS <= 86400"));
     seconds.map(Duration::from_secs_f64)
 }

@@ -6,6 +6,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, Version};
@@ -20,12 +21,25 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tower::Service;
 
+use crate::activity::{Activity, Answering};
 use crate::edge::Edge;
 use crate::origin::OriginError;
 
-/// Serves HTTP/1 or HTTP/2, whichever the client begins to speak, until it leaves or the gateway ends.
-pub(crate) async fn serve<S, B>(stream: TcpStream, edge: Edge<S>, mut stopping: watch::Receiver<()>)
-where
+/// How long a client has to leave when it is told that its connection ends.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// The longest write that may hold nothing of a response: HTTP/2 answers pings and settings too.
+const SIGNALS: usize = 64;
+
+/// Serves HTTP/1 or HTTP/2, whichever the client begins to speak. Ends when the client leaves, the gateway ends, the
+/// connection has been without a request for as long as `idle`, or its place is needed while it has none.
+pub(crate) async fn serve<S, B>(
+    stream: TcpStream,
+    edge: Edge<S>,
+    idle: Duration,
+    activity: Arc<Activity>,
+    mut stopping: watch::Receiver<()>,
+) where
     S: Service<Request<Incoming>, Response = Response<B>, Error = OriginError>
         + Clone
         + Send
@@ -35,26 +49,41 @@ where
 {
     let _ = stream.set_nodelay(true);
     let cut = Arc::new(AtomicBool::new(false));
-    let socket = Socket { stream, cut: Arc::clone(&cut) };
+    let socket = Socket { stream, cut: Arc::clone(&cut), activity: Arc::clone(&activity) };
+    let answers = Arc::clone(&activity);
     let service = service_fn(move |request: Request<Incoming>| {
-        let (edge, cut) = (edge.clone(), Arc::clone(&cut));
+        let (edge, cut, answering) = (edge.clone(), Arc::clone(&cut), answers.answers());
         async move {
             // RFC 9112 8: without chunks, the end of the connection is the end of the body
             let cut = (request.version() < Version::HTTP_11).then_some(cut);
             let response = edge.answer(request).await;
-            Ok::<_, Infallible>(response.map(|body| Download { body, cut }))
+            Ok::<_, Infallible>(response.map(|body| Download { body, cut, _answering: answering }))
         }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new());
-    builder.http2().timer(TokioTimer::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(idle);
+    // also finds clients that are gone while a response is sent to them
+    let mut http2 = builder.http2();
+    http2.timer(TokioTimer::new()).keep_alive_interval(idle).keep_alive_timeout(idle);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), service));
-    let served = tokio::select! {
-        served = &mut connection => served,
-        _ = stopping.changed() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let (mut ending, mut patience) = (false, idle);
+    let served = loop {
+        tokio::select! {
+            biased; // reads what has come before it looks whether nothing has
+            served = &mut connection => break served,
+            _ = stopping.changed(), if !ending => {}
+            () = activity.idle_for(patience) => if ending { return },
+            () = activity.told_to_leave() => {
+                if activity.idle().is_some() {
+                    return;
+                }
+                continue;
+            }
         }
+        // a request that is on its way is answered
+        (ending, patience) = (true, GOODBYE);
+        activity.begins_again();
+        connection.as_mut().graceful_shutdown();
     };
     if let Err(error) = served {
         tracing::debug!(error, "a connection ended early");
@@ -67,6 +96,7 @@ struct Download<B> {
     #[pin]
     body: B,
     cut: Option<Arc<AtomicBool>>,
+    _answering: Answering,
 }
 
 impl<B: Body> Body for Download<B> {
@@ -99,6 +129,17 @@ impl<B: Body> Body for Download<B> {
 struct Socket {
     stream: TcpStream,
     cut: Arc<AtomicBool>,
+    activity: Arc<Activity>,
+}
+
+impl Socket {
+    /// A write that has brought the client something is activity: it may take long to read what is sent.
+    fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(SIGNALS..)) = written {
+            self.activity.begins_again();
+        }
+        written
+    }
 }
 
 impl Drop for Socket {
@@ -125,7 +166,8 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, data)
+        let written = Pin::new(&mut self.stream).poll_write(cx, data);
+        self.wrote(written)
     }
 
     fn poll_write_vectored(
@@ -133,7 +175,8 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         data: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, data)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, data);
+        self.wrote(written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -25,7 +25,12 @@
 //! - A request that this gateway has sent itself is a 508: the origin is this gateway.
 //! - An origin that cannot be reached or answers nonsense is a 502, one that does not answer in time
 //!   (`--timeout`) a 504. Both are made outside the cache: to the cache, they are errors.
+//! - A connection without a request is closed after `--idle` seconds: one that sends nothing, part of a head or of an
+//!   HTTP/2 preface, or a preface alone, and one that waits for its next request.
+//! - `--connections` bounds the open connections. When the bound is reached, the gateway closes the connection that has
+//!   been idle for the longest. While every connection has a request, new clients wait.
 
+mod activity;
 mod arguments;
 mod connection;
 mod edge;
@@ -40,12 +45,12 @@ use std::time::Duration;
 use http::request::Parts;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tower::Layer;
 use tower_mysql_cache::{
     BoxStore, CacheLayer, CachePolicy, MemoryStore, MySqlStore, StatusField, TargetKey,
 };
 
+use crate::activity::Connections;
 use crate::arguments::{Arguments, USAGE};
 use crate::edge::Edge;
 use crate::origin::Origin;
@@ -103,31 +108,33 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     println!("listening on http://{}", listener.local_addr()?);
 
     let (stop, stopping) = watch::channel(());
-    let mut connections = JoinSet::new();
+    let mut connections = Connections::new(arguments.connections);
     let mut told_to_end = pin!(told_to_end());
+    // accepted, and there is no room for it yet
+    let mut waiting = None;
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            Some(_) = connections.join_next() => continue,
+        if let Some(stream) = waiting.take_if(|_| !connections.are_full()) {
+            let (edge, idle, stopping) = (edge.clone(), arguments.idle, stopping.clone());
+            connections.spawn(|activity| connection::serve(stream, edge, idle, activity, stopping));
+        }
+        tokio::select! {
+            accepted = listener.accept(), if waiting.is_none() => match accepted {
+                Ok((stream, _)) => waiting = Some(stream),
+                // too many open files, a client that has left already: others go on
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    connections.make_room().await;
+                }
+            },
+            () = connections.next(waiting.is_some()) => {}
             signal = &mut told_to_end => {
                 signal?;
                 break;
             }
-        };
-        match accepted {
-            Ok((stream, _)) => {
-                connections.spawn(connection::serve(stream, edge.clone(), stopping.clone()));
-            }
-            // too many open files, a client that has left already: others go on
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
         }
     }
     drop((listener, stop));
-    let ended = async { while connections.join_next().await.is_some() {} };
-    if tokio::time::timeout(PATIENCE, ended).await.is_err() {
+    if tokio::time::timeout(PATIENCE, connections.finish()).await.is_err() {
         tracing::warn!("some requests did not end and are cut off");
     }
     tokio::time::timeout(PATIENCE, handle.flush()).await??;
