@@ -246,7 +246,7 @@ impl<St: Store> CacheHandle<St> {
     /// How often each named reason kept a request from the store or a response out of it, in this
     /// process: the names of [`CacheStatus::detail`](crate::CacheStatus::detail), of
     /// [`Forward`](crate::Forward) where there is no detail, and for bodies that were being recorded
-    /// `aborted`, `body-error`, `too-large`, `trailers` and `incomplete`.
+    /// `aborted`, `body-error`, `too-large`, `trailers`, `incomplete` and `recording-budget`.
     #[must_use]
     pub fn reasons(&self) -> BTreeMap<&'static str, u64> {
         self.engine.reasons.snapshot()

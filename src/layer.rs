@@ -132,6 +132,16 @@ impl<St: Store> CacheLayer<St> {
         self
     }
 
+    /// The most memory for bodies that are being recorded while clients read them, all of this cache in the process
+    /// together, with 2 KiB for each beside its body. When it is used up, the layer stops recording the response that
+    /// needs more. The client gets the response whole, and it is not stored: the reason is `recording-budget`.
+    /// Default: 64 MiB.
+    #[must_use]
+    pub fn recording_bytes(mut self, recording_bytes: usize) -> Self {
+        self.edit().recording_bytes = recording_bytes;
+        self
+    }
+
     /// The most validations that may be under way in the background, behind stale and early responses;
     /// what goes over it is not begun, and counted. Default: 64.
     #[must_use]

@@ -1,5 +1,6 @@
 //! The layer's response body: out of the store, passed through, or recorded on its way.
 
+mod budget;
 mod part;
 mod recorder;
 
@@ -14,6 +15,7 @@ use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 
+pub(crate) use budget::Budget;
 use part::Part;
 pub(crate) use recorder::{Abandoned, Completed, Recorder, Sink};
 

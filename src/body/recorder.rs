@@ -1,6 +1,15 @@
-//! Keeps handles on a body's data as it passes, and hands them over when the body is complete.
+//! Copies a body's data as it passes, and hands the copy over when the body is complete.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+
+use super::budget::{OVERHEAD, Share};
+
+/// A body in one frame of this size or more is not copied. A smaller frame may be a slice of a buffer many times its
+/// size, such as what was read from a connection, which would stay in memory as long as the frame.
+const WORTH_SHARING: usize = 64 << 10;
+
+/// The least that a copy grows by.
+const GROWTH: usize = 4 << 10;
 
 /// Where a recorded body goes.
 pub(crate) trait Sink: Send {
@@ -38,6 +47,8 @@ pub(crate) enum Abandoned {
     WrongLength,
     /// Not wanted any more.
     CalledOff,
+    /// All recordings together would hold too many bytes.
+    OverBudget,
 }
 
 impl Abandoned {
@@ -50,6 +61,7 @@ impl Abandoned {
             Self::Trailers => "trailers",
             Self::WrongLength => "incomplete",
             Self::CalledOff => "called-off",
+            Self::OverBudget => "recording-budget",
         }
     }
 }
@@ -57,28 +69,40 @@ impl Abandoned {
 pub(crate) struct Recorder {
     /// `None` once the outcome is known.
     sink: Option<Box<dyn Sink>>,
-    chunks: Vec<Bytes>,
+    /// The only frame so far, where it is not copied.
+    whole: Option<Bytes>,
+    copy: Vec<u8>,
     length: usize,
     limit: usize,
     declared: Option<u64>,
     completed: Option<Completed>,
     abandoned: Option<Abandoned>,
+    share: Share,
 }
 
 impl Recorder {
     /// `limit` in bytes; `declared` is the response's Content-Length, if it has one.
-    pub(crate) fn new(sink: Box<dyn Sink>, limit: usize, declared: Option<u64>) -> Self {
+    pub(crate) fn new(
+        sink: Box<dyn Sink>,
+        limit: usize,
+        declared: Option<u64>,
+        share: Share,
+    ) -> Self {
         let mut recorder = Self {
             sink: Some(sink),
-            chunks: Vec::new(),
+            whole: None,
+            copy: Vec::new(),
             length: 0,
             limit,
             declared,
             completed: None,
             abandoned: None,
+            share,
         };
         if declared.is_some_and(|declared| declared > limit as u64) {
             recorder.abandon(Abandoned::TooLarge);
+        } else if !recorder.share.hold(OVERHEAD) {
+            recorder.abandon(Abandoned::OverBudget);
         }
         recorder
     }
@@ -93,16 +117,46 @@ impl Recorder {
         }
         self.length = self.length.saturating_add(data.len());
         let length = self.length as u64;
-        match self.declared {
+        let declared = self.declared;
+        match declared {
             _ if self.length > self.limit => self.abandon(Abandoned::TooLarge),
             Some(declared) if length > declared => self.abandon(Abandoned::WrongLength),
-            declared => {
-                self.chunks.push(data.clone());
+            declared if self.keep(data) => {
                 if declared == Some(length) {
                     self.end();
                 }
             }
+            _ => self.abandon(Abandoned::OverBudget),
         }
+    }
+
+    /// `false` when there is no memory for it.
+    fn keep(&mut self, data: &Bytes) -> bool {
+        match self.whole.take() {
+            None if self.copy.is_empty() && data.len() >= WORTH_SHARING => {
+                self.whole = Some(data.clone());
+                self.share.hold(OVERHEAD + data.len())
+            }
+            None => self.copy(data),
+            Some(first) => self.copy(&first) && self.copy(data),
+        }
+    }
+
+    fn copy(&mut self, data: &Bytes) -> bool {
+        let length = self.copy.len() + data.len();
+        if length > self.copy.capacity() {
+            // not over what can come, so that nothing is left over at the end
+            let most = self.declared.and_then(|declared| usize::try_from(declared).ok());
+            let most = most.unwrap_or(self.limit);
+            let capacity = (2 * self.copy.capacity()).max(GROWTH).min(most).max(length);
+            if !self.share.hold(OVERHEAD + capacity)
+                || self.copy.try_reserve_exact(capacity - self.copy.len()).is_err()
+            {
+                return false;
+            }
+        }
+        self.copy.extend_from_slice(data);
+        true
     }
 
     /// The body has ended. Calls after the first do nothing.
@@ -112,13 +166,15 @@ impl Recorder {
             return self.abandon(Abandoned::WrongLength);
         }
         let Some(sink) = self.sink.take() else { return };
-        let body = self.joined();
+        let body = self.recorded();
         self.completed = Some(sink.complete(body));
+        self.share.hold(0);
     }
 
     /// The body will not be complete. Calls after the first do nothing.
     pub(crate) fn abandon(&mut self, why: Abandoned) {
-        self.chunks = Vec::new();
+        (self.whole, self.copy) = (None, Vec::new());
+        self.share.hold(0);
         if let Some(sink) = self.sink.take() {
             self.abandoned = Some(why);
             sink.abandon(why);
@@ -140,17 +196,12 @@ impl Recorder {
         self.completed
     }
 
-    /// One chunk is handed over as it is; several are copied together once.
-    fn joined(&mut self) -> Bytes {
-        let mut chunks = std::mem::take(&mut self.chunks);
-        if chunks.len() <= 1 {
-            return chunks.pop().unwrap_or_default();
-        }
-        let mut joined = BytesMut::with_capacity(self.length);
-        for chunk in chunks {
-            joined.extend_from_slice(&chunk);
-        }
-        joined.freeze()
+    fn recorded(&mut self) -> Bytes {
+        self.whole.take().unwrap_or_else(|| {
+            let mut copy = std::mem::take(&mut self.copy);
+            copy.shrink_to_fit();
+            Bytes::from(copy)
+        })
     }
 }
 

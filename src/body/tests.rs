@@ -57,6 +57,11 @@ impl Sink for Keep {
     }
 }
 
+fn recorder(outcome: &Outcome, limit: usize, declared: Option<u64>) -> Recorder {
+    let share = Budget::default().share(usize::MAX);
+    Recorder::new(Box::new(Keep(outcome.clone())), limit, declared, share)
+}
+
 struct Run {
     seen: Result<String, &'static str>,
     outcome: Option<Result<Bytes, Abandoned>>,
@@ -66,7 +71,7 @@ struct Run {
 
 fn run(steps: Vec<Step>, knows_its_end: bool, declared: Option<u64>, polls: usize) -> Run {
     let outcome = Outcome::default();
-    let recorder = Recorder::new(Box::new(Keep(outcome.clone())), 10, declared);
+    let recorder = recorder(&outcome, 10, declared);
     let mut cx = Context::from_waker(Waker::noop());
     let script = Script { steps: steps.into(), knows_its_end };
     let (mut body, recorded) = CacheBody::recording(script, recorder, &mut cx);
@@ -166,7 +171,7 @@ fn a_body_with_trailers_passes_and_is_not_stored() {
 #[test]
 fn size_hints_count_what_was_read_ahead() {
     let mut cx = Context::from_waker(Waker::noop());
-    let recorder = Recorder::new(Box::new(Keep(Outcome::default())), 10, None);
+    let recorder = recorder(&Outcome::default(), 10, None);
     let full = http_body_util::Full::new(Bytes::from_static(b"hello"));
     let (body, _) = CacheBody::recording(full, recorder, &mut cx);
     assert_eq!(body.size_hint().exact(), Some(5));
@@ -179,7 +184,7 @@ fn size_hints_count_what_was_read_ahead() {
 /// What a client sees of a part, and what is left to do when it has seen that.
 fn part(steps: Vec<Step>, part: Range<u64>) -> (Result<String, &'static str>, bool, Outcome) {
     let (outcome, rest) = (Outcome::default(), Arc::new(Mutex::new(None)));
-    let recorder = Recorder::new(Box::new(Keep(outcome.clone())), 10, Some(10));
+    let recorder = recorder(&outcome, 10, Some(10));
     let mut cx = Context::from_waker(Waker::noop());
     let script = Script { steps: steps.into(), knows_its_end: true };
     let (body, _) = CacheBody::recording(script, recorder, &mut cx);
@@ -231,4 +236,74 @@ fn a_part_of_a_body_that_fails_is_an_error_and_nothing_is_recorded() {
     let (seen, goes_on, outcome) = part(vec![Wait, Data("0123")], 2..8);
     assert_eq!((seen.unwrap().as_str(), goes_on), ("23", false));
     assert_eq!(outcome.lock().unwrap().take().unwrap().unwrap_err(), Abandoned::WrongLength);
+}
+
+#[test]
+fn recordings_share_one_budget_and_give_it_back() {
+    let budget = Budget::default();
+    let new = |declared| {
+        let outcome = Outcome::default();
+        let share = budget.share(3 * budget::OVERHEAD + 20_000);
+        let recorder = Recorder::new(Box::new(Keep(outcome.clone())), 100_000, declared, share);
+        (recorder, outcome)
+    };
+    let (mut one, first) = new(Some(10_000));
+    one.push(&Bytes::from(vec![1; 4_000]));
+    let (mut two, second) = new(None);
+    two.push(&Bytes::from(vec![2; 9_000]));
+    let (mut three, third) = new(None);
+    assert!(budget.used() >= 3 * budget::OVERHEAD + 13_000, "{}", budget.used());
+    three.push(&Bytes::from(vec![3; 8_000]));
+    assert_eq!(third.lock().unwrap().take().unwrap().unwrap_err(), Abandoned::OverBudget);
+    // what it gave back is there for others, and they go on
+    one.push(&Bytes::from(vec![1; 6_000]));
+    assert_eq!(first.lock().unwrap().take().unwrap().unwrap(), vec![1; 10_000]);
+    two.end();
+    assert_eq!(second.lock().unwrap().take().unwrap().unwrap(), vec![2; 9_000]);
+    assert_eq!(budget.used(), 0);
+    let (four, _) = new(None);
+    drop(four);
+    assert_eq!(budget.used(), 0);
+}
+
+#[test]
+fn a_recording_without_room_for_itself_is_let_go_at_once() {
+    let outcome = Outcome::default();
+    let share = Budget::default().share(budget::OVERHEAD - 1);
+    let recorder = Recorder::new(Box::new(Keep(outcome.clone())), 10, None, share);
+    assert!(!recorder.is_open());
+    assert_eq!(outcome.lock().unwrap().take().unwrap().unwrap_err(), Abandoned::OverBudget);
+}
+
+#[test]
+fn a_small_frame_does_not_keep_the_buffer_it_was_cut_from() {
+    let buffer = Bytes::from(vec![7; 200_000]);
+    for (length, declared, shared) in
+        [(100, Some(100), false), (100, None, false), (150_000, Some(150_000), true)]
+    {
+        let outcome = Outcome::default();
+        let mut recorder = recorder(&outcome, 200_000, declared);
+        recorder.push(&buffer.slice(..length));
+        recorder.end();
+        let body = outcome.lock().unwrap().take().unwrap().unwrap();
+        assert_eq!(body, buffer.slice(..length));
+        assert_eq!(body.as_ptr() == buffer.as_ptr(), shared, "{length}");
+    }
+}
+
+#[test]
+fn many_tiny_frames_cost_what_they_carry() {
+    const LENGTH: usize = 100_000;
+    let (budget, outcome) = (Budget::default(), Outcome::default());
+    let share = budget.share(usize::MAX);
+    let mut recorder = Recorder::new(Box::new(Keep(outcome.clone())), 1 << 20, None, share);
+    for _ in 0..LENGTH {
+        recorder.push(&Bytes::from_static(b"x"));
+    }
+    assert!(budget.used() <= 2 * LENGTH + budget::OVERHEAD, "{}", budget.used());
+    recorder.end();
+    let body = outcome.lock().unwrap().take().unwrap().unwrap();
+    assert_eq!(body.len(), LENGTH);
+    // nothing is left over
+    assert_eq!(body.try_into_mut().unwrap().capacity(), LENGTH);
 }

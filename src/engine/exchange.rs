@@ -297,7 +297,7 @@ impl Miss {
                     return finish.apply(Response::from_parts(parts, body));
                 };
                 let declared = declared_length(&parts, &body);
-                let recorder = Recorder::new(Box::new(failure), MAX_FAILURE_BYTES, declared);
+                let recorder = engine.recorder(&route, failure, MAX_FAILURE_BYTES, declared);
                 let (body, _) = record(body, recorder).await;
                 return finish.wrap(Response::from_parts(parts, body));
             }
@@ -316,7 +316,7 @@ impl Miss {
         }
         let filled = Filled::default();
         let fill = self.fill(Arc::clone(&engine), &route, &plan, kept, filled.clone(), lead);
-        let recorder = Recorder::new(Box::new(fill), limit, declared);
+        let recorder = engine.recorder(&route, fill, limit, declared);
         let (body, recorded) = record(body, recorder).await;
         if let Some(reason) = recorded.reason() {
             self.status.detail.get_or_insert(reason);

@@ -159,6 +159,12 @@ impl<St: Store> Sink for Fill<St> {
                     lead.refuse();
                 }
             }
+            // the others would not be recorded either
+            Abandoned::OverBudget => {
+                if let Some(lead) = self.lead {
+                    lead.release();
+                }
+            }
             // dropped, the next one leads
             Abandoned::Dropped
             | Abandoned::Failed

@@ -43,6 +43,7 @@ pub use inspect::Inspected;
 pub(crate) use reply::Finish;
 pub(crate) use write::write_through;
 
+use crate::body::{Budget, Recorder, Sink};
 use crate::cookies::{Authorization, Cookies};
 use crate::credentials::CredentialRules;
 use crate::key::{CacheKey, KeyRules, Secret};
@@ -72,6 +73,8 @@ pub(crate) struct Engine<St> {
     pub(crate) counters: Arc<Counters>,
     pub(crate) reasons: Reasons,
     pending: pending::Pending,
+    /// What bodies that are being recorded hold.
+    recordings: Budget,
     /// Requests inside, by what they ask about.
     flights: flight::Flights,
     /// Work behind responses.
@@ -109,6 +112,8 @@ pub(crate) struct Route {
     /// Shared by the clones that wait as long.
     breaker: Arc<breaker::Breaker>,
     breakers: breaker::Breakers,
+    /// The most bytes of bodies that are being recorded.
+    pub(crate) recording_bytes: usize,
     /// The most bytes of responses waiting to be written.
     pub(crate) queue_bytes: usize,
     /// The most validations under way in the background.
@@ -124,6 +129,7 @@ impl<St: Store> Engine<St> {
             counters: Arc::default(),
             reasons: Reasons::default(),
             pending: pending::Pending::default(),
+            recordings: Budget::default(),
             flights: flight::Flights::default(),
             background: background::Background::default(),
             indexes: Cache::new(KNOWN_INDEXES),
@@ -185,6 +191,18 @@ impl<St: Store> Engine<St> {
                  short values and passwords against the hashes in `cache_key`; set CacheLayer::key_secret"
             );
         }
+    }
+
+    /// Records a body of at most `limit` bytes within the memory that all recordings share.
+    fn recorder(
+        &self,
+        route: &Route,
+        sink: impl Sink + 'static,
+        limit: usize,
+        declared: Option<u64>,
+    ) -> Recorder {
+        let share = self.recordings.share(route.recording_bytes);
+        Recorder::new(Box::new(sink), limit, declared, share)
     }
 
     /// The number of the last fill so far.
@@ -273,6 +291,7 @@ impl Default for Route {
             store_timeout,
             breaker: breakers.of(store_timeout),
             breakers,
+            recording_bytes: 64 << 20,
             queue_bytes: 64 << 20,
             max_refreshes: 64,
             status_field: StatusField::On,

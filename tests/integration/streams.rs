@@ -84,6 +84,36 @@ on_every_store! {
         assert_eq!(layer.handle().counts().abandoned, 2);
     }
 
+    async fn stalled_clients_share_one_recording_budget(kit: Kit) {
+        const PART: &str = "0123456789012345678901234567890123456789012345678901234567890123";
+        let layer = kit.layer().with_policy(MINUTE).recording_bytes(64 << 10);
+        let (app, mut senders) = streaming(&layer, &[]);
+        let mut stalled = Vec::new();
+        for n in 0..40 {
+            let mut response = app.clone().oneshot(get(&format!("/{n}"), &[])).await.unwrap();
+            let sender = senders.recv().await.unwrap();
+            sender.send(data(PART)).await.unwrap();
+            assert_eq!(next(response.body_mut()).await.unwrap().unwrap(), PART);
+            stalled.push((response, sender));
+        }
+        // a copy of 4 KiB, and 2 KiB beside
+        assert_eq!(layer.handle().reasons()["recording-budget"], 30);
+        assert_eq!(layer.handle().counts().abandoned, 30);
+        for (mut response, sender) in stalled {
+            sender.send(data("the end")).await.unwrap();
+            drop(sender);
+            assert_eq!(next(response.body_mut()).await.unwrap().unwrap(), "the end");
+            assert!(next(response.body_mut()).await.is_none());
+        }
+        layer.handle().flush().await.unwrap();
+        assert_eq!(layer.handle().counts().stored, 10);
+        // there is room again
+        let mut response = app.clone().oneshot(get("/again", &[])).await.unwrap();
+        drop(senders.recv().await.unwrap());
+        assert!(next(response.body_mut()).await.is_none());
+        assert!(send(&app, get("/again", &[])).await.is_hit());
+    }
+
     async fn a_failing_body_is_passed_on_and_not_stored(kit: Kit) {
         let (app, mut senders) = streaming(&kit.layer().with_policy(MINUTE), &[]);
         for _ in 0..2 {
