@@ -15,6 +15,7 @@ use moka::sync::Cache;
 use crate::clock::{Clock, SystemClock};
 use crate::error::ConfigError;
 use crate::key::{CacheKey, KeyRange};
+use crate::store::footprint::{footprint, owned, owned_head};
 use crate::store::{CullReport, MemoryLog, Named, Store, StoreError, StoreStats};
 use crate::stored::{Entry, HeadUpdate, Stored, StoredHead};
 use crate::tag::{LogPosition, LogRecord, LogRow, Scope, Validity};
@@ -39,8 +40,10 @@ pub struct MemoryStore {
 struct Shared {
     cache: Cache<CacheKey, Held, BuildHasherDefault<KeyHasher>>,
     /// The keys in order, so that an invalidation costs what it removes and not what is stored. Holds
-    /// every key of `cache`, and for a while some that it has evicted.
+    /// every key of `cache`, and those in `evicted`.
     keys: Mutex<BTreeMap<Bytes, CacheKey>>,
+    /// What the cache has evicted since the last insertion.
+    evicted: Arc<Mutex<Vec<Arc<CacheKey>>>>,
     log: MemoryLog,
     clock: Arc<dyn Clock>,
     max_bytes: u64,
@@ -52,6 +55,10 @@ struct Shared {
 struct Held {
     stored: Stored,
     expires_ms: u64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The keys' own hash is uniform already: its first eight bytes are the table's hash.
@@ -84,16 +91,35 @@ impl MemoryStore {
     }
 
     fn with_parts(max_bytes: u64, clock: Arc<dyn Clock>) -> Self {
+        let evicted: Arc<Mutex<Vec<_>>> = Arc::default();
+        let gone = Arc::clone(&evicted);
         let cache = Cache::builder()
             .max_capacity(max_bytes)
             // Least recently used, not TinyLFU: an entry just stored must be found by the next
             // request, also when the store is full.
             .eviction_policy(EvictionPolicy::lru())
             .weigher(|key: &CacheKey, held: &Held| weight(key, &held.stored))
+            // not from `keys` at once: whoever inserts holds it
+            .eviction_listener(move |key, _, cause| {
+                if cause.was_evicted() {
+                    lock(&gone).push(key);
+                }
+            })
             .build_with_hasher(BuildHasherDefault::default());
         let (too_large, culls) = (AtomicU64::new(0), AtomicU64::new(0));
         let (keys, log) = (Mutex::default(), MemoryLog::new());
-        Self { shared: Arc::new(Shared { cache, keys, log, clock, max_bytes, too_large, culls }) }
+        Self {
+            shared: Arc::new(Shared {
+                cache,
+                keys,
+                evicted,
+                log,
+                clock,
+                max_bytes,
+                too_large,
+                culls,
+            }),
+        }
     }
 
     fn find(&self, key: &CacheKey) -> Option<Stored> {
@@ -102,28 +128,27 @@ impl MemoryStore {
     }
 
     fn insert(&self, entry: Entry) -> Result<(), StoreError> {
-        let size = weight(&entry.key, &entry.stored);
+        let Entry { key, stored, expires_ms } = entry;
+        let stored = owned(stored);
+        let size = weight(&key, &stored);
         if u64::from(size) > self.shared.max_bytes {
             self.shared.too_large.fetch_add(1, Ordering::Relaxed);
             let limit = usize::try_from(self.shared.max_bytes).unwrap_or(usize::MAX);
             return Err(StoreError::TooLarge { size: size as usize, limit });
         }
-        let Entry { key, stored, expires_ms } = entry;
         let mut keys = self.keys();
         keys.insert(key.to_bytes(), key.clone());
         self.shared.cache.insert(key, Held { stored, expires_ms });
-        // the cache evicts by itself: now and then its keys go here as well
-        let held = usize::try_from(self.shared.cache.entry_count()).unwrap_or(usize::MAX);
-        if keys.len() > held.saturating_mul(2).saturating_add(1024) {
-            self.shared.cache.run_pending_tasks();
-            keys.retain(|_, key| self.shared.cache.contains_key(key));
+        let evicted = std::mem::take(&mut *lock(&self.shared.evicted));
+        for key in evicted.iter().filter(|key| !self.shared.cache.contains_key(&***key)) {
+            keys.remove(key.as_bytes());
         }
         Ok(())
     }
 
     /// Taken for inserting and removing, so that no key is stored and not listed.
     fn keys(&self) -> MutexGuard<'_, BTreeMap<Bytes, CacheKey>> {
-        self.shared.keys.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.shared.keys)
     }
 
     fn remove_range(&self, range: &KeyRange) -> u64 {
@@ -151,7 +176,7 @@ impl MemoryStore {
                 Some(Held { stored: Stored::Response(mut response), expires_ms: until })
                     if until > now_ms && response.head == old =>
                 {
-                    response.head = Arc::clone(&new);
+                    response.head = owned_head(&new);
                     Op::Put(Held { stored: Stored::Response(response), expires_ms })
                 }
                 _ => Op::Nop,
@@ -174,11 +199,9 @@ impl MemoryStore {
     }
 }
 
-/// The bytes that an entry is charged with: key, head and body, and what the map adds.
+/// The bytes that an entry is charged with.
 fn weight(key: &CacheKey, stored: &Stored) -> u32 {
-    const MAP_OVERHEAD: usize = 128;
-    let bytes = key.as_bytes().len() + stored.size_bytes() + MAP_OVERHEAD;
-    u32::try_from(bytes).unwrap_or(u32::MAX)
+    u32::try_from(footprint(key, stored)).unwrap_or(u32::MAX)
 }
 
 impl Store for MemoryStore {
@@ -316,7 +339,8 @@ pub struct MemoryStoreBuilder {
 }
 
 impl MemoryStoreBuilder {
-    /// The most bytes that keys, heads and bodies may take up together. Default: 64 MiB.
+    /// The most memory that entries may take up together: keys, heads and bodies, and the maps that hold them, which is
+    /// some 1.5 KB for a small page. Default: 64 MiB.
     #[must_use]
     pub fn max_bytes(mut self, max_bytes: u64) -> Self {
         self.max_bytes = max_bytes;

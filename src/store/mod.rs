@@ -2,6 +2,7 @@
 
 mod boxed;
 mod error;
+mod footprint;
 mod lease;
 // a log in memory has no gaps
 #[cfg_attr(not(feature = "mysql"), allow(dead_code, unused_imports))]

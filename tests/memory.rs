@@ -1,0 +1,221 @@
+//! What a cache takes of a process's memory, by the kernel's account. Each test runs in a process of its own, so that
+//! nothing else is counted.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::process::Command;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
+use http_body::{Body, Frame};
+use http_body_util::BodyExt;
+use tower::{Layer, ServiceExt};
+use tower_mysql_cache::{
+    CacheKey, CacheLayer, CachePolicy, Entry, LogPosition, MemoryStore, Store, Stored, StoredHead,
+    StoredResponse, Tag,
+};
+
+const HOUR: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(3600));
+
+/// Runs a test in a process of its own.
+fn alone(name: &str, test: impl Future<Output = ()>) {
+    const ALONE: &str = "TMC_MEMORY";
+    if std::env::var_os(ALONE).is_some() {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test);
+        return;
+    }
+    let this = std::env::current_exe().unwrap();
+    let output = Command::new(this).args(["--exact", name, "--nocapture"]).env(ALONE, "1").output();
+    let output = output.unwrap();
+    let (said, error) = (output.stdout, output.stderr);
+    let [said, error] = [said, error].map(|text| String::from_utf8(text).unwrap());
+    assert!(output.status.success() && said.contains("1 passed"), "{said}{error}");
+    println!("{error}");
+}
+
+/// Bytes of memory that this process has.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
+}
+
+/// Fields as applications send them.
+fn fields() -> HeaderMap {
+    let fields = [
+        ("content-type", "text/html; charset=utf-8"),
+        ("cache-control", "public, max-age=3600"),
+        ("etag", "\"33a64df551425fcc55e4d42a148795d9f25f89d4\""),
+        ("x-request-id", "5f9b2c1e-7a40-4f0c-9d0a-0c7f1b1f3e11"),
+    ];
+    let fields = fields.map(|(name, value)| (name, value.to_owned()));
+    fields
+        .map(|(name, value)| (name.parse().unwrap(), value.try_into().unwrap()))
+        .into_iter()
+        .collect()
+}
+
+/// A page as the layer hands it to a store.
+fn entry(n: usize, headers: HeaderMap, tags: Vec<Tag>, body: Bytes) -> Entry {
+    let head = StoredHead {
+        status: StatusCode::OK,
+        headers,
+        requested_ms: 0,
+        received_ms: 0,
+        initial_age_ms: 0,
+        fresh_until_ms: u64::MAX,
+        gen_ms: 0,
+        shared: false,
+        vary: Vec::new(),
+        tags,
+        position: LogPosition::default(),
+    };
+    let stored = Stored::Response(StoredResponse { head: Arc::new(head), body });
+    let key = CacheKey::new(format!("shop:1:/products/{n}?page=1 http://shop.example"));
+    Entry { key, stored, expires_ms: u64::MAX }
+}
+
+/// Fills a store with more than it may hold, and compares what the process has taken.
+async fn keeps_its_bound(entry: impl Fn(usize) -> Entry) {
+    const BOUND: u64 = 16 << 20;
+    let store = MemoryStore::builder().max_bytes(BOUND).build().unwrap();
+    let before = resident();
+    let mut full = 0;
+    for n in 0.. {
+        store.put(entry(n)).await.unwrap();
+        if n % 1_000 == 0 {
+            full += u32::from(store.stats().await.unwrap().bytes > BOUND * 9 / 10);
+            if full > 10 {
+                break;
+            }
+        }
+    }
+    let (grown, stats) = (resident() - before, store.stats().await.unwrap());
+    let (entries, bytes) = (stats.entries, stats.bytes);
+    eprintln!(
+        "{entries} entries of {} bytes, as is said, and {} measured",
+        bytes / entries,
+        grown / entries
+    );
+    assert!(bytes <= BOUND, "{bytes}");
+    assert!(grown < BOUND * 3 / 2, "{grown} bytes");
+    // nor is more said than is taken
+    assert!(grown > BOUND * 2 / 3, "{grown} bytes");
+}
+
+#[test]
+fn a_memory_store_keeps_its_bound_with_small_pages() {
+    alone("a_memory_store_keeps_its_bound_with_small_pages", async {
+        let page = |n| entry(n, fields(), Vec::new(), Bytes::from(vec![b'x'; 100]));
+        keeps_its_bound(page).await;
+    });
+}
+
+#[test]
+fn a_memory_store_keeps_its_bound_with_empty_pages() {
+    alone("a_memory_store_keeps_its_bound_with_empty_pages", async {
+        keeps_its_bound(|n| entry(n, HeaderMap::new(), Vec::new(), Bytes::new())).await;
+    });
+}
+
+#[test]
+fn a_memory_store_keeps_its_bound_with_many_fields() {
+    alone("a_memory_store_keeps_its_bound_with_many_fields", async {
+        let page = |n| {
+            let mut headers = HeaderMap::new();
+            for field in 0..30 {
+                let name = HeaderName::try_from(format!("x-field-{field}")).unwrap();
+                headers.append(&name, format!("value {n} {field}").try_into().unwrap());
+                headers.append(&name, "another".try_into().unwrap());
+            }
+            let tags = (0..20).map(|tag| Tag::from(format!("product:{n}:{tag}"))).collect();
+            entry(n, headers, tags, Bytes::new())
+        };
+        keeps_its_bound(page).await;
+    });
+}
+
+#[test]
+fn a_memory_store_keeps_no_buffers_of_connections() {
+    alone("a_memory_store_keeps_no_buffers_of_connections", async {
+        // values and a body that are slices of what was read
+        let page = |n| {
+            let mut buffer = vec![b'x'; 20_000];
+            buffer[..6].copy_from_slice(format!("{n:06}").as_bytes());
+            let buffer = Bytes::from(buffer);
+            let value = HeaderValue::from_maybe_shared(buffer.slice(..6)).unwrap();
+            let headers = HeaderMap::from_iter([(http::header::ETAG, value)]);
+            let tags = vec![Tag::new(buffer.slice(1..4))];
+            entry(n, headers, tags, buffer.slice(500..600))
+        };
+        keeps_its_bound(page).await;
+    });
+}
+
+/// A body of so many equal frames, and then nothing more for now.
+struct Stalled {
+    frame: Bytes,
+    left: usize,
+}
+
+impl Body for Stalled {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.left == 0 {
+            return Poll::Pending;
+        }
+        self.left -= 1;
+        Poll::Ready(Some(Ok(Frame::data(self.frame.clone()))))
+    }
+}
+
+/// By how much the process grows while so many clients have read all but the end of their bodies.
+async fn grown_by_stalled(clients: usize, frame: Bytes, frames: usize) -> u64 {
+    let layer = CacheLayer::new(MemoryStore::new()).with_policy(HOUR);
+    let app = layer.layer(tower::service_fn(move |_: Request<()>| {
+        let body = Stalled { frame: frame.clone(), left: frames };
+        async move { Ok::<_, Infallible>(Response::new(body)) }
+    }));
+    let before = resident();
+    let mut open = Vec::new();
+    for n in 0..clients {
+        let uri = format!("http://shop.example/{n}");
+        let mut response = app.clone().oneshot(Request::get(uri).body(()).unwrap()).await.unwrap();
+        for _ in 0..frames {
+            response.body_mut().frame().await.unwrap().unwrap();
+        }
+        open.push(response);
+    }
+    let grown = resident().saturating_sub(before);
+    eprintln!("{clients} clients: {} KB", grown >> 10);
+    grown
+}
+
+#[test]
+fn stalled_clients_hold_no_more_than_recording_bytes() {
+    alone("stalled_clients_hold_no_more_than_recording_bytes", async {
+        // 160 MB without a bound
+        let grown = grown_by_stalled(40, Bytes::from(vec![b'x'; 64 << 10]), 64).await;
+        assert!(grown < 72 << 20, "{grown} bytes");
+    });
+}
+
+#[test]
+fn tiny_frames_cost_no_more_memory_than_they_carry() {
+    alone("tiny_frames_cost_no_more_memory_than_they_carry", async {
+        let grown = grown_by_stalled(1, Bytes::from_static(b"x"), 1 << 20).await;
+        assert!(grown < 3 << 20, "{grown} bytes");
+    });
+}
