@@ -177,7 +177,7 @@ impl Body for Stalled {
             return Poll::Pending;
         }
         self.left -= 1;
-        Poll::Ready(Some(Ok(Frame::data(self.frame.clone()))))
+        Poll::Ready(Some(Ok(Frame::data(Bytes::copy_from_slice(&self.frame)))))
     }
 }
 

@@ -400,6 +400,21 @@ async fn keys_that_collide_are_misses_of_each_other() {
 }
 
 #[tokio::test]
+async fn a_row_that_inflates_over_the_limit_is_a_miss() {
+    let (database, store) = fresh().await;
+    let small = MySqlStore::builder(database.url()).unwrap().max_entry_bytes(64 << 10);
+    let small = small.connect().await.unwrap();
+    let key = key("p:1:/page http://h");
+    let put = |length: usize| entry(&store, key.clone(), "x".repeat(length));
+    store.put(put(64 << 10)).await.unwrap();
+    assert!(small.get(key.clone()).await.unwrap().is_some());
+    store.put(put((64 << 10) + 1)).await.unwrap();
+    assert_eq!(small.get(key.clone()).await.unwrap(), None);
+    assert_eq!(small.stats().await.unwrap().unreadable, 1);
+    assert!(store.get(key).await.unwrap().is_some());
+}
+
+#[tokio::test]
 async fn a_row_damaged_anywhere_is_a_miss_and_the_next_put_repairs_it() {
     let (database, store) = fresh().await;
     let mut connection = database.connection().await;

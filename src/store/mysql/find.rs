@@ -99,7 +99,10 @@ impl MySqlStore {
     /// Understands a row, off the async threads when it is a large compressed one.
     async fn decode(&self, key: &CacheKey, row: RawRow) -> Option<Stored> {
         let now_ms = self.now_ms();
-        let reading = if codec::is_slow_to_decode(&row) {
+        let max_bytes = self.inner.shared.settings.max_entry_bytes;
+        let reading = if codec::inflates_over(&row, max_bytes) {
+            Reading::Unreadable
+        } else if codec::is_slow_to_decode(&row) {
             let key = key.clone();
             spawn_blocking(move || codec::decode(&key, row, now_ms))
                 .await

@@ -68,7 +68,8 @@ pub(super) fn is_slow(format: Format, column: &Bytes) -> bool {
     format == Format::Zlib && raw_len(column).is_some_and(|len| len >= BLOCKING_BYTES)
 }
 
-fn raw_len(column: &Bytes) -> Option<usize> {
+/// The length of the body before compression, by what the column says.
+pub(super) fn raw_len(column: &Bytes) -> Option<usize> {
     let at = column.len().checked_sub(TRAILER_BYTES)?;
     usize::try_from(Reader(column.slice(at..)).u32()?).ok()
 }

@@ -109,6 +109,13 @@ pub(super) fn is_slow_to_decode(row: &RawRow) -> bool {
     body_format(row.value_type).is_some_and(|format| body::is_slow(format, &row.value))
 }
 
+/// Whether the body of a row claims to be longer than this when it is unpacked: it is not read then, and an honest row
+/// is no longer than the largest entry that this process stores.
+pub(super) fn inflates_over(row: &RawRow, max_bytes: usize) -> bool {
+    body_format(row.value_type) == Some(Format::Zlib)
+        && body::raw_len(&row.value).is_some_and(|length| length > max_bytes)
+}
+
 /// Makes the row of an entry. `now_ms` is the birth of what has none of its own.
 ///
 /// # Errors

@@ -227,7 +227,8 @@ impl MySqlStoreBuilder {
     }
 
     /// The largest entry in bytes: key, head and body before compression. Entries that do not fit into
-    /// the server's `max_allowed_packet` (less 64 KiB) are refused too. Default: 16 MiB.
+    /// the server's `max_allowed_packet` (less 64 KiB) are refused too. The store does not decompress a body that
+    /// claims to be larger, so that no damaged row takes more memory. Default: 16 MiB.
     pub fn max_entry_bytes(mut self, bytes: usize) -> Self {
         self.max_entry_bytes = bytes;
         self
