@@ -101,6 +101,16 @@ pub struct VariantIndex {
     pub search: Option<Bytes>,
 }
 
+impl VariantIndex {
+    /// Bytes of memory that this takes up.
+    pub(crate) fn held_bytes(&self) -> usize {
+        const NAME: usize = size_of::<HeaderName>() + 48; // with its allocations
+        let names: usize = self.names.iter().map(|name| NAME + name.as_str().len()).sum();
+        let variants = size_of_val(self.variants.as_slice());
+        size_of::<Self>() + names + variants + self.search.as_ref().map_or(0, Bytes::len)
+    }
+}
+
 /// What one key leads to.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Stored {

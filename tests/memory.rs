@@ -219,3 +219,34 @@ fn tiny_frames_cost_no_more_memory_than_they_carry() {
         assert!(grown < 3 << 20, "{grown} bytes");
     });
 }
+
+#[test]
+fn a_layer_that_has_seen_many_targets_takes_little_memory() {
+    alone("a_layer_that_has_seen_many_targets_takes_little_memory", async {
+        const TARGETS: usize = 12_000;
+        let store = MemoryStore::builder().max_bytes(256 << 10).build().unwrap();
+        let layer = CacheLayer::new(store).with_policy(HOUR);
+        let app = layer.layer(tower::service_fn(|request: Request<()>| async move {
+            let mut response = Response::new(http_body_util::Empty::<Bytes>::new());
+            let (name, value) = match request.uri().path().starts_with("/private") {
+                true => ("cache-control", "no-store"),
+                false => ("vary", "accept-language, accept-encoding"),
+            };
+            response.headers_mut().insert(name, value.parse().unwrap());
+            Ok::<_, Infallible>(response)
+        }));
+        let ask = |n: usize, kind: &str| {
+            let uri = format!("http://shop.example/{kind}/{n}?page=1");
+            app.clone().oneshot(Request::get(uri).body(()).unwrap())
+        };
+        let before = resident();
+        for n in 0..TARGETS {
+            ask(n, "private").await.unwrap();
+            ask(n, "varied").await.unwrap();
+        }
+        let grown = resident().saturating_sub(before);
+        eprintln!("{} KB", grown >> 10);
+        // 8 MiB for indexes, and 2 MiB for each of five other tables
+        assert!(grown < 27 << 20, "{grown} bytes");
+    });
+}

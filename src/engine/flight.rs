@@ -11,13 +11,12 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::lease::{AFTER_FAILURE, Held};
+use super::remembered::{TABLE_BYTES, table};
 use crate::key::CacheKey;
 use crate::rfc9111::stale::Cause;
 use crate::stored::StoredResponse;
 use crate::tag::LogPosition;
 
-/// How many keys a process remembers as landed, and as not shareable.
-const REMEMBERED: u64 = 100_000;
 /// For how long a landing is remembered: longer than a lookup takes.
 const LANDED_FOR: Duration = Duration::from_secs(60);
 
@@ -29,6 +28,13 @@ pub(super) struct FlightKey {
     /// The same without the variant.
     pub(super) base: CacheKey,
     pub(super) credentialed: bool,
+}
+
+impl FlightKey {
+    /// Bytes that it holds in memory of its own.
+    fn held_bytes(&self) -> usize {
+        size_of::<Self>() + self.key.as_bytes().len() + self.base.as_bytes().len()
+    }
 }
 
 /// The flights of this process.
@@ -143,9 +149,11 @@ impl Default for Flights {
         Self(Arc::new(Table {
             open: Mutex::default(),
             number: AtomicU64::new(0),
-            landed: Cache::builder().max_capacity(REMEMBERED).time_to_live(LANDED_FOR).build(),
+            landed: table(TABLE_BYTES, |key: &FlightKey, _| key.held_bytes())
+                .time_to_live(LANDED_FOR)
+                .build(),
             landings: AtomicU64::new(0),
-            unshareable: Cache::new(REMEMBERED),
+            unshareable: table(TABLE_BYTES, |key: &FlightKey, _| key.held_bytes()).build(),
         }))
     }
 }

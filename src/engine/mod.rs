@@ -19,6 +19,7 @@ mod lookup;
 pub(crate) mod nesting;
 mod pending;
 mod refresh;
+mod remembered;
 mod reply;
 mod search;
 mod share;
@@ -40,6 +41,7 @@ use admission::Asker;
 pub(crate) use admission::{Admission, admit};
 pub(crate) use exchange::exchange;
 pub use inspect::Inspected;
+use remembered::{TABLE_BYTES, nothing, table};
 pub(crate) use reply::Finish;
 pub(crate) use write::write_through;
 
@@ -55,8 +57,8 @@ use crate::store::{Store, StoreError};
 use crate::stored::VariantIndex;
 use crate::telemetry::{Counters, Reasons, Throttle};
 
-/// How many targets' variant indexes a process remembers: each saves one round trip.
-const KNOWN_INDEXES: u64 = 100_000;
+/// What the variant indexes that a process remembers may take: 8 MiB. Each saves one round trip.
+const INDEX_BYTES: u64 = 8 << 20;
 
 /// How long a target counts as one whose responses are not stored.
 const UNSTORABLE_FOR: Duration = Duration::from_secs(120);
@@ -132,21 +134,14 @@ impl<St: Store> Engine<St> {
             recordings: Budget::default(),
             flights: flight::Flights::default(),
             background: background::Background::default(),
-            indexes: Cache::new(KNOWN_INDEXES),
-            searches: Cache::builder().max_capacity(KNOWN_INDEXES).time_to_live(RULES_FOR).build(),
-            fills: Cache::builder()
-                .max_capacity(KNOWN_INDEXES)
-                .time_to_live(UNSTORABLE_FOR)
+            indexes: table(INDEX_BYTES, |_, index: &Arc<VariantIndex>| index.held_bytes()).build(),
+            searches: table(TABLE_BYTES, |_, rule| search::held_bytes(rule))
+                .time_to_live(RULES_FOR)
                 .build(),
+            fills: table(TABLE_BYTES, nothing).time_to_live(UNSTORABLE_FOR).build(),
             fill_count: AtomicU64::new(0),
-            unstorable: Cache::builder()
-                .max_capacity(KNOWN_INDEXES)
-                .time_to_live(UNSTORABLE_FOR)
-                .build(),
-            elsewhere: Cache::builder()
-                .max_capacity(KNOWN_INDEXES)
-                .time_to_live(lease::LONGEST_WAIT)
-                .build(),
+            unstorable: table(TABLE_BYTES, nothing).time_to_live(UNSTORABLE_FOR).build(),
+            elsewhere: table(TABLE_BYTES, nothing).time_to_live(lease::LONGEST_WAIT).build(),
             lookup_warning: Throttle::new(),
             write_warning: Throttle::new(),
             secret_warning: Throttle::new(),

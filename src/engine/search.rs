@@ -62,6 +62,11 @@ impl Plan {
     }
 }
 
+/// Bytes that a rule holds in memory of its own.
+pub(super) fn held_bytes(rule: &Rule) -> usize {
+    rule.as_ref().map_or(0, |rule| rule.held_bytes())
+}
+
 /// The rule that a path's index holds.
 pub(super) fn rule_of(stored: Option<&Stored>) -> Rule {
     let Some(Stored::Variants(index)) = stored else { return None };

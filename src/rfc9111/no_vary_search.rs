@@ -50,6 +50,13 @@ impl Default for Params {
 }
 
 impl NoVarySearch {
+    /// Bytes of memory that this takes up.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let (Params::Without(names) | Params::Only(names)) = &self.params;
+        let names: usize = names.iter().map(|name| size_of::<String>() + name.len() + 16).sum();
+        size_of::<Self>() + names
+    }
+
     /// Reads `No-Vary-Search` (section 5.1). The default where it is absent or not valid: it is no
     /// dictionary, a member has the wrong type, or both lists are there. Other members are ignored.
     pub(crate) fn parse(headers: &HeaderMap) -> Self {

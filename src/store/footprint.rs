@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue};
 
 use crate::key::CacheKey;
-use crate::stored::{SelectingField, Stored, StoredHead, StoredResponse, VariantIndex};
+use crate::stored::{SelectingField, Stored, StoredHead, StoredResponse};
 use crate::tag::Tag;
 
 /// A body of this size or more is not copied: what it may be a slice of is not many times larger.
@@ -69,7 +69,7 @@ impl Copy {
 pub(super) fn footprint(key: &CacheKey, stored: &Stored) -> usize {
     let held = match stored {
         Stored::Response(response) => head(&response.head) + shared(response.body.len()),
-        Stored::Variants(index) => variants(index),
+        Stored::Variants(index) => index.held_bytes(),
     };
     MAPS + shared(key.as_bytes().len()) + held
 }
@@ -92,14 +92,6 @@ fn head(head: &StoredHead) -> usize {
         + block(vary.len() * size_of::<SelectingField>())
         + selecting
         + block(size_of_val(position.gaps.as_slice()))
-}
-
-fn variants(index: &VariantIndex) -> usize {
-    let names: usize = index.names.iter().map(|name| 32 + shared(name.as_str().len())).sum();
-    block(2 * size_of::<usize>() + size_of::<VariantIndex>())
-        + names
-        + block(size_of_val(index.variants.as_slice()))
-        + index.search.as_ref().map_or(0, |search| shared(search.len()))
 }
 
 /// Bytes that are shared by reference: the allocation, and that of the count.

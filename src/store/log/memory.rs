@@ -11,7 +11,7 @@ use crate::tag::{LogPosition, LogRecord, LogRow, Validity, reason_of};
 /// An invalidation log in the process's own memory: what a [`Store`](crate::Store) of one process needs
 /// for its part of the contract. Clones share one log.
 ///
-/// It remembers the last 65,536 rows; a response that is older than those counts as invalid.
+/// It remembers the last 65,536 rows, or as many as 24 MiB hold; a response that is older than those counts as invalid.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryLog(Arc<Mutex<State>>);
 

@@ -97,6 +97,21 @@ fn gaps_end_when_their_transactions_are_known_to_be_rolled_back() {
 }
 
 #[test]
+fn the_window_is_shorter_where_its_rows_are_long() {
+    let long = |id: u64| {
+        let scope = Scope::Uri(format!("p:1:/{id}{}", "x".repeat(1_000)).into());
+        (id, Mark { scope, soft: false })
+    };
+    let mut view = LogView::new(0);
+    view.absorb((1..=20_000).map(long), Instant::now());
+    assert!(matches!(of(&view, &at(1, &[])), Judgement::Older { below: 5_000..15_000, .. }));
+    assert_eq!(of(&view, &at(15_000, &[])), VALID);
+    // rows that are short take their place
+    view.absorb((20_001..=80_000).map(|id| (id, tag("u"))), Instant::now());
+    assert_eq!(of(&view, &at(20_001, &[])), VALID);
+}
+
+#[test]
 fn what_is_older_than_the_window_has_to_be_asked_for() {
     let mut view = LogView::new(5).with_window(3);
     assert_eq!(of(&view, &at(4, &[])), older(6));

@@ -18,6 +18,9 @@ use crate::tag::{LogPosition, Scope, Tag, Validity};
 /// Rows that a process remembers: 65,536, about 15 MB. What is older is asked for.
 const WINDOW: usize = 65_536;
 
+/// What these rows may take: 24 MiB. They are fewer where URIs and tags are long.
+const WINDOW_BYTES: usize = 24 << 20;
+
 /// Rows of this process that are awaited one by one; with more, everything is.
 pub(super) const MAX_AWAITED: usize = 16_384;
 
@@ -30,6 +33,8 @@ pub(crate) struct LogView {
     gaps: BTreeMap<u64, Gap>,
     /// The rows seen, from `from` on.
     rows: BTreeMap<u64, Mark>,
+    /// What `rows` and `index` take.
+    bytes: usize,
     /// Every row with an id from here on that has been seen is in `rows`.
     from: u64,
     index: Index,
@@ -56,6 +61,20 @@ pub(crate) struct Mark {
     pub(crate) soft: bool,
 }
 
+impl Mark {
+    /// What a row takes with its places in the view: a URI has two.
+    fn held_bytes(&self) -> usize {
+        const PLACES: usize = 240;
+        let name = match &self.scope {
+            Scope::Everything => 0,
+            Scope::Tag(tag) => tag.as_bytes().len(),
+            Scope::Prefix(name) | Scope::Path(name) => name.len(),
+            Scope::Uri(name) => PLACES + 2 * name.len(),
+        };
+        PLACES + name
+    }
+}
+
 /// What the view says about a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Judgement {
@@ -76,6 +95,7 @@ impl LogView {
             largest,
             gaps: BTreeMap::new(),
             rows: BTreeMap::new(),
+            bytes: 0,
             from: largest.saturating_add(1),
             index: Index::default(),
             awaited: BTreeMap::new(),
@@ -177,6 +197,7 @@ impl LogView {
             // what had not seen an older one is asked about
             if id >= self.from {
                 self.index.add(id, &mark.scope, mark.soft);
+                self.bytes += mark.held_bytes();
                 self.rows.insert(id, mark);
             }
         }
@@ -211,9 +232,10 @@ impl LogView {
     }
 
     fn forget_old(&mut self) {
-        while self.rows.len() > self.window {
+        while self.rows.len() > self.window || self.bytes > WINDOW_BYTES {
             let Some((id, mark)) = self.rows.pop_first() else { break };
             self.index.remove(id, &mark.scope, mark.soft);
+            self.bytes = self.bytes.saturating_sub(mark.held_bytes());
             self.from = self.from.max(id.saturating_add(1));
         }
     }

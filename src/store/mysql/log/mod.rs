@@ -37,8 +37,8 @@ use crate::tag::{
 /// Questions about responses older than what is remembered that may wait.
 const MAX_QUESTIONS: usize = 1_024;
 
-/// Responses whose answer to such a question is remembered.
-const MAX_CHECKED: u64 = 100_000;
+/// What the answers to such questions that are remembered may take: 4 MiB, which is some 10,000.
+const CHECKED_BYTES: u64 = 4 << 20;
 
 /// Rows that could not be written and are kept to be tried again; more, and they become one row that
 /// names everything.
@@ -106,7 +106,10 @@ impl Log {
             work: Notify::new(),
             // the task brings its own along
             questions: Mutex::new(mpsc::channel(1).0),
-            checked: Cache::new(MAX_CHECKED),
+            checked: Cache::builder()
+                .max_capacity(CHECKED_BYTES)
+                .weigher(|_, checked: &Checked| checked.held_bytes())
+                .build(),
             owed: Mutex::default(),
             started: Instant::now(),
             newest_at_ms: AtomicU64::new(0),
@@ -376,6 +379,13 @@ fn marks(records: &[LogRecord]) -> impl Iterator<Item = Mark> {
 }
 
 impl Checked {
+    /// What an answer takes with its place in the table.
+    fn held_bytes(&self) -> u32 {
+        const PLACE: usize = 384;
+        let gaps = |position: &LogPosition| size_of_val(position.gaps.as_slice());
+        u32::try_from(PLACE + gaps(&self.at) + gaps(&self.position)).unwrap_or(u32::MAX)
+    }
+
     fn is_of(&self, head: &StoredHead) -> bool {
         self.received_ms == head.received_ms && self.at == head.position
     }

@@ -1,0 +1,31 @@
+//! Tables of what a process remembers, bounded by the memory that they take.
+
+use std::hash::Hash;
+
+use moka::policy::EvictionPolicy;
+use moka::sync::{Cache, CacheBuilder};
+
+/// What each of these tables may take: 2 MiB, which is some 5,000 keys.
+pub(super) const TABLE_BYTES: u64 = 2 << 20;
+
+/// What an entry costs beside what it holds elsewhere. Measured with the release of `moka` in use: `tests/memory.rs`
+/// compares the sum with the memory of a process.
+const PLACE: usize = 384;
+
+/// A table of at most so many bytes; `held` says how many an entry holds in memory of its own. When the table is full,
+/// the least recently used entry is evicted: a new one is always found.
+pub(super) fn table<K, V>(bytes: u64, held: fn(&K, &V) -> usize) -> CacheBuilder<K, V, Cache<K, V>>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    Cache::builder()
+        .max_capacity(bytes)
+        .eviction_policy(EvictionPolicy::lru())
+        .weigher(move |key, value| u32::try_from(PLACE + held(key, value)).unwrap_or(u32::MAX))
+}
+
+/// For entries that hold nothing elsewhere.
+pub(super) fn nothing<K, V>(_: &K, _: &V) -> usize {
+    0
+}
