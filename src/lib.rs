@@ -20,10 +20,11 @@
 //!
 //! Four things to learn: [`CacheLayer::new`], [`CacheLayer::with_policy`] for a route,
 //! [`CacheOverride`] in a response, and [`CacheHandle`] to invalidate. Everything else has a default
-//! that is safe: the layer stores only responses that say how long they stay fresh. It does not store a response to a request
-//! with a cookie, `Authorization`, an API key or another credential, nor a response that sets a cookie, unless the response
-//! says `public` or `s-maxage`. A handler that answers by anything else that tells users apart must say so: see
-//! [`guide::storing`]. The [`guide`] has a chapter for each question.
+//! that is safe. The layer stores only responses that say how long they stay fresh, or whose route says it. It never stores
+//! one that sets a cookie, and one to a request with a cookie, `Authorization`, an API key or another credential only if the
+//! response says `public` or `s-maxage`. A handler that answers by anything else that tells users apart must say so
+//! ([`guide::storing`]), and a session layer outside the cache needs a [`CacheGuard`]. The [`guide`] has a chapter for each
+//! question.
 //!
 //! # Features
 //!

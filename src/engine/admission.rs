@@ -87,9 +87,12 @@ impl Plan {
         let (credentials, mut keyed) =
             examine(policy.cookies, policy.authorization, &request.headers);
         let credentials = match credentials {
-            // RFC 9111 knows no others
-            Credentials::None => route.credentials.examine(request, policy.mode == Mode::Safe),
-            found => found,
+            Credentials::Cookie => Credentials::Cookie,
+            // RFC 9111 knows no others by default; those that count are stricter than `Authorization` (3.5)
+            found => match route.credentials.examine(request, policy.mode == Mode::Safe) {
+                Credentials::None => found,
+                other => other,
+            },
         };
         if let Some(secret) = &route.secret {
             for (kind, hash) in &mut keyed {

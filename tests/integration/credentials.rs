@@ -64,6 +64,17 @@ on_every_store! {
         }
     }
 
+    // RFC 9111 3.5 lets `must-revalidate` share what is made for `Authorization`, and for nothing else
+    async fn authorization_lifts_no_other_credential(kit: Kit) {
+        let strict = kit.layer().with_policy(CachePolicy::rfc9111());
+        let layer = strict.credential_headers(["x-partner-key"]);
+        let (app, _) = cached(&layer, |_| response(200, &[("cache-control", "max-age=60, must-revalidate")], "x"));
+        let fields = [("authorization", "Bearer 1"), ("x-partner-key", "k")];
+        let answer = send(&app, get("/both", &fields)).await;
+        assert_eq!((answer.cache.is_stored(), answer.cache.detail()), (false, Some("credential-header")));
+        assert!(send(&app, get("/one", &fields[..1])).await.cache.is_stored());
+    }
+
     async fn a_user_in_the_extensions_is_a_credential_where_the_layer_is_told(kit: Kit) {
         let layer = kit.layer().with_policy(MINUTE);
         let layer = layer.credentials_by(|request| request.extensions.get::<User>().is_some());
