@@ -39,7 +39,7 @@ use crate::engine::guarded::Watch;
 /// | reason | what the guard has seen |
 /// |---|---|
 /// | `set-cookie-outside` | a `Set-Cookie` that the cache's own response does not have, and the policy does not [strip](crate::CachePolicy::strip_set_cookies) |
-/// | `private-outside`, `no-store-outside` | `private` or `no-store`, added to `Cache-Control` or to any field whose name ends with `-cache-control` |
+/// | `private-outside`, `no-store-outside` | `private` or `no-store`, added to `Cache-Control`, to any field whose name ends with `-cache-control`, or to one of the policy's [`targeted`](crate::CachePolicy::targeted) fields |
 /// | `replaced-outside` | another response, or another status. A layer that makes a new response without the extensions of the old one counts as such |
 /// | `aborted` | nothing: the request was dropped, or a layer panicked, before there was a head |
 ///

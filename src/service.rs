@@ -57,8 +57,7 @@ where
         let (parts, body) = request.into_parts();
         let body_follows = body_follows(&body);
         let nested = nesting::is_inside(&self.engine, &parts);
-        let (consent, promise) =
-            guarded::ask(&parts.extensions, self.route.policy.stripped_cookies);
+        let (consent, promise) = guarded::ask(&parts.extensions, &self.route.policy);
         let admission = engine::admit(&self.route, target_uri(&parts), &parts, body_follows);
         let request = Request::from_parts(parts, body);
         let counters = &self.engine.counters;

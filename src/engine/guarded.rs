@@ -16,6 +16,7 @@ use super::Engine;
 use super::flight::Lead;
 use crate::body::Abandoned;
 use crate::cookies::set_cookies_left;
+use crate::policy::CachePolicy;
 use crate::rfc9111::{Qualified, ResponseDirectives};
 use crate::store::Store;
 use crate::telemetry::count;
@@ -135,13 +136,16 @@ impl fmt::Debug for Consent {
 }
 
 /// To be kept by the exchange of a request, and to be attached to its response.
-pub(crate) fn ask(
-    request: &Extensions,
-    stripped: &'static [&'static str],
-) -> (Consent, Option<Promise>) {
+pub(crate) fn ask(request: &Extensions, policy: &CachePolicy) -> (Consent, Option<Promise>) {
     let Some(Guarded(gone)) = request.get() else { return Default::default() };
     let shared = Shared(Arc::new(Mutex::new(State::Open(Vec::new()))));
-    let promise = Promise { shared: shared.clone(), gone: Arc::clone(gone), stripped, own: None };
+    let promise = Promise {
+        shared: shared.clone(),
+        gone: Arc::clone(gone),
+        stripped: policy.stripped_cookies,
+        targeted: policy.targeted,
+        own: None,
+    };
     (Consent(Some(shared)), Some(promise))
 }
 
@@ -151,6 +155,8 @@ pub(crate) struct Promise {
     gone: Arc<AtomicBool>,
     /// Cookies that say nothing of their client.
     stripped: &'static [&'static str],
+    /// Fields that the cache listens to beside those with a usual name.
+    targeted: &'static [&'static str],
     /// What the cache itself answers, of the fields that count. `None` before it does.
     own: Option<HeaderMap>,
 }
@@ -174,7 +180,7 @@ impl Promise {
         }
         let mut own = HeaderMap::new();
         for (name, value) in response.headers() {
-            if *name == SET_COOKIE || is_about_caching(name) {
+            if *name == SET_COOKIE || self.is_about_caching(name) {
                 own.append(name.clone(), value.clone());
             }
         }
@@ -191,7 +197,7 @@ impl Promise {
         if set_cookies_left(&added, self.stripped) {
             return Err(Objection::CalledOff(SET_COOKIE_OUTSIDE));
         }
-        for name in headers.keys().filter(|name| is_about_caching(name)) {
+        for name in headers.keys().filter(|name| self.is_about_caching(name)) {
             let (said, says) = (directives(own, name), directives(headers, name));
             if says.no_store && !said.no_store {
                 return Err(Objection::CalledOff(NO_STORE_OUTSIDE));
@@ -202,6 +208,13 @@ impl Promise {
             }
         }
         Ok(())
+    }
+
+    /// `Cache-Control`, and every field that says the same to some caches (RFC 9213).
+    fn is_about_caching(&self, name: &HeaderName) -> bool {
+        let name = name.as_str();
+        let is_it = |targeted: &&str| targeted.eq_ignore_ascii_case(name);
+        name.ends_with("cache-control") || self.targeted.iter().any(is_it)
     }
 
     /// Does what was held back. Calls after the first do nothing.
@@ -230,11 +243,6 @@ pub(super) fn pass_on<A, B>(from: &mut Response<A>, to: &mut Response<B>) {
     if let Some(marks) = from.extensions_mut().remove::<Marks>() {
         to.extensions_mut().insert(marks);
     }
-}
-
-/// `Cache-Control`, and every field that says the same to some caches (RFC 9213).
-fn is_about_caching(name: &HeaderName) -> bool {
-    name.as_str().ends_with("cache-control")
 }
 
 /// What one field says, read as `Cache-Control` is: what restricts counts even where it is not well formed.

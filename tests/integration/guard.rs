@@ -301,6 +301,20 @@ async fn what_is_added_outside_decides_and_is_not_stored() {
 }
 
 #[tokio::test]
+async fn a_field_that_the_policy_names_decides_as_well() {
+    for (value, reason) in [("private", "private-outside"), ("no-store", "no-store-outside")] {
+        let cache = memory(MINUTE.targeted(&["Surrogate-Control"]));
+        let (inside, calls) = pages(&cache);
+        let app = outside(inside, with("surrogate-control", value)).layer(cache.guard());
+        for _ in 0..2 {
+            get(&app, "/whole").await;
+        }
+        assert_eq!(calls.count(), 2);
+        assert_eq!(called_off(&cache.handle()), [(reason, 2)]);
+    }
+}
+
+#[tokio::test]
 async fn what_the_cache_says_itself_calls_nothing_off() {
     let cache = memory(MINUTE.strip_set_cookies(&["seen"]));
     let page = || async {
