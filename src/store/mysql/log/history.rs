@@ -1,5 +1,6 @@
 //! Questions to the log itself, about responses that are older than what a process remembers.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -12,11 +13,14 @@ use super::super::connection::{Connection, Statement, statement};
 use super::super::failure::Failure;
 use super::super::shared::{Shared, lock};
 use super::super::sql::MAX_TAGS;
-use super::{Checked, Log, columns};
+use super::{Checked, Log};
 use crate::key::CacheKey;
 use crate::store::StoreError;
 use crate::stored::StoredHead;
-use crate::tag::{LogPosition, Scope, Tag, Validity, has_any_query, homes, queries_of_path};
+use crate::tag::{
+    Implied, LogPosition, Scope, Tag, Validity, has_any_query, homes, implied_by, of_path,
+    queries_of_path,
+};
 
 /// Which rows of a range of ids hold one of these columns?
 pub(in super::super) struct Question {
@@ -284,4 +288,16 @@ impl AnyQuery {
         let found = found.into_iter().filter(|(_, _, column)| names(column));
         Ok(found.map(|(id, soft, _)| (id, soft)).collect())
     }
+}
+
+/// The columns that a row which names a response can hold.
+fn columns(key: &[u8], tags: &[Tag]) -> Vec<Bytes> {
+    let own = implied_by(key, tags).map(Implied::to_column);
+    let tagged = tags.iter().map(|tag| Scope::Tag(tag.clone()).to_column());
+    let mut columns: Vec<_> = own.chain(tagged).collect();
+    if has_any_query(tags) {
+        let path = |path: Cow<'_, [u8]>| Scope::uri(path.into_owned()).to_column();
+        columns.extend(of_path(key, tags).map(path));
+    }
+    columns
 }

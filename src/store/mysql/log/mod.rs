@@ -9,12 +9,10 @@ mod history;
 mod reader;
 mod tidy;
 
-use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use moka::sync::Cache;
 use sqlx::Row as _;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -30,9 +28,7 @@ use crate::key::CacheKey;
 use crate::store::StoreError;
 use crate::store::log::{Judgement, LogView, Mark};
 use crate::stored::StoredHead;
-use crate::tag::{
-    Implied, LogPosition, LogRecord, Scope, Tag, Validity, has_any_query, implied_by, of_path,
-};
+use crate::tag::{LogPosition, LogRecord, Scope, Validity};
 
 /// Questions about responses older than what is remembered that may wait.
 const MAX_QUESTIONS: usize = 1_024;
@@ -395,16 +391,4 @@ fn answer(waiters: Vec<Waiter>, outcome: &Result<(), StoreError>) {
     for waiter in waiters {
         let _ = waiter.send(outcome.clone());
     }
-}
-
-/// The columns that a row which names a response can hold.
-fn columns(key: &[u8], tags: &[Tag]) -> Vec<Bytes> {
-    let own = implied_by(key, tags).map(Implied::to_column);
-    let tagged = tags.iter().map(|tag| Scope::Tag(tag.clone()).to_column());
-    let mut columns: Vec<_> = own.chain(tagged).collect();
-    if has_any_query(tags) {
-        let path = |path: Cow<'_, [u8]>| Scope::uri(path.into_owned()).to_column();
-        columns.extend(of_path(key, tags).map(path));
-    }
-    columns
 }
