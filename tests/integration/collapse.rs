@@ -253,6 +253,9 @@ on_every_store! {
             let (app, calls, gate) =
                 gated(&layer, move |call, _| Ok(response(503, &fields, &call.to_string())));
             let waiting = start(&app, (0..6).map(|_| get("/", asked))).await;
+            while calls.count() == 0 {
+                tokio::time::sleep(SECOND / 100).await;
+            }
             assert_eq!(calls.count(), 1, "{n}: they wait for the first");
             gate.add_permits(6);
             let mut seen: Vec<u32> =
