@@ -181,6 +181,23 @@ async fn a_wrong_login_and_an_unknown_database_are_connect_errors_without_the_pa
     assert!(error.to_string().contains("no_such_database"), "{error}");
 }
 
+/// On MySQL, the feature `mysql-rsa` is what makes this work.
+#[tokio::test]
+async fn a_password_logs_in_without_tls() {
+    let database = support::database().await;
+    let (host, name) = (database.url().split('@').next_back().unwrap(), database.name());
+    let mut connection = database.connection().await;
+    // a user that the server has not seen: it remembers passwords
+    let user = format!("u{}", &name[name.len() - 12..]);
+    execute(&mut connection, format!("CREATE USER '{user}'@'%' IDENTIFIED BY 'hunter2'")).await;
+    execute(&mut connection, format!("GRANT ALL ON {name}.* TO '{user}'@'%'")).await;
+    let url = format!("mysql://{user}:hunter2@{host}?ssl-mode=disabled");
+    let store = MySqlStore::connect(&url).await.unwrap();
+    store.migrate().await.unwrap();
+    store.close().await;
+    execute(&mut connection, format!("DROP USER '{user}'@'%'")).await;
+}
+
 #[tokio::test]
 async fn settings_are_checked_before_the_network() {
     let since = Instant::now();
