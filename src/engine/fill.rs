@@ -234,11 +234,13 @@ impl<St: Store> Fill<St> {
         let received_ms = response.head.received_ms;
         let is_fresh = is_fresh(&response.head, engine.store.now_ms());
         let _ = filled.0.set(response.clone());
-        // visible by now to whoever looks for it
+        // visible by now to whoever looks for it; not to those who lead when this one has landed
+        let visible = Instant::now();
         let lease = lead.and_then(|lead| lead.land(response));
         if is_fresh {
             let credentialed = asker.1;
-            engine.flights.filled(&FlightKey { key: key.clone(), base, credentialed });
+            let about = FlightKey { key: key.clone(), base, credentialed };
+            engine.flights.filled(&about, visible);
         }
         // another process may have got the lease: then nothing is written
         let is_sure = lease.as_ref().is_none_or(|lease| !lease.is_over());

@@ -195,11 +195,15 @@ impl Flights {
         Joined::Leads(Lead { flights, key, number, remember, lease: None, state })
     }
 
-    /// A response has been stored under `key`, by the leader or by another request: those who wait look for
-    /// it, whatever becomes of their flight.
-    pub(super) fn filled(&self, key: &FlightKey) {
+    /// A response has been stored under `key` at this moment, by the leader or by another request: those who
+    /// wait for a flight that is older look for it, whatever becomes of their flight.
+    pub(super) fn filled(&self, key: &FlightKey, at: std::time::Instant) {
         self.landed(key);
-        let flight = self.open().remove(key);
+        let flight = {
+            let mut open = self.open();
+            let is_older = open.get(key).is_some_and(|flight| flight.began <= at);
+            is_older.then(|| open.remove(key)).flatten()
+        };
         if let Some(flight) = flight {
             flight.state.send_replace(State::Elsewhere);
         }
@@ -454,10 +458,16 @@ mod tests {
         tokio::time::advance(LONG).await;
         assert!(matches!(follower.wait(until).await, Landing::Vacant), "another may lead");
         let (new, follower) = (lead(&flights, &about), follow(&flights, &about));
-        flights.filled(&about);
+        flights.filled(&about, std::time::Instant::now());
         assert!(matches!(follower.wait(until).await, Landing::Elsewhere));
         assert_eq!(flights.count(), 0);
         drop(new);
+
+        let before = std::time::Instant::now();
+        let (later, follower) = (lead(&flights, &about), follow(&flights, &about));
+        flights.filled(&about, before);
+        later.land(stored());
+        assert!(matches!(follower.wait(until).await, Landing::Response(_)), "it began after that");
     }
 
     #[tokio::test(start_paused = true)]
