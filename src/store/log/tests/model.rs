@@ -40,6 +40,8 @@ enum Mutant {
     NotAwaited,
     /// A process begins at the largest id.
     NotSettled,
+    /// What the log's older rows say is remembered as all that is known.
+    KnownForgotten,
 }
 
 /// Where the reader finds the response.
@@ -65,6 +67,10 @@ struct World {
     begin: bool,
     /// Rows of each writer.
     rows: usize,
+    /// The writers invalidate softly: what they name is not served, but judged differently.
+    soft: bool,
+    /// Requests, one after the other.
+    requests: u8,
     /// Writers through a handle of the first process, from the first on.
     own: usize,
     /// The first process may die once and start again.
@@ -87,6 +93,8 @@ const SMALL: World = World {
     processes: 1,
     begin: false,
     rows: 1,
+    soft: false,
+    requests: 1,
     own: 1,
     crash: false,
     prune: false,
@@ -133,6 +141,7 @@ struct LogEntry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Names {
     Response,
+    Softly,
     Everything,
     Nothing,
 }
@@ -163,7 +172,10 @@ enum Reader {
     Asking {
         required: u8,
         found: Held,
-        invalid: bool,
+        since: LogPosition,
+        worst: Validity,
+        known: Validity,
+        position: LogPosition,
     },
     Done,
 }
@@ -189,6 +201,10 @@ struct State {
     entry: Option<Held>,
     front: Option<Held>,
     reader: Reader,
+    /// What has been asked about and found to be valid, as the first process remembers it: where it stands, and
+    /// up to where it has been checked.
+    checked: Option<(LogPosition, LogPosition)>,
+    requests: u8,
     crashes: u8,
     prunes: u8,
     noises: u8,
@@ -234,6 +250,8 @@ impl State {
             entry: None,
             front: None,
             reader: Reader::Idle,
+            checked: None,
+            requests: 0,
             crashes: 0,
             prunes: 0,
             noises: 0,
@@ -253,7 +271,9 @@ impl State {
         hash_held(self.entry.as_ref(), &mut hasher);
         hash_held(self.front.as_ref(), &mut hasher);
         hash_reader(&self.reader, &mut hasher);
-        (self.crashes, self.prunes, self.noises).hash(&mut hasher);
+        let checked = self.checked.as_ref();
+        checked.map(|(at, position)| (hashed(at), hashed(position))).hash(&mut hasher);
+        (self.requests, self.crashes, self.prunes, self.noises).hash(&mut hasher);
         hasher.finish()
     }
 
@@ -435,11 +455,12 @@ impl State {
             Step::Begin(w) => self.writers[w].transaction = Transaction::Open,
             Step::Insert(w) => {
                 self.writers[w].transaction = Transaction::Open;
-                let id = self.insert(Names::Response, Some(w));
+                let names = if world.soft { Names::Softly } else { Names::Response };
+                let id = self.insert(names, Some(w));
                 self.writers[w].rows += 1;
                 if w < world.own && world.mutant != Mutant::NotAwaited {
                     let view = Arc::make_mut(&mut self.processes[0].view);
-                    assert!(view.await_row(id, mark(Names::Response), now));
+                    assert!(view.await_row(id, mark(names), now));
                 }
             }
             Step::Commit(w) => {
@@ -461,6 +482,7 @@ impl State {
             }
             Step::Fill(p) => self.fill(world, p),
             Step::Request => {
+                self.requests += 1;
                 let required = match world.tier {
                     Tier::Store | Tier::Strict => self.returned(),
                     Tier::Bounded => {
@@ -485,8 +507,16 @@ impl State {
                     *looked = done;
                 }
             }
-            Step::Serve => return self.serve(world, now),
-            Step::AskOn => return self.ask_on(world),
+            Step::Serve | Step::AskOn => {
+                let decided = match step {
+                    Step::Serve => self.serve(world, now),
+                    _ => self.ask_on(world),
+                };
+                if self.reader == Reader::Done && self.requests < world.requests {
+                    self.reader = Reader::Idle;
+                }
+                return decided;
+            }
             Step::Copy => self.front = self.entry.clone(),
             Step::Crash => self.crash(world),
             Step::Prune(last) => {
@@ -539,11 +569,12 @@ impl State {
             seen: 0,
         };
         self.front = None;
-        self.reader = Reader::Idle;
+        self.checked = None;
+        (self.reader, self.requests) = (Reader::Idle, 0);
     }
 
-    fn judge(&self, p: usize, held: &Held) -> Judgement {
-        self.processes[p].view.judge(KEY, &[Tag::from("t")], &held.1)
+    fn judge(&self, p: usize, since: &LogPosition) -> Judgement {
+        self.processes[p].view.judge(KEY, &[Tag::from("t")], since)
     }
 
     fn serve(&mut self, world: &World, now: Instant) -> Result<(), String> {
@@ -553,32 +584,50 @@ impl State {
             return Ok(());
         };
         let Some(Some(held)) = found else { return Ok(()) };
-        if self.judge(0, &held) == Judgement::Ahead && !self.look(world, 0, now) {
+        if self.judge(0, &held.1) == Judgement::Ahead && !self.look(world, 0, now) {
             return Ok(());
         }
-        match self.judge(0, &held) {
+        let mut since = held.1.clone();
+        let mut judged = self.judge(0, &since);
+        if let (Judgement::Older { .. }, Some((at, position))) = (judged, &self.checked)
+            && *at == held.1
+        {
+            since = position.clone();
+            judged = self.judge(0, &since);
+        }
+        match judged {
             Judgement::Known(Validity::Valid) => served(required, held.0),
             Judgement::Known(_) | Judgement::Ahead => Ok(()),
             Judgement::Older { known, below } => {
-                let unseen = |(id, row): (&u64, &LogEntry)| {
-                    let counts = row.held.is_none() && row.names != Names::Nothing;
-                    counts && *id < below && !held.1.has_seen(*id)
-                };
-                let invalid = known != Validity::Valid || self.log.iter().any(unseen);
-                self.reader = Reader::Asking { required, found: held, invalid };
+                let asked = self.log.iter().filter(|(_, row)| row.held.is_none());
+                let unseen = asked.filter(|(id, _)| **id < below && !since.has_seen(**id));
+                let worst = unseen.map(|(_, row)| says(row.names)).max();
+                let worst = worst.unwrap_or(Validity::Valid);
+                let position = LogPosition::clone(&self.processes[0].view.position());
+                self.reader =
+                    Reader::Asking { required, found: held, since, worst, known, position };
                 Ok(())
             }
         }
     }
 
     fn ask_on(&mut self, world: &World) -> Result<(), String> {
-        let Reader::Asking { required, found, invalid } =
+        let Reader::Asking { required, found, since, worst, known, position } =
             std::mem::replace(&mut self.reader, Reader::Done)
         else {
             return Ok(());
         };
-        let pruned = self.floor > found.1.lowest_unseen();
-        if invalid || (pruned && world.mutant != Mutant::NoFloor) {
+        let pruned = self.floor > since.lowest_unseen();
+        let worst = match pruned && world.mutant != Mutant::NoFloor {
+            true => Validity::Invalid,
+            false => worst,
+        };
+        let of_all = worst.max(known);
+        let remembered = if world.mutant == Mutant::KnownForgotten { worst } else { of_all };
+        if remembered == Validity::Valid {
+            self.checked = Some((found.1, position));
+        }
+        if of_all != Validity::Valid {
             return Ok(());
         }
         served(required, found.0)
@@ -603,7 +652,7 @@ impl State {
         for p in [0, 1] {
             let position = LogPosition::clone(&state.processes[p].view.position());
             for by in [0, 1] {
-                let judgement = state.judge(by, &(state.committed(), position.clone()));
+                let judgement = state.judge(by, &position);
                 if judgement != VALID {
                     return Err(format!("filled by {p}, judged by {by}: {judgement:?}"));
                 }
@@ -620,9 +669,19 @@ fn served(required: u8, shows: u8) -> Result<(), String> {
     Err(format!("served without changes {:#b}", required & !shows))
 }
 
+/// What a row says of the response.
+fn says(names: Names) -> Validity {
+    match names {
+        Names::Response | Names::Everything => Validity::Invalid,
+        Names::Softly => Validity::Outdated,
+        Names::Nothing => Validity::Valid,
+    }
+}
+
 fn mark(names: Names) -> Mark {
     match names {
         Names::Response => tag("t"),
+        Names::Softly => Mark { soft: true, ..tag("t") },
         Names::Nothing => tag("u"),
         Names::Everything => Mark { scope: Scope::Everything, soft: false },
     }
@@ -637,6 +696,10 @@ fn read(log: &BTreeMap<u64, LogEntry>, from: u64, gaps: &[(u64, u64)]) -> Vec<(u
 
 fn largest(log: &BTreeMap<u64, LogEntry>) -> u64 {
     log.iter().rfind(|(_, row)| row.held.is_none()).map_or(0, |(&id, _)| id)
+}
+
+fn hashed(position: &LogPosition) -> (u64, &[(u64, u64)]) {
+    (position.largest, &position.gaps)
 }
 
 fn hash_held(held: Option<&Held>, hasher: &mut impl Hasher) {
@@ -662,8 +725,9 @@ fn hash_reader(reader: &Reader, hasher: &mut impl Hasher) {
             (1_u8, *required, *looked, found.is_some()).hash(hasher);
             hash_held(found.as_ref().and_then(Option::as_ref), hasher);
         }
-        Reader::Asking { required, found, invalid } => {
-            (2_u8, *required, *invalid).hash(hasher);
+        Reader::Asking { required, found, since, worst, known, position } => {
+            (2_u8, *required, *worst as u8, *known as u8).hash(hasher);
+            (hashed(since), hashed(position)).hash(hasher);
             hash_held(Some(found), hasher);
         }
         Reader::Done => 3_u8.hash(hasher),
@@ -707,10 +771,10 @@ fn explore(world: &World) -> Result<Explored, Counterexample> {
         if let Err(broken) = next.take(world, step, now) {
             return Err((path, broken));
         }
-        if deciding && had_found && next.reader == Reader::Done {
+        if deciding && had_found && !matches!(next.reader, Reader::Asking { .. }) {
             // what was decided does not show in the state: ask the one before
             let hit = match &state.reader {
-                Reader::Began { found: Some(Some(held)), .. } => state.judge(0, held) == VALID,
+                Reader::Began { found: Some(Some(held)), .. } => state.judge(0, &held.1) == VALID,
                 _ => false,
             };
             *(if hit { &mut explored.hits } else { &mut explored.refusals }) += 1;
@@ -802,7 +866,9 @@ fn gaps_that_no_look_reads_are_asked_for() {
     holds("no gaps read", &sized(world));
     holds("no gaps read, strict front", &World { tier: Tier::Strict, ..world });
     holds("no gaps read, bounded front", &World { tier: Tier::Bounded, ..world });
+    holds("no gaps read, softly, two requests", &World { soft: true, requests: 2, ..world });
     if is_full() {
+        holds("no gaps read, two requests", &World { requests: 2, ..world });
         holds("no gaps read, prune", &World { prune: true, ..world });
         holds("no gaps read, crash", &World { crash: true, ..world });
         holds("no gaps read, two rows", &World { rows: 2, ..world });
@@ -829,6 +895,8 @@ fn each_part_of_the_protocol_is_needed() {
     is_caught("gaps that are not read again", SMALL, Mutant::GapsNotRead);
     let left_out = World { reading: NO_GAPS, ..SMALL };
     is_caught("gaps left out that are not asked about", left_out, Mutant::GapsNotAsked);
+    let softly = World { soft: true, requests: 2, ..left_out };
+    is_caught("what is remembered forgotten when it is asked", softly, Mutant::KnownForgotten);
     is_caught("a position from after the handler", SMALL, Mutant::LatePosition);
     is_caught("gaps closed without a locking read", SMALL, Mutant::NoLockRead);
     is_caught("judging without a look", SMALL, Mutant::NoLook);

@@ -13,7 +13,7 @@ use super::super::connection::{Connection, Statement, statement};
 use super::super::failure::Failure;
 use super::super::shared::{Shared, lock};
 use super::super::sql::MAX_TAGS;
-use super::{Checked, Log};
+use super::Log;
 use crate::key::CacheKey;
 use crate::store::StoreError;
 use crate::stored::StoredHead;
@@ -73,16 +73,13 @@ struct Found {
 }
 
 impl Log {
-    /// What the log itself says about a response that had seen it up to `since`, by its rows below an id; those
-    /// from there on are in the view with this position. One that nothing speaks against is asked about from
-    /// there on, if at all.
+    /// What the log itself says about a response that had seen it up to `since`, by its rows below an id.
     pub(super) async fn ask(
         &self,
         key: &CacheKey,
         head: &StoredHead,
         since: &LogPosition,
         below: u64,
-        position: Arc<LogPosition>,
     ) -> Result<Validity, StoreError> {
         let lowest = since.lowest_unseen();
         let (answer, receiver) = oneshot::channel();
@@ -104,12 +101,7 @@ impl Log {
             true => Validity::Outdated,
             false => Validity::Invalid,
         });
-        let verdict = verdicts.max().unwrap_or(Validity::Valid);
-        if verdict == Validity::Valid {
-            let (received_ms, at) = (head.received_ms, head.position.clone());
-            self.checked.insert(key.hash(), Checked { received_ms, at, position });
-        }
-        Ok(verdict)
+        Ok(verdicts.max().unwrap_or(Validity::Valid))
     }
 }
 

@@ -270,8 +270,13 @@ impl Log {
             // the log has lost rows that this response had seen: what else it has lost is not known
             (Judgement::Ahead, _) => Ok(Validity::Invalid),
             (Judgement::Older { known, below }, position) => {
-                let found = self.ask(key, head, since, below, position).await?;
-                Ok(found.max(known).max(self.view().owed(key.as_bytes(), &head.tags)))
+                // what the remembered rows say is not found once more when it is asked about from here on
+                let found = self.ask(key, head, since, below).await?.max(known);
+                if found == Validity::Valid {
+                    let (received_ms, at) = (head.received_ms, head.position.clone());
+                    self.checked.insert(key.hash(), Checked { received_ms, at, position });
+                }
+                Ok(found.max(self.view().owed(key.as_bytes(), &head.tags)))
             }
         }
     }
