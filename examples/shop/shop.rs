@@ -83,6 +83,8 @@ impl Shop {
         let shop = Self { goods, cache: cache.handle() };
 
         let catalogue = cache.with_policy(CATALOGUE);
+        // The only cookie is set by a handler, where the cache sees it. An application whose sessions are a layer
+        // around the router adds `.layer(cache.guard())` last: see `examples/sessions.rs`.
         let router = Router::new()
             .route("/", get(home).layer(cache.with_policy(HOME)))
             .route("/greeting", get(greeting).layer(cache.with_policy(GREETING)))
