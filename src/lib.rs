@@ -63,6 +63,7 @@ mod service;
 mod status;
 mod store;
 mod stored;
+mod sync;
 mod tag;
 mod telemetry;
 

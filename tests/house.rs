@@ -28,6 +28,7 @@ const STOREYS: &[(&str, u8)] = &[
     ("tag", 1),
     ("status", 1),
     ("clock", 1),
+    ("sync", 1),
     ("telemetry", 1),
     ("error", 1),
 ];

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
+
+use crate::sync;
 
 /// The longest that a piece of work may take: a minute. A handler that hangs must not hold a place, and
 /// `flush`, for ever.
@@ -41,7 +43,7 @@ pub(super) struct Place {
 
 impl Background {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.0.state)
     }
 
     fn id(&self) -> usize {

@@ -8,7 +8,7 @@
 //! [`StoreError::Overloaded`]). That costs no wait, so it opens nothing; but it is no answer to a probe.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use super::bounded::bounded;
 use super::{Engine, Route};
 use crate::key::CacheKey;
 use crate::store::{Store, StoreError};
+use crate::sync;
 use crate::telemetry::count;
 
 /// Failures in a row that open it, none of which began before the one before it ended. One or two are a lock or a slow
@@ -42,7 +43,7 @@ type ByWait = Vec<(Duration, Arc<Breaker>)>;
 impl Breakers {
     /// The breaker of routes that wait this long.
     pub(super) fn of(&self, store_timeout: Duration) -> Arc<Breaker> {
-        let mut breakers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut breakers = sync::lock(&self.0);
         if let Some((_, breaker)) = breakers.iter().find(|(wait, _)| *wait == store_timeout) {
             return Arc::clone(breaker);
         }
@@ -153,7 +154,7 @@ impl State {
 
 impl Breaker {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.state)
     }
 
     /// Shows the state to those who do not take the lock.

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use moka::sync::Cache;
@@ -15,6 +15,7 @@ use super::remembered::{TABLE_BYTES, table};
 use crate::key::CacheKey;
 use crate::rfc9111::stale::Cause;
 use crate::stored::StoredResponse;
+use crate::sync;
 use crate::tag::LogPosition;
 
 /// For how long a landing is remembered: longer than a lookup takes.
@@ -160,7 +161,7 @@ impl Default for Flights {
 
 impl Flights {
     fn open(&self) -> MutexGuard<'_, HashMap<FlightKey, Open>> {
-        self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.0.open)
     }
 
     /// Joins the flight about `key`, or begins one when there is none, only one that is too old, or only one

@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use http::header::{CACHE_CONTROL, SET_COOKIE};
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
@@ -19,6 +19,7 @@ use crate::cookies::set_cookies_left;
 use crate::policy::CachePolicy;
 use crate::rfc9111::{Qualified, ResponseDirectives};
 use crate::store::Store;
+use crate::sync;
 use crate::telemetry::count;
 
 /// A layer outside has added a cookie.
@@ -93,7 +94,7 @@ struct Shared(Arc<Mutex<State>>);
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.0)
     }
 }
 

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 
 use crate::key::{CacheKey, KeyRange};
 use crate::stored::{Entry, Stored};
+use crate::sync;
 
 /// What an entry costs while it waits, beside its own bytes: its task, its places in queues and maps, and its
 /// fields once more as a row. Measured with bodies of five bytes: 4.2 KB of memory each.
@@ -57,7 +58,7 @@ pub(crate) enum Refused {
 
 impl Pending {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.0.state)
     }
 
     /// Makes entries visible, unless that would take the bytes waiting over `limit`, or `allowed` says no.

@@ -1,10 +1,11 @@
 //! What all clones of a layer know of each other.
 
 use std::borrow::Cow;
+use std::sync::RwLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{PoisonError, RwLock};
 
 use super::query::QueryRules;
+use crate::sync;
 
 /// Shared by the clones of a layer: an invalidation by one of them has to name what the others store.
 #[derive(Debug, Default)]
@@ -17,9 +18,9 @@ pub(super) struct Known {
 
 impl Known {
     pub(super) fn add(&self, rules: &QueryRules) {
-        let known = self.rules.read().unwrap_or_else(PoisonError::into_inner).contains(rules);
+        let known = sync::read(&self.rules).contains(rules);
         if !known {
-            let mut all = self.rules.write().unwrap_or_else(PoisonError::into_inner);
+            let mut all = sync::write(&self.rules);
             if !all.contains(rules) {
                 all.push(rules.clone());
             }
@@ -42,7 +43,7 @@ impl Known {
     ) -> Vec<Cow<'a, str>> {
         let mut applied = vec![own.apply(path_and_query)];
         if path_and_query.contains('?') {
-            for rules in self.rules.read().unwrap_or_else(PoisonError::into_inner).iter() {
+            for rules in sync::read(&self.rules).iter() {
                 let other = rules.apply(path_and_query);
                 if !applied.contains(&other) {
                     applied.push(other);

@@ -5,7 +5,7 @@ use std::fmt;
 use std::future::{Future, ready};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use moka::ops::compute::{CompResult, Op};
@@ -18,6 +18,7 @@ use crate::key::{CacheKey, KeyRange};
 use crate::store::footprint::{footprint, owned, owned_head};
 use crate::store::{CullReport, MemoryLog, Named, Store, StoreError, StoreStats};
 use crate::stored::{Entry, HeadUpdate, Stored, StoredHead};
+use crate::sync::lock;
 use crate::tag::{LogPosition, LogRecord, LogRow, Scope, Validity};
 
 /// Default bound of a [`MemoryStore`]: 64 MiB.
@@ -55,10 +56,6 @@ struct Shared {
 struct Held {
     stored: Stored,
     expires_ms: u64,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The keys' own hash is uniform already: its first eight bytes are the table's hash.

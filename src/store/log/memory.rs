@@ -1,11 +1,12 @@
 //! A log in memory, for stores of one process.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use super::view::{Judgement, LogView, Mark};
 use crate::key::CacheKey;
 use crate::stored::StoredHead;
+use crate::sync;
 use crate::tag::{LogPosition, LogRecord, LogRow, Validity, reason_of};
 
 /// An invalidation log in the process's own memory: what a [`Store`](crate::Store) of one process needs
@@ -39,7 +40,7 @@ impl MemoryLog {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.0)
     }
 
     /// [`Store::position`](crate::Store::position)

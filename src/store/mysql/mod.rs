@@ -3,32 +3,18 @@
 //! A handle puts work into queues; tasks own the connections and do it (`reader`, `writer`,
 //! `maintenance`). So no request ever owns a query, and a request that is dropped harms nothing.
 
-mod access;
-mod chores;
 mod codec;
-mod connection;
-mod cull;
-mod ddl;
-mod failure;
-mod find;
-mod fold;
-mod lease;
-mod link;
+mod conn;
 mod log;
-mod lookups;
-mod maintenance;
-mod migrate;
+mod lookup;
+mod maintain;
 mod options;
-mod owned;
-mod reader;
-mod removal;
-mod server;
+mod schema;
 mod shared;
 mod sql;
-mod sweep;
+mod store;
 mod tasks;
-mod writer;
-mod writes;
+mod write;
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -42,18 +28,18 @@ use tokio::task::JoinHandle;
 pub use self::codec::rows;
 pub use self::options::MySqlStoreBuilder;
 
-use self::connection::Connection;
+use self::conn::{Connection, SameServer};
 use self::log::Log;
-use self::lookups::Lookups;
-use self::maintenance::Command;
+use self::lookup::Lookups;
+use self::maintain::Command;
 use self::options::Settings;
-use self::owned::Owned;
-use self::shared::{DbClock, Shared, lock};
+use self::shared::{DbClock, Shared};
 use self::sql::{Dialect, Sql, TableName};
 use self::tasks::Running;
-use self::writes::Writes;
+use self::write::{Owned, Writes};
 use super::StoreError;
 use crate::error::ConfigError;
+use crate::sync::lock;
 
 /// A store in tables of a MySQL or MariaDB database: for entries, for the invalidation log, for leases.
 ///
@@ -92,6 +78,8 @@ struct Inner {
     writes: Arc<Writes>,
     log: Arc<Log>,
     owned: Arc<Owned>,
+    /// Whether the application's connections lead to the server of the store's own.
+    server: SameServer,
     running: Running,
     commands: Mutex<mpsc::Sender<Command>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -157,7 +145,7 @@ impl MySqlStore {
     /// # Errors
     /// [`ConfigError`] for what cannot be a table name.
     pub fn ddl_for(table: &str) -> Result<String, ConfigError> {
-        Ok(ddl::entries_ddl(&TableName::parse("table", table)?))
+        Ok(schema::entries_ddl(&TableName::parse("table", table)?))
     }
 
     /// The statements that create an invalidation log of this name and the table of its state.
@@ -166,7 +154,7 @@ impl MySqlStore {
     /// [`ConfigError`] for what cannot be a table name.
     pub fn log_ddl_for(log_table: &str) -> Result<[String; 2], ConfigError> {
         let log = TableName::parse("log_table", log_table)?;
-        Ok([ddl::log_ddl(&log), ddl::log_state_ddl(&log.with_suffix("_state"))])
+        Ok([schema::log_ddl(&log), schema::log_state_ddl(&log.with_suffix("_state"))])
     }
 
     /// The statement that creates a table of leases of this name.
@@ -174,13 +162,13 @@ impl MySqlStore {
     /// # Errors
     /// [`ConfigError`] for what cannot be a table name.
     pub fn lease_ddl_for(lease_table: &str) -> Result<String, ConfigError> {
-        Ok(ddl::lease_ddl(&TableName::parse("lease_table", lease_table)?))
+        Ok(schema::lease_ddl(&TableName::parse("lease_table", lease_table)?))
     }
 
     /// The statements that create this store's tables, with semicolons.
     #[must_use]
     pub fn ddl(&self) -> String {
-        let tables = migrate::tables(&self.inner.shared);
+        let tables = schema::tables(&self.inner.shared);
         tables.iter().map(|table| format!("{};\n", table.ddl)).collect()
     }
 
@@ -192,7 +180,7 @@ impl MySqlStore {
     /// [`StoreError::Schema`] when there is a table of another shape, [`StoreError::Database`] when it
     /// cannot be created, [`StoreError::Connect`].
     pub async fn migrate(&self) -> Result<(), StoreError> {
-        migrate::migrate(&self.inner.shared).await
+        schema::migrate(&self.inner.shared).await
     }
 
     /// Compares the tables with what the store needs: columns, types, primary key, index.
@@ -201,7 +189,7 @@ impl MySqlStore {
     /// [`StoreError::Schema`] with the first difference and what to do, [`StoreError::Database`],
     /// [`StoreError::Connect`].
     pub async fn check(&self) -> Result<(), StoreError> {
-        migrate::check(&self.inner.shared).await
+        schema::check(&self.inner.shared).await
     }
 
     /// What the server said to `VERSION()` when the store connected.
@@ -265,6 +253,7 @@ impl Inner {
             writes: Writes::new(settings.queue_bytes, statement_bytes),
             log: Log::new(settings.log_table.clone()),
             owned: Arc::default(),
+            server: SameServer::default(),
             running: Running::default(),
             // the tasks bring theirs along
             commands: Mutex::new(mpsc::channel(1).0),

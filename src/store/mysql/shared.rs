@@ -2,15 +2,14 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::connection::Server;
 use super::options::Settings;
-use super::server::SameServer;
 use super::sql::Sql;
 use crate::store::StoreError;
+use crate::sync::lock;
 
 /// Shared by the handle and the tasks.
 pub(super) struct Shared {
@@ -23,8 +22,6 @@ pub(super) struct Shared {
     pub(super) id_step: u64,
     pub(super) clock: DbClock,
     pub(super) counters: Counters,
-    /// Where the application's connections lead.
-    pub(super) server: SameServer,
     /// Whether leases have been asked for: whoever never does never touches their table.
     pub(super) leases: AtomicBool,
     /// Whose turn it is to connect again.
@@ -37,7 +34,6 @@ impl Shared {
         let Server { version, max_packet, id_step } = server;
         let (counters, warnings) = (Counters::default(), Warnings::default());
         let (leases, connecting) = (AtomicBool::new(false), tokio::sync::Mutex::default());
-        let server = SameServer::default();
         Self {
             settings,
             sql,
@@ -46,7 +42,6 @@ impl Shared {
             id_step,
             clock,
             counters,
-            server,
             leases,
             connecting,
             warnings,
@@ -103,6 +98,15 @@ impl Shared {
     }
 }
 
+/// What was learnt about the server when connecting.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) version: String,
+    pub(super) max_packet: usize,
+    /// How far apart the ids of a list of rows are.
+    pub(super) id_step: u64,
+}
+
 /// What went wrong, and what was done, since the store was made.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
@@ -139,11 +143,6 @@ impl Warnings {
             }
         }
     }
-}
-
-/// Locks a mutex whose data stays whole whatever panics.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The database's clock, carried forward by this machine's monotonic clock: neither the wall clock of

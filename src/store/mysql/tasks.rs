@@ -12,16 +12,14 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::connection::{Connection, Role};
-use super::cull;
-use super::link::Link;
+use super::conn::{Connection, Link, Role};
 use super::log::LogReader;
-use super::maintenance::Maintenance;
-use super::reader;
-use super::shared::lock;
-use super::writer::Writer;
+use super::lookup::lane;
+use super::maintain::{Estimates, Maintenance};
+use super::write::Writer;
 use super::{Inner, MAX_COMMANDS};
 use crate::store::StoreError;
+use crate::sync::lock;
 
 /// Whether there are tasks.
 #[derive(Debug, Default)]
@@ -97,11 +95,11 @@ impl Inner {
         let mut first = Some(first.map(|connection| (connection, lookups.lane_up())));
         for _ in 0..settings.read_connections {
             let (shared, lookups) = (Arc::clone(shared), Arc::clone(lookups));
-            let lane = reader::lane(shared, lookups, first.take(), self.stop.subscribe());
-            tasks.push(self.start_task(*generation, lane));
+            let task = lane(shared, lookups, first.take(), self.stop.subscribe());
+            tasks.push(self.start_task(*generation, task));
         }
-        let lane = reader::lane(Arc::clone(shared), Arc::clone(large), None, self.stop.subscribe());
-        tasks.push(self.start_task(*generation, lane));
+        let task = lane(Arc::clone(shared), Arc::clone(large), None, self.stop.subscribe());
+        tasks.push(self.start_task(*generation, task));
         let reader = LogReader {
             shared: Arc::clone(shared),
             log: Arc::clone(log),
@@ -128,7 +126,7 @@ impl Inner {
             commands: receiver,
             random: random(1),
             stop: self.stop.subscribe(),
-            estimates: cull::Estimates::default(),
+            estimates: Estimates::default(),
             next: random(2).random(),
             next_lease: random(4).random(),
             pruned: 0,

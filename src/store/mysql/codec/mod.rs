@@ -31,6 +31,16 @@ const PLAIN: &str = "r";
 const COMPRESSED: &str = "R";
 const VARIANTS: &str = "v";
 
+/// The hash of a key, as in the table.
+pub(super) type Hash = [u8; 16];
+
+/// The 16 bytes of a `key_hash` column.
+pub(super) fn hash_of(bytes: &[u8]) -> Result<Hash, sqlx::Error> {
+    Hash::try_from(bytes).map_err(|_| {
+        sqlx::Error::Decode(format!("key_hash has {} bytes instead of 16", bytes.len()).into())
+    })
+}
+
 /// A row to be written.
 #[derive(Debug)]
 pub(super) struct Row {

@@ -2,13 +2,12 @@
 
 use sqlx::Row as _;
 
-use super::super::connection::statement;
-use super::super::failure::Failure;
-use super::super::shared::lock;
+use super::super::conn::{Failure, statement};
 use super::super::sql::{MAX_ID, READ_LIMIT};
 use super::marks;
 use super::reader::{LogReader, Row, Session};
 use crate::store::log::LogView;
+use crate::sync::lock;
 use crate::tag::Scope;
 
 /// Rows below the largest id that a process reads when it starts, so that most of what is stored can

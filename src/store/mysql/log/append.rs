@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use sqlx::mysql::MySqlConnection;
 
-use super::super::connection::{Connection, Statement, statement};
-use super::super::failure::Failure;
+use super::super::conn::{Connection, Failure, Statement, statement};
 use super::super::shared::Shared;
 use super::super::sql::{MAX_APPEND, MAX_ID};
 use crate::store::{SqlStatement, StoreError};

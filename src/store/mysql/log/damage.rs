@@ -3,7 +3,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::super::failure::Failure;
+use super::super::conn::Failure;
 use super::super::sql::MAX_ID;
 use super::reader::{LogReader, Session};
 use super::{Log, write_rows};

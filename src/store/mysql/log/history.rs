@@ -9,14 +9,14 @@ use sqlx::Row as _;
 use sqlx::mysql::MySqlRow;
 use tokio::sync::{mpsc, oneshot};
 
-use super::super::connection::{Connection, Statement, statement};
-use super::super::failure::Failure;
-use super::super::shared::{Shared, lock};
+use super::super::conn::{Connection, Failure, Statement, statement};
+use super::super::shared::Shared;
 use super::super::sql::MAX_TAGS;
 use super::Log;
 use crate::key::CacheKey;
 use crate::store::StoreError;
 use crate::stored::StoredHead;
+use crate::sync::lock;
 use crate::tag::{
     Implied, LogPosition, Scope, Tag, Validity, has_any_query, homes, implied_by, of_path,
     queries_of_path,

@@ -10,7 +10,7 @@ mod reader;
 mod tidy;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use moka::sync::Cache;
@@ -20,14 +20,14 @@ use tokio::sync::{Notify, mpsc, oneshot};
 pub(super) use self::append::{append_on, append_sql, write as write_rows};
 use self::history::Question;
 pub(super) use self::reader::LogReader;
-use super::connection::{Connection, statement};
-use super::failure::Failure;
-use super::shared::{Shared, lock};
+use super::conn::{Connection, Failure, statement};
+use super::shared::Shared;
 use super::sql::TableName;
 use crate::key::CacheKey;
 use crate::store::StoreError;
 use crate::store::log::{Judgement, LogView, Mark};
 use crate::stored::StoredHead;
+use crate::sync::{self, lock};
 use crate::tag::{LogPosition, LogRecord, Scope, Validity};
 
 /// Questions about responses older than what is remembered that may wait.
@@ -128,11 +128,11 @@ impl Log {
     }
 
     fn view(&self) -> RwLockReadGuard<'_, LogView> {
-        self.view.read().unwrap_or_else(PoisonError::into_inner)
+        sync::read(&self.view)
     }
 
     fn view_mut(&self) -> RwLockWriteGuard<'_, LogView> {
-        self.view.write().unwrap_or_else(PoisonError::into_inner)
+        sync::write(&self.view)
     }
 
     pub(super) fn position(&self) -> Arc<LogPosition> {

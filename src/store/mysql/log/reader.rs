@@ -9,14 +9,14 @@ use sqlx::mysql::MySqlRow;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use super::super::connection::{Connection, Role, reopen, statement, stopped};
-use super::super::failure::{Failure, Then};
-use super::super::shared::{Shared, lock};
+use super::super::conn::{Connection, Failure, Role, Then, reopen, statement, stopped};
+use super::super::shared::Shared;
 use super::super::sql::{MAX_RANGES, READ_LIMIT};
 use super::history::{BATCH, Question, put};
 use super::{Log, Waiter, answer};
 use crate::store::StoreError;
 use crate::store::log::{LogView, Mark, Reading};
+use crate::sync::lock;
 use crate::tag::Scope;
 
 /// How often gaps are looked after and owed rows tried again.

@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 
 use sqlx::Row as _;
 
-use super::super::connection::statement;
-use super::super::failure::Failure;
-use super::super::shared::lock;
+use super::super::conn::{Failure, statement};
 use super::super::sql::{MAX_APPEND, MAX_ID, READ_LIMIT};
 use super::reader::{LogReader, READING, Session};
 use super::write_rows;
+use crate::sync::lock;
 use crate::tag::{LogRecord, Scope, Tag};
 
 /// Statements of one round that ask whether gaps are held.

@@ -12,6 +12,7 @@ use sqlx::AssertSqlSafe;
 
 pub(super) use self::lease::{HELD, LAST_UNSHAREABLE, LeaseSql, UNSHAREABLE};
 pub(super) use self::log::{LogSql, MAX_APPEND, MAX_ID, MAX_RANGES, MAX_TAGS, READ_LIMIT};
+use super::codec::Hash;
 use crate::error::ConfigError;
 
 /// Most keys in one statement.
@@ -302,6 +303,12 @@ fn upsert(quoted: &str, hash: &str, dialect: Dialect, rows: usize) -> Text {
     let alias = if dialect == Dialect::Alias { " AS new" } else { "" };
     format!("INSERT INTO {quoted} ({columns}) VALUES {rows}{alias} ON DUPLICATE KEY UPDATE {set}")
         .into()
+}
+
+/// The hashes, the last one repeated until there are `binds`.
+pub(super) fn repeated(hashes: &[Hash], binds: usize) -> impl Iterator<Item = Hash> {
+    let last = hashes.last().copied().unwrap_or_default();
+    hashes.iter().copied().chain(std::iter::repeat(last)).take(binds)
 }
 
 #[cfg(test)]

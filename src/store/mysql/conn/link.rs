@@ -3,22 +3,26 @@
 use sqlx::mysql::MySqlRow;
 use tokio::time::Instant;
 
-use super::connection::{Backoff, Connection, Role, Statement};
+use super::super::shared::Shared;
+use super::connection::{Connection, Role, Statement};
 use super::failure::{Failure, Then};
-use super::shared::Shared;
+use super::reopen::Backoff;
 use crate::store::StoreError;
 
 /// The task's connection, if there is one, and when to try for another.
 #[derive(Debug, Default)]
-pub(super) struct Link {
-    pub(super) connection: Option<Connection>,
+pub(in super::super) struct Link {
+    pub(in super::super) connection: Option<Connection>,
     backoff: Backoff,
     not_before: Option<Instant>,
 }
 
 impl Link {
     /// The connection, opened if need be.
-    pub(super) async fn get(&mut self, shared: &Shared) -> Result<&mut Connection, Failure> {
+    pub(in super::super) async fn get(
+        &mut self,
+        shared: &Shared,
+    ) -> Result<&mut Connection, Failure> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
             None => {
@@ -42,7 +46,7 @@ impl Link {
 
     /// Runs a statement that answers with rows; once more where the connection at hand was gone: servers and proxies
     /// close idle ones.
-    pub(super) async fn rows(
+    pub(in super::super) async fn rows(
         &mut self,
         shared: &Shared,
         query: impl Fn() -> Statement,
@@ -58,7 +62,7 @@ impl Link {
     }
 
     /// Counts a failure and drops the connection if it is of no use any more.
-    pub(super) fn failed(
+    pub(in super::super) fn failed(
         &mut self,
         shared: &Shared,
         doing: &'static str,

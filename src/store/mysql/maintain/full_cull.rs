@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use rand::RngExt;
 use tokio::sync::oneshot;
 
-use super::cull::{Census, STEP, Seen, Tally};
-use super::failure::Failure;
-use super::maintenance::Maintenance;
+use super::super::conn::Failure;
+use super::estimate::{Census, STEP, Seen, Tally};
+use super::task::Maintenance;
 use crate::store::{CullReport, StoreError};
 
 /// Passes over the table to evict what one pass has left.
@@ -19,7 +19,7 @@ type Answer = oneshot::Sender<Result<CullReport, StoreError>>;
 
 impl Maintenance {
     /// A cull of the whole table, as long as somebody waits for it.
-    pub(super) async fn cull_all(&mut self, answer: Answer) {
+    pub(in super::super) async fn cull_all(&mut self, answer: Answer) {
         let outcome = self.sweep(u64::MAX, Some(&answer)).await;
         let outcome = outcome.map_err(|failure| self.failed(failure));
         if outcome.is_ok() {
@@ -30,7 +30,7 @@ impl Maintenance {
     }
 
     /// A cull in the background of a table of at most `most` rows; `false` when it has more.
-    pub(super) async fn cull_small(&mut self, most: u64) -> bool {
+    pub(in super::super) async fn cull_small(&mut self, most: u64) -> bool {
         self.owned.take(); // a sweep needs no notice of what was written
         match self.sweep(most, None).await {
             Ok((_, whole)) => whole,

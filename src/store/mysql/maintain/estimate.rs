@@ -12,10 +12,10 @@
 use std::collections::{HashMap, VecDeque};
 
 /// Rows examined for each row written.
-pub(super) const EXAMINED: f64 = 10.0;
+pub(in super::super) const EXAMINED: f64 = 10.0;
 
 /// Rows that one step reads.
-pub(super) const STEP: usize = 256;
+pub(in super::super) const STEP: usize = 256;
 
 /// Windows that an estimate averages at most; measured: 16 windows of 512 rows are within 1 to 2 % in
 /// rows and 4 % in bytes.
@@ -40,19 +40,19 @@ const MAX_REPEATS: f64 = 8.0;
 
 /// A row as a window shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Seen {
-    pub(super) hash: u128,
-    pub(super) expires_ms: u64,
-    pub(super) born_ms: u64,
-    pub(super) bytes: u64,
-    pub(super) prefix: Vec<u8>,
+pub(in super::super) struct Seen {
+    pub(in super::super) hash: u128,
+    pub(in super::super) expires_ms: u64,
+    pub(in super::super) born_ms: u64,
+    pub(in super::super) bytes: u64,
+    pub(in super::super) prefix: Vec<u8>,
 }
 
 /// Rows and bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Size {
-    pub(super) rows: f64,
-    pub(super) bytes: f64,
+pub(in super::super) struct Size {
+    pub(in super::super) rows: f64,
+    pub(in super::super) bytes: f64,
 }
 
 impl Size {
@@ -72,7 +72,7 @@ impl Size {
 
 /// What one window has seen so far.
 #[derive(Clone, Debug)]
-pub(super) struct Tally {
+pub(in super::super) struct Tally {
     start: u128,
     /// How far the window reaches beyond its start.
     reach: u128,
@@ -83,14 +83,17 @@ pub(super) struct Tally {
 
 impl Tally {
     /// A window from `start` on that tells these prefixes apart.
-    pub(super) fn new<'a>(start: u128, prefixes: impl Iterator<Item = &'a Vec<u8>>) -> Self {
+    pub(in super::super) fn new<'a>(
+        start: u128,
+        prefixes: impl Iterator<Item = &'a Vec<u8>>,
+    ) -> Self {
         let prefixes = prefixes.map(|prefix| (prefix.clone(), Size::default())).collect();
         Self { start, reach: 0, whole: false, all: Size::default(), prefixes }
     }
 
     /// Adds the rows of a step, which follow those of the step before (behind the end of the key space
     /// comes its beginning).
-    pub(super) fn add(&mut self, rows: &[Seen]) {
+    pub(in super::super) fn add(&mut self, rows: &[Seen]) {
         for row in rows {
             self.all.add(row);
             if let Some(size) = self.prefixes.get_mut(&row.prefix) {
@@ -102,7 +105,7 @@ impl Tally {
 
     /// A row that was added has been removed. A window sees its part of the table at its fullest, just
     /// before it is culled, so half of what it removes is taken off: the mean of before and after.
-    pub(super) fn remove(&mut self, row: &Seen) {
+    pub(in super::super) fn remove(&mut self, row: &Seen) {
         let half = Size { rows: -0.5, bytes: -0.5 * row.bytes as f64 };
         self.all = self.all.plus(half);
         if let Some(size) = self.prefixes.get_mut(&row.prefix) {
@@ -111,12 +114,12 @@ impl Tally {
     }
 
     /// The window came back to its start: it has seen the whole table.
-    pub(super) fn close(&mut self) {
+    pub(in super::super) fn close(&mut self) {
         self.whole = true;
     }
 
     /// Where the next window begins.
-    pub(super) fn end(&self) -> u128 {
+    pub(in super::super) fn end(&self) -> u128 {
         self.start.wrapping_add(self.reach).wrapping_add(1)
     }
 
@@ -140,13 +143,13 @@ impl Tally {
 
 /// Moving estimates from the last windows.
 #[derive(Debug, Default)]
-pub(super) struct Estimates {
+pub(in super::super) struct Estimates {
     windows: VecDeque<Tally>,
 }
 
 impl Estimates {
     /// Adds a window.
-    pub(super) fn push(&mut self, tally: Tally) {
+    pub(in super::super) fn push(&mut self, tally: Tally) {
         if tally.whole || self.windows.back().is_some_and(Tally::is_whole) {
             self.windows.clear(); // exact, and nothing older helps
         }
@@ -158,17 +161,17 @@ impl Estimates {
     }
 
     /// The whole table; `None` before the first window.
-    pub(super) fn all(&self) -> Option<Size> {
+    pub(in super::super) fn all(&self) -> Option<Size> {
         self.estimate(|window| window.all)
     }
 
     /// One prefix.
-    pub(super) fn of(&self, prefix: &[u8]) -> Option<Size> {
+    pub(in super::super) fn of(&self, prefix: &[u8]) -> Option<Size> {
         self.estimate(|window| window.prefixes.get(prefix).copied().unwrap_or_default())
     }
 
     /// Whether the figures are exact.
-    pub(super) fn is_exact(&self) -> bool {
+    pub(in super::super) fn is_exact(&self) -> bool {
         self.windows.back().is_some_and(Tally::is_whole)
     }
 
@@ -185,9 +188,9 @@ impl Estimates {
 
 /// What each prefix may have.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    pub(super) rows: u64,
-    pub(super) bytes: u64,
+pub(in super::super) struct Limits {
+    pub(in super::super) rows: u64,
+    pub(in super::super) bytes: u64,
 }
 
 impl Limits {
@@ -200,7 +203,7 @@ impl Limits {
 
 /// How hard a cull has to take hold of one prefix.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Grip {
+pub(in super::super) struct Grip {
     /// The share that makes room for what was written.
     room: f64,
     /// The share that brings it back under its limits.
@@ -210,7 +213,13 @@ pub(super) struct Grip {
 impl Grip {
     /// For a prefix of this size in a table of `all` rows, of which `written` came since the last cull,
     /// in windows of `window` rows.
-    pub(super) fn new(size: Size, all: Size, limits: &Limits, written: u64, window: u64) -> Self {
+    pub(in super::super) fn new(
+        size: Size,
+        all: Size,
+        limits: &Limits,
+        written: u64,
+        window: u64,
+    ) -> Self {
         let filled = limits.filled(size);
         if filled <= RAMP {
             return Self::default();
@@ -223,7 +232,7 @@ impl Grip {
     }
 
     /// How many windows it takes to make room without taking too much of one.
-    pub(super) fn windows(self) -> f64 {
+    pub(in super::super) fn windows(self) -> f64 {
         (self.room / (MAX_SHARE - MAX_CORRECTION)).ceil().clamp(1.0, MAX_REPEATS)
     }
 
@@ -237,7 +246,7 @@ impl Grip {
 
 /// Chooses the rows of a step to evict: of each prefix with a grip the oldest born. `chance` in 0..1
 /// decides about fractions of a row.
-pub(super) fn choose<'a>(
+pub(in super::super) fn choose<'a>(
     rows: &'a [Seen],
     grips: &HashMap<Vec<u8>, Grip>,
     windows: f64,
@@ -263,9 +272,9 @@ pub(super) fn choose<'a>(
 
 /// Rows of one prefix, counted one by one, and a fair sample of their ages.
 #[derive(Debug, Default)]
-pub(super) struct Census {
-    pub(super) rows: u64,
-    pub(super) bytes: u64,
+pub(in super::super) struct Census {
+    pub(in super::super) rows: u64,
+    pub(in super::super) bytes: u64,
     sample: Vec<(u64, u64)>,
 }
 
@@ -274,7 +283,7 @@ impl Census {
     const SAMPLE: usize = 4096;
 
     /// Counts a row. `chance` in 0..1 decides whether it joins the sample.
-    pub(super) fn add(&mut self, born_ms: u64, bytes: u64, chance: f64) {
+    pub(in super::super) fn add(&mut self, born_ms: u64, bytes: u64, chance: f64) {
         self.rows += 1;
         self.bytes = self.bytes.saturating_add(bytes);
         if self.sample.len() < Self::SAMPLE {
@@ -285,12 +294,12 @@ impl Census {
     }
 
     /// By how much the rows are over the limits.
-    pub(super) fn excess(&self, limits: &Limits) -> (u64, u64) {
+    pub(in super::super) fn excess(&self, limits: &Limits) -> (u64, u64) {
         (self.rows.saturating_sub(limits.rows), self.bytes.saturating_sub(limits.bytes))
     }
 
     /// The birth up to which rows have to go to be rid of an excess; `None` when there is none.
-    pub(super) fn threshold(&mut self, excess: (u64, u64)) -> Option<u64> {
+    pub(in super::super) fn threshold(&mut self, excess: (u64, u64)) -> Option<u64> {
         if excess == (0, 0) {
             return None;
         }

@@ -7,13 +7,11 @@ use sqlx::Row as _;
 use sqlx::mysql::MySqlRow;
 use tokio::sync::oneshot;
 
-use super::codec;
-use super::connection::statement;
-use super::cull::STEP;
-use super::failure::Failure;
-use super::lookups::Hash;
-use super::maintenance::Maintenance;
-use super::reader::hash_of;
+use super::super::codec;
+use super::super::codec::{Hash, hash_of};
+use super::super::conn::{Failure, statement};
+use super::estimate::STEP;
+use super::task::Maintenance;
 use crate::key::KeyRange;
 use crate::store::{Named, StoreError};
 use crate::tag::{LogRecord, LogRow, Scope, Tag};
@@ -36,7 +34,7 @@ struct Seen {
 impl Maintenance {
     /// Removes the oldest rows of the log when they are past their time. The newest row stays, whatever
     /// its age: it shows that the log is the one it was. Whether there may be more.
-    pub(super) async fn prune(&mut self) -> bool {
+    pub(in super::super) async fn prune(&mut self) -> bool {
         let pruned = self.prune_log().await;
         // the next time from the beginning: rows that could not be removed, or of a log that was emptied
         self.pruned = *pruned.as_ref().unwrap_or(&0);
@@ -82,7 +80,7 @@ impl Maintenance {
     }
 
     /// Shows the newest rows of the log.
-    pub(super) async fn tail(
+    pub(in super::super) async fn tail(
         &mut self,
         limit: usize,
         answer: oneshot::Sender<Result<Vec<LogRow>, StoreError>>,
@@ -104,7 +102,7 @@ impl Maintenance {
     }
 
     /// Counts what these name, as long as somebody waits for it.
-    pub(super) async fn count(
+    pub(in super::super) async fn count(
         &mut self,
         scopes: &[Scope],
         answer: oneshot::Sender<Result<Named, StoreError>>,
@@ -136,7 +134,7 @@ impl Maintenance {
 
     /// Finds the keys of a range that these name, as long as somebody waits for it. A row that cannot be read
     /// counts as named.
-    pub(super) async fn named(
+    pub(in super::super) async fn named(
         &mut self,
         range: &KeyRange,
         scopes: &[Scope],

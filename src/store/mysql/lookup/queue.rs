@@ -6,46 +6,43 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
 
-use super::codec::RawRow;
-use super::shared::lock;
-use super::sql::MAX_KEYS;
+use super::super::codec::{Hash, RawRow};
+use super::super::sql::MAX_KEYS;
 use crate::store::StoreError;
-
-/// The hash of a key, as in the table.
-pub(super) type Hash = [u8; 16];
+use crate::sync::lock;
 
 /// A row that was found.
 #[derive(Clone, Debug)]
-pub(super) struct Found {
+pub(in super::super) struct Found {
     /// With an empty value where the body is left out.
-    pub(super) row: RawRow,
+    pub(in super::super) row: RawRow,
     /// What the column says: bytes of key, head and value.
-    pub(super) size: u32,
+    pub(in super::super) size: u32,
     /// The row is too large to come along with others: its body is asked for by itself.
-    pub(super) is_left_out: bool,
+    pub(in super::super) is_left_out: bool,
 }
 
 /// One row or none for each hash, in their order.
-pub(super) type Answer = Result<Vec<Option<Found>>, StoreError>;
+pub(in super::super) type Answer = Result<Vec<Option<Found>>, StoreError>;
 
 /// Keys that somebody waits for.
 #[derive(Debug)]
-pub(super) struct Lookup {
+pub(in super::super) struct Lookup {
     /// At most [`MAX_KEYS`].
-    pub(super) hashes: Vec<Hash>,
+    pub(in super::super) hashes: Vec<Hash>,
     since: Instant,
-    pub(super) answer: oneshot::Sender<Answer>,
+    pub(in super::super) answer: oneshot::Sender<Answer>,
 }
 
 /// A queue: one of lookups, and one of large bodies. Nobody waits in the first while no lane is connected; the lane of
 /// the second connects when it is needed. Nobody waits longer than `patience`.
 #[derive(Debug)]
-pub(super) struct Lookups {
+pub(in super::super) struct Lookups {
     state: Mutex<State>,
     /// Something waits, for connected lanes.
-    pub(super) work: Notify,
+    pub(in super::super) work: Notify,
     /// More waits than the connected lanes take at once, for lanes that were never opened.
-    pub(super) more: Notify,
+    pub(in super::super) more: Notify,
     max_keys: usize,
     /// Keys that are asked for at once.
     batch: usize,
@@ -61,12 +58,12 @@ struct State {
 }
 
 impl Lookups {
-    pub(super) fn new(max_keys: usize, patience: Duration) -> Arc<Self> {
+    pub(in super::super) fn new(max_keys: usize, patience: Duration) -> Arc<Self> {
         Self::of(max_keys, MAX_KEYS, patience)
     }
 
     /// A queue of large bodies: one after the other, in the order of calls, and each in a time of its own.
-    pub(super) fn of_large(max_keys: usize, patience: Duration) -> Arc<Self> {
+    pub(in super::super) fn of_large(max_keys: usize, patience: Duration) -> Arc<Self> {
         Self::of(max_keys, 1, patience)
     }
 
@@ -81,7 +78,7 @@ impl Lookups {
         })
     }
 
-    pub(super) fn is_of_large(&self) -> bool {
+    pub(in super::super) fn is_of_large(&self) -> bool {
         self.batch == 1
     }
 
@@ -90,7 +87,10 @@ impl Lookups {
     /// # Errors
     /// At once: [`StoreError::Unavailable`] without a connected lane, [`StoreError::Overloaded`] when
     /// too many keys wait, [`StoreError::Closed`].
-    pub(super) fn push(&self, hashes: Vec<Hash>) -> Result<oneshot::Receiver<Answer>, StoreError> {
+    pub(in super::super) fn push(
+        &self,
+        hashes: Vec<Hash>,
+    ) -> Result<oneshot::Receiver<Answer>, StoreError> {
         let (answer, receiver) = oneshot::channel();
         let mut state = lock(&self.state);
         if state.closed {
@@ -116,7 +116,7 @@ impl Lookups {
 
     /// Takes what waits, a batch at most. Those that nobody waits for any more are left out,
     /// those that have waited too long are told so.
-    pub(super) fn take(&self) -> Vec<Lookup> {
+    pub(in super::super) fn take(&self) -> Vec<Lookup> {
         let now = Instant::now();
         let (mut batch, mut keys, mut late) = (Vec::new(), 0, Vec::new());
         let mut state = lock(&self.state);
@@ -159,13 +159,13 @@ impl Lookups {
     }
 
     /// Counts a lane as connected until the guard goes.
-    pub(super) fn lane_up(self: &Arc<Self>) -> LaneUp {
+    pub(in super::super) fn lane_up(self: &Arc<Self>) -> LaneUp {
         lock(&self.state).lanes += 1;
         LaneUp(Arc::clone(self))
     }
 
     /// Fails what waits: no lane can connect.
-    pub(super) fn refuse(&self, error: &StoreError) {
+    pub(in super::super) fn refuse(&self, error: &StoreError) {
         let waiting = {
             let mut state = lock(&self.state);
             if state.lanes > 0 { VecDeque::new() } else { state.clear() }
@@ -174,7 +174,7 @@ impl Lookups {
     }
 
     /// Refuses everything from now on.
-    pub(super) fn close(&self) {
+    pub(in super::super) fn close(&self) {
         let mut state = lock(&self.state);
         state.closed = true;
         let waiting = state.clear();
@@ -198,7 +198,7 @@ fn fail(waiting: impl IntoIterator<Item = Lookup>, error: &StoreError) {
 
 /// A lane is connected. When the last of these goes, everything that waits fails.
 #[derive(Debug)]
-pub(super) struct LaneUp(Arc<Lookups>);
+pub(in super::super) struct LaneUp(Arc<Lookups>);
 
 impl Drop for LaneUp {
     fn drop(&mut self) {

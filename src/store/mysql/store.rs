@@ -1,5 +1,7 @@
 //! The store as the layer sees it: encodes and decodes in the caller's task, leaves the rest to queues.
 
+mod find;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -8,20 +10,18 @@ use sqlx::mysql::MySqlConnection;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 
-use super::codec::{self, Row};
-use super::lease::LeaseJob;
+use super::codec::{self, Hash, Row};
 use super::log::{append_on, append_sql};
-use super::lookups::Hash;
-use super::maintenance::Command;
-use super::shared::lock;
+use super::maintain::Command;
 use super::sql::MAX_APPEND;
-use super::writes::{Freshen, Job, Put, Ticket};
+use super::write::{Freshen, Job, LeaseJob, Put, Ticket};
 use super::{Inner, MySqlStore};
 use crate::key::{CacheKey, KeyRange};
 use crate::store::{
     CullReport, Fence, Lease, Named, SqlStatement, Store, StoreError, StoreStats, Transactional,
 };
 use crate::stored::{Entry, HeadUpdate, Stored, StoredHead, StoredOrHead};
+use crate::sync::lock;
 use crate::tag::{LogPosition, LogRecord, LogRow, Scope, Validity};
 
 /// Bytes of `max_allowed_packet` that are left for the rest of a statement.
@@ -323,9 +323,9 @@ impl Transactional for MySqlStore {
         connection: &mut MySqlConnection,
         records: Vec<LogRecord>,
     ) -> Result<(), StoreError> {
-        let Inner { shared, log, .. } = &*self.inner;
+        let Inner { shared, log, server, .. } = &*self.inner;
         log.check_damage()?;
-        shared.server.check(&shared.settings, connection).await?;
+        server.check(&shared.settings, connection).await?;
         append_on(shared, connection, &records, |first, rows| log.await_rows(first, rows)).await
     }
 

@@ -12,16 +12,15 @@ use rand::rngs::StdRng;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::codec::Row;
-use super::connection::{Connection, Role, Statement, reopen, statement, stopped};
-use super::failure::{Failure, Then};
-use super::fold::{Folded, answer, fold};
-use super::log::{Log, write_rows};
-use super::lookups::Hash;
-use super::owned::Owned;
-use super::reader::{IDLE, idle_timer};
-use super::shared::Shared;
-use super::writes::{Ack, Freshen, Job, Put, Work, Writes};
+use super::super::codec::{Hash, Row};
+use super::super::conn::{
+    Connection, Failure, IDLE, Role, Statement, Then, idle_timer, reopen, statement, stopped,
+};
+use super::super::log::{Log, write_rows};
+use super::super::shared::Shared;
+use super::batch::{Folded, answer, fold};
+use super::prefixes::Owned;
+use super::queue::{Ack, Freshen, Job, Put, Work, Writes};
 use crate::store::StoreError;
 use crate::tag::LogRecord;
 
@@ -32,20 +31,20 @@ const RETRIES: u32 = 3;
 const NULL: u16 = 1048;
 
 /// The writing task and what it owns.
-pub(super) struct Writer {
-    pub(super) shared: Arc<Shared>,
-    pub(super) queue: Arc<Writes>,
-    pub(super) owned: Arc<Owned>,
-    pub(super) log: Arc<Log>,
-    pub(super) random: StdRng,
+pub(in super::super) struct Writer {
+    pub(in super::super) shared: Arc<Shared>,
+    pub(in super::super) queue: Arc<Writes>,
+    pub(in super::super) owned: Arc<Owned>,
+    pub(in super::super) log: Arc<Log>,
+    pub(in super::super) random: StdRng,
     /// What this process is called in leases.
-    pub(super) owner: u64,
-    pub(super) stop: watch::Receiver<bool>,
+    pub(in super::super) owner: u64,
+    pub(in super::super) stop: watch::Receiver<bool>,
 }
 
 impl Writer {
     /// Works until the store is closed and the queue is empty.
-    pub(super) async fn run(mut self) {
+    pub(in super::super) async fn run(mut self) {
         let mut connection: Option<Connection> = None;
         let mut idle = idle_timer();
         let mut stop = self.stop.clone();
@@ -115,7 +114,11 @@ impl Writer {
     }
 
     /// Does what somebody waits for; `false` when the connection is lost.
-    pub(super) async fn perform_first(&mut self, connection: &mut Connection, job: Job) -> bool {
+    pub(in super::super) async fn perform_first(
+        &mut self,
+        connection: &mut Connection,
+        job: Job,
+    ) -> bool {
         match job {
             Job::Append(records, ack) => self.append(connection, &records, ack).await,
             Job::Lease(job) => self.lease(connection, job).await,
@@ -230,7 +233,7 @@ impl Writer {
 
     /// Runs a statement that may be repeated, up to [`RETRIES`] times over deadlocks and lock waits
     /// and once over a connection that was gone before.
-    pub(super) async fn persist(
+    pub(in super::super) async fn persist(
         &mut self,
         connection: &mut Connection,
         query: impl Fn() -> Statement,
@@ -284,7 +287,7 @@ impl Writer {
     }
 
     /// Replaces a connection that was gone: servers and proxies close idle ones. `false` when that takes too long.
-    pub(super) async fn reconnect(&self, connection: &mut Connection) -> bool {
+    pub(in super::super) async fn reconnect(&self, connection: &mut Connection) -> bool {
         let settings = &self.shared.settings;
         let opening = Connection::open(settings, Role::Writes);
         match timeout(settings.write_timeout, opening).await {
@@ -342,7 +345,7 @@ impl Writer {
     }
 
     /// Answers; `false` when the connection is lost.
-    pub(super) fn finish<T>(
+    pub(in super::super) fn finish<T>(
         &self,
         doing: &'static str,
         outcome: Result<T, Failure>,

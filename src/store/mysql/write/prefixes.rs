@@ -5,24 +5,24 @@ use std::sync::Mutex;
 
 use tokio::sync::Notify;
 
-use super::shared::lock;
-use super::sql::PREFIX_BYTES;
+use super::super::sql::PREFIX_BYTES;
 use crate::key::prefix_of;
+use crate::sync::lock;
 
 /// Prefixes whose limits one process looks after.
 const MAX_PREFIXES: usize = 64;
 
 /// Shared by the writing and the maintaining task.
 #[derive(Debug, Default)]
-pub(super) struct Owned {
+pub(in super::super) struct Owned {
     written: Mutex<HashMap<Vec<u8>, u64>>,
     /// A written row has drawn a cull. One is remembered while another runs.
-    pub(super) cull: Notify,
+    pub(in super::super) cull: Notify,
 }
 
 impl Owned {
     /// A row with this key was written.
-    pub(super) fn wrote(&self, key: &[u8]) {
+    pub(in super::super) fn wrote(&self, key: &[u8]) {
         let prefix = owner(key);
         let mut written = lock(&self.written);
         if let Some(rows) = written.get_mut(prefix) {
@@ -33,19 +33,19 @@ impl Owned {
     }
 
     /// The prefixes.
-    pub(super) fn prefixes(&self) -> Vec<Vec<u8>> {
+    pub(in super::super) fn prefixes(&self) -> Vec<Vec<u8>> {
         lock(&self.written).keys().cloned().collect()
     }
 
     /// The prefixes, and how many rows of each were written since the last call.
-    pub(super) fn take(&self) -> HashMap<Vec<u8>, u64> {
+    pub(in super::super) fn take(&self) -> HashMap<Vec<u8>, u64> {
         let mut written = lock(&self.written);
         written.iter_mut().map(|(prefix, rows)| (prefix.clone(), std::mem::take(rows))).collect()
     }
 }
 
 /// The prefix of a key as windows see it: they read the first bytes of a key only.
-pub(super) fn owner(key: &[u8]) -> &[u8] {
+pub(in super::super) fn owner(key: &[u8]) -> &[u8] {
     prefix_of(key.get(..PREFIX_BYTES).unwrap_or(key))
 }
 

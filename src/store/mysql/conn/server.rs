@@ -5,26 +5,21 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use sqlx::mysql::MySqlConnection;
-use sqlx::{Executor as _, Row as _};
 use tokio::time::timeout;
 
-use super::connection::{Connection, Role};
+use super::super::options::Settings;
+use super::connection::{Connection, Role, identity};
 use super::failure::Failure;
-use super::options::Settings;
-use super::shared::lock;
 use crate::error::ConfigError;
 use crate::store::StoreError;
+use crate::sync::lock;
 
 /// A check costs a round trip: one is enough for the calls of this time.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// What tells servers apart: MySQL has a UUID, newer releases of MariaDB have a UID.
-pub(super) const IDENTITY: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN \
-     ('hostname', 'port', 'datadir', 'server_uuid', 'server_uid')";
-
 /// What was found so far.
 #[derive(Debug, Default)]
-pub(super) struct SameServer(Mutex<Found>);
+pub(in super::super) struct SameServer(Mutex<Found>);
 
 #[derive(Debug, Default)]
 struct Found {
@@ -39,7 +34,7 @@ impl SameServer {
     ///
     /// # Errors
     /// [`StoreError::Config`] for a connection to another server; the connection's own error.
-    pub(super) async fn check(
+    pub(in super::super) async fn check(
         &self,
         settings: &Settings,
         connection: &mut MySqlConnection,
@@ -71,16 +66,4 @@ impl SameServer {
     fn is_checked(&self) -> bool {
         lock(&self.0).checked.is_some_and(|checked| checked.elapsed() < EVERY)
     }
-}
-
-/// The server's variables, as text. Reads no table: the caller's transaction gets no snapshot by that.
-pub(super) async fn identity(connection: &mut MySqlConnection) -> Result<String, sqlx::Error> {
-    let rows = connection.fetch_all(IDENTITY).await?;
-    let mut variables = Vec::with_capacity(rows.len());
-    for row in &rows {
-        let (name, value): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-        variables.push(format!("{name}={value}"));
-    }
-    variables.sort_unstable();
-    Ok(variables.join(" "))
 }

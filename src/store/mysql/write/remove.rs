@@ -4,13 +4,11 @@ use std::sync::Arc;
 
 use sqlx::Row as _;
 
-use super::connection::{Connection, statement};
-use super::failure::{Failure, Then};
-use super::lookups::Hash;
-use super::reader::{hash_of, padded};
-use super::sql::MAX_KEYS;
-use super::writer::Writer;
-use super::writes::Ack;
+use super::super::codec::{Hash, hash_of};
+use super::super::conn::{Connection, Failure, Then, statement};
+use super::super::sql::{MAX_KEYS, repeated};
+use super::queue::Ack;
+use super::task::Writer;
 use crate::key::KeyRange;
 use crate::store::StoreError;
 
@@ -22,7 +20,7 @@ const MAX_STEPS: usize = 100_000;
 
 impl Writer {
     /// Removes a range; `false` when the connection is lost.
-    pub(super) async fn remove(
+    pub(in super::super) async fn remove(
         &mut self,
         connection: &mut Connection,
         range: &KeyRange,
@@ -96,7 +94,7 @@ impl Writer {
         let shared = Arc::clone(&self.shared);
         let query = || {
             let (text, binds) = shared.sql.delete_in_range(hashes.len());
-            padded(hashes, binds)
+            repeated(hashes, binds)
                 .fold(statement(text), |query, hash| query.bind(&hash[..]))
                 .bind(&range.from[..])
                 .bind(&range.to[..])

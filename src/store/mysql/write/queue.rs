@@ -2,53 +2,52 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
 
-use super::codec::Row;
-use super::lease::LeaseJob;
-use super::lookups::Hash;
-use super::shared::lock;
-use super::sql::MAX_ROWS;
+use super::super::codec::{Hash, Row};
+use super::super::sql::MAX_ROWS;
 use crate::key::KeyRange;
-use crate::store::StoreError;
+use crate::store::{Lease, StoreError};
+use crate::sync::lock;
 use crate::tag::LogRecord;
 
 /// Where the outcome of a job goes.
-pub(super) type Ack<T> = oneshot::Sender<Result<T, StoreError>>;
+pub(in super::super) type Ack<T> = oneshot::Sender<Result<T, StoreError>>;
 
 /// A row to be written, with its share of the queue.
 #[derive(Debug)]
-pub(super) struct Put {
-    pub(super) row: Row,
+pub(in super::super) struct Put {
+    pub(in super::super) row: Row,
     /// The hash and the number of the lease that it takes, if any.
-    pub(super) fence: Option<(Hash, u64)>,
-    pub(super) share: Share,
-    pub(super) ack: Ack<bool>,
+    pub(in super::super) fence: Option<(Hash, u64)>,
+    pub(in super::super) share: Share,
+    pub(in super::super) ack: Ack<bool>,
 }
 
 /// A new head for a row.
 #[derive(Debug)]
-pub(super) struct Freshen {
-    pub(super) hash: Hash,
-    pub(super) key: Bytes,
-    pub(super) head: Vec<u8>,
-    pub(super) expires_ms: u64,
-    pub(super) born_ms: u64,
-    pub(super) fresh_until_ms: u64,
-    pub(super) gen_ms: u32,
-    pub(super) status: u16,
+pub(in super::super) struct Freshen {
+    pub(in super::super) hash: Hash,
+    pub(in super::super) key: Bytes,
+    pub(in super::super) head: Vec<u8>,
+    pub(in super::super) expires_ms: u64,
+    pub(in super::super) born_ms: u64,
+    pub(in super::super) fresh_until_ms: u64,
+    pub(in super::super) gen_ms: u32,
+    pub(in super::super) status: u16,
     /// What the head that is replaced says: whether the row still holds the same response.
-    pub(super) old: Bytes,
+    pub(in super::super) old: Bytes,
     /// Held until the job is done.
-    pub(super) _share: Share,
-    pub(super) ack: Ack<bool>,
+    pub(in super::super) _share: Share,
+    pub(in super::super) ack: Ack<bool>,
 }
 
 /// Something to be done, in its turn.
 #[derive(Debug)]
-pub(super) enum Job {
+pub(in super::super) enum Job {
     Put(Put),
     Freshen(Freshen),
     Remove(KeyRange, Ack<u64>),
@@ -58,8 +57,34 @@ pub(super) enum Job {
     Flush(Ack<()>),
 }
 
+/// Asks for a lease, or gives one back.
+#[derive(Debug)]
+pub(in super::super) enum LeaseJob {
+    Take {
+        hash: Hash,
+        time: Duration,
+        ack: Ack<Lease>,
+    },
+    /// With the time for which there is nothing to wait for.
+    Release {
+        hash: Hash,
+        number: u64,
+        unshareable: Option<Duration>,
+        ack: Ack<()>,
+    },
+}
+
+impl LeaseJob {
+    pub(in super::super) fn fail(self, error: StoreError) {
+        match self {
+            Self::Take { ack, .. } => drop(ack.send(Err(error))),
+            Self::Release { ack, .. } => drop(ack.send(Err(error))),
+        }
+    }
+}
+
 impl Job {
-    pub(super) fn fail(self, error: &StoreError) {
+    pub(in super::super) fn fail(self, error: &StoreError) {
         let error = error.clone();
         match self {
             Self::Put(put) => drop(put.ack.send(Err(error))),
@@ -75,7 +100,7 @@ impl Job {
 
 /// What the task takes at once.
 #[derive(Debug)]
-pub(super) enum Work {
+pub(in super::super) enum Work {
     /// Up to [`MAX_ROWS`] rows put one after the other.
     Rows(Vec<Put>),
     /// Any other job.
@@ -90,10 +115,10 @@ const MAX_FIRST: usize = 16;
 
 /// The queue.
 #[derive(Debug)]
-pub(super) struct Writes {
+pub(in super::super) struct Writes {
     state: Mutex<State>,
     /// Something waits.
-    pub(super) work: Notify,
+    pub(in super::super) work: Notify,
     max_bytes: usize,
     max_statement_bytes: usize,
 }
@@ -113,7 +138,7 @@ struct State {
 
 impl Writes {
     /// A queue of rows of at most `max_bytes`, given out in pieces of at most `max_statement_bytes`.
-    pub(super) fn new(max_bytes: usize, max_statement_bytes: usize) -> Arc<Self> {
+    pub(in super::super) fn new(max_bytes: usize, max_statement_bytes: usize) -> Arc<Self> {
         let (state, work) = (Mutex::default(), Notify::new());
         Arc::new(Self { state, work, max_bytes, max_statement_bytes })
     }
@@ -123,7 +148,7 @@ impl Writes {
     /// # Errors
     /// At once: [`StoreError::Unavailable`] without a connection, [`StoreError::Overloaded`] without
     /// room, [`StoreError::Closed`].
-    pub(super) fn reserve(self: &Arc<Self>, bytes: usize) -> Result<Share, StoreError> {
+    pub(in super::super) fn reserve(self: &Arc<Self>, bytes: usize) -> Result<Share, StoreError> {
         let mut state = lock(&self.state);
         state.check()?;
         if state.bytes > 0 && state.bytes.saturating_add(bytes) > self.max_bytes {
@@ -134,7 +159,7 @@ impl Writes {
     }
 
     /// Takes the place in the order of calls for a put whose rows are not ready yet.
-    pub(super) fn ticket(self: &Arc<Self>) -> Ticket {
+    pub(in super::super) fn ticket(self: &Arc<Self>) -> Ticket {
         let number = lock(&self.state).tickets.issue();
         Ticket { number, queue: Arc::clone(self) }
     }
@@ -144,7 +169,11 @@ impl Writes {
     ///
     /// # Errors
     /// As [`Writes::reserve`]; then none of the rows is queued.
-    pub(super) fn put(&self, puts: Vec<Put>, ticket: Option<&Ticket>) -> Result<(), StoreError> {
+    pub(in super::super) fn put(
+        &self,
+        puts: Vec<Put>,
+        ticket: Option<&Ticket>,
+    ) -> Result<(), StoreError> {
         let mut left_out = Vec::new(); // dropped after the lock, which their shares take too
         let mut state = lock(&self.state);
         state.check()?;
@@ -167,7 +196,7 @@ impl Writes {
     ///
     /// # Errors
     /// As [`Writes::reserve`].
-    pub(super) fn push(&self, job: Job) -> Result<(), StoreError> {
+    pub(in super::super) fn push(&self, job: Job) -> Result<(), StoreError> {
         let mut state = lock(&self.state);
         state.check()?;
         if state.waiting.len().max(state.first.len()) >= MAX_JOBS {
@@ -186,7 +215,7 @@ impl Writes {
     }
 
     /// Takes the next piece of work.
-    pub(super) fn take(&self) -> Option<Work> {
+    pub(in super::super) fn take(&self) -> Option<Work> {
         let mut state = lock(&self.state);
         if (state.in_a_row < MAX_FIRST || state.waiting.is_empty())
             && let Some(job) = state.first.pop_front()
@@ -214,12 +243,12 @@ impl Writes {
     }
 
     /// Takes something that somebody waits for, in the middle of something else.
-    pub(super) fn take_first(&self) -> Option<Job> {
+    pub(in super::super) fn take_first(&self) -> Option<Job> {
         lock(&self.state).first.pop_front()
     }
 
     /// Fails what waits and what comes, until [`Writes::up`].
-    pub(super) fn down(&self) {
+    pub(in super::super) fn down(&self) {
         let mut state = lock(&self.state);
         state.down = true;
         let waiting = state.all();
@@ -228,18 +257,18 @@ impl Writes {
     }
 
     /// There is a connection again.
-    pub(super) fn up(&self) {
+    pub(in super::super) fn up(&self) {
         lock(&self.state).down = false;
     }
 
     /// Refuses everything from now on; what waits is still given out.
-    pub(super) fn close(&self) {
+    pub(in super::super) fn close(&self) {
         lock(&self.state).closed = true;
         self.work.notify_one();
     }
 
     /// Fails what waits.
-    pub(super) fn abandon(&self) {
+    pub(in super::super) fn abandon(&self) {
         let waiting = lock(&self.state).all();
         waiting.into_iter().for_each(|job| job.fail(&StoreError::Closed));
     }
@@ -264,7 +293,7 @@ impl State {
 
 /// Room in the queue.
 #[derive(Debug)]
-pub(super) struct Share {
+pub(in super::super) struct Share {
     bytes: usize,
     queue: Arc<Writes>,
 }
@@ -278,7 +307,7 @@ impl Drop for Share {
 
 /// A place in the order of calls.
 #[derive(Debug)]
-pub(super) struct Ticket {
+pub(in super::super) struct Ticket {
     number: u64,
     queue: Arc<Writes>,
 }

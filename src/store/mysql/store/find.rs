@@ -5,10 +5,10 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
-use super::MySqlStore;
-use super::codec::{self, RawRow, Reading};
-use super::lookups::{Answer, Found, Hash};
-use super::sql::MAX_KEYS;
+use super::super::MySqlStore;
+use super::super::codec::{self, Hash, RawRow, Reading};
+use super::super::lookup::{Answer, Found};
+use super::super::sql::MAX_KEYS;
 use crate::key::CacheKey;
 use crate::store::{Store as _, StoreError};
 use crate::stored::{Stored, StoredOrHead};
@@ -37,7 +37,7 @@ impl MySqlStore {
     }
 
     /// What is stored under these keys, and until when.
-    pub(super) async fn find(
+    pub(in super::super) async fn find(
         &self,
         keys: &[CacheKey],
     ) -> Result<Vec<Option<(Stored, u64)>>, StoreError> {
@@ -52,7 +52,7 @@ impl MySqlStore {
     }
 
     /// What is stored under these keys, without large bodies.
-    pub(super) async fn find_heads(
+    pub(in super::super) async fn find_heads(
         &self,
         keys: &[CacheKey],
     ) -> Result<Vec<Option<StoredOrHead>>, StoreError> {

@@ -3,20 +3,19 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use super::codec::Row;
-use super::lookups::Hash;
-use super::writes::{Ack, Put, Share};
+use super::super::codec::{Hash, Row};
+use super::queue::{Ack, Put, Share};
 use crate::store::StoreError;
 
 /// Rows of the same key, folded: the last one is written, all are answered.
-pub(super) struct Folded {
-    pub(super) row: Row,
-    pub(super) acks: Vec<Ack<bool>>,
+pub(in super::super) struct Folded {
+    pub(in super::super) row: Row,
+    pub(in super::super) acks: Vec<Ack<bool>>,
     _shares: Vec<Share>,
 }
 
 /// Sorts rows by their hash; of several with the same hash the last one stays.
-pub(super) fn fold(puts: Vec<Put>) -> Vec<Folded> {
+pub(in super::super) fn fold(puts: Vec<Put>) -> Vec<Folded> {
     let mut rows: HashMap<Hash, Folded> = HashMap::with_capacity(puts.len());
     for put in puts {
         match rows.entry(put.row.hash) {
@@ -37,7 +36,7 @@ pub(super) fn fold(puts: Vec<Put>) -> Vec<Folded> {
 }
 
 /// Answers all of them alike.
-pub(super) fn answer(batch: Vec<Folded>, outcome: &Result<bool, StoreError>) {
+pub(in super::super) fn answer(batch: Vec<Folded>, outcome: &Result<bool, StoreError>) {
     for ack in batch.into_iter().flat_map(|folded| folded.acks) {
         let _ = ack.send(outcome.clone());
     }

@@ -7,23 +7,20 @@
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-use rand::RngExt;
 use sqlx::mysql::{MySqlArguments, MySqlConnection, MySqlRow};
 use sqlx::query::Query;
-use sqlx::{Connection as _, MySql, Row as _};
-use tokio::sync::watch;
+use sqlx::{Connection as _, Executor as _, MySql, Row as _};
 use tokio::time::timeout;
 
+use super::super::options::Settings;
+use super::super::shared::{DbClock, Server, Shared};
+use super::super::sql::{TableName, Text, safe};
 use super::failure::Failure;
-use super::options::Settings;
-use super::server::identity;
-use super::shared::{DbClock, Shared};
-use super::sql::{TableName, Text, safe};
 use crate::store::StoreError;
 
 /// What a connection is for: it decides how long its statements may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
+pub(in super::super) enum Role {
     /// Lookups: `query_timeout`.
     Lookups,
     /// Writes and maintenance: `write_timeout`.
@@ -35,7 +32,7 @@ pub(super) enum Role {
 }
 
 impl Role {
-    pub(super) fn deadline(self, settings: &Settings) -> Duration {
+    pub(in super::super) fn deadline(self, settings: &Settings) -> Duration {
         match self {
             Self::Lookups | Self::Log => settings.query_timeout,
             Self::Writes => settings.write_timeout,
@@ -45,31 +42,22 @@ impl Role {
 }
 
 /// A statement with what it binds.
-pub(super) type Statement = Query<'static, MySql, MySqlArguments>;
+pub(in super::super) type Statement = Query<'static, MySql, MySqlArguments>;
 
 /// The statement for a text of the store.
-pub(super) fn statement(text: &Text) -> Statement {
+pub(in super::super) fn statement(text: &Text) -> Statement {
     sqlx::query(safe(text))
 }
 
 /// An open connection.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(in super::super) struct Connection {
     inner: MySqlConnection,
     role: Role,
     deadline: Duration,
-    pub(super) used: Instant,
+    pub(in super::super) used: Instant,
     /// The server behind this has the log that this process has seen.
-    pub(super) has_the_log: bool,
-}
-
-/// What was learnt about the server when connecting.
-#[derive(Debug)]
-pub(super) struct Server {
-    pub(super) version: String,
-    pub(super) max_packet: usize,
-    /// How far apart the ids of a list of rows are.
-    pub(super) id_step: u64,
+    pub(in super::super) has_the_log: bool,
 }
 
 /// Times the clock is read at the start; the best answer counts.
@@ -80,7 +68,10 @@ impl Connection {
     ///
     /// # Errors
     /// [`StoreError::Connect`].
-    pub(super) async fn open(settings: &Settings, role: Role) -> Result<Self, StoreError> {
+    pub(in super::super) async fn open(
+        settings: &Settings,
+        role: Role,
+    ) -> Result<Self, StoreError> {
         let attempt = || async {
             let mut inner = MySqlConnection::connect_with(&settings.options).await?;
             set_up(&mut inner, role.deadline(settings)).await?;
@@ -94,7 +85,7 @@ impl Connection {
     ///
     /// # Errors
     /// [`StoreError::Connect`].
-    pub(super) async fn first(
+    pub(in super::super) async fn first(
         settings: &Settings,
         clock: &DbClock,
     ) -> Result<(Self, Server), StoreError> {
@@ -128,7 +119,7 @@ impl Connection {
     ///
     /// # Errors
     /// [`Failure`]; the caller drops the connection if it says so.
-    pub(super) async fn rows(
+    pub(in super::super) async fn rows(
         &mut self,
         statement: Statement,
         shared: &Shared,
@@ -141,7 +132,7 @@ impl Connection {
     ///
     /// # Errors
     /// As [`Connection::rows`].
-    pub(super) async fn run(
+    pub(in super::super) async fn run(
         &mut self,
         statement: Statement,
         shared: &Shared,
@@ -154,7 +145,7 @@ impl Connection {
     ///
     /// # Errors
     /// As [`Connection::rows`].
-    pub(super) async fn insert(
+    pub(in super::super) async fn insert(
         &mut self,
         statement: Statement,
         shared: &Shared,
@@ -167,7 +158,11 @@ impl Connection {
     ///
     /// # Errors
     /// As [`Connection::rows`].
-    pub(super) async fn number(&mut self, text: &Text, shared: &Shared) -> Result<u64, Failure> {
+    pub(in super::super) async fn number(
+        &mut self,
+        text: &Text,
+        shared: &Shared,
+    ) -> Result<u64, Failure> {
         let rows = self.rows(statement(text), shared).await?;
         let Some(row) = rows.first() else { return Ok(0) };
         row.try_get(0).map_err(|error| Failure::of(error, self.table(shared)))
@@ -185,7 +180,11 @@ impl Connection {
     ///
     /// # Errors
     /// As [`Connection::rows`].
-    pub(super) async fn run_text(&mut self, text: &Text, shared: &Shared) -> Result<(), Failure> {
+    pub(in super::super) async fn run_text(
+        &mut self,
+        text: &Text,
+        shared: &Shared,
+    ) -> Result<(), Failure> {
         let raw = sqlx::raw_sql(safe(text));
         let answer = timeout(self.deadline, raw.execute(&mut self.inner)).await;
         self.judge(answer, shared).map(|_| ())
@@ -195,7 +194,7 @@ impl Connection {
     ///
     /// # Errors
     /// [`StoreError`] when it does not say so in time.
-    pub(super) async fn identity(&mut self) -> Result<String, StoreError> {
+    pub(in super::super) async fn identity(&mut self) -> Result<String, StoreError> {
         match timeout(self.deadline, identity(&mut self.inner)).await {
             Ok(Ok(identity)) => Ok(identity),
             _ => Err(StoreError::Timeout),
@@ -206,7 +205,7 @@ impl Connection {
     ///
     /// # Errors
     /// As [`Connection::rows`].
-    pub(super) async fn read_clock(&mut self, shared: &Shared) -> Result<(), Failure> {
+    pub(in super::super) async fn read_clock(&mut self, shared: &Shared) -> Result<(), Failure> {
         let answer = timeout(self.deadline, read_clock(&mut self.inner, &shared.clock)).await;
         self.judge(answer, shared)
     }
@@ -215,18 +214,18 @@ impl Connection {
     ///
     /// # Errors
     /// As [`Connection::rows`].
-    pub(super) async fn ping(&mut self, shared: &Shared) -> Result<(), Failure> {
+    pub(in super::super) async fn ping(&mut self, shared: &Shared) -> Result<(), Failure> {
         let answer = timeout(self.deadline, self.inner.ping()).await;
         self.judge(answer, shared)
     }
 
     /// Gives back what a large statement made the connection allocate.
-    pub(super) fn shrink(&mut self) {
+    pub(in super::super) fn shrink(&mut self) {
         self.inner.shrink_buffers();
     }
 
     /// Tells the server good-bye, if it listens.
-    pub(super) async fn close(self) {
+    pub(in super::super) async fn close(self) {
         const PATIENCE: Duration = Duration::from_millis(200);
         let _ = timeout(PATIENCE, self.inner.close()).await;
     }
@@ -311,63 +310,25 @@ async fn read_clock(connection: &mut MySqlConnection, clock: &DbClock) -> Result
     Ok(())
 }
 
+/// What tells servers apart: MySQL has a UUID, newer releases of MariaDB have a UID.
+const IDENTITY: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN \
+     ('hostname', 'port', 'datadir', 'server_uuid', 'server_uid')";
+
+/// The server's variables, as text. Reads no table: the caller's transaction gets no snapshot by that.
+pub(super) async fn identity(connection: &mut MySqlConnection) -> Result<String, sqlx::Error> {
+    let rows = connection.fetch_all(IDENTITY).await?;
+    let mut variables = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let (name, value): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        variables.push(format!("{name}={value}"));
+    }
+    variables.sort_unstable();
+    Ok(variables.join(" "))
+}
+
 /// After this time another attempt to connect begins beside one that hangs. Together with [`Backoff`], a server that
 /// can be reached again is found about as soon as the layer's breaker asks for it (every 2 s).
 const NEXT_ATTEMPT: Duration = Duration::from_millis(1_500);
-
-/// Waits between attempts to connect: 50 ms, doubling to a second, each shortened by up to a half so that
-/// many processes do not come back at once.
-#[derive(Debug, Default)]
-pub(super) struct Backoff {
-    failures: u32,
-}
-
-impl Backoff {
-    const FIRST: Duration = Duration::from_millis(50);
-    const LONGEST: Duration = Duration::from_secs(1);
-
-    /// The next wait.
-    pub(super) fn next(&mut self) -> Duration {
-        let whole = Self::FIRST.saturating_mul(1 << self.failures.min(16)).min(Self::LONGEST);
-        self.failures += 1;
-        whole.mul_f64(rand::rng().random_range(0.5..=1.0))
-    }
-}
-
-/// Opens a connection, however long it takes, and tells of each failure. `None` when the store is closed first.
-///
-/// The tasks of a store take turns, so that a server that hangs is not knocked at by all of them: servers refuse a
-/// host from which too many connections were begun and not used (`max_connect_errors`).
-pub(super) async fn reopen(
-    shared: &Shared,
-    role: Role,
-    stop: &mut watch::Receiver<bool>,
-    mut failed: impl FnMut(&StoreError),
-) -> Option<Connection> {
-    let mut backoff = Backoff::default();
-    let opening = async {
-        loop {
-            let _turn = shared.connecting.lock().await;
-            match Connection::open(&shared.settings, role).await {
-                Ok(connection) => return connection,
-                Err(error) => {
-                    shared.failed("connecting", &error);
-                    failed(&error);
-                }
-            }
-            tokio::time::sleep(backoff.next()).await;
-        }
-    };
-    tokio::select! {
-        connection = opening => Some(connection),
-        () = stopped(stop) => None,
-    }
-}
-
-/// Resolves when the store is closed or its last handle is gone.
-pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
-    let _ = stop.wait_for(|stop| *stop).await;
-}
 
 #[cfg(test)]
 mod tests {
@@ -387,15 +348,5 @@ mod tests {
         assert_eq!(first_of(&attempt).await, Ok(7));
         assert_eq!((began.into_inner(), start.elapsed()), (3, NEXT_ATTEMPT * 2));
         assert_eq!(first_of(&|| async { Err::<(), _>("refused") }).await, Err("refused"));
-    }
-
-    #[test]
-    fn waits_double_up_to_a_second() {
-        let mut backoff = Backoff::default();
-        for whole in [50, 100, 200, 400, 800, 1_000, 1_000] {
-            let wait = backoff.next();
-            assert!(wait >= Duration::from_millis(whole / 2), "{wait:?}");
-            assert!(wait <= Duration::from_millis(whole), "{wait:?}");
-        }
     }
 }

@@ -5,29 +5,26 @@
 //! second of one query for each through a pool, at a tenth of the CPU.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use sqlx::Row as _;
 use sqlx::mysql::MySqlRow;
 use tokio::sync::watch;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
+use tokio::time::{Instant, timeout};
 
-use super::codec::RawRow;
-use super::connection::{Connection, Role, reopen, statement, stopped};
-use super::failure::{Failure, Then};
-use super::lookups::{Found, Hash, LaneUp, Lookup, Lookups};
-use super::shared::Shared;
-
-/// How long a connection may lie idle before it is pinged: shorter than what servers, proxies and
-/// firewalls usually allow.
-pub(super) const IDLE: Duration = Duration::from_secs(60);
+use super::super::codec::{Hash, RawRow, hash_of};
+use super::super::conn::{
+    Connection, Failure, IDLE, Role, Then, idle_timer, reopen, statement, stopped,
+};
+use super::super::shared::Shared;
+use super::super::sql::repeated;
+use super::queue::{Found, LaneUp, Lookup, Lookups};
 
 /// A row over this many bytes makes the connection give its buffers back.
 const LARGE: usize = 1 << 20;
 
 /// A lane. The first has a connection from the start, or opens one; the others open theirs when work piles up.
-pub(super) async fn lane(
+pub(in super::super) async fn lane(
     shared: Arc<Shared>,
     queue: Arc<Lookups>,
     first: Option<Option<(Connection, LaneUp)>>,
@@ -93,12 +90,6 @@ async fn serve(
     }
 }
 
-pub(super) fn idle_timer() -> Interval {
-    let mut idle = interval_at(Instant::now() + IDLE, IDLE);
-    idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    idle
-}
-
 /// Answers a batch; gives the connection back when it may be used again. A connection that turns out
 /// to be gone is replaced once on the spot: servers close idle ones.
 async fn answer(
@@ -159,7 +150,7 @@ async fn select(
 ) -> Result<Vec<(Hash, Found)>, Failure> {
     let (text, binds) =
         if whole { (&shared.sql.select_whole, 1) } else { shared.sql.select(hashes.len()) };
-    let query = padded(hashes, binds).fold(statement(text), |query, hash| query.bind(&hash[..]));
+    let query = repeated(hashes, binds).fold(statement(text), |query, hash| query.bind(&hash[..]));
     let rows = connection.rows(query, shared).await?;
     let mut rows = rows
         .iter()
@@ -168,12 +159,6 @@ async fn select(
         .map_err(|error| Failure::of(error, &shared.settings.table))?;
     rows.sort_unstable_by_key(|(hash, _)| *hash);
     Ok(rows)
-}
-
-/// The hashes, the last one repeated until there are `binds`.
-pub(super) fn padded(hashes: &[Hash], binds: usize) -> impl Iterator<Item = Hash> {
-    let last = hashes.last().copied().unwrap_or_default();
-    hashes.iter().copied().chain(std::iter::repeat(last)).take(binds)
 }
 
 fn found(row: &MySqlRow) -> Result<(Hash, Found), sqlx::Error> {
@@ -191,13 +176,6 @@ fn found(row: &MySqlRow) -> Result<(Hash, Found), sqlx::Error> {
         value: value.unwrap_or_default(),
     };
     Ok((hash, Found { row, size: size.unwrap_or(0), is_left_out }))
-}
-
-/// The 16 bytes of a `key_hash` column.
-pub(super) fn hash_of(bytes: &[u8]) -> Result<Hash, sqlx::Error> {
-    Hash::try_from(bytes).map_err(|_| {
-        sqlx::Error::Decode(format!("key_hash has {} bytes instead of 16", bytes.len()).into())
-    })
 }
 
 fn deliver(batch: Vec<Lookup>, rows: &[(Hash, Found)]) {
@@ -218,7 +196,7 @@ mod tests {
     #[test]
     fn lists_are_filled_with_the_last_key() {
         let hashes = [[1; 16], [2; 16], [3; 16]];
-        let filled: Vec<_> = padded(&hashes, 4).collect();
+        let filled: Vec<_> = repeated(&hashes, 4).collect();
         assert_eq!(filled, [[1; 16], [2; 16], [3; 16], [3; 16]]);
     }
 

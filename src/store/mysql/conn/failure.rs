@@ -4,19 +4,19 @@ use std::sync::Arc;
 
 use sqlx::mysql::MySqlDatabaseError;
 
-use super::sql::TableName;
+use super::super::sql::TableName;
 use crate::store::StoreError;
 
 /// A failed statement.
 #[derive(Debug)]
-pub(super) struct Failure {
-    pub(super) error: StoreError,
-    pub(super) then: Then,
+pub(in super::super) struct Failure {
+    pub(in super::super) error: StoreError,
+    pub(in super::super) then: Then,
 }
 
 /// What to do about a failed statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Then {
+pub(in super::super) enum Then {
     /// The connection is sound.
     GoOn,
     /// The connection is sound, and the statement may succeed in a moment.
@@ -29,34 +29,42 @@ pub(super) enum Then {
 
 impl Then {
     /// Whether the connection has to be dropped.
-    pub(super) fn drops(self) -> bool {
+    pub(in super::super) fn drops(self) -> bool {
         matches!(self, Self::Reconnect | Self::ReconnectAndTryAgain)
     }
 }
 
 impl Failure {
+    /// The same failure, about another table than the one that it was taken for.
+    pub(in super::super) fn about(mut self, of: &TableName) -> Self {
+        if let StoreError::Schema { table, .. } = &mut self.error {
+            *table = of.plain();
+        }
+        self
+    }
+
     /// A statement over its deadline: what the connection is in the middle of is unknown.
-    pub(super) fn timeout() -> Self {
+    pub(in super::super) fn timeout() -> Self {
         Self { error: StoreError::Timeout, then: Then::Reconnect }
     }
 
     /// A connection that could not be opened.
-    pub(super) fn connect(error: StoreError) -> Self {
+    pub(in super::super) fn connect(error: StoreError) -> Self {
         Self { error, then: Then::Reconnect }
     }
 
     /// An error of something else: the connection is sound.
-    pub(super) fn sound(error: StoreError) -> Self {
+    pub(in super::super) fn sound(error: StoreError) -> Self {
         Self { error, then: Then::GoOn }
     }
 
     /// A log that has a row with too large an id.
-    pub(super) fn no_ids_left(log: &TableName) -> StoreError {
+    pub(in super::super) fn no_ids_left(log: &TableName) -> StoreError {
         StoreError::Schema { table: log.plain(), problem: NO_IDS_LEFT.to_owned() }
     }
 
     /// The server's number for the error.
-    pub(super) fn number(&self) -> Option<u16> {
+    pub(in super::super) fn number(&self) -> Option<u16> {
         let StoreError::Database(source) = &self.error else { return None };
         let sqlx::Error::Database(error) = source.downcast_ref::<sqlx::Error>()? else {
             return None;
@@ -65,7 +73,7 @@ impl Failure {
     }
 
     /// Judges an error of sqlx.
-    pub(super) fn of(error: sqlx::Error, table: &TableName) -> Self {
+    pub(in super::super) fn of(error: sqlx::Error, table: &TableName) -> Self {
         let then = match &error {
             sqlx::Error::Database(database) => {
                 let number = database
@@ -96,14 +104,15 @@ impl Failure {
 }
 
 /// What to do about a table of another shape.
-pub(super) const OTHER_SHAPE: &str = "`migrate()` creates missing tables and never alters one: \
+pub(in super::super) const OTHER_SHAPE: &str = "`migrate()` creates missing tables and never alters one: \
                                       choose another table name, or drop it and call `migrate()`";
 
 /// What to do about a missing table.
-pub(super) const MISSING: &str = "does not exist: call `migrate()`, or create it from `ddl()`";
+pub(in super::super) const MISSING: &str =
+    "does not exist: call `migrate()`, or create it from `ddl()`";
 
 /// What to do about a row with too large an id.
-pub(super) const NO_IDS_LEFT: &str = "has a row with an id above 9223372036854775807, so that no other can follow: \
+pub(in super::super) const NO_IDS_LEFT: &str = "has a row with an id above 9223372036854775807, so that no other can follow: \
      nothing is served and nothing invalidated until that is gone. As one batch: LOCK TABLES it WRITE, DELETE the rows \
      with such ids, ALTER TABLE it AUTO_INCREMENT = 1, INSERT a row with the tag ':everything', UNLOCK TABLES";
 

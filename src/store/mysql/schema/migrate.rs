@@ -9,21 +9,20 @@ use rand::RngExt;
 use sqlx::mysql::MySqlRow;
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::connection::{Connection, Role, Statement};
+use super::super::conn::{Connection, Failure, MISSING, OTHER_SHAPE, Role, Statement, Then};
+use super::super::options::Settings;
+use super::super::shared::Shared;
+use super::super::sql::{MAX_ID, TableName, Text};
 use super::ddl::{encryption, entries_ddl, is_encrypted, lease_ddl, log_ddl, log_state_ddl};
-use super::failure::{Failure, MISSING, OTHER_SHAPE, Then};
-use super::options::Settings;
-use super::shared::Shared;
-use super::sql::{MAX_ID, TableName, Text};
 use crate::store::StoreError;
 
 /// Times that creating the table is tried while others do the same.
 const ATTEMPTS: u32 = 10;
 
 /// A table that the store needs.
-pub(super) struct Needed<'a> {
-    pub(super) name: &'a TableName,
-    pub(super) ddl: String,
+pub(in super::super) struct Needed<'a> {
+    pub(in super::super) name: &'a TableName,
+    pub(in super::super) ddl: String,
     columns: &'static [Wanted],
     /// The column of its primary key.
     primary: &'static str,
@@ -35,7 +34,7 @@ pub(super) struct Needed<'a> {
 type Wanted = (&'static str, &'static [&'static str], bool);
 
 /// All tables of a store.
-pub(super) fn tables(shared: &Shared) -> [Needed<'_>; 4] {
+pub(in super::super) fn tables(shared: &Shared) -> [Needed<'_>; 4] {
     let Settings { table, log_table, log_state, lease_table, encrypted, .. } = &shared.settings;
     let mut tables = [
         Needed {
@@ -79,7 +78,7 @@ pub(super) fn tables(shared: &Shared) -> [Needed<'_>; 4] {
 ///
 /// # Errors
 /// As [`check`], and those of creating them.
-pub(super) async fn migrate(shared: &Shared) -> Result<(), StoreError> {
+pub(in super::super) async fn migrate(shared: &Shared) -> Result<(), StoreError> {
     let mut connection = Connection::open(&shared.settings, Role::Schema).await?;
     let mut outcome = Ok(());
     for table in tables(shared) {
@@ -115,7 +114,7 @@ async fn create(
 ///
 /// # Errors
 /// [`StoreError::Schema`] with the first difference.
-pub(super) async fn check(shared: &Shared) -> Result<(), StoreError> {
+pub(in super::super) async fn check(shared: &Shared) -> Result<(), StoreError> {
     let mut connection = Connection::open(&shared.settings, Role::Schema).await?;
     let mut outcome = Ok(());
     for table in tables(shared) {

@@ -12,15 +12,12 @@ use sqlx::mysql::MySqlRow;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::connection::{Statement, statement, stopped};
-use super::cull::{EXAMINED, Estimates, Grip, Limits, STEP, Seen, Tally, choose};
-use super::failure::{Failure, Then};
-use super::link::Link;
-use super::lookups::Hash;
-use super::owned::{Owned, owner};
-use super::reader::{hash_of, padded};
-use super::shared::Shared;
-use super::sql::MAX_KEYS;
+use super::super::codec::{Hash, hash_of};
+use super::super::conn::{Failure, Link, Statement, Then, statement, stopped};
+use super::super::shared::Shared;
+use super::super::sql::{MAX_KEYS, repeated};
+use super::super::write::{Owned, owner};
+use super::estimate::{EXAMINED, Estimates, Grip, Limits, STEP, Seen, Tally, choose};
 use crate::key::KeyRange;
 use crate::store::{CullReport, Named, StoreError};
 use crate::tag::{LogRow, Scope};
@@ -36,7 +33,7 @@ const ATTEMPTS: u32 = 3;
 
 /// What callers ask for.
 #[derive(Debug)]
-pub(super) enum Command {
+pub(in super::super) enum Command {
     Cull(oneshot::Sender<Result<CullReport, StoreError>>),
     Stats(oneshot::Sender<Result<Figures, StoreError>>),
     /// The newest rows of the log.
@@ -49,10 +46,10 @@ pub(super) enum Command {
 
 /// How much is stored.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Figures {
-    pub(super) entries: u64,
-    pub(super) bytes: u64,
-    pub(super) exact: bool,
+pub(in super::super) struct Figures {
+    pub(in super::super) entries: u64,
+    pub(in super::super) bytes: u64,
+    pub(in super::super) exact: bool,
 }
 
 /// How hard a cull takes hold of each prefix, and in how many windows.
@@ -62,27 +59,27 @@ struct Plan {
 }
 
 /// The maintaining task and what it owns.
-pub(super) struct Maintenance {
-    pub(super) shared: Arc<Shared>,
-    pub(super) owned: Arc<Owned>,
-    pub(super) commands: mpsc::Receiver<Command>,
-    pub(super) random: StdRng,
-    pub(super) stop: watch::Receiver<bool>,
-    pub(super) estimates: Estimates,
+pub(in super::super) struct Maintenance {
+    pub(in super::super) shared: Arc<Shared>,
+    pub(in super::super) owned: Arc<Owned>,
+    pub(in super::super) commands: mpsc::Receiver<Command>,
+    pub(in super::super) random: StdRng,
+    pub(in super::super) stop: watch::Receiver<bool>,
+    pub(in super::super) estimates: Estimates,
     /// Where the next window begins. The first begins anywhere; each begins where the one before
     /// ended, so that one process sees every row equally often (simulated: 6 % of garbage instead of
     /// 10 % with a new random start each time).
-    pub(super) next: u128,
+    pub(in super::super) next: u128,
     /// Where the next window of leases begins.
-    pub(super) next_lease: u128,
+    pub(in super::super) next_lease: u128,
     /// How far the log has been pruned without coming to an end.
-    pub(super) pruned: u64,
-    pub(super) link: Link,
+    pub(in super::super) pruned: u64,
+    pub(in super::super) link: Link,
 }
 
 impl Maintenance {
     /// Works until the store is closed.
-    pub(super) async fn run(mut self) {
+    pub(in super::super) async fn run(mut self) {
         let mut clock = interval(CLOCK_INTERVAL);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         clock.tick().await; // the first is due at once, and the clock was read when connecting
@@ -141,7 +138,7 @@ impl Maintenance {
         }
     }
 
-    pub(super) fn limits(&self) -> Limits {
+    pub(in super::super) fn limits(&self) -> Limits {
         let settings = &self.shared.settings;
         Limits { rows: settings.max_entries, bytes: settings.max_bytes }
     }
@@ -203,7 +200,7 @@ impl Maintenance {
         outcome.map_err(|failure| self.failed(failure))
     }
 
-    pub(super) fn failed(&mut self, failure: Failure) -> StoreError {
+    pub(in super::super) fn failed(&mut self, failure: Failure) -> StoreError {
         self.link.failed(&self.shared, "a cull", failure)
     }
 
@@ -247,7 +244,11 @@ impl Maintenance {
     }
 
     /// The next rows of the primary key.
-    pub(super) async fn step(&mut self, from: u128, limit: u64) -> Result<Vec<Seen>, Failure> {
+    pub(in super::super) async fn step(
+        &mut self,
+        from: u128,
+        limit: u64,
+    ) -> Result<Vec<Seen>, Failure> {
         let Self { shared, link, .. } = self;
         let hash = from.to_be_bytes();
         let query = || statement(&shared.sql.window).bind(hash.to_vec()).bind(limit);
@@ -275,7 +276,7 @@ impl Maintenance {
         Ok(())
     }
 
-    pub(super) async fn delete_expired(
+    pub(in super::super) async fn delete_expired(
         &mut self,
         rows: &[Seen],
         now_ms: u64,
@@ -293,7 +294,7 @@ impl Maintenance {
         .await
     }
 
-    pub(super) async fn evict(&mut self, chosen: Vec<u128>) -> Result<u64, Failure> {
+    pub(in super::super) async fn evict(&mut self, chosen: Vec<u128>) -> Result<u64, Failure> {
         let mut hashes: Vec<Hash> = chosen.into_iter().map(u128::to_be_bytes).collect();
         hashes.sort_unstable();
         let shared = Arc::clone(&self.shared);
@@ -302,7 +303,8 @@ impl Maintenance {
             let (text, binds) = shared.sql.delete(chunk.len());
             evicted += self
                 .delete(|| {
-                    padded(chunk, binds).fold(statement(text), |query, hash| query.bind(&hash[..]))
+                    repeated(chunk, binds)
+                        .fold(statement(text), |query, hash| query.bind(&hash[..]))
                 })
                 .await?;
         }
@@ -310,7 +312,10 @@ impl Maintenance {
     }
 
     /// Runs a deletion, again when it loses to another transaction.
-    pub(super) async fn delete(&mut self, query: impl Fn() -> Statement) -> Result<u64, Failure> {
+    pub(in super::super) async fn delete(
+        &mut self,
+        query: impl Fn() -> Statement,
+    ) -> Result<u64, Failure> {
         let (mut attempts, mut reconnected) = (1, false);
         loop {
             let connection = self.link.get(&self.shared).await?;

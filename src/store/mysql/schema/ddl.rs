@@ -1,9 +1,9 @@
 //! The statements that create the tables, and whether those that are there are encrypted.
 
-use super::sql::TableName;
+use super::super::sql::TableName;
 
 /// The statement that creates the table of entries.
-pub(super) fn entries_ddl(table: &TableName) -> String {
+pub(in super::super) fn entries_ddl(table: &TableName) -> String {
     format!(
         "CREATE TABLE IF NOT EXISTS {} (
   key_hash       BINARY(16)        NOT NULL, -- first 16 bytes of SHA-256 over cache_key
@@ -26,7 +26,7 @@ pub(super) fn entries_ddl(table: &TableName) -> String {
 
 /// The statement that creates the invalidation log. Everything but `tag` has a default, so that a
 /// trigger has to say no more than that.
-pub(super) fn log_ddl(table: &TableName) -> String {
+pub(in super::super) fn log_ddl(table: &TableName) -> String {
     format!(
         "CREATE TABLE IF NOT EXISTS {} (
   id     BIGINT UNSIGNED NOT NULL AUTO_INCREMENT,
@@ -42,7 +42,7 @@ pub(super) fn log_ddl(table: &TableName) -> String {
 }
 
 /// The statement that creates the table which remembers how far the log is settled.
-pub(super) fn log_state_ddl(table: &TableName) -> String {
+pub(in super::super) fn log_state_ddl(table: &TableName) -> String {
     format!(
         "CREATE TABLE IF NOT EXISTS {} (
   id      TINYINT UNSIGNED NOT NULL, -- 1 settled, 2 pruned
@@ -54,7 +54,7 @@ pub(super) fn log_state_ddl(table: &TableName) -> String {
 }
 
 /// The statement that creates the table of leases.
-pub(super) fn lease_ddl(table: &TableName) -> String {
+pub(in super::super) fn lease_ddl(table: &TableName) -> String {
     format!(
         "CREATE TABLE IF NOT EXISTS {} (
   key_hash BINARY(16)      NOT NULL, -- what the lease is about
@@ -68,7 +68,7 @@ pub(super) fn lease_ddl(table: &TableName) -> String {
 }
 
 /// What a server of this version encrypts a table by.
-pub(super) fn encryption(version: &str) -> &'static str {
+pub(in super::super) fn encryption(version: &str) -> &'static str {
     if version.to_ascii_lowercase().contains("mariadb") {
         "ENCRYPTED=YES"
     } else {
@@ -78,7 +78,7 @@ pub(super) fn encryption(version: &str) -> &'static str {
 
 /// Whether a table is encrypted, by the `create_options` that the server shows, and whether its server encrypts
 /// tables that say nothing of it.
-pub(super) fn is_encrypted(create_options: &str, by_default: bool) -> bool {
+pub(in super::super) fn is_encrypted(create_options: &str, by_default: bool) -> bool {
     let plain: String = create_options
         .chars()
         .filter(|c| !matches!(c, '`' | '\'' | '"'))

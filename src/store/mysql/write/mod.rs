@@ -1,0 +1,12 @@
+//! Writes: the queue of jobs in their order, and the task that does them.
+
+mod batch;
+mod lease;
+mod prefixes;
+mod queue;
+mod remove;
+mod task;
+
+pub(super) use self::prefixes::{Owned, owner};
+pub(super) use self::queue::{Freshen, Job, LeaseJob, Put, Ticket, Writes};
+pub(super) use self::task::Writer;
