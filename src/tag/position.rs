@@ -48,6 +48,15 @@ impl LogPosition {
         gap.unwrap_or_else(|| self.largest.saturating_add(1))
     }
 
+    /// Where the ids below this one end that had not been seen: everything from there on had been.
+    pub(crate) fn unseen_end(&self, below: u64) -> u64 {
+        if self.largest.saturating_add(1) < below {
+            return below;
+        }
+        let last = self.gaps.iter().rev().find(|&&(from, _)| from < below);
+        last.map_or(below, |&(_, to)| below.min(to.saturating_add(1)))
+    }
+
     /// The same, with these ids seen as well: rows of the caller's own.
     pub(crate) fn with_seen(&self, ids: &[u64]) -> Self {
         let mut ids = ids.to_vec();
@@ -85,6 +94,8 @@ mod tests {
         let seen: Vec<u64> = (0..12).filter(|&id| position.has_seen(id)).collect();
         assert_eq!(seen, [0, 1, 2, 4, 7, 8, 9]);
         assert_eq!(position.lowest_unseen(), 3);
+        let ends = [20, 11, 10, 9, 7, 6, 5, 4].map(|below| position.unseen_end(below));
+        assert_eq!(ends, [20, 11, 7, 7, 7, 6, 4, 4]);
         assert_eq!(at(9, &[]).lowest_unseen(), 10);
     }
 

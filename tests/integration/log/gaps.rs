@@ -150,6 +150,25 @@ async fn a_bulk_transaction_with_one_tag_keeps_only_that_from_being_served() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_behind_an_open_transaction_are_not_asked_about_again() {
+    let (_server, node, mut connection, mut bulk) = server().await;
+    let (rows_before, _) = cost_of_hits(&node, &mut connection).await;
+    let mut tx = bulk.begin().await.unwrap();
+    insert(&mut tx, 1, products(100..101)).await;
+    insert(&mut connection, 500, std::iter::repeat_n("product:8".to_owned(), 5_000)).await;
+    // more than a process remembers, and no more at once than it reads
+    for _ in 0..4 {
+        insert(&mut connection, 1_000, std::iter::repeat_n("other".to_owned(), 20_000)).await;
+        node.get(TAGGED).await;
+    }
+    node.assert_refused(OTHER, "invalidated").await;
+    node.handle.flush().await.unwrap();
+    let (rows, _) = cost_of_hits(&node, &mut connection).await;
+    assert!(rows <= rows_before + 50, "{rows} rows a hit, {rows_before} before");
+    tx.rollback().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_outdated_stays_so_however_often_the_log_is_asked_about_open_rows() {
     let (_server, node, _, mut bulk) = server().await;
     let mut tx = bulk.begin().await.unwrap();

@@ -81,7 +81,8 @@ impl Log {
         since: &LogPosition,
         below: u64,
     ) -> Result<Validity, StoreError> {
-        let lowest = since.lowest_unseen();
+        // while a transaction stays open, ever more rows are committed behind its own: those have been seen
+        let (lowest, below) = (since.lowest_unseen(), since.unseen_end(below));
         let (answer, receiver) = oneshot::channel();
         let columns = columns(key.as_bytes(), &head.tags);
         let any_query = has_any_query(&head.tags).then(|| AnyQuery::of(key, &head.tags)).flatten();
