@@ -1,4 +1,4 @@
-//! The house keeps its order: four storeys, one direction, short files.
+//! The house keeps its order: four storeys and one direction, also between the rooms of the large folders; short files.
 
 #![allow(clippy::expect_used, clippy::panic)] // helpers of tests
 
@@ -124,4 +124,112 @@ fn the_readme_shows_the_example_as_it_is() {
     let example = fs::read_to_string(root.join("examples/axum.rs")).expect("the example");
     let code = example.split_once("use std::time").expect("code").1;
     assert!(fs::read_to_string(root.join("README.md")).expect("the README").contains(code));
+}
+
+/// A large folder: its rooms in the order in which they build on each other, and how many pairs of rooms know each other
+/// at the most. A room uses only rooms that stand before it.
+struct Folder {
+    path: &'static [&'static str],
+    rooms: &'static [&'static str],
+    arrows: usize,
+}
+
+const FOLDERS: &[Folder] = &[Folder {
+    path: &["store", "mysql"],
+    rooms: &[
+        "codec", "sql", "options", "shared", "conn", "schema", "lookup", "log", "write",
+        "maintain", "store", "tasks", "mod",
+    ],
+    arrows: 50,
+}];
+
+/// The module that a file of `src` is.
+fn modules(path: &Path) -> Vec<String> {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let inside = path.strip_prefix(&src).expect("below src").with_extension("");
+    let names = inside.components().map(|part| part.as_os_str().to_string_lossy().into_owned());
+    names.filter(|name| name != "mod").collect()
+}
+
+/// What the parts of a list in braces begin with, or the name itself.
+fn first_names(text: &str) -> Vec<String> {
+    let is_name = |c: &char| c.is_ascii_alphanumeric() || *c == '_';
+    let name = |text: &str| text.trim_start().chars().take_while(is_name).collect::<String>();
+    let Some(list) = text.strip_prefix('{') else { return vec![name(text)] };
+    let (mut depth, mut parts) = (0_i32, vec![String::new()]);
+    for c in list.chars() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => parts.push(String::new()),
+            _ => {}
+        }
+        if depth == 0 && c != ',' {
+            parts.last_mut().expect("one").push(c);
+        }
+    }
+    parts.iter().map(|part| name(part)).filter(|name| !name.is_empty()).collect()
+}
+
+/// The modules that a text names, from the top of `src` on: the first name after `crate::` or after all `super::`.
+fn named(own: &[String], text: &str) -> Vec<Vec<String>> {
+    let mut all = Vec::new();
+    for (keyword, up) in [("super::", true), ("crate::", false), ("self::", false)] {
+        for (at, _) in text.match_indices(keyword) {
+            let before = text[..at].chars().next_back();
+            if before.is_some_and(|c| c == ':' || c == '_' || c.is_ascii_alphanumeric()) {
+                continue;
+            }
+            let mut base = if keyword == "crate::" { Vec::new() } else { own.to_vec() };
+            let mut rest = &text[at..];
+            while let Some(after) = rest.strip_prefix("super::").filter(|_| up) {
+                base.pop();
+                rest = after;
+            }
+            rest = rest.strip_prefix(keyword).filter(|_| !up).unwrap_or(rest);
+            while keyword == "crate::" && base.len() < 2 && !rest.starts_with('{') {
+                let Some((name, after)) = rest.split_once("::") else { break };
+                if !name.chars().all(|c| c.is_ascii_lowercase() || c == '_') {
+                    break;
+                }
+                base.push(name.to_owned());
+                rest = after;
+            }
+            for name in first_names(rest) {
+                all.push(base.iter().cloned().chain([name]).collect());
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn rooms_of_the_large_folders_use_only_those_before_them() {
+    for folder in FOLDERS {
+        let depth = folder.path.len();
+        let place = |name: &str| folder.rooms.iter().position(|room| *room == name);
+        let mut arrows = std::collections::BTreeSet::new();
+        for (_, path, lines) in code() {
+            let own = modules(&path);
+            if own.len() < depth || own[..depth] != *folder.path {
+                continue;
+            }
+            let room = own.get(depth).map_or("mod", String::as_str).to_owned();
+            let here = place(&room).unwrap_or_else(|| panic!("{room} has no place"));
+            let code = lines.iter().filter(|line| !line.trim_start().starts_with("//"));
+            let text = code.cloned().collect::<Vec<_>>().join("\n");
+            for used in named(&own, &text) {
+                let Some(other) = used.get(depth).filter(|_| used[..depth] == *folder.path) else {
+                    continue;
+                };
+                let Some(there) = place(other).filter(|there| *there != here) else { continue };
+                assert!(there < here, "{}: {room} uses {other}", path.display());
+                arrows.insert((room.clone(), other.clone()));
+            }
+        }
+        let name = folder.path.join("/");
+        println!("{name}: {} rooms, {} arrows", folder.rooms.len(), arrows.len());
+        assert!(arrows.len() <= folder.arrows, "{name} has {} arrows", arrows.len());
+    }
 }
