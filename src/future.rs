@@ -9,7 +9,7 @@ use http::Response;
 use pin_project::pin_project;
 
 use crate::body::CacheBody;
-use crate::engine::guarded::Promise;
+use crate::engine::consent::Promise;
 use crate::engine::{Finish, nesting};
 
 /// The response of a [`CacheService`](crate::CacheService), on its way.

@@ -9,7 +9,7 @@ use http::{Request, Response};
 use pin_project::pin_project;
 use tower::{Layer, Service};
 
-use crate::engine::guarded::Watch;
+use crate::engine::consent::Watch;
 
 /// The outermost layer of an application in which layers outside the cache add cookies: sessions, CSRF tokens,
 /// flash messages.

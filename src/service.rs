@@ -14,7 +14,7 @@ use tower::util::Oneshot;
 use tower::{Service, ServiceExt};
 
 use crate::body::CacheBody;
-use crate::engine::{self, Admission, Engine, Finish, Route, guarded, nesting};
+use crate::engine::{self, Admission, Engine, Finish, Route, consent, nesting};
 use crate::future::ResponseFuture;
 use crate::status::{CacheStatus, Forward};
 use crate::store::Store;
@@ -57,7 +57,7 @@ where
         let (parts, body) = request.into_parts();
         let body_follows = body_follows(&body);
         let nested = nesting::is_inside(&self.engine, &parts);
-        let (consent, promise) = guarded::ask(&parts.extensions, &self.route.policy);
+        let (consent, promise) = consent::ask(&parts.extensions, &self.route.policy);
         let admission = engine::admit(&self.route, target_uri(&parts), &parts, body_follows);
         let request = Request::from_parts(parts, body);
         let counters = &self.engine.counters;

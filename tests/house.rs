@@ -134,14 +134,37 @@ struct Folder {
     arrows: usize,
 }
 
-const FOLDERS: &[Folder] = &[Folder {
-    path: &["store", "mysql"],
-    rooms: &[
-        "codec", "sql", "options", "shared", "conn", "schema", "lookup", "log", "write",
-        "maintain", "store", "tasks", "mod",
-    ],
-    arrows: 50,
-}];
+const FOLDERS: &[Folder] = &[
+    Folder {
+        path: &["engine"],
+        rooms: &[
+            "consent",
+            "background",
+            "request",
+            "respond",
+            "find",
+            "decide",
+            "rescue",
+            "collapse",
+            "keep",
+            "handler",
+            "exchange",
+            "invalidate",
+            "inspect",
+            "unsafe_methods",
+            "mod",
+        ],
+        arrows: 42,
+    },
+    Folder {
+        path: &["store", "mysql"],
+        rooms: &[
+            "codec", "sql", "options", "shared", "conn", "schema", "lookup", "log", "write",
+            "maintain", "store", "tasks", "mod",
+        ],
+        arrows: 50,
+    },
+];
 
 /// The module that a file of `src` is.
 fn modules(path: &Path) -> Vec<String> {
@@ -229,7 +252,7 @@ fn rooms_of_the_large_folders_use_only_those_before_them() {
             }
         }
         let name = folder.path.join("/");
-        println!("{name}: {} rooms, {} arrows", folder.rooms.len(), arrows.len());
+        println!("\n{name}: {} rooms, {} arrows", folder.rooms.len(), arrows.len());
         assert!(arrows.len() <= folder.arrows, "{name} has {} arrows", arrows.len());
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
+use crate::store::StoreError;
 use crate::sync;
 
 /// The longest that a piece of work may take: a minute. A handler that hangs must not hold a place, and
@@ -109,6 +110,16 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.background.state().open.remove(&self.number);
         self.background.0.ended.notify_waiters();
+    }
+}
+
+/// Runs to its end, whatever becomes of who waits, where there is a runtime.
+pub(super) async fn whole<T: Send + 'static>(
+    task: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+) -> Result<T, StoreError> {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => runtime.spawn(task).await.unwrap_or(Err(StoreError::Closed)),
+        Err(_) => task.await,
     }
 }
 

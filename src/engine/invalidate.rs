@@ -1,9 +1,9 @@
 //! Making stored responses untrue: rows of the invalidation log.
 
 use std::collections::HashSet;
-use std::future::Future;
 use std::sync::Arc;
 
+use super::background::whole;
 use super::{Engine, Route};
 use crate::key::{KeyRange, TargetKey};
 use crate::store::{Store, StoreError, Transactional};
@@ -147,15 +147,5 @@ impl<St: Store> Engine<St> {
     async fn hide(&self, range: &KeyRange) {
         self.pending.withdraw(range);
         self.pending.settled_in(range).await;
-    }
-}
-
-/// Runs to its end, whatever becomes of who waits, where there is a runtime.
-pub(super) async fn whole<T: Send + 'static>(
-    task: impl Future<Output = Result<T, StoreError>> + Send + 'static,
-) -> Result<T, StoreError> {
-    match tokio::runtime::Handle::try_current() {
-        Ok(runtime) => runtime.spawn(task).await.unwrap_or(Err(StoreError::Closed)),
-        Err(_) => task.await,
     }
 }

@@ -1,32 +1,19 @@
 //! The only place that sees HTTP rules and storage together. Read `exchange` first.
 
-mod admission;
 mod background;
-mod bounded;
-mod breaker;
 mod collapse;
-mod confirm;
+pub(crate) mod consent;
+mod decide;
 mod exchange;
-mod failure;
-mod fill;
-mod flight;
-pub(crate) mod guarded;
+mod find;
+mod handler;
 mod inspect;
 mod invalidate;
-mod judge;
-mod lease;
-mod lookup;
-pub(crate) mod nesting;
-mod pending;
-mod refresh;
-mod remembered;
-mod reply;
-mod search;
-mod share;
-mod stale;
-mod validate;
-mod verdict;
-mod write;
+mod keep;
+mod request;
+mod rescue;
+mod respond;
+mod unsafe_methods;
 
 use std::fmt;
 use std::sync::Arc;
@@ -37,13 +24,14 @@ use http::header::CACHE_CONTROL;
 use http::{HeaderMap, HeaderName};
 use moka::sync::Cache;
 
-use admission::Asker;
-pub(crate) use admission::{Admission, admit};
+use collapse::Flights;
 pub(crate) use exchange::exchange;
+use find::{Breaker, Breakers, Pending, TABLE_BYTES, nothing, table};
 pub use inspect::Inspected;
-use remembered::{TABLE_BYTES, nothing, table};
-pub(crate) use reply::Finish;
-pub(crate) use write::write_through;
+pub(crate) use request::{Admission, admit, nesting};
+use request::{Asker, Rule};
+pub(crate) use respond::Finish;
+pub(crate) use unsafe_methods::write_through;
 
 use crate::body::{Budget, Recorder, Sink};
 use crate::cookies::{Authorization, Cookies};
@@ -74,17 +62,17 @@ pub(crate) struct Engine<St> {
     pub(crate) store: St,
     pub(crate) counters: Arc<Counters>,
     pub(crate) reasons: Reasons,
-    pending: pending::Pending,
+    pending: Pending,
     /// What bodies that are being recorded hold.
     recordings: Budget,
     /// Requests inside, by what they ask about.
-    flights: flight::Flights,
+    flights: Flights,
     /// Work behind responses.
     background: background::Background,
     /// Variant indexes seen, by the hash of their target's key.
     indexes: Cache<[u8; 16], Arc<VariantIndex>>,
     /// What is known of paths' `No-Vary-Search`, by the hash of their index's key.
-    searches: Cache<[u8; 16], search::Rule>,
+    searches: Cache<[u8; 16], Rule>,
     /// When a key was last filled, as the number of that fill: a validation that began before it came
     /// back is about an older response.
     fills: Cache<[u8; 16], LastFill>,
@@ -112,8 +100,8 @@ pub(crate) struct Route {
     /// The longest that a request waits for the store.
     pub(crate) store_timeout: Duration,
     /// Shared by the clones that wait as long.
-    breaker: Arc<breaker::Breaker>,
-    breakers: breaker::Breakers,
+    breaker: Arc<Breaker>,
+    breakers: Breakers,
     /// The most bytes of bodies that are being recorded.
     pub(crate) recording_bytes: usize,
     /// The most bytes of responses waiting to be written.
@@ -130,18 +118,18 @@ impl<St: Store> Engine<St> {
             store,
             counters: Arc::default(),
             reasons: Reasons::default(),
-            pending: pending::Pending::default(),
+            pending: Pending::default(),
             recordings: Budget::default(),
-            flights: flight::Flights::default(),
+            flights: Flights::default(),
             background: background::Background::default(),
             indexes: table(INDEX_BYTES, |_, index: &Arc<VariantIndex>| index.held_bytes()).build(),
-            searches: table(TABLE_BYTES, |_, rule| search::held_bytes(rule))
+            searches: table(TABLE_BYTES, |_, rule| request::held_bytes(rule))
                 .time_to_live(RULES_FOR)
                 .build(),
             fills: table(TABLE_BYTES, nothing).time_to_live(UNSTORABLE_FOR).build(),
             fill_count: AtomicU64::new(0),
             unstorable: table(TABLE_BYTES, nothing).time_to_live(UNSTORABLE_FOR).build(),
-            elsewhere: table(TABLE_BYTES, nothing).time_to_live(lease::LONGEST_WAIT).build(),
+            elsewhere: table(TABLE_BYTES, nothing).time_to_live(collapse::LONGEST_WAIT).build(),
             lookup_warning: Throttle::new(),
             write_warning: Throttle::new(),
             secret_warning: Throttle::new(),
@@ -276,7 +264,7 @@ impl Route {
 
 impl Default for Route {
     fn default() -> Self {
-        let (store_timeout, breakers) = (Duration::from_millis(250), breaker::Breakers::default());
+        let (store_timeout, breakers) = (Duration::from_millis(250), Breakers::default());
         Self {
             keys: KeyRules::default(),
             policy: CachePolicy::new(),

@@ -12,15 +12,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use http::header::{CACHE_CONTROL, SET_COOKIE};
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
-use super::Engine;
-use super::flight::Lead;
-use crate::body::Abandoned;
 use crate::cookies::set_cookies_left;
 use crate::policy::CachePolicy;
 use crate::rfc9111::{Qualified, ResponseDirectives};
-use crate::store::Store;
 use crate::sync;
-use crate::telemetry::count;
 
 /// A layer outside has added a cookie.
 const SET_COOKIE_OUTSIDE: &str = "set-cookie-outside";
@@ -250,31 +245,4 @@ pub(super) fn pass_on<A, B>(from: &mut Response<A>, to: &mut Response<B>) {
 fn directives(headers: &HeaderMap, name: &HeaderName) -> ResponseDirectives {
     let lines = headers.get_all(name).iter();
     ResponseDirectives::parse(&lines.map(|line| (CACHE_CONTROL, line.clone())).collect())
-}
-
-impl Lead {
-    /// What those who wait for get is not stored: they go inside, or where nothing is known of the response, the
-    /// next one leads.
-    pub(super) fn object(self, objection: Objection) {
-        match objection {
-            Objection::CalledOff(_) => self.refuse(),
-            Objection::Dropped => {}
-        }
-    }
-}
-
-impl<St: Store> Engine<St> {
-    /// Counts what was held back and is not stored.
-    pub(super) fn called_off(&self, objection: Objection, lead: Option<Lead>) {
-        let (counter, reason) = match objection {
-            Objection::CalledOff(reason) => (&self.counters.not_stored, reason),
-            Objection::Dropped => (&self.counters.abandoned, Abandoned::Dropped.as_str()),
-        };
-        count(counter);
-        self.reasons.count(reason);
-        tracing::debug!(reason, "response not stored");
-        if let Some(lead) = lead {
-            lead.object(objection);
-        }
-    }
 }

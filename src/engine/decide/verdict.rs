@@ -4,12 +4,13 @@ use http::Response;
 use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 
-use super::admission::Plan;
-use super::background::Background;
-use super::lookup::{At, Found};
-use super::reply::{self, Want};
+use super::super::background::Background;
+use super::super::find::{At, Found};
+use super::super::request::Plan;
+use super::super::respond;
+use super::super::respond::Want;
+use super::super::{Engine, Route};
 use super::stale::chance;
-use super::{Engine, Route};
 use crate::body::CacheBody;
 use crate::cookies::Credentials;
 use crate::policy::Mode;
@@ -21,7 +22,7 @@ use crate::store::Store;
 use crate::tag::Validity;
 use crate::telemetry::count;
 
-pub(super) enum Verdict<RB> {
+pub(in crate::engine) enum Verdict<RB> {
     Serve(Response<CacheBody<RB>>),
     /// To be served, and validated in the background: stale, or early (`true`).
     ServeAndRefresh(Response<CacheBody<RB>>, At, bool),
@@ -39,7 +40,7 @@ enum Use {
     Revalidating,
 }
 
-pub(super) fn judge_found<St: Store, RB>(
+pub(in crate::engine) fn judge_found<St: Store, RB>(
     engine: &Engine<St>,
     route: &Route,
     plan: &Plan,
@@ -60,10 +61,10 @@ pub(super) fn judge_found<St: Store, RB>(
         Found::Head(at, want, bytes) => {
             let now_ms = engine.store.now_ms();
             count(&engine.counters.hits);
-            let status = reply::hit(&at.response.head, now_ms);
+            let status = respond::hit(&at.response.head, now_ms);
             engine.explain(&status);
             let (key, response) = (&plan.base, at.response);
-            let mut reply = reply::serve(route, key, response, &want, request, status, now_ms);
+            let mut reply = respond::serve(route, key, response, &want, request, status, now_ms);
             // RFC 9110 9.3.2: of the body that a GET would have
             if want == Want::Whole {
                 reply.headers_mut().insert(CONTENT_LENGTH, bytes.into());
@@ -117,14 +118,14 @@ pub(super) fn judge_found<St: Store, RB>(
         return inside(Forward::Request, Some("precondition"), None);
     }
     let status = match of_use {
-        Use::Fresh | Use::Early => reply::hit(head, now_ms),
+        Use::Fresh | Use::Early => respond::hit(head, now_ms),
         Use::MaxStale => CacheStatus::stale(remaining_secs(head, now_ms), "max-stale"),
         Use::Revalidating => {
             CacheStatus::stale(remaining_secs(head, now_ms), Cause::Revalidating.as_str())
         }
     };
     let response = at.response.clone();
-    let reply = reply::serve(route, &plan.base, response, &want, request, status, now_ms);
+    let reply = respond::serve(route, &plan.base, response, &want, request, status, now_ms);
     match of_use {
         Use::Fresh | Use::MaxStale => {
             engine.serves(&reply);
@@ -137,7 +138,7 @@ pub(super) fn judge_found<St: Store, RB>(
 
 impl<St: Store> Engine<St> {
     /// Counts a response that is served out of the store.
-    pub(super) fn serves<RB>(&self, reply: &Response<CacheBody<RB>>) {
+    pub(in crate::engine) fn serves<RB>(&self, reply: &Response<CacheBody<RB>>) {
         count(&self.counters.hits);
         let Some(status) = reply.extensions().get::<CacheStatus>() else { return };
         if status.detail() == Some(Cause::Revalidating.as_str()) {

@@ -9,15 +9,16 @@ use http::header::{HeaderMap, IF_MATCH, IF_UNMODIFIED_SINCE};
 use http::request::Parts;
 use tokio::time::Instant;
 
-use super::admission::Plan;
-use super::background::Background;
+use super::super::background::Background;
+use super::super::find::selected;
+use super::super::request::{Plan, Rule};
+use super::super::rescue::Rescue;
+use super::super::respond;
+use super::super::respond::Want;
+use super::super::{Engine, Route};
 use super::flight::{FlightKey, Joined, Landing, Lead};
-use super::lease::{self, Leased};
-use super::lookup::selected;
-use super::reply::{self, Want};
-use super::search::Rule;
-use super::stale::Rescue;
-use super::{Engine, Route};
+use super::lease;
+use super::lease::Leased;
 use crate::body::CacheBody;
 use crate::key::{CacheKey, variant_key};
 use crate::policy::{Collapse, Mode};
@@ -33,7 +34,7 @@ use crate::telemetry::count;
 const ROUNDS: u8 = 4;
 
 /// What becomes of a request that nothing usable is stored for.
-pub(super) enum Collapsed<RB> {
+pub(in crate::engine) enum Collapsed<RB> {
     /// It is answered by another's response, or by a stale one in place of an error.
     Answer(Response<CacheBody<RB>>),
     /// It goes inside: for others as well, or alone.
@@ -43,7 +44,7 @@ pub(super) enum Collapsed<RB> {
 }
 
 /// How long a request has queued.
-pub(super) struct Queue {
+pub(in crate::engine) struct Queue {
     arrived: std::time::Instant,
     rounds: u8,
     /// Flights landed before its last lookup.
@@ -64,7 +65,7 @@ pub(super) struct Queue {
 
 impl Queue {
     /// A request that has just arrived.
-    pub(super) fn new() -> Self {
+    pub(in crate::engine) fn new() -> Self {
         let arrived = std::time::Instant::now();
         Self {
             arrived,
@@ -80,38 +81,38 @@ impl Queue {
     }
 
     /// Something usable has been found: those who wait for this request look as well.
-    pub(super) fn found(&mut self) {
+    pub(in crate::engine) fn found(&mut self) {
         if let Some(lead) = self.lead.take() {
             lead.found();
         }
     }
 
     /// Flights landed before its last lookup.
-    pub(super) fn landings(&self) -> u64 {
+    pub(in crate::engine) fn landings(&self) -> u64 {
         self.landings
     }
 
     /// To be called before each lookup.
-    pub(super) fn looks<St: Store>(&mut self, engine: &Engine<St>) {
+    pub(in crate::engine) fn looks<St: Store>(&mut self, engine: &Engine<St>) {
         self.landings = engine.flights.landings();
         self.rounds = self.rounds.saturating_add(1);
     }
 }
 
 /// What is known of a request that might be collapsed.
-pub(super) struct Collapsing<'a, St> {
-    pub(super) engine: &'a Arc<Engine<St>>,
-    pub(super) route: &'a Route,
-    pub(super) plan: &'a Plan,
-    pub(super) request: &'a Parts,
-    pub(super) directives: &'a RequestDirectives,
-    pub(super) index: Option<&'a VariantIndex>,
-    pub(super) rescue: Option<&'a Rescue>,
+pub(in crate::engine) struct Collapsing<'a, St> {
+    pub(in crate::engine) engine: &'a Arc<Engine<St>>,
+    pub(in crate::engine) route: &'a Route,
+    pub(in crate::engine) plan: &'a Plan,
+    pub(in crate::engine) request: &'a Parts,
+    pub(in crate::engine) directives: &'a RequestDirectives,
+    pub(in crate::engine) index: Option<&'a VariantIndex>,
+    pub(in crate::engine) rescue: Option<&'a Rescue>,
 }
 
 impl<St: Store> Collapsing<'_, St> {
     /// Joins the flight about what the request asks for, or leads one.
-    pub(super) async fn join<RB>(
+    pub(in crate::engine) async fn join<RB>(
         &self,
         status: &mut CacheStatus,
         queue: &mut Queue,
@@ -354,7 +355,7 @@ impl<St: Store> Collapsing<'_, St> {
         let status = status.clone().collapsed();
         engine.explain(&status);
         let (base, now_ms) = (&plan.base, engine.store.now_ms());
-        Collapsed::Answer(reply::serve(route, base, response, &want, request, status, now_ms))
+        Collapsed::Answer(respond::serve(route, base, response, &want, request, status, now_ms))
     }
 }
 

@@ -10,8 +10,8 @@ use moka::sync::Cache;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::super::find::{TABLE_BYTES, table};
 use super::lease::{AFTER_FAILURE, Held};
-use super::remembered::{TABLE_BYTES, table};
 use crate::key::CacheKey;
 use crate::rfc9111::stale::Cause;
 use crate::stored::StoredResponse;
@@ -24,11 +24,11 @@ const LANDED_FOR: Duration = Duration::from_secs(60);
 /// What a flight is about. Requests with credentials fly by themselves: what is not for everyone must not
 /// keep the others from flying together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct FlightKey {
-    pub(super) key: CacheKey,
+pub(in crate::engine) struct FlightKey {
+    pub(in crate::engine) key: CacheKey,
     /// The same without the variant.
-    pub(super) base: CacheKey,
-    pub(super) credentialed: bool,
+    pub(in crate::engine) base: CacheKey,
+    pub(in crate::engine) credentialed: bool,
 }
 
 impl FlightKey {
@@ -40,7 +40,7 @@ impl FlightKey {
 
 /// The flights of this process.
 #[derive(Clone)]
-pub(super) struct Flights(Arc<Table>);
+pub(in crate::engine) struct Flights(Arc<Table>);
 
 struct Table {
     open: Mutex<HashMap<FlightKey, Open>>,
@@ -65,17 +65,17 @@ struct Open {
 }
 
 /// How a request joins.
-pub(super) struct Joining {
+pub(in crate::engine) struct Joining {
     /// Where the log stands.
-    pub(super) position: Arc<LogPosition>,
+    pub(in crate::engine) position: Arc<LogPosition>,
     /// Whether it may lead.
-    pub(super) may_lead: bool,
+    pub(in crate::engine) may_lead: bool,
     /// Whether it is a refresh behind a response.
-    pub(super) behind: bool,
+    pub(in crate::engine) behind: bool,
     /// The age up to which a flight is joined: its leader may be a client that reads slowly or not at all.
-    pub(super) patience: Duration,
+    pub(in crate::engine) patience: Duration,
     /// For how long nobody waits for responses that are not to be shared.
-    pub(super) remember: Duration,
+    pub(in crate::engine) remember: Duration,
 }
 
 /// How a flight stands. One whose leader is gone without a word has no state any more: its channel is closed.
@@ -93,7 +93,7 @@ enum State {
 }
 
 /// What joining comes to.
-pub(super) enum Joined {
+pub(in crate::engine) enum Joined {
     Leads(Lead),
     Follows(Follower),
     /// Nobody flies, and this request is not one to lead.
@@ -101,7 +101,7 @@ pub(super) enum Joined {
 }
 
 /// What a follower waited for.
-pub(super) enum Landing {
+pub(in crate::engine) enum Landing {
     /// A response that has been stored.
     Response(StoredResponse),
     /// There is a response, and it is not to be shared.
@@ -121,9 +121,9 @@ pub(super) enum Landing {
 }
 
 /// Waits for a flight.
-pub(super) struct Follower {
+pub(in crate::engine) struct Follower {
     /// When the flight began: its request went inside later than that.
-    pub(super) began: std::time::Instant,
+    pub(in crate::engine) began: std::time::Instant,
     flights: Flights,
     key: FlightKey,
     remember: Duration,
@@ -134,7 +134,7 @@ pub(super) struct Follower {
 
 /// The one whose request goes inside. Dropped without a word, because it was cancelled, panicked, or its
 /// body came to nothing, it lets the next one lead.
-pub(super) struct Lead {
+pub(in crate::engine) struct Lead {
     flights: Flights,
     key: FlightKey,
     number: u64,
@@ -167,7 +167,7 @@ impl Flights {
     /// Joins the flight about `key`, or begins one when there is none, only one that is too old, or only one
     /// that began before something was invalidated: `clear` says whether nothing that concerns it has been
     /// since.
-    pub(super) fn join(
+    pub(in crate::engine) fn join(
         &self,
         key: &FlightKey,
         joining: Joining,
@@ -198,7 +198,7 @@ impl Flights {
 
     /// A response has been stored under `key` at this moment, by the leader or by another request: those who
     /// wait for a flight that is older look for it, whatever becomes of their flight.
-    pub(super) fn filled(&self, key: &FlightKey, at: std::time::Instant) {
+    pub(in crate::engine) fn filled(&self, key: &FlightKey, at: std::time::Instant) {
         self.landed(key);
         let flight = {
             let mut open = self.open();
@@ -224,29 +224,29 @@ impl Flights {
     }
 
     /// The number of the last landing so far: to be asked before a lookup.
-    pub(super) fn landings(&self) -> u64 {
+    pub(in crate::engine) fn landings(&self) -> u64 {
         self.0.landings.load(Ordering::Acquire)
     }
 
     /// Whether a flight about `key` has landed since there were `landings`: then a lookup that began before
     /// may have missed it.
-    pub(super) fn landed_since(&self, key: &FlightKey, landings: u64) -> bool {
+    pub(in crate::engine) fn landed_since(&self, key: &FlightKey, landings: u64) -> bool {
         self.0.landed.get(key).is_some_and(|last| last > landings)
     }
 
-    pub(super) fn is_unshareable(&self, key: &FlightKey) -> bool {
+    pub(in crate::engine) fn is_unshareable(&self, key: &FlightKey) -> bool {
         self.0.unshareable.get(key).is_some_and(|until| Instant::now() < until)
     }
 
     #[cfg(test)]
-    pub(super) fn count(&self) -> usize {
+    pub(in crate::engine) fn count(&self) -> usize {
         self.open().len()
     }
 }
 
 impl Follower {
     /// Waits for the flight, but not after `until`, nor until the flight is too old: then another leads.
-    pub(super) async fn wait(mut self, until: Instant) -> Landing {
+    pub(in crate::engine) async fn wait(mut self, until: Instant) -> Landing {
         let is_over = |state: &State| !matches!(state, State::Flying | State::Streaming);
         let over = async { self.state.wait_for(is_over).await.map(|state| state.clone()) };
         let Ok(state) = tokio::time::timeout_at(until.min(self.until), over).await else {
@@ -272,26 +272,26 @@ impl Follower {
 
 impl Lead {
     /// What the flight is about.
-    pub(super) fn key(&self) -> &FlightKey {
+    pub(in crate::engine) fn key(&self) -> &FlightKey {
         &self.key
     }
 
     /// Keeps the lease for as long as it flies.
-    pub(super) fn leased(&mut self, lease: Held) {
+    pub(in crate::engine) fn leased(&mut self, lease: Held) {
         self.lease = Some(lease);
     }
 
-    pub(super) fn is_leased(&self) -> bool {
+    pub(in crate::engine) fn is_leased(&self) -> bool {
         self.lease.is_some()
     }
 
     /// The head is there, and nothing says how long the body is.
-    pub(super) fn streams(&self) {
+    pub(in crate::engine) fn streams(&self) {
         self.state.send_replace(State::Streaming);
     }
 
     /// The response is stored: the followers get it. The lease is for whoever writes it.
-    pub(super) fn land(mut self, response: StoredResponse) -> Option<Held> {
+    pub(in crate::engine) fn land(mut self, response: StoredResponse) -> Option<Held> {
         self.flights.landed(&self.key);
         let lease = self.lease.take();
         self.end(State::Landed(response));
@@ -299,24 +299,24 @@ impl Lead {
     }
 
     /// The response has been invalidated while it was made: it is nobody else's.
-    pub(super) fn outdated(self) {
+    pub(in crate::engine) fn outdated(self) {
         self.end(State::Outdated);
     }
 
     /// Something has been stored, by another process or under another key: the followers look again.
-    pub(super) fn found(self) {
+    pub(in crate::engine) fn found(self) {
         self.flights.landed(&self.key);
         self.end(State::Elsewhere);
     }
 
     /// The answer is about one request or one moment. One of the followers leads; whoever has waited for such
     /// an answer before gets this one, where it may be had.
-    pub(super) fn failing(self, response: Option<StoredResponse>) {
+    pub(in crate::engine) fn failing(self, response: Option<StoredResponse>) {
         self.end(State::Failing(response));
     }
 
     /// The response is not to be shared: the followers go inside together.
-    pub(super) fn release(mut self) {
+    pub(in crate::engine) fn release(mut self) {
         if let Some(lease) = self.lease.take() {
             lease.refuse(AFTER_FAILURE);
         }
@@ -324,13 +324,13 @@ impl Lead {
     }
 
     /// The same, and the next ones will not be either: for a while nobody waits for them.
-    pub(super) fn refuse(self) {
+    pub(in crate::engine) fn refuse(self) {
         let time = self.remember;
         self.refuse_for(time);
     }
 
     /// The same for so long.
-    pub(super) fn refuse_for(mut self, time: Duration) {
+    pub(in crate::engine) fn refuse_for(mut self, time: Duration) {
         if let Some(lease) = self.lease.take() {
             lease.refuse(time);
         }
@@ -339,7 +339,7 @@ impl Lead {
     }
 
     /// The inner service failed.
-    pub(super) fn fail(self, cause: Cause) {
+    pub(in crate::engine) fn fail(self, cause: Cause) {
         self.end(State::Failed(cause));
     }
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::response::Parts;
 
-use super::Route;
-use super::admission::Plan;
-use super::exchange::Miss;
-use super::flight::Lead;
-use super::judge::is_about_the_request;
+use super::super::Route;
+use super::super::collapse::Lead;
+use super::super::decide::is_about_the_request;
+use super::super::request::Plan;
+use super::miss::Miss;
 use crate::body::{Abandoned, Completed, Sink};
 use crate::policy::Mode;
 use crate::rfc9111::stale::is_failure;
@@ -17,10 +17,10 @@ use crate::rfc9111::{Nominated, NotStored, select, selecting, stored_fields};
 use crate::stored::{StoredHead, StoredResponse};
 
 /// The largest body of a failing answer that those who wait get: 64 KiB.
-pub(super) const MAX_FAILURE_BYTES: usize = 64 << 10;
+pub(in crate::engine) const MAX_FAILURE_BYTES: usize = 64 << 10;
 
 /// A failing answer on its way to its client, for those who wait for a better one.
-pub(super) struct Failure {
+pub(in crate::engine) struct Failure {
     head: StoredHead,
     lead: Lead,
 }
@@ -40,7 +40,7 @@ impl Sink for Failure {
 impl Miss {
     /// Tells those who wait that the answer is not stored, for this reason. Returns what is left to do for a
     /// failure that they may get.
-    pub(super) fn not_stored(
+    pub(in crate::engine) fn not_stored(
         &mut self,
         route: &Route,
         plan: &Plan,

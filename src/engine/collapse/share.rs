@@ -6,10 +6,11 @@ use std::time::Duration;
 use http::StatusCode;
 use http::header::HeaderMap;
 
-use super::admission::Plan;
-use super::bounded::bounded;
+use super::super::consent::Objection;
+use super::super::find::bounded;
+use super::super::request::Plan;
+use super::super::{Engine, Route};
 use super::flight::{Joining, Lead};
-use super::{Engine, Route};
 use crate::key::CacheKey;
 use crate::policy::{CachePolicy, Collapse};
 use crate::rfc9111::freshness::is_fresh;
@@ -23,7 +24,7 @@ const LONGEST_PATIENCE: Duration = Duration::from_secs(3600);
 impl<St: Store> Engine<St> {
     /// Whether the leader's response is valid for a request that arrived at this moment: what the log says
     /// of it, seen no earlier. `None` where the log cannot be read in time: then it is not shared.
-    pub(super) async fn shares(
+    pub(in crate::engine) async fn shares(
         &self,
         route: &Route,
         key: &CacheKey,
@@ -37,7 +38,7 @@ impl<St: Store> Engine<St> {
     /// Whether nothing that has been seen so far speaks against a response to `key` whose handler began when
     /// the log stood there: against its target and against the tags of its route. Its other tags are not
     /// known before it is there; it is judged again then.
-    pub(super) fn still_flies(
+    pub(in crate::engine) fn still_flies(
         &self,
         route: &Route,
         key: &CacheKey,
@@ -54,7 +55,7 @@ impl Lead {
     /// Keeps flying only for a response that is for everyone who waits: one that is stored under what they wait
     /// for, or whose request asked for just that. Its own `No-Vary-Search` may say otherwise than the
     /// path's did.
-    pub(super) fn if_meant(self, base: &CacheKey, plan: &Plan) -> Option<Self> {
+    pub(in crate::engine) fn if_meant(self, base: &CacheKey, plan: &Plan) -> Option<Self> {
         if self.key().base == *base || self.key().base == plan.base {
             return Some(self);
         }
@@ -63,7 +64,7 @@ impl Lead {
     }
 
     /// Keeps flying only for a response that is of use to those who wait.
-    pub(super) fn if_shareable(
+    pub(in crate::engine) fn if_shareable(
         self,
         route: &Route,
         head: &StoredHead,
@@ -79,7 +80,7 @@ impl Lead {
 
 impl Route {
     /// How a request joins a flight. One whose lease may have ended is not joined: another process may have it.
-    pub(super) fn joining(&self, position: Arc<LogPosition>, may_lead: bool) -> Joining {
+    pub(in crate::engine) fn joining(&self, position: Arc<LogPosition>, may_lead: bool) -> Joining {
         let CachePolicy { collapse, collapse_wait, lease, unshareable_for, .. } = self.policy;
         let patience = match collapse {
             Collapse::Cluster => collapse_wait.min(lease),
@@ -93,5 +94,16 @@ impl Route {
     /// stale. What has to be validated for each use is not (RFC 9111 4).
     fn is_shareable(&self, head: &StoredHead, now_ms: u64) -> bool {
         is_fresh(head, now_ms) || self.windows_of(head).while_revalidate_ms > 0
+    }
+}
+
+impl Lead {
+    /// What those who wait for get is not stored: they go inside, or where nothing is known of the response, the
+    /// next one leads.
+    pub(in crate::engine) fn object(self, objection: Objection) {
+        match objection {
+            Objection::CalledOff(_) => self.refuse(),
+            Objection::Dropped => {}
+        }
     }
 }

@@ -10,9 +10,10 @@ use std::sync::Arc;
 use http::header::SET_COOKIE;
 use http::{HeaderMap, Method};
 
+use super::super::Route;
+use super::super::find::At;
 use super::judge::{Asked, add_new};
-use super::lookup::At;
-use super::{Route, stale};
+use super::stale;
 use crate::cookies::{Credentials, set_cookies_left};
 use crate::overrides::{CacheOverride, STALE_FIELD};
 use crate::rfc9111::fields::update_fields;
@@ -24,7 +25,7 @@ use crate::stored::StoredHead;
 use crate::tag::{LogPosition, Validity};
 
 /// An answer that confirms a stored response.
-pub(super) struct Confirmation<'a> {
+pub(in crate::engine) struct Confirmation<'a> {
     route: &'a Route,
     asked: Asked,
     overrides: Option<&'a CacheOverride>,
@@ -33,7 +34,7 @@ pub(super) struct Confirmation<'a> {
 }
 
 /// A stored head for the client of an answer that names another validator: its cookies are the client's all the same.
-pub(super) fn with_cookies_of(answer: &HeaderMap, stored: &StoredHead) -> StoredHead {
+pub(in crate::engine) fn with_cookies_of(answer: &HeaderMap, stored: &StoredHead) -> StoredHead {
     let mut own = stored.clone();
     if answer.contains_key(SET_COOKIE) {
         own.headers.remove(SET_COOKIE);
@@ -45,7 +46,7 @@ pub(super) fn with_cookies_of(answer: &HeaderMap, stored: &StoredHead) -> Stored
 }
 
 /// What becomes of the stored response.
-pub(super) enum Change {
+pub(in crate::engine) enum Change {
     /// It has this head from now on.
     Head(Arc<StoredHead>),
     /// It stays as it is.
@@ -55,7 +56,7 @@ pub(super) enum Change {
 }
 
 impl<'a> Confirmation<'a> {
-    pub(super) fn new(
+    pub(in crate::engine) fn new(
         route: &'a Route,
         asked: &Asked,
         overrides: Option<&'a CacheOverride>,
@@ -68,7 +69,7 @@ impl<'a> Confirmation<'a> {
     }
 
     /// What the answer's own client gets: the stored head with all fields of the answer.
-    pub(super) fn own_clients(&self, stored: &StoredHead) -> StoredHead {
+    pub(in crate::engine) fn own_clients(&self, stored: &StoredHead) -> StoredHead {
         let mut own = self.confirmed(stored);
         // what "private" and "no-cache" withhold is withheld from others
         let withheld = ResponseDirectives::default();
@@ -76,7 +77,7 @@ impl<'a> Confirmation<'a> {
         own
     }
 
-    pub(super) fn change(&self, at: &At) -> Change {
+    pub(in crate::engine) fn change(&self, at: &At) -> Change {
         let stored = &at.response.head;
         if !self.is_for_everyone(stored) {
             return self.renewed(at).map_or(Change::Nothing, |head| Change::Head(Arc::new(head)));
@@ -113,7 +114,7 @@ impl<'a> Confirmation<'a> {
     }
 
     /// Whether fields of the answer may be stored for everyone.
-    pub(super) fn is_for_everyone(&self, stored: &StoredHead) -> bool {
+    pub(in crate::engine) fn is_for_everyone(&self, stored: &StoredHead) -> bool {
         let kept = self.overrides.is_some_and(|overrides| overrides.with_set_cookie);
         let cookies: Vec<_> = self.fields.get_all(SET_COOKIE).iter().cloned().collect();
         let sets_cookie = set_cookies_left(&cookies, self.route.policy.stripped_cookies) && !kept;

@@ -9,16 +9,13 @@ use http_body::Body;
 use tower::{Service, ServiceExt};
 use tracing::Instrument;
 
-use super::admission::Plan;
-use super::bounded::bounded;
-use super::exchange::Miss;
-use super::flight::{FlightKey, Joined, Joining, Lead};
-use super::judge::Asked;
-use super::lease::Leased;
-use super::lookup::At;
-use super::nesting;
-use super::validate::{CONDITIONS, Stripped};
-use super::{Engine, Route};
+use super::super::collapse::{FlightKey, Joined, Joining, Lead, Leased};
+use super::super::decide::Asked;
+use super::super::find::{At, bounded};
+use super::super::request::{Plan, nesting};
+use super::super::{Engine, Route};
+use super::conditions::{CONDITIONS, Stripped};
+use super::miss::Miss;
 use crate::rfc9111::RequestDirectives;
 use crate::rfc9111::stale::{Cause, is_failure};
 use crate::status::{CacheStatus, Forward};
@@ -27,23 +24,23 @@ use crate::stored::{Stored, VariantIndex};
 use crate::telemetry::{count, inside_span};
 
 /// A refresh that might begin.
-pub(super) struct Refresh<St> {
-    pub(super) engine: Arc<Engine<St>>,
-    pub(super) route: Arc<Route>,
-    pub(super) plan: Plan,
+pub(in crate::engine) struct Refresh<St> {
+    pub(in crate::engine) engine: Arc<Engine<St>>,
+    pub(in crate::engine) route: Arc<Route>,
+    pub(in crate::engine) plan: Plan,
     /// What has been served.
-    pub(super) at: At,
-    pub(super) index: Option<Arc<VariantIndex>>,
+    pub(in crate::engine) at: At,
+    pub(in crate::engine) index: Option<Arc<VariantIndex>>,
     /// It is still fresh.
-    pub(super) early: bool,
+    pub(in crate::engine) early: bool,
     /// Flights landed before the lookup that found it.
-    pub(super) landings: u64,
+    pub(in crate::engine) landings: u64,
 }
 
 impl<St: Store> Refresh<St> {
     /// Sends the request inside in a task of its own, unless somebody asks about the same already, or too
     /// much is under way. What the client has been served stays as it is.
-    pub(super) fn begin<S, B, RB>(
+    pub(in crate::engine) fn begin<S, B, RB>(
         mut self,
         request: Request<B>,
         directives: &RequestDirectives,
@@ -110,7 +107,7 @@ impl<St: Store> Refresh<St> {
 
 /// The flight of a request that goes inside itself to refresh what it might be served: behind a guard, which would
 /// not see the response to a refresh in the background. `None` where somebody else does, or it cannot.
-pub(super) async fn in_foreground<St: Store>(
+pub(in crate::engine) async fn in_foreground<St: Store>(
     engine: &Arc<Engine<St>>,
     route: &Route,
     plan: &Plan,
@@ -173,7 +170,7 @@ impl<St: Store> Engine<St> {
 }
 
 /// Lets a handler that has taken too long for its client go on, to fill the cache.
-pub(super) fn go_on<St, F, RB, E>(
+pub(in crate::engine) fn go_on<St, F, RB, E>(
     engine: Arc<Engine<St>>,
     route: Arc<Route>,
     plan: Plan,

@@ -9,40 +9,43 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 
+use super::super::Route;
 use super::admission::Plan;
-use super::{Engine, Route};
-use crate::key::{CacheKey, Search, TargetKey};
+use crate::key::{CacheKey, Search};
 use crate::rfc9111::no_vary_search::{NO_VARY_SEARCH, NoVarySearch, canonical};
-use crate::store::{Store, StoreError};
 use crate::stored::{Stored, StoredResponse, VariantIndex};
 
 /// What is known of a path.
-pub(super) type Rule = Option<Arc<NoVarySearch>>;
+pub(in crate::engine) type Rule = Option<Arc<NoVarySearch>>;
 
 impl Search {
     /// The end of the target by which the rule tells requests apart, with its question mark.
-    fn canonical(&self, rule: &NoVarySearch) -> String {
+    pub(in crate::engine) fn canonical(&self, rule: &NoVarySearch) -> String {
         canonical(rule, Some(&self.query))
     }
 }
 
 impl Plan {
     /// The key to look at, by the rule that is known for the path.
-    pub(super) fn key_by(&self, route: &Route, rule: &NoVarySearch) -> CacheKey {
+    pub(in crate::engine) fn key_by(&self, route: &Route, rule: &NoVarySearch) -> CacheKey {
         let Some(search) = &self.search else { return self.base.clone() };
         let target = self.target.with_query(&search.path, &search.canonical(rule));
         route.keys.base_key(&target, &self.keyed)
     }
 
     /// Whether a response found by one rule is meant by its own: rules change.
-    pub(super) fn is_meant(&self, rule: Option<&NoVarySearch>, found: &StoredResponse) -> bool {
+    pub(in crate::engine) fn is_meant(
+        &self,
+        rule: Option<&NoVarySearch>,
+        found: &StoredResponse,
+    ) -> bool {
         let (Some(rule), Some(search)) = (rule, &self.search) else { return true };
         let own = NoVarySearch::parse(&found.head.headers);
         search.canonical(&own) == search.canonical(rule)
     }
 
     /// Where a response is stored by its own field, and the path's indexes if it has some.
-    pub(super) fn place(
+    pub(in crate::engine) fn place(
         &self,
         route: &Route,
         response: &HeaderMap,
@@ -63,48 +66,14 @@ impl Plan {
 }
 
 /// Bytes that a rule holds in memory of its own.
-pub(super) fn held_bytes(rule: &Rule) -> usize {
+pub(in crate::engine) fn held_bytes(rule: &Rule) -> usize {
     rule.as_ref().map_or(0, |rule| rule.held_bytes())
 }
 
 /// The rule that a path's index holds.
-pub(super) fn rule_of(stored: Option<&Stored>) -> Rule {
+pub(in crate::engine) fn rule_of(stored: Option<&Stored>) -> Rule {
     let Some(Stored::Variants(index)) = stored else { return None };
     let value = HeaderValue::from_bytes(index.search.as_ref()?).ok()?;
     let rule = NoVarySearch::parse(&HeaderMap::from_iter([(NO_VARY_SEARCH, value)]));
     (!rule.is_default()).then(|| Arc::new(rule))
-}
-
-impl<St: Store> Engine<St> {
-    /// Remembers a path's rule, or that it has none.
-    pub(super) fn learn_rule(&self, search: &CacheKey, rule: Rule) {
-        self.searches.insert(search.hash(), rule);
-    }
-
-    /// What requests of this plan fly under, without the variant, and what says so of their query.
-    pub(super) fn flies_by(&self, route: &Route, plan: &Plan) -> (CacheKey, Rule) {
-        let known = plan.search.as_ref().map(|search| search.index.hash());
-        let rule = known.and_then(|hash| self.searches.get(&hash)).flatten();
-        let base = rule.as_ref().map_or_else(|| plan.base.clone(), |rule| plan.key_by(route, rule));
-        (base, rule)
-    }
-
-    /// The keys of a target: by its own query, and by what the path's responses say of it.
-    pub(super) async fn spellings(
-        &self,
-        route: &Route,
-        target: &TargetKey,
-    ) -> Result<Vec<TargetKey>, StoreError> {
-        let mut targets = vec![target.clone()];
-        let Some(search) = route.keys.search(target) else { return Ok(targets) };
-        let indexes = vec![search.index.clone(), search.anywhere.clone()];
-        for index in self.store.get_many(indexes).await? {
-            let Some(rule) = rule_of(index.as_ref()) else { continue };
-            let other = target.with_query(&search.path, &search.canonical(&rule));
-            if !targets.contains(&other) {
-                targets.push(other);
-            }
-        }
-        Ok(targets)
-    }
 }

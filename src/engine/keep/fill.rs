@@ -6,17 +6,15 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use tracing::Instrument;
 
-use super::admission::{Asker, Plan};
-use super::bounded::bounded;
-use super::exchange::Miss;
-use super::flight::{FlightKey, Lead};
-use super::guarded::Consent;
-use super::judge::Kept;
-use super::lookup::selected;
-use super::pending::{Refused, Ticket};
-use super::{Engine, Route, search};
+use super::super::collapse::{FlightKey, Lead};
+use super::super::consent::Consent;
+use super::super::decide::Kept;
+use super::super::find::{Refused, Ticket, bounded, selected};
+use super::super::request::{Asker, Plan, rule_of};
+use super::super::{Engine, Route};
 use crate::body::{Abandoned, Completed, Sink};
 use crate::key::{CacheKey, KeyRange, variant_key};
 use crate::rfc9111::freshness::is_fresh;
@@ -26,7 +24,7 @@ use crate::tag::Validity;
 use crate::telemetry::{count, write_span};
 
 /// How long a write may take before its memory is given up. No request waits for it.
-pub(super) const WRITE_LIMIT: Duration = Duration::from_secs(10);
+pub(in crate::engine) const WRITE_LIMIT: Duration = Duration::from_secs(10);
 /// Variants of one target at the most; one more, and the oldest goes. Requests choose the values of the
 /// fields that select them.
 const MAX_VARIANTS: usize = 64;
@@ -40,58 +38,67 @@ const INDEX_SLACK_MS: u64 = 24 * 3600 * 1000;
 type Waits<'a> = dyn Fn(&CacheKey) -> Option<Stored> + 'a;
 
 /// Stores a response once its body is complete.
-pub(super) struct Fill<St> {
-    pub(super) engine: Arc<Engine<St>>,
-    pub(super) asker: Asker,
-    pub(super) key: CacheKey,
+pub(in crate::engine) struct Fill<St> {
+    pub(in crate::engine) engine: Arc<Engine<St>>,
+    pub(in crate::engine) asker: Asker,
+    pub(in crate::engine) key: CacheKey,
     /// The key without the variant.
-    pub(super) base: CacheKey,
-    pub(super) head: StoredHead,
+    pub(in crate::engine) base: CacheKey,
+    pub(in crate::engine) head: StoredHead,
     /// When the head was there.
-    pub(super) answered: Instant,
+    pub(in crate::engine) answered: Instant,
     /// What lookups have to know to find it: the target's index, where the response is one of several
     /// variants, and the path's.
-    pub(super) indexes: Vec<(CacheKey, VariantIndex)>,
+    pub(in crate::engine) indexes: Vec<(CacheKey, VariantIndex)>,
     /// When the entry may be removed.
-    pub(super) expires_ms: u64,
-    pub(super) queue_bytes: usize,
+    pub(in crate::engine) expires_ms: u64,
+    pub(in crate::engine) queue_bytes: usize,
     /// Filled in when the response is stored.
-    pub(super) filled: Filled,
+    pub(in crate::engine) filled: Filled,
     /// Others wait for it.
-    pub(super) lead: Option<Lead>,
+    pub(in crate::engine) lead: Option<Lead>,
     /// Whether it may be stored.
-    pub(super) consent: Consent,
+    pub(in crate::engine) consent: Consent,
 }
 
 /// A response that has just been stored, for whoever recorded it.
 #[derive(Clone, Default)]
-pub(super) struct Filled(Arc<OnceLock<StoredResponse>>);
+pub(in crate::engine) struct Filled(Arc<OnceLock<StoredResponse>>);
 
 impl Filled {
-    pub(super) fn get(&self) -> Option<&StoredResponse> {
+    pub(in crate::engine) fn get(&self) -> Option<&StoredResponse> {
         self.0.get()
     }
 }
 
-impl Miss {
-    /// What stores a response, once its body is complete.
-    pub(super) fn fill<St: Store>(
-        &self,
-        engine: Arc<Engine<St>>,
-        route: &Route,
-        plan: &Plan,
+/// A request whose response is stored once its body is complete.
+pub(in crate::engine) struct Storing<'a, St> {
+    pub(in crate::engine) engine: Arc<Engine<St>>,
+    pub(in crate::engine) route: &'a Route,
+    pub(in crate::engine) plan: &'a Plan,
+    /// The request's fields, as the handler saw them.
+    pub(in crate::engine) request: &'a HeaderMap,
+    /// What the target was known to vary on.
+    pub(in crate::engine) index: Option<&'a Arc<VariantIndex>>,
+}
+
+impl<St: Store> Storing<'_, St> {
+    /// What stores the response.
+    pub(in crate::engine) fn fill(
+        self,
         kept: Kept,
         filled: Filled,
         lead: Option<Lead>,
     ) -> Fill<St> {
+        let Self { engine, route, plan, request, index } = self;
         let Kept { head, expires_ms, names } = kept;
         let (base, mut indexes) = plan.place(route, &head.headers);
         let lead = lead.and_then(|lead| lead.if_meant(&base, plan));
         let key = if names.is_empty() {
             base.clone()
         } else {
-            let variant = selected(&names, &self.asked.headers);
-            let seen = self.index.as_ref().filter(|index| index.names == names);
+            let variant = selected(&names, request);
+            let seen = index.filter(|index| index.names == names);
             let variants = seen.map(|index| index.variants.clone()).unwrap_or_default();
             let index = VariantIndex { names, variants, search: None };
             let key = variant_key(&base, &variant);
@@ -208,7 +215,7 @@ impl<St: Store> Fill<St> {
             let index = Arc::new(index);
             let stored = Stored::Variants(Arc::clone(&index));
             match &index.search {
-                Some(_) => engine.learn_rule(&at, search::rule_of(Some(&stored))),
+                Some(_) => engine.learn_rule(&at, rule_of(Some(&stored))),
                 None => engine.learn(&at, &index),
             }
             let expires_ms = expires_ms.saturating_add(INDEX_SLACK_MS);
@@ -259,7 +266,7 @@ impl<St: Store> Fill<St> {
 impl<St: Store> Engine<St> {
     /// Replaces the head of a stored response: visible to lookups at once, in the store soon, without
     /// its body. A response that has been replaced or removed meanwhile stays so.
-    pub(super) fn freshen_behind(
+    pub(in crate::engine) fn freshen_behind(
         self: &Arc<Self>,
         update: HeadUpdate,
         body: Bytes,
@@ -291,14 +298,14 @@ impl<St: Store> Engine<St> {
 
     /// Whether what this process has seen of the log says already that a response is not to be used. It is
     /// judged again whenever it is served; this only saves the storing.
-    pub(super) fn is_invalid_by_now(&self, key: &CacheKey, head: &StoredHead) -> bool {
+    pub(in crate::engine) fn is_invalid_by_now(&self, key: &CacheKey, head: &StoredHead) -> bool {
         let mut validity = std::pin::pin!(self.store.validity(key, head));
         let known = validity.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         matches!(known, Poll::Ready(Ok(Validity::Invalid)))
     }
 
     /// Removes a stored response in the background.
-    pub(super) fn forget(self: &Arc<Self>, range: KeyRange) {
+    pub(in crate::engine) fn forget(self: &Arc<Self>, range: KeyRange) {
         let engine = Arc::clone(self);
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {

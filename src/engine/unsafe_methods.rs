@@ -10,11 +10,11 @@ use http_body::Body;
 use tower::{Service, ServiceExt};
 use tracing::Instrument;
 
-use super::admission::Write;
-use super::bounded::bounded;
-use super::exchange::Miss;
-use super::judge::Asked;
-use super::reply::Finish;
+use super::decide::Asked;
+use super::find::bounded;
+use super::handler::Miss;
+use super::request::Write;
+use super::respond::Finish;
 use super::{Engine, Route};
 use crate::body::CacheBody;
 use crate::key::TargetKey;

@@ -6,7 +6,7 @@ use moka::policy::EvictionPolicy;
 use moka::sync::{Cache, CacheBuilder};
 
 /// What each of these tables may take: 2 MiB, which is some 5,000 keys.
-pub(super) const TABLE_BYTES: u64 = 2 << 20;
+pub(in crate::engine) const TABLE_BYTES: u64 = 2 << 20;
 
 /// What an entry costs beside what it holds elsewhere. Measured with the release of `moka` in use: `tests/memory.rs`
 /// compares the sum with the memory of a process.
@@ -14,7 +14,10 @@ const PLACE: usize = 384;
 
 /// A table of at most so many bytes; `held` says how many an entry holds in memory of its own. When the table is full,
 /// the least recently used entry is evicted: a new one is always found.
-pub(super) fn table<K, V>(bytes: u64, held: fn(&K, &V) -> usize) -> CacheBuilder<K, V, Cache<K, V>>
+pub(in crate::engine) fn table<K, V>(
+    bytes: u64,
+    held: fn(&K, &V) -> usize,
+) -> CacheBuilder<K, V, Cache<K, V>>
 where
     K: Hash + Eq + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
@@ -26,6 +29,6 @@ where
 }
 
 /// For entries that hold nothing elsewhere.
-pub(super) fn nothing<K, V>(_: &K, _: &V) -> usize {
+pub(in crate::engine) fn nothing<K, V>(_: &K, _: &V) -> usize {
     0
 }

@@ -12,8 +12,9 @@ use http::response::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 
-use super::admission::Plan;
-use super::{Route, stale};
+use super::super::Route;
+use super::super::request::Plan;
+use super::stale;
 use crate::cookies::{Credentials, set_cookies_left};
 use crate::overrides::CacheOverride;
 use crate::policy::Mode;
@@ -30,7 +31,7 @@ use crate::tag::{LogPosition, Scope, Tag};
 /// More names than this in the `Vary` fields of one target are a mistake: nothing is stored.
 const MAX_VARY_NAMES: usize = 32;
 /// Longer lifetimes than a year are cut: nobody gains by them, and clocks change.
-pub(super) const MAX_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
+pub(in crate::engine) const MAX_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
 /// A response with a validator is kept at least this long after it has become stale, to be validated:
 /// an hour; and at most a day.
 const MIN_KEEP_MS: u64 = 3600 * 1000;
@@ -40,7 +41,7 @@ const MAX_KEEP_MS: u64 = 24 * 3600 * 1000;
 const BAD_TAG: &str = "bad-tag";
 
 /// Reasons that lie in the response and will most likely hold for the next one.
-pub(super) const UNSTORABLE: &[&str] = &[
+pub(in crate::engine) const UNSTORABLE: &[&str] = &[
     "no-store",
     "private",
     "set-cookie",
@@ -56,39 +57,39 @@ pub(super) const UNSTORABLE: &[&str] = &[
 
 /// The request that a response answers, as it was before it went inside.
 #[derive(Clone)]
-pub(super) struct Asked {
-    pub(super) method: Method,
-    pub(super) headers: HeaderMap,
-    pub(super) credentials: Credentials,
+pub(in crate::engine) struct Asked {
+    pub(in crate::engine) method: Method,
+    pub(in crate::engine) headers: HeaderMap,
+    pub(in crate::engine) credentials: Credentials,
     /// When it went inside, on the store's clock.
-    pub(super) requested_ms: u64,
+    pub(in crate::engine) requested_ms: u64,
     /// Where the log stood then.
-    pub(super) position: Arc<LogPosition>,
+    pub(in crate::engine) position: Arc<LogPosition>,
     /// Scheme and authority of the target, where it has them.
-    pub(super) origin: Option<(String, String)>,
+    pub(in crate::engine) origin: Option<(String, String)>,
     /// What names the target's URI, where it is stored under a key of the application's own.
-    pub(super) home: Option<Tag>,
+    pub(in crate::engine) home: Option<Tag>,
     /// Path and query of the target, as the client sent them.
-    pub(super) path_and_query: Option<PathAndQuery>,
+    pub(in crate::engine) path_and_query: Option<PathAndQuery>,
 }
 
 /// What of a response is stored.
-pub(super) struct Kept {
-    pub(super) head: StoredHead,
+pub(in crate::engine) struct Kept {
+    pub(in crate::engine) head: StoredHead,
     /// When the entry may be removed.
-    pub(super) expires_ms: u64,
+    pub(in crate::engine) expires_ms: u64,
     /// What the target varies on, this response included.
-    pub(super) names: Vec<HeaderName>,
+    pub(in crate::engine) names: Vec<HeaderName>,
 }
 
 /// Whether an answer says that there is nothing any more.
-pub(super) fn is_gone(status: StatusCode) -> bool {
+pub(in crate::engine) fn is_gone(status: StatusCode) -> bool {
     status == StatusCode::NOT_FOUND || status == StatusCode::GONE
 }
 
 /// Whether an answer is about one request, or one moment, and says little of the next one. What is not there
 /// is not there for others either.
-pub(super) fn is_about_the_request(status: StatusCode) -> bool {
+pub(in crate::engine) fn is_about_the_request(status: StatusCode) -> bool {
     let about = [StatusCode::PARTIAL_CONTENT, StatusCode::NOT_MODIFIED];
     let refused = status.is_client_error() && !is_gone(status);
     status.is_server_error() || refused || about.contains(&status)
@@ -96,7 +97,11 @@ pub(super) fn is_about_the_request(status: StatusCode) -> bool {
 
 impl Asked {
     /// A request that is about to go inside.
-    pub(super) fn of<St: Store>(store: &St, plan: &Plan, request: &http::request::Parts) -> Self {
+    pub(in crate::engine) fn of<St: Store>(
+        store: &St,
+        plan: &Plan,
+        request: &http::request::Parts,
+    ) -> Self {
         let own = |(scheme, authority): (&str, &str)| (scheme.to_owned(), authority.to_owned());
         Self {
             method: request.method.clone(),
@@ -111,7 +116,7 @@ impl Asked {
     }
 
     /// The tags of a response: the policy's, the override's, and its cache groups (RFC 9875 2).
-    pub(super) fn tags(
+    pub(in crate::engine) fn tags(
         &self,
         route: &Route,
         overrides: Option<&CacheOverride>,
@@ -138,7 +143,7 @@ impl Asked {
     }
 
     /// What to store of a response, or the named reason why nothing.
-    pub(super) fn judge(
+    pub(in crate::engine) fn judge(
         &self,
         route: &Route,
         overrides: Option<&CacheOverride>,
@@ -192,7 +197,7 @@ impl Asked {
         Ok(Kept { head, expires_ms, names })
     }
 
-    pub(super) fn decide(
+    pub(in crate::engine) fn decide(
         &self,
         route: &Route,
         overrides: Option<&CacheOverride>,
@@ -256,7 +261,7 @@ impl Asked {
 }
 
 /// Adds the tags that are not there yet, in their order. There may be many.
-pub(super) fn add_new(tags: &mut Vec<Tag>, more: Vec<Tag>) {
+pub(in crate::engine) fn add_new(tags: &mut Vec<Tag>, more: Vec<Tag>) {
     let mut known: HashSet<Tag> = tags.iter().cloned().collect();
     tags.extend(more.into_iter().filter(|tag| known.insert(tag.clone())));
 }
@@ -288,13 +293,13 @@ fn varies_on(headers: &HeaderMap, name: &HeaderName) -> bool {
 }
 
 /// Whether a stale response can be validated (RFC 9111 4.3.1).
-pub(super) fn has_validator(headers: &HeaderMap) -> bool {
+pub(in crate::engine) fn has_validator(headers: &HeaderMap) -> bool {
     headers.contains_key(ETAG) || headers.contains_key(LAST_MODIFIED)
 }
 
 /// When an entry may be removed: after the last stale window; when it can be validated, or served because the
 /// inner service cannot be reached, some time later.
-pub(super) fn expires_ms(route: &Route, head: &StoredHead) -> u64 {
+pub(in crate::engine) fn expires_ms(route: &Route, head: &StoredHead) -> u64 {
     let windows = route.windows_of(head);
     let stale_from_ms = head.fresh_until_ms.max(head.received_ms);
     let expires_ms = match windows.longest_ms() {

@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use super::super::{Engine, Route};
 use super::bounded::bounded;
-use super::{Engine, Route};
 use crate::key::CacheKey;
 use crate::store::{Store, StoreError};
 use crate::sync;
@@ -35,14 +35,14 @@ const CALM: Duration = Duration::from_secs(10);
 /// The breakers of a layer's clones: one for all routes that wait equally long. What is too slow for one route may do
 /// for another.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Breakers(Arc<Mutex<ByWait>>);
+pub(in crate::engine) struct Breakers(Arc<Mutex<ByWait>>);
 
 /// There are as many as there are different waits: a handful.
 type ByWait = Vec<(Duration, Arc<Breaker>)>;
 
 impl Breakers {
     /// The breaker of routes that wait this long.
-    pub(super) fn of(&self, store_timeout: Duration) -> Arc<Breaker> {
+    pub(in crate::engine) fn of(&self, store_timeout: Duration) -> Arc<Breaker> {
         let mut breakers = sync::lock(&self.0);
         if let Some((_, breaker)) = breakers.iter().find(|(wait, _)| *wait == store_timeout) {
             return Arc::clone(breaker);
@@ -55,7 +55,7 @@ impl Breakers {
 
 /// The breaker of the routes that wait equally long.
 #[derive(Debug)]
-pub(super) struct Breaker {
+pub(in crate::engine) struct Breaker {
     /// The state is open, readable without the lock.
     open: AtomicBool,
     /// There are failures to forget, readable without the lock: most of the time there are none.
@@ -164,12 +164,12 @@ impl Breaker {
     }
 
     /// Whether the store is not to be asked.
-    pub(super) fn is_open(&self) -> bool {
+    pub(in crate::engine) fn is_open(&self) -> bool {
         self.open.load(Ordering::Acquire)
     }
 
     /// The store has answered.
-    pub(super) fn succeeded(&self) {
+    pub(in crate::engine) fn succeeded(&self) {
         if self.failing.load(Ordering::Acquire) && !self.is_open() {
             let mut state = self.state();
             state.succeeded();
@@ -228,7 +228,7 @@ impl Drop for Probe {
 
 impl<St: Store> Engine<St> {
     /// Whether a request may ask the store. If not, it may have started a probe, for `key`.
-    pub(super) fn may_look(&self, route: &Route, key: &CacheKey) -> bool {
+    pub(in crate::engine) fn may_look(&self, route: &Route, key: &CacheKey) -> bool {
         match route.breaker.pass(Instant::now()) {
             Pass::Through => true,
             Pass::Shut => false,
@@ -237,7 +237,12 @@ impl<St: Store> Engine<St> {
     }
 
     /// Says that a lookup failed that began then.
-    pub(super) fn lookup_failed(&self, route: &Route, error: &StoreError, began: Instant) {
+    pub(in crate::engine) fn lookup_failed(
+        &self,
+        route: &Route,
+        error: &StoreError,
+        began: Instant,
+    ) {
         if is_failure(error) && route.breaker.failed(began, Instant::now()) == Some(Change::Opened)
         {
             count(&self.counters.breaker_opened);

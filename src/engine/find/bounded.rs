@@ -9,7 +9,7 @@ use crate::store::StoreError;
 
 /// The answer of a store, or [`StoreError::Timeout`] after `limit`. An answer that is there at once
 /// costs no timer and needs no runtime.
-pub(super) async fn bounded<T>(
+pub(in crate::engine) async fn bounded<T>(
     limit: Duration,
     answer: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {

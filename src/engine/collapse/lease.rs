@@ -6,33 +6,33 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use super::bounded::bounded;
+use super::super::background::whole;
+use super::super::decide::chance;
+use super::super::find::bounded;
+use super::super::{Engine, Route};
 use super::flight::FlightKey;
-use super::invalidate::whole;
-use super::stale::chance;
-use super::{Engine, Route};
 use crate::key::CacheKey;
 use crate::policy::Collapse;
-use crate::store::{Fence, Lease, Store, StoreError};
+use crate::store::{Fence, Lease, Store};
 use crate::telemetry::count;
 
 /// Waits of a process that has been denied the lease: doubling, so that a slow handler is not asked about
 /// hundreds of times, and each shortened by up to a half, so that many processes do not ask at once.
 const FIRST_WAIT: Duration = Duration::from_millis(25);
-pub(super) const LONGEST_WAIT: Duration = Duration::from_millis(400);
+pub(in crate::engine) const LONGEST_WAIT: Duration = Duration::from_millis(400);
 
 /// How long a response that is not to be shared keeps other processes from waiting for the next one, where
 /// nothing is remembered of it: those that wait go inside together.
-pub(super) const AFTER_FAILURE: Duration = Duration::from_secs(1);
+pub(in crate::engine) const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// The wait after so many denials.
-pub(super) fn pause(denials: u32) -> Duration {
+pub(in crate::engine) fn pause(denials: u32) -> Duration {
     let whole = FIRST_WAIT.saturating_mul(1 << denials.min(8)).min(LONGEST_WAIT);
     whole.mul_f64(1.0 - chance() / 2.0)
 }
 
 /// What asking for the lease comes to.
-pub(super) enum Leased {
+pub(in crate::engine) enum Leased {
     /// It is this process's, or none is needed.
     Here(Option<Held>),
     /// Another process is inside.
@@ -46,7 +46,7 @@ pub(super) enum Leased {
 type GiveBack = Box<dyn FnOnce(Fence, Option<Duration>) + Send + Sync>;
 
 /// A lease of this process. Dropped, it is given back.
-pub(super) struct Held {
+pub(in crate::engine) struct Held {
     fence: Fence,
     /// When its time is over.
     until: Instant,
@@ -55,17 +55,17 @@ pub(super) struct Held {
 
 impl Held {
     /// What a write has to hold.
-    pub(super) fn fence(&self) -> &Fence {
+    pub(in crate::engine) fn fence(&self) -> &Fence {
         &self.fence
     }
 
     /// Whether another process may have got it.
-    pub(super) fn is_over(&self) -> bool {
+    pub(in crate::engine) fn is_over(&self) -> bool {
         Instant::now() >= self.until
     }
 
     /// Gives it back, and tells who asks for so long that there is nothing to wait for.
-    pub(super) fn refuse(mut self, time: Duration) {
+    pub(in crate::engine) fn refuse(mut self, time: Duration) {
         self.end(Some(time));
     }
 
@@ -84,7 +84,11 @@ impl Drop for Held {
 
 impl<St: Store> Engine<St> {
     /// Asks for the lease on what a flight is about, where the route's processes collapse together.
-    pub(super) async fn lease(self: &Arc<Self>, route: &Route, about: &FlightKey) -> Leased {
+    pub(in crate::engine) async fn lease(
+        self: &Arc<Self>,
+        route: &Route,
+        about: &FlightKey,
+    ) -> Leased {
         if route.policy.collapse != Collapse::Cluster {
             return Leased::Here(None);
         }
@@ -130,35 +134,6 @@ impl<St: Store> Engine<St> {
             }
         }
     }
-
-    /// Gives a lease back when what is on its way to the store by now has been written.
-    pub(super) fn give_back_in_turn(&self, held: Option<Held>) {
-        let Some(held) = held else { return };
-        let store = self.store.clone();
-        if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(async move {
-                let _ = bounded(super::fill::WRITE_LIMIT, store.flush()).await;
-                drop(held);
-            });
-        }
-    }
-
-    /// Writes what the holder of a lease has got: not over what somebody else has who got the lease later.
-    /// Then it is `false`.
-    pub(super) async fn put_leased(
-        &self,
-        entries: Vec<crate::stored::Entry>,
-        held: Option<Held>,
-    ) -> Result<bool, StoreError> {
-        // given back when this ends, however it ends: who asks then finds what has been written
-        let Some(held) = held else { return self.store.put_many(entries).await.map(|()| true) };
-        let written = self.store.put_fenced(entries, held.fence()).await?;
-        if !written {
-            count(&self.counters.leases_lost);
-            self.reasons.count("lease-lost");
-        }
-        Ok(written)
-    }
 }
 
 /// Requests with credentials have leases of their own, as they have flights.
@@ -171,7 +146,7 @@ fn leased_key(about: &FlightKey) -> CacheKey {
 }
 
 /// How long a process waits before it asks again, at the most until then.
-pub(super) async fn wait(denials: u32, until: Instant) {
+pub(in crate::engine) async fn wait(denials: u32, until: Instant) {
     tokio::time::sleep_until(until.min(Instant::now() + pause(denials))).await;
 }
 

@@ -5,8 +5,8 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Uri};
 
-use super::Route;
-use super::guarded::Consent;
+use super::super::Route;
+use super::super::consent::Consent;
 use crate::cookies::{Credentials, examine};
 use crate::key::{CacheKey, NoKey, Search, TargetKey};
 use crate::policy::Mode;
@@ -31,15 +31,15 @@ pub(crate) enum Admission {
 pub(crate) struct Plan {
     /// The target's key.
     pub(crate) base: CacheKey,
-    pub(super) target: TargetKey,
+    pub(in crate::engine) target: TargetKey,
     /// The key of the request's URI, where the target is a key of the application's own.
-    pub(super) home: Option<CacheKey>,
+    pub(in crate::engine) home: Option<CacheKey>,
     /// Path and query as the client sent them.
-    pub(super) path_and_query: Option<PathAndQuery>,
+    pub(in crate::engine) path_and_query: Option<PathAndQuery>,
     /// Hashed credentials that are part of the key.
-    pub(super) keyed: Vec<(u8, [u8; 16])>,
+    pub(in crate::engine) keyed: Vec<(u8, [u8; 16])>,
     /// Where to find out whether the whole query matters.
-    pub(super) search: Option<Search>,
+    pub(in crate::engine) search: Option<Search>,
     pub(crate) credentials: Credentials,
     pub(crate) head_only: bool,
     /// The request comes through another layer of the same cache.
@@ -50,16 +50,16 @@ pub(crate) struct Plan {
 
 /// Who asks for what: the hash of the target's key, and whether with credentials. What is made for somebody
 /// says nothing of what is made for everybody.
-pub(super) type Asker = ([u8; 16], bool);
+pub(in crate::engine) type Asker = ([u8; 16], bool);
 
 /// What a request invalidates when it succeeds.
 #[derive(Debug)]
 pub(crate) struct Write {
     /// Its own target first.
-    pub(super) targets: Vec<TargetKey>,
+    pub(in crate::engine) targets: Vec<TargetKey>,
     /// The path of its URI, which references in the response are relative to.
-    pub(super) path: String,
-    pub(super) path_and_query: String,
+    pub(in crate::engine) path: String,
+    pub(in crate::engine) path_and_query: String,
     /// How later requests would look up the response to a POST.
     pub(crate) plan: Option<Plan>,
 }
@@ -116,11 +116,11 @@ impl Plan {
         }
     }
 
-    pub(super) fn has_credentials(&self) -> bool {
+    pub(in crate::engine) fn has_credentials(&self) -> bool {
         self.credentials != Credentials::None
     }
 
-    pub(super) fn asker(&self) -> Asker {
+    pub(in crate::engine) fn asker(&self) -> Asker {
         (self.base.hash(), self.has_credentials())
     }
 }

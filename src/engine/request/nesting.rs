@@ -8,10 +8,10 @@ use http::Extensions;
 use http::request::Parts as Request;
 use http::response::Parts as Response;
 
-use super::Engine;
+use super::super::Engine;
 
 /// Why the outer layer does not store a response: the inner one has decided.
-pub(super) const INNER_LAYER: &str = "inner-layer";
+pub(in crate::engine) const INNER_LAYER: &str = "inner-layer";
 
 /// In a request: the caches that it is inside of.
 #[derive(Clone, Default)]
@@ -31,7 +31,7 @@ fn id<St>(engine: &Arc<Engine<St>>) -> Id {
 }
 
 /// To be called for a request that goes inside.
-pub(super) fn enter<St>(engine: &Arc<Engine<St>>, request: &mut Request) {
+pub(in crate::engine) fn enter<St>(engine: &Arc<Engine<St>>, request: &mut Request) {
     let id = id(engine);
     let Inside(caches) = request.extensions.get_or_insert_default();
     if !caches.contains(&id) {
@@ -53,12 +53,18 @@ pub(crate) fn answered(id: Id, extensions: &mut Extensions) {
 
 /// Whether a response comes out of an inner layer of this cache, which has done with what is stored all that there is
 /// to do.
-pub(super) fn is_answered<St>(engine: &Arc<Engine<St>>, extensions: &Extensions) -> bool {
+pub(in crate::engine) fn is_answered<St>(
+    engine: &Arc<Engine<St>>,
+    extensions: &Extensions,
+) -> bool {
     extensions.get::<Answered>().is_some_and(|Answered(caches)| caches.contains(&id(engine)))
 }
 
 /// The same, to the outer layer, which takes the mark off.
-pub(super) fn is_answered_by<St>(engine: &Arc<Engine<St>>, response: &mut Response) -> bool {
+pub(in crate::engine) fn is_answered_by<St>(
+    engine: &Arc<Engine<St>>,
+    response: &mut Response,
+) -> bool {
     let id = id(engine);
     let Some(Answered(caches)) = response.extensions.get_mut() else { return false };
     let before = caches.len();

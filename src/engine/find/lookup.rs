@@ -10,10 +10,10 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method};
 use tracing::Instrument;
 
-use super::admission::Plan;
+use super::super::request::{Plan, Rule, rule_of};
+use super::super::respond::Want;
+use super::super::{Engine, Route};
 use super::bounded::bounded;
-use super::reply::Want;
-use super::{Engine, Route, search};
 use crate::key::{CacheKey, variant_key};
 use crate::policy::Mode;
 use crate::rfc9111;
@@ -27,10 +27,10 @@ use crate::tag::Validity;
 use crate::telemetry::{LookupTimer, count, lookup_span};
 
 /// What a lookup found.
-pub(super) struct Lookup {
-    pub(super) found: Found,
+pub(in crate::engine) struct Lookup {
+    pub(in crate::engine) found: Found,
     /// What the target is known to vary on.
-    pub(super) index: Option<Arc<VariantIndex>>,
+    pub(in crate::engine) index: Option<Arc<VariantIndex>>,
     /// The body of the response was not read. Never of what [`Engine::lookup`] returns as a response.
     left_out: Option<LeftOut>,
 }
@@ -54,7 +54,7 @@ enum Bodies {
     Small,
 }
 
-pub(super) enum Found {
+pub(in crate::engine) enum Found {
     /// A response whose selecting fields match the request.
     Response(At),
     /// One that answers the request without its body, which was not read, and the body's length.
@@ -64,16 +64,16 @@ pub(super) enum Found {
 }
 
 /// A stored response and its key.
-pub(super) struct At {
-    pub(super) key: CacheKey,
-    pub(super) response: StoredResponse,
+pub(in crate::engine) struct At {
+    pub(in crate::engine) key: CacheKey,
+    pub(in crate::engine) response: StoredResponse,
     /// What the log says about it.
-    pub(super) validity: Validity,
+    pub(in crate::engine) validity: Validity,
 }
 
 impl<St: Store> Engine<St> {
     /// Finds what is stored for a request, for no longer than the route allows.
-    pub(super) async fn lookup(
+    pub(in crate::engine) async fn lookup(
         &self,
         route: &Route,
         plan: &Plan,
@@ -213,7 +213,7 @@ impl<St: Store> Engine<St> {
 
     /// What the log says about a response, seen no earlier than `since` or than the store allows for
     /// what it has in memory.
-    pub(super) async fn judged(
+    pub(in crate::engine) async fn judged(
         &self,
         key: &CacheKey,
         response: &StoredResponse,
@@ -239,7 +239,7 @@ impl<St: Store> Engine<St> {
             return self.look_by(route, plan, request, rule, bodies).await;
         }
         let (lookup, index) = self.look(route, &plan.base, request, Some(search), bodies).await?;
-        let rule = search::rule_of(index.as_ref());
+        let rule = rule_of(index.as_ref());
         self.learn_rule(search, rule.clone());
         match rule {
             None => Ok((lookup, false)),
@@ -252,7 +252,7 @@ impl<St: Store> Engine<St> {
         route: &Route,
         plan: &Plan,
         request: &HeaderMap,
-        rule: search::Rule,
+        rule: Rule,
         bodies: Bodies,
     ) -> Result<(Lookup, bool), StoreError> {
         let key = rule.as_ref().map_or_else(|| plan.base.clone(), |rule| plan.key_by(route, rule));
@@ -353,7 +353,7 @@ impl<St: Store> Engine<St> {
     }
 
     /// Remembers what a target varies on.
-    pub(super) fn learn(&self, base: &CacheKey, index: &Arc<VariantIndex>) {
+    pub(in crate::engine) fn learn(&self, base: &CacheKey, index: &Arc<VariantIndex>) {
         self.indexes.insert(base.hash(), Arc::clone(index));
     }
 }
@@ -364,7 +364,7 @@ fn variant_of(base: &CacheKey, index: &VariantIndex, request: &HeaderMap) -> Cac
 }
 
 /// The hash that tells a request's variant from others.
-pub(super) fn selected(names: &[HeaderName], request: &HeaderMap) -> [u8; 16] {
+pub(in crate::engine) fn selected(names: &[HeaderName], request: &HeaderMap) -> [u8; 16] {
     rfc9111::secondary_key(&rfc9111::select(names, request))
 }
 

@@ -1,0 +1,14 @@
+//! What is stored for a request, with the log's verdict; and when the store is not asked.
+
+mod bounded;
+mod breaker;
+mod lookup;
+mod pending;
+mod remembered;
+mod rules;
+
+pub(in crate::engine) use self::bounded::bounded;
+pub(in crate::engine) use self::breaker::{Breaker, Breakers};
+pub(in crate::engine) use self::lookup::{At, Found, Lookup, selected};
+pub(in crate::engine) use self::pending::{Pending, Refused, Ticket};
+pub(in crate::engine) use self::remembered::{TABLE_BYTES, nothing, table};
