@@ -17,7 +17,7 @@ pub struct LogPosition {
 
 impl LogPosition {
     /// How many gaps a position can hold.
-    pub const MAX_GAPS: usize = 256;
+    pub const MAX_GAPS: usize = 1_024;
 
     /// A position from ranges of ids that are not visible, in ascending order. With more than
     /// [`LogPosition::MAX_GAPS`] the lowest of them become one range, with the rows between them, which
@@ -103,12 +103,12 @@ mod tests {
     fn of_too_many_gaps_the_lowest_become_one() {
         let gaps = [(3, 4), (7, 7), (1_000, 2_000_000)];
         assert_eq!(LogPosition::new(3_000_000, gaps.into_iter()), at(3_000_000, &gaps));
-        let singles = (1..=300).map(|n| (2 * n, 2 * n));
-        let position = LogPosition::new(1_000, singles);
+        let singles = (1..=1_100).map(|n| 2 * n).map(|id| (id, id));
+        let position = LogPosition::new(3_000, singles);
         assert_eq!(position.gaps.len(), LogPosition::MAX_GAPS);
-        assert_eq!(position.gaps[..2], [(2, 90), (92, 92)]);
-        assert_eq!(position.gaps.last(), Some(&(600, 600)));
-        assert!(!position.has_seen(3) && position.has_seen(91) && position.has_seen(599));
+        assert_eq!(position.gaps[..2], [(2, 154), (156, 156)]);
+        assert_eq!(position.gaps.last(), Some(&(2_200, 2_200)));
+        assert!(!position.has_seen(3) && position.has_seen(155) && position.has_seen(2_199));
     }
 
     #[test]

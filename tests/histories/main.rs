@@ -194,7 +194,7 @@ async fn history(name: &str, fault: Fault) {
                 append_bulk(&mut tx).await;
                 let before: Vec<u64> = tiers().map(hits).collect();
                 // many of them rather than long ones
-                let enough = |tier| least_hits(tier) / if is_full() { 10 } else { 1 };
+                let enough = |tier| least_hits(tier) / if is_full() { 50 } else { 1 };
                 while tiers().any(|tier| hits(tier) < before[tier] + enough(tier)) {
                     assert!(began.elapsed() < limit, "{name}: no hits: {}", summary(&board));
                     tokio::time::sleep(Duration::from_millis(50)).await;
