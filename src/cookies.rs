@@ -73,6 +73,12 @@ pub enum Cookies {
     /// are ignored. A request whose `Cookie` field is not of
     /// the grammar (RFC 6265 4.2.1), has a `%` in a name, or a name that differs from one of these in letter case
     /// only, is treated as with [`Bypass`](Self::Bypass): what a handler sees in it is not known.
+    ///
+    /// # Warning
+    /// The key holds the cookie's value, not the user, and **a hit asks no session store**. With a session cookie, a page
+    /// is served until its lifetime ends, even if the session has ended or has another user by then. Give such a page a
+    /// tag of its user (`user:7`) and invalidate that tag at login, at logout, and when the user's rights change. Give
+    /// the session a new id at login.
     Key(&'static [&'static str]),
 }
 

@@ -209,8 +209,8 @@ impl<St: Store> CacheHandle<St> {
         self.engine.store.log_tail(limit).await
     }
 
-    /// What is stored for an absolute URI, outside of partitions, as it would be found now: for people
-    /// who want to know why something is served or not.
+    /// What is stored for an absolute URI, as it would be found now: for people who want to know why something is served
+    /// or not. It does not show entries in partitions, nor those with cookies or `Authorization` in their key.
     ///
     /// # Errors
     /// [`StoreError::Config`] when `uri` is not an absolute one, any other when the store could not be

@@ -223,6 +223,10 @@ impl<St: Store> CacheLayer<St> {
     /// the table. `None` bypasses the cache. An unsafe request invalidates its target in all partitions.
     /// Default: none.
     ///
+    /// A cookie or field stays a credential when a partition is made of it: requests that carry it still skip the
+    /// cache. For a cookie, set [`Cookies::Ignore`](crate::Cookies::Ignore) as well, or use
+    /// [`Cookies::Key`](crate::Cookies::Key) instead; for a field, name it in [`CacheLayer::without_credential_headers`].
+    ///
     /// ```
     /// # use tower_mysql_cache::{CacheLayer, MemoryStore};
     /// let cache = CacheLayer::new(MemoryStore::new())
@@ -283,13 +287,15 @@ impl<St: Store> CacheLayer<St> {
     ///
     /// ```
     /// # use tower_mysql_cache::{CacheLayer, MemoryStore};
+    /// # fn hmac(key: &[u8]) -> Vec<u8> { key.to_vec() }
     /// // each API key has entries of its own
     /// let cache = CacheLayer::new(MemoryStore::new())
-    ///     .partition_by("key", |request| Some(request.headers.get("x-api-key")?.as_bytes().to_vec()))
+    ///     .partition_by("key", |request| Some(hmac(request.headers.get("x-api-key")?.as_bytes())))
     ///     .without_credential_headers(["x-api-key"]);
     /// ```
     ///
-    /// A partition is readable in the table: hash what must stay secret. Default: none.
+    /// A partition is readable in the table and in the debug `Cache-Status`: here `hmac` is a keyed hash of the
+    /// application's own. [`CacheLayer::key_secret`] does not cover partitions. Default: none.
     ///
     /// # Panics
     /// If one is not the name of a header field.
@@ -323,6 +329,15 @@ impl<St: Store> CacheLayer<St> {
 
     /// Changes the key of each request, or bypasses the cache. Builders run in the order in which
     /// they were added. Default: none.
+    ///
+    /// ```
+    /// use http::request::Parts;
+    /// use tower_mysql_cache::{CacheLayer, MemoryStore, TargetKey};
+    /// // previews are never cached
+    /// let cache = CacheLayer::new(MemoryStore::new()).key_builder(|request: &Parts, key: TargetKey| {
+    ///     (!request.headers.contains_key("x-preview")).then_some(key)
+    /// });
+    /// ```
     #[must_use]
     pub fn key_builder(mut self, builder: impl KeyBuilder) -> Self {
         self.edit().keys.push_builder(Arc::new(builder));

@@ -35,7 +35,7 @@ impl<St: Store> Engine<St> {
     ) -> Result<Vec<Inspected>, StoreError> {
         let (named, with_origin) = route.keys.targets_of_uri(uri)?;
         if !with_origin {
-            let rule = "it is an absolute URI: http://host/path";
+            let rule = "it must be an absolute URI: http://host/path";
             return Err(ConfigError::new("uri", uri, rule).into());
         }
         let began = Instant::now();

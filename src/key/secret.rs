@@ -18,7 +18,7 @@ impl Secret {
     pub(crate) fn new(secret: &[u8]) -> Result<Self, ConfigError> {
         if secret.len() < MIN_BYTES {
             let given = format!("{} bytes", secret.len());
-            let rule = "it has at least 16 bytes, from a random source";
+            let rule = "it must have at least 16 bytes, from a random source";
             return Err(ConfigError::new("key_secret", given, rule));
         }
         Ok(Self(Sha256::digest(secret).into()))

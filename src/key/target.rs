@@ -247,7 +247,7 @@ impl KeyRules {
     /// The targets that `uri` names, as each clone of the layer stores it, and whether on one origin, if it has
     /// an authority, or on all.
     pub(crate) fn targets_of_uri(&self, uri: &str) -> Result<(Vec<TargetKey>, bool), ConfigError> {
-        let rule = "it is an absolute URI, or a path that begins with a slash";
+        let rule = "it must be an absolute URI, or a path that begins with a slash";
         let parsed: Uri = uri.parse().map_err(|_| ConfigError::new("uri", uri, rule))?;
         let with_origin = parsed.authority().is_some();
         let is_path = uri.starts_with('/') && !uri.starts_with("//");

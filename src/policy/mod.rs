@@ -201,6 +201,10 @@ impl CachePolicy {
     /// Cookies that are removed from what is stored: a response that sets these and no others may be
     /// stored, without them. The client whose request filled the cache still gets them. Default:
     /// none, so that a response with `Set-Cookie` is not stored.
+    ///
+    /// # Warning
+    /// Name no cookie on which the page depends. With a session cookie here, the page that begins one visitor's session
+    /// is served to everyone, and a guard does not prevent that.
     #[must_use]
     pub const fn strip_set_cookies(mut self, names: &'static [&'static str]) -> Self {
         self.stripped_cookies = names;

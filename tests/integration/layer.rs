@@ -429,10 +429,12 @@ on_every_store! {
         let layer = kit.layer().with_policy(MINUTE);
         let handle = layer.handle();
         let grpc = ("content-type", "application/grpc+proto");
+        let shouted = ("content-type", "APPLICATION/GRPC");
         let silent = [
             (CachePolicy::bypass(), "POST", None),
             (MINUTE.invalidates_on_write(false), "POST", None),
             (MINUTE, "POST", Some(grpc)),
+            (MINUTE, "POST", Some(shouted)),
             (MINUTE, "QUERY", None),
             (MINUTE, "PROPFIND", None),
         ];

@@ -12,6 +12,9 @@ use crate::key::{CacheKey, NoKey, Search, TargetKey};
 use crate::policy::Mode;
 use crate::rfc9111::is_safe;
 
+/// What the media types of gRPC begin with.
+const GRPC: &[u8] = b"application/grpc";
+
 /// What becomes of a request.
 pub(crate) enum Admission {
     /// Not even looked at: tunnels.
@@ -166,7 +169,9 @@ fn may_invalidate(route: &Route, request: &Parts) -> bool {
     let is_grpc = || {
         let content = request.headers.get(CONTENT_TYPE).map(|content| content.as_bytes());
         request.method == Method::POST
-            && content.is_some_and(|c| c.starts_with(b"application/grpc"))
+            && content
+                .and_then(|c| c.get(..GRPC.len()))
+                .is_some_and(|c| c.eq_ignore_ascii_case(GRPC))
     };
     route.policy.invalidates_on_write && !(route.policy.mode == Mode::Safe && is_grpc())
 }

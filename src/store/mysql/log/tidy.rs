@@ -22,6 +22,9 @@ const MAX_TIME: Duration = Duration::from_millis(100);
 /// Ids that one statement reads of rows that are asked about in any case.
 const ID_LIMIT: u64 = 16_384;
 
+/// Ids over which one statement passes where their rows may not be committed: some 5 ms.
+const MAX_PASSED: u64 = 65_536;
+
 /// Rows between two gaps that are asked about in one statement.
 const MAX_BETWEEN: u64 = 64;
 
@@ -32,12 +35,16 @@ const MAX_PAID: usize = 16;
 /// ER_LOCK_WAIT_TIMEOUT of MariaDB, ER_LOCK_NOWAIT of MySQL.
 const HELD: [u16; 2] = [1205, 3572];
 
-/// What becomes of the ids of a range that no transaction holds.
+fn is_held(failure: &Failure) -> bool {
+    failure.number().is_some_and(|number| HELD.contains(&number))
+}
+
+/// What becomes of the ids of a range.
 #[derive(Clone, Copy)]
 pub(super) enum Probe {
     /// Those with a row have been found.
     Take,
-    /// All of them are settled.
+    /// No transaction holds one: all of them are settled.
     Close,
 }
 
@@ -128,32 +135,77 @@ impl LogReader {
         began: Instant,
     ) -> Result<(), Failure> {
         let mut ranges = spans(gaps, *probe.place(session));
-        for _ in 0..MAX_PROBES {
-            let Some((from, to)) = ranges.pop().filter(|_| began.elapsed() < MAX_TIME) else {
-                break;
-            };
+        let mut left = MAX_PROBES;
+        while let Some((from, to)) = ranges.pop()
+            && left > 0
+            && began.elapsed() < MAX_TIME
+        {
+            left -= 1;
             *probe.place(session) = if ranges.is_empty() { 0 } else { to };
-            match self.probe(session, from, to, probe).await {
-                Ok(None) => {}
-                Ok(Some(rest)) => {
-                    *probe.place(session) = rest - 1;
-                    ranges.push((rest, to));
-                }
-                Err(failure) if failure.number().is_some_and(|n| HELD.contains(&n)) => {
-                    if from < to {
-                        let middle = from + (to - from) / 2;
-                        ranges.push((middle + 1, to));
-                        ranges.push((from, middle));
+            let rest = match self.probe(session, from, to, probe).await {
+                Err(failure) if is_held(&failure) => {
+                    let (empty, rest) = self.without_rows(session, gaps, (from, to)).await?;
+                    for (from, to) in empty {
+                        if left == 0 || began.elapsed() >= MAX_TIME {
+                            break;
+                        }
+                        left -= 1;
+                        match self.probe(session, from, to, probe).await {
+                            // a transaction has come to it since
+                            Err(failure) if is_held(&failure) => {}
+                            probed => drop(probed?),
+                        }
                     }
+                    rest
                 }
-                Err(failure) => return Err(failure),
+                probed => probed?,
+            };
+            if let Some(rest) = rest {
+                *probe.place(session) = rest - 1;
+                ranges.push((rest, to));
             }
         }
         Ok(())
     }
 
-    /// Asks whether a transaction holds an id of a range, or of its beginning, and says where its rest begins. Of
-    /// what is asked about in any case, only the ids are read.
+    /// The parts of gaps in which there is no row, committed or not, and where the rest of the range begins: between
+    /// rows of open transactions may be ids of others that were rolled back. A locking read has to confirm it.
+    async fn without_rows(
+        &self,
+        session: &mut Session,
+        gaps: &[(u64, u64)],
+        (from, to): (u64, u64),
+    ) -> Result<(Vec<(u64, u64)>, Option<u64>), Failure> {
+        session.connection.run_text(&self.shared.sql.log.uncommitted, &self.shared).await?;
+        let rows = self.ids(session, from, to).await?;
+        let end = rows.last().copied().filter(|_| rows.len() as u64 >= ID_LIMIT).unwrap_or(to);
+        let mut empty = Vec::new();
+        for &(first, last) in gaps.iter().filter(|&&(first, last)| last >= from && first <= end) {
+            let (mut at, last) = (first.max(from), last.min(end));
+            let start = rows.partition_point(|id| *id < at);
+            for &id in rows.iter().skip(start).take_while(|id| **id <= last) {
+                if at < id {
+                    empty.push((at, id - 1));
+                }
+                at = id.saturating_add(1);
+            }
+            if at <= last {
+                empty.push((at, last));
+            }
+        }
+        Ok((empty, (end < to).then(|| end + 1)))
+    }
+
+    /// The ids of rows in a range, or in its beginning.
+    async fn ids(&self, session: &mut Session, from: u64, to: u64) -> Result<Vec<u64>, Failure> {
+        let query = statement(&self.shared.sql.log.ids).bind(from).bind(to).bind(ID_LIMIT);
+        let rows = session.connection.rows(query, &self.shared).await?;
+        let ids = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<_>, _>>();
+        ids.map_err(|error| Failure::of(error, &self.shared.settings.log_table))
+    }
+
+    /// Asks which ids of a range have rows, or, with a lock, which a transaction holds, or of its beginning, and says
+    /// where its rest begins. Of what is asked about in any case, only the ids are read.
     async fn probe(
         &self,
         session: &mut Session,
@@ -161,28 +213,39 @@ impl LogReader {
         to: u64,
         probe: Probe,
     ) -> Result<Option<u64>, Failure> {
-        let sql = &self.shared.sql.log;
         let asked = Instant::now();
-        let is_left_out = self.log.view().leaves_out(to);
-        let (text, limit) = match is_left_out {
-            true => (&sql.locked_ids, ID_LIMIT),
-            false => (&sql.locked, READ_LIMIT),
+        let (rows, ids, end) = match probe {
+            Probe::Take => {
+                let last = to.min(from.saturating_add(MAX_PASSED));
+                let ids = self.ids(session, from, last).await?;
+                let full = ids.len() as u64 >= ID_LIMIT;
+                let end = ids.last().copied().filter(|_| full).unwrap_or(last);
+                (Vec::new(), ids, end)
+            }
+            Probe::Close => {
+                let sql = &self.shared.sql.log;
+                let is_left_out = self.log.view().leaves_out(to);
+                let (text, limit) = match is_left_out {
+                    true => (&sql.locked_ids, ID_LIMIT),
+                    false => (&sql.locked, READ_LIMIT),
+                };
+                let query = statement(text).bind(from).bind(to).bind(limit);
+                let found = session.connection.rows(query, &self.shared).await?;
+                let failed = |error| Failure::of(error, &self.shared.settings.log_table);
+                let ids = found.iter().map(|row| row.try_get(0)).collect::<Result<Vec<_>, _>>();
+                let ids: Vec<u64> = ids.map_err(failed)?;
+                let full = ids.len() as u64 >= limit;
+                let end = ids.last().copied().filter(|_| full).unwrap_or(to);
+                (if is_left_out { Vec::new() } else { self.decoded(&found)? }, ids, end)
+            }
         };
-        let query = statement(text).bind(from).bind(to).bind(limit);
-        let found = session.connection.rows(query, &self.shared).await?;
-        let failed = |error| Failure::of(error, &self.shared.settings.log_table);
-        let ids = found.iter().map(|row| row.try_get::<u64, _>(0)).collect::<Result<Vec<_>, _>>();
-        let ids = ids.map_err(failed)?;
-        let (last, full) = (ids.last().copied(), ids.len() as u64 >= limit);
-        if last.is_some_and(|last| last > self.log.view().largest()) {
+        if ids.last().is_some_and(|last| *last > self.log.view().largest()) {
             // only a look goes on from the largest: it sees whether that is there still
             self.read(session).await?;
             return Ok(None);
         }
-        let rows = if is_left_out { Vec::new() } else { self.decoded(&found)? };
         // a row that is not found may have been there, and pruned since the last look
         let floor = self.floor(session).await?;
-        let end = last.filter(|_| full).unwrap_or(to);
         let mut view = self.log.view_mut();
         view.unknown_below(floor);
         self.absorb_into(&mut view, rows);

@@ -45,6 +45,8 @@ pub(in super::super) struct LogSql {
     pub(in super::super) floor: Text,
     /// Binds the last id that is about to be pruned, twice.
     pub(in super::super) raise_floor: Text,
+    /// Binds first and last id, limit.
+    pub(in super::super) ids: Text,
     /// Binds first and last id, limit. Fails at once where a transaction holds one of the ids.
     pub(in super::super) locked: Text,
     /// The same, for the ids alone.
@@ -122,6 +124,7 @@ impl LogSql {
                  ON DUPLICATE KEY UPDATE settled = GREATEST(settled, ?)"
             )
             .into(),
+            ids: format!("SELECT id FROM {l} WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?").into(),
             locked: locked("id, tag, kind, at_ms"),
             locked_ids: locked("id"),
             settled: format!(
