@@ -238,6 +238,20 @@ on_every_store! {
         assert_eq!(calls.count(), down + 1, "nothing is remembered");
     }
 
+    async fn a_failure_that_is_shared_sets_no_cookie_of_its_clients(kit: Kit) {
+        let layer = kit.layer().with_policy(MINUTE.strip_set_cookies(&["seen"]));
+        let (app, calls, gate) = gated(&layer, |call, _| {
+            let cookie = format!("seen={call}");
+            Ok(response(503, &[("set-cookie", &cookie)], "down"))
+        });
+        let waiting = start(&app, (0..20).map(|_| get("/", &[]))).await;
+        second_call(&calls, &gate).await;
+        let answers = answers(waiting).await;
+        let shared: Vec<_> = answers.iter().filter(|a| a.cache.is_collapsed()).collect();
+        assert!(!shared.is_empty());
+        assert!(shared.iter().all(|answer| answer.field("set-cookie").is_empty()));
+    }
+
     async fn a_failure_that_may_be_personal_is_shared_with_nobody(kit: Kit) {
         let personal: [(CachePolicy, &[(&str, &str)], &[(&str, &str)]); 6] = [
             (MINUTE, &[("set-cookie", "sid=1")], &[]),

@@ -22,14 +22,21 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tower::ServiceExt;
 use tower_cookies::{Cookie, CookieManagerLayer, Cookies};
-use tower_mysql_cache::{CacheHandle, CacheLayer, CachePolicy, CacheStatus, MemoryStore, Store};
+use tower_mysql_cache::{
+    CacheHandle, CacheLayer, CachePolicy, CacheStatus, Collapse, MemoryStore, Store,
+};
 use tower_sessions::{MemoryStore as Sessions, Session, SessionManagerLayer};
 
 use crate::kit::{Calls, Kit};
 
 const MINUTE: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(60));
-const OURS: [&str; 4] =
-    ["set-cookie-outside", "private-outside", "no-store-outside", "replaced-outside"];
+const OURS: [&str; 5] = [
+    "set-cookie-outside",
+    "private-outside",
+    "no-store-outside",
+    "vary-outside",
+    "replaced-outside",
+];
 
 fn memory(policy: CachePolicy) -> CacheLayer<MemoryStore> {
     CacheLayer::new(MemoryStore::new()).prefix("test").with_policy(policy)
@@ -263,10 +270,16 @@ async fn what_is_added_outside_decides_and_is_not_stored() {
         response
     };
     type Change = Arc<dyn Fn(Response) -> Response + Send + Sync>;
-    let cases: [(Change, Option<&str>); 13] = [
+    let cases: [(Change, Option<&str>); 18] = [
         (Arc::new(|response| response), None),
         (Arc::new(with("x-frame-options", "deny")), None),
         (Arc::new(with("vary", "accept-encoding")), None),
+        // what CORS layers add is about fields that they add themselves
+        (Arc::new(with("vary", "Origin, access-control-request-method")), None),
+        (Arc::new(with("vary", "*")), Some("vary-outside")),
+        (Arc::new(with("vary", "accept-encoding, HX-Request")), Some("vary-outside")),
+        (Arc::new(with("vary", "cookie")), Some("vary-outside")),
+        (Arc::new(with("vary", "a b")), Some("vary-outside")),
         (Arc::new(with("cache-control", "no-cache, max-age=0")), None),
         (Arc::new(with("set-cookie", "seen=1")), None),
         (Arc::new(with("set-cookie", "sid=1")), Some("set-cookie-outside")),
@@ -367,6 +380,47 @@ async fn followers_wait_for_the_guard() {
             assert_eq!(cache.handle().counts().stored, u64::from(!cookie), "{path}");
         }
     }
+}
+
+/// A hundred clients of a page whose handler says that it is down, behind a guard. How often it is called.
+async fn calls_of_a_failing_page(
+    change: impl Fn(Response) -> Response + Clone + Send + Sync + 'static,
+) -> usize {
+    let cache = memory(MINUTE);
+    let (calls, gate) = (Calls::default(), Arc::new(Semaphore::new(0)));
+    let (counted, waits) = (calls.clone(), Arc::clone(&gate));
+    let page = move || {
+        let (call, gate) = (counted.add(), Arc::clone(&waits));
+        async move {
+            gate.acquire().await.unwrap().forget();
+            (StatusCode::SERVICE_UNAVAILABLE, call.to_string())
+        }
+    };
+    let app = Router::new().route("/", on_get(page).layer(cache.clone()));
+    let app = outside(app, change).layer(cache.guard());
+    let asked = (0..100).map(|_| {
+        let app = app.clone();
+        tokio::spawn(async move { get(&app, "/").await })
+    });
+    let asked: Vec<_> = asked.collect();
+    settle().await;
+    assert_eq!(calls.count(), 1);
+    gate.add_permits(1);
+    while calls.count() < 2 {
+        settle().await;
+    }
+    gate.add_permits(200);
+    for reply in join_all(asked).await {
+        assert_eq!(reply.unwrap().status, StatusCode::SERVICE_UNAVAILABLE);
+    }
+    calls.count()
+}
+
+#[tokio::test]
+async fn a_failure_is_shared_once_the_guard_has_seen_it() {
+    assert_eq!(calls_of_a_failing_page(|response| response).await, 2);
+    // a layer outside says that it is one client's
+    assert_eq!(calls_of_a_failing_page(with("set-cookie", "sid=1")).await, 100);
 }
 
 #[tokio::test]
@@ -661,6 +715,21 @@ async fn two_layers_of_one_cache_refresh_behind_a_guard() {
         let hit = get(&app, "/").await;
         assert_eq!((hit.is_hit(), hit.detail(), calls.count()), (true, None, 2));
         assert_eq!(hit.text(), if same { "old" } else { "new" });
+    }
+}
+
+#[tokio::test]
+async fn two_layers_of_one_cache_refresh_without_a_guard() {
+    for outer in [CachePolicy::new(), MINUTE.collapse(Collapse::Off)] {
+        let cache = memory(CachePolicy::new());
+        let (inside, calls, gate) = stale_pages(&cache);
+        let app = inside.layer(cache.clone().with_policy(outer));
+        gate.add_permits(9);
+        assert_eq!(get(&app, "/").await.text(), "old");
+        assert_eq!(get(&app, "/").await.text(), "old");
+        cache.handle().flush().await.unwrap();
+        let hit = get(&app, "/").await;
+        assert_eq!((hit.is_hit(), hit.text(), calls.count()), (true, "new", 2));
     }
 }
 
