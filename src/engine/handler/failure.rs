@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::header::SET_COOKIE;
 use http::response::Parts;
 
 use super::super::Route;
@@ -87,7 +88,9 @@ impl Miss {
             Nominated::Any => return None,
         };
         let directives = route.directives(&response.headers);
-        let fields = stored_fields(&response.headers, &directives, received_ms);
+        let mut fields = stored_fields(&response.headers, &directives, received_ms);
+        // those that the policy strips keep nothing from being shared, and are its own client's all the same
+        fields.remove(SET_COOKIE);
         let mut head = StoredHead::bare(response.status, fields, received_ms);
         head.vary = select(&names, &self.asked.headers);
         Some(head)
