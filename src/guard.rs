@@ -40,6 +40,7 @@ use crate::engine::consent::Watch;
 /// |---|---|
 /// | `set-cookie-outside` | a `Set-Cookie` that the cache's own response does not have, and the policy does not [strip](crate::CachePolicy::strip_set_cookies) |
 /// | `private-outside`, `no-store-outside` | `private` or `no-store`, added to `Cache-Control`, to any field whose name ends with `-cache-control`, or to one of the policy's [`targeted`](crate::CachePolicy::targeted) fields |
+/// | `vary-outside` | `Vary: *`, or a field name added to `Vary`, other than `Accept-Encoding`, `Origin`, and the `Access-Control-Request-` fields: what is stored is not selected by it |
 /// | `replaced-outside` | another response, or another status. A layer that makes a new response without the extensions of the old one counts as such |
 /// | `aborted` | nothing: the request was dropped, or a layer panicked, before there was a head |
 ///

@@ -9,12 +9,15 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use http::header::{CACHE_CONTROL, SET_COOKIE};
+use http::header::{
+    ACCEPT_ENCODING, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, CACHE_CONTROL,
+    ORIGIN, SET_COOKIE, VARY,
+};
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 use crate::cookies::set_cookies_left;
 use crate::policy::CachePolicy;
-use crate::rfc9111::{Qualified, ResponseDirectives};
+use crate::rfc9111::{Nominated, Qualified, ResponseDirectives, nominated};
 use crate::sync;
 
 /// A layer outside has added a cookie.
@@ -23,8 +26,15 @@ const SET_COOKIE_OUTSIDE: &str = "set-cookie-outside";
 const PRIVATE_OUTSIDE: &str = "private-outside";
 /// A layer outside says that the response is not to be stored.
 const NO_STORE_OUTSIDE: &str = "no-store-outside";
+/// A layer outside says that the response answers to fields that it is not stored by.
+const VARY_OUTSIDE: &str = "vary-outside";
 /// Another response leaves the application, or another status.
 const REPLACED_OUTSIDE: &str = "replaced-outside";
+
+/// Fields that layers outside may name in `Vary`, because what answers to them is what these layers add themselves:
+/// those that compress, and those for CORS.
+const VARY_OF_LAYERS: [HeaderName; 4] =
+    [ACCEPT_ENCODING, ORIGIN, ACCESS_CONTROL_REQUEST_METHOD, ACCESS_CONTROL_REQUEST_HEADERS];
 
 /// What the guard says of an exchange.
 pub(super) type Verdict = Result<(), Objection>;
@@ -176,7 +186,7 @@ impl Promise {
         }
         let mut own = HeaderMap::new();
         for (name, value) in response.headers() {
-            if *name == SET_COOKIE || self.is_about_caching(name) {
+            if *name == SET_COOKIE || *name == VARY || self.is_about_caching(name) {
                 own.append(name.clone(), value.clone());
             }
         }
@@ -202,6 +212,9 @@ impl Promise {
             if says.private != Qualified::No && says.private != said.private {
                 return Err(Objection::CalledOff(PRIVATE_OUTSIDE));
             }
+        }
+        if varies_outside(own, headers) {
+            return Err(Objection::CalledOff(VARY_OUTSIDE));
         }
         Ok(())
     }
@@ -238,6 +251,22 @@ impl Drop for Promise {
 pub(super) fn pass_on<A, B>(from: &mut Response<A>, to: &mut Response<B>) {
     if let Some(marks) = from.extensions_mut().remove::<Marks>() {
         to.extensions_mut().insert(marks);
+    }
+}
+
+/// Whether `Vary` names fields that it did not name when the response was stored, and that may have changed its content.
+fn varies_outside(own: &HeaderMap, headers: &HeaderMap) -> bool {
+    let said = match nominated(own) {
+        Nominated::Any => return false, // not stored
+        Nominated::None => Vec::new(),
+        Nominated::Names(names) => names,
+    };
+    match nominated(headers) {
+        Nominated::None => false,
+        Nominated::Any => true,
+        Nominated::Names(names) => {
+            names.iter().any(|name| !said.contains(name) && !VARY_OF_LAYERS.contains(name))
+        }
     }
 }
 
