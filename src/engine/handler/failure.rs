@@ -8,6 +8,7 @@ use http::response::Parts;
 
 use super::super::Route;
 use super::super::collapse::Lead;
+use super::super::consent::Consent;
 use super::super::decide::is_about_the_request;
 use super::super::request::Plan;
 use super::miss::Miss;
@@ -24,13 +25,22 @@ pub(in crate::engine) const MAX_FAILURE_BYTES: usize = 64 << 10;
 pub(in crate::engine) struct Failure {
     head: StoredHead,
     lead: Lead,
+    /// A layer outside may still make it one client's.
+    consent: Consent,
 }
 
 impl Sink for Failure {
     fn complete(self: Box<Self>, body: Bytes) -> Completed {
-        let head = Arc::new(self.head);
-        self.lead.failing(Some(StoredResponse { head, body }));
-        Completed::Accepted
+        let Self { head, lead, consent } = *self;
+        let shared = consent.then(move |verdict| match verdict {
+            Ok(()) => lead.failing(Some(StoredResponse { head: Arc::new(head), body })),
+            Err(_) => lead.failing(None),
+        });
+        shared.map_or(Completed::Held, |()| Completed::Accepted)
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.consent.objection().is_none()
     }
 
     fn abandon(self: Box<Self>, _: Abandoned) {
@@ -56,7 +66,7 @@ impl Miss {
             return None;
         }
         match self.failure(route, plan, response, reason, received_ms) {
-            Some(head) => Some(Failure { head, lead }),
+            Some(head) => Some(Failure { head, lead, consent: plan.consent.clone() }),
             None => {
                 lead.failing(None);
                 None
@@ -77,9 +87,7 @@ impl Miss {
     ) -> Option<StoredHead> {
         let only_ends = reason == NotStored::NoFreshness.as_str() && !plan.has_credentials();
         let safe = route.policy.mode == Mode::Safe;
-        // a layer outside may still make it one client's
-        let is_known = !plan.consent.is_guarded();
-        if !(only_ends && safe && is_known && is_failure(response.status)) {
+        if !(only_ends && safe && is_failure(response.status)) {
             return None;
         }
         let names = match selecting(&response.headers) {
