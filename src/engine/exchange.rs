@@ -55,12 +55,15 @@ where
             Verdict::ServeAndRefresh(response, at, early) => {
                 queue.found();
                 let landings = queue.landings();
-                if plan.consent.is_guarded() {
+                let guarded = plan.consent.is_guarded();
+                // the layer around this one waits for it, or refreshes behind its own response
+                if guarded || plan.nested {
                     let lead = in_foreground(&engine, &route, &plan, &directives, &at, landings);
                     let lead = lead.await;
                     // the layer around this one leads already
                     if lead.is_some() || plan.nested {
-                        let status = CacheStatus::forwarded(Forward::Stale, Some("guarded"));
+                        let why = guarded.then_some("guarded");
+                        let status = CacheStatus::forwarded(Forward::Stale, why);
                         let rescue = Rescue::new(&at, &parts, &directives).refreshing();
                         break (status, Some(at), index, Some(rescue), lead);
                     }
