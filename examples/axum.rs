@@ -6,7 +6,7 @@
 //! curl -i -X PUT http://127.0.0.1:3000/products/7
 //! ```
 //!
-//! Without `DATABASE_URL` the responses live in the process. `LISTEN` is the address to listen on
+//! Without `DATABASE_URL`, the process stores the responses in its memory. `LISTEN` is the address to listen on
 //! (default: `127.0.0.1:3000`).
 
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! One call in all processes: a report that takes long is made once, however many processes are asked for
-//! it at the same time.
+//! One call for all processes: if several processes are asked for a slow report at the same time, one of them makes it.
+//! The others get it from the database.
 //!
 //! ```sh
 //! export DATABASE_URL=mysql://user:password@127.0.0.1/shop
@@ -8,14 +8,14 @@
 //! curl -H 'host: shop.example' http://127.0.0.1:3000/report & curl -H 'host: shop.example' http://127.0.0.1:3001/report
 //! ```
 //!
-//! `SECONDS` is how long a report takes (default: 2).
+//! `SECONDS` is the time that a report takes (default: 2).
 
 use std::time::Duration;
 
 use axum::{Router, routing::get};
 use tower_mysql_cache::{CacheLayer, CachePolicy, Collapse, MySqlStore};
 
-/// A process that dies loses its lease after three seconds, and the next one makes the report.
+/// If a process dies, its lease ends after at most three seconds, and another process makes the report.
 const REPORT: CachePolicy = CachePolicy::new()
     .ttl(Duration::from_secs(60))
     .collapse(Collapse::Cluster)

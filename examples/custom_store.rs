@@ -1,5 +1,5 @@
-//! A store of one's own: a sorted map behind a lock, in sixty lines of `impl Store`. It sends itself
-//! requests, says what the cache did with each, and ends:
+//! Your own store: a sorted map behind a lock, with an `impl Store` of 85 lines. The example sends requests to its own
+//! service, prints what the cache did with each request, and ends:
 //!
 //! ```sh
 //! cargo run --example custom_store
@@ -21,7 +21,7 @@ use tower_mysql_cache::{
     Validity,
 };
 
-/// Clones share one map: a store is a handle.
+/// A handle: all clones share one map.
 #[derive(Clone, Default)]
 struct MapStore {
     map: Arc<Mutex<BTreeMap<Bytes, Entry>>>,
@@ -35,8 +35,8 @@ impl MapStore {
 }
 
 impl Store for MapStore {
-    // One answer for each key, in their order; what has expired is not found. (Keys are compared
-    // whole here, as they must be.)
+    // Returns one answer for each key, in the order of the keys. Expired entries are not found. A store must compare the
+    // whole key, not only its hash.
     async fn get_many(&self, keys: Vec<CacheKey>) -> Result<Vec<Option<Stored>>, StoreError> {
         let (map, now_ms) = (self.map(), self.now_ms());
         let found = |key: &CacheKey| {
@@ -51,7 +51,7 @@ impl Store for MapStore {
         Ok(())
     }
 
-    // A new head for a body that stays, unless the response has been replaced meanwhile.
+    // Replaces the head and keeps the body, unless another response has been stored since the caller read the old head.
     async fn freshen(&self, update: HeadUpdate) -> Result<bool, StoreError> {
         let (mut map, now_ms) = (self.map(), self.now_ms());
         let Some(entry) =
@@ -67,8 +67,8 @@ impl Store for MapStore {
         Ok(true)
     }
 
-    // Invalidations are rows of a log; every response is judged by it when it is served. The crate's
-    // log in memory does for a store of one process.
+    // An invalidation is a row of a log. The layer checks every response against the log before it serves the response.
+    // The crate's log in memory is enough for a store that one process uses.
     fn position(&self) -> Arc<LogPosition> {
         self.log.position()
     }
@@ -96,7 +96,7 @@ impl Store for MapStore {
         Ok(count)
     }
 
-    // A half-open range of keys.
+    // The range is half-open: it contains `from` and not `to`.
     async fn remove(&self, range: KeyRange) -> Result<u64, StoreError> {
         Ok(self.map().extract_if(range.from..range.to, |_, _| true).count() as u64)
     }

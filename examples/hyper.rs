@@ -5,9 +5,9 @@
 //! curl -i http://127.0.0.1:3000/primes?below=1000000
 //! ```
 //!
-//! Without `DATABASE_URL` the responses are stored in the process. `LISTEN` is the address to listen
-//! on (default: `127.0.0.1:3000`). Ctrl-C ends it: open requests are answered, and what is on its way
-//! to the store is written.
+//! Without `DATABASE_URL`, the process stores the responses in its memory. `LISTEN` is the address to listen on (default:
+//! `127.0.0.1:3000`). Ctrl-C ends the server, after it has answered open requests and written all pending responses to the
+//! store.
 
 use std::convert::Infallible;
 use std::env;
@@ -80,7 +80,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The table in the database, if there is one; else the memory of this process serves.
+/// The store in the database. `None` without `DATABASE_URL`: then the store is the memory of this process.
 async fn table() -> Result<Option<MySqlStore>, Box<dyn Error>> {
     let Ok(url) = env::var("DATABASE_URL") else { return Ok(None) };
     let store = MySqlStore::connect(&url).await?;
@@ -88,7 +88,7 @@ async fn table() -> Result<Option<MySqlStore>, Box<dyn Error>> {
     Ok(Some(store))
 }
 
-/// Something that takes its time: how many primes there are below a number.
+/// A slow page: it counts the primes below a number.
 async fn primes(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let query = request.uri().query().unwrap_or_default();
     let below = query.split('&').find_map(|pair| pair.strip_prefix("below="));

@@ -1,5 +1,5 @@
-//! Several routes, each with a policy and a key of its own. It sends itself requests, says what the
-//! cache did with each, and ends:
+//! Several routes, each with its own policy and key. The example sends requests to its own application, prints what the
+//! cache did with each request, and ends:
 //!
 //! ```sh
 //! cargo run --example per_route
@@ -19,15 +19,15 @@ use tower_mysql_cache::{
     TargetKey,
 };
 
-/// Policies are constants beside the routes; a policy is the same for every request.
+/// Policies are constants beside the routes, because a policy is the same for every request.
 const PAGE: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(300));
-/// The page is drawn in the visitor's theme and looks at no other cookie.
+/// The page is drawn in the visitor's theme; the handler reads no other cookie.
 const THEMED: CachePolicy = PAGE.cookies(Cookies::Key(&["theme"]));
-/// The page looks at no cookie at all.
+/// The handler reads no cookies.
 const STATIC: CachePolicy = PAGE.cookies(Cookies::Ignore);
-/// Everybody has a feed of their own.
+/// Each user has a different feed.
 const FEED: CachePolicy = PAGE.authorization(Authorization::Key);
-/// A missing page is remembered as well.
+/// A 404 is stored as well.
 const DOCUMENT: CachePolicy = PAGE.statuses(&[200, 404]);
 
 fn app() -> Router {
@@ -65,17 +65,17 @@ async fn echo(uri: Uri, headers: HeaderMap) -> String {
     format!("{uri} {} fields", headers.len())
 }
 
-/// One response differs from its route: fresh for 5 seconds, not for 300.
+/// The override counts, not the policy: this response is fresh for 5 seconds, not for 300.
 async fn rates() -> (CacheOverride, &'static str) {
     (CacheOverride::ttl(Duration::from_secs(5)), "1.08")
 }
 
-/// A response that says itself how long it is fresh: that counts, and not the policy.
+/// The response's own `Cache-Control` counts, not the policy.
 async fn terms() -> ([(&'static str, &'static str); 1], &'static str) {
     ([("cache-control", "max-age=86400")], "terms")
 }
 
-/// What is sent, one line a request: the target, then request fields.
+/// The requests, one a line: the target, then request fields.
 const REQUESTS: &[(&str, &[&str])] = &[
     (
         "only the parameters q and page count, in any order",
@@ -86,7 +86,7 @@ const REQUESTS: &[(&str, &[&str])] = &[
         &["/landing?offer=3", "/landing?offer=3&utm_source=mail&gclid=x"],
     ),
     (
-        "each tenant has entries of its own; without a tenant there is no key",
+        "each tenant has its own entries; without a tenant there is no key",
         &["/report x-tenant:blue", "/report x-tenant:blue", "/report x-tenant:red", "/report"],
     ),
     ("two routes, one key", &["/today", "/now"]),
@@ -96,7 +96,7 @@ const REQUESTS: &[(&str, &[&str])] = &[
     ),
     ("cookies are ignored", &["/about cookie:sid=1", "/about cookie:sid=2"]),
     (
-        "the default: whoever has a cookie goes inside",
+        "the default: with a session cookie, the handler is called",
         &["/offers", "/offers cookie:sid=1", "/offers cookie:_ga=1"],
     ),
     (
@@ -110,7 +110,7 @@ const REQUESTS: &[(&str, &[&str])] = &[
     ("404 is stored here", &["/missing", "/missing"]),
     ("never cached", &["/account", "/account"]),
     (
-        "the response's own word: an override, Cache-Control",
+        "the response decides: an override, Cache-Control",
         &["/rates", "/rates", "/terms", "/terms"],
     ),
 ];
@@ -133,7 +133,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// In words, what the layer leaves with every response that it handled.
+/// Describes the `CacheStatus` that the layer adds to each response.
 fn outcome(status: Option<&CacheStatus>) -> String {
     let Some(status) = status else { return "no layer".to_owned() };
     match (status.forward(), status.ttl_secs()) {

@@ -1,12 +1,12 @@
-//! Sessions and a cache: the guard keeps pages that begin a session from being stored. It sends itself requests,
-//! says what the cache did with each, and ends:
+//! Sessions and a cache: the guard prevents the cache from storing pages that begin a session. The example sends requests to
+//! its own application, prints what the cache did with each request, and ends:
 //!
 //! ```sh
 //! cargo run --example sessions
 //! ```
 //!
-//! The session layer is outside the cache, because other routes need it as well. So the cache does not see the
-//! cookie that the session layer adds, and the guard outside of both does.
+//! The session layer is outside the cache, because other routes need it as well. So the cache does not see the cookie that
+//! the session layer adds. The guard is outside both layers and sees the cookie.
 
 use std::error::Error;
 use std::time::Duration;
@@ -31,7 +31,7 @@ fn app(cache: &CacheLayer<MemoryStore>) -> Router {
         .layer(cache.guard()) // the last layer is the outermost
 }
 
-/// Begins a session, and shows something that is the visitor's own.
+/// Begins a session, and shows a page for this visitor only.
 async fn welcome(session: Session) -> Result<String, (StatusCode, String)> {
     count(&session).await.map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
 }
@@ -53,7 +53,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     if ann == bob {
         return Err("two visitors got the same page".into());
     }
-    // Ann comes back: her cookie is a credential, so the cache is skipped
+    // Ann comes back: her cookie is a credential, so her request skips the cache
     visit(&app, "/", ann_has).await?;
     visit(&app, "/about", None).await?;
     let (about, _) = visit(&app, "/about", None).await?;

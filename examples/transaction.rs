@@ -1,5 +1,6 @@
-//! Invalidation that commits with the data: a price and what says it, in one transaction. It makes a table
-//! of its own, sends itself requests, says what the cache did with each, and ends:
+//! An invalidation that commits together with the data: one transaction changes a price and invalidates the pages that show
+//! it. The example creates its own table, sends requests to its own application, prints what the cache did with each request,
+//! and ends:
 //!
 //! ```sh
 //! DATABASE_URL=mysql://root@127.0.0.1/test cargo run --example transaction
@@ -49,7 +50,7 @@ impl IntoResponse for Failed {
     }
 }
 
-/// The page of one product: its tag says so.
+/// The page of one product. It has the product's tag.
 async fn show(
     State(shop): State<Shop>,
     Path(id): Path<u32>,
@@ -63,7 +64,7 @@ async fn show(
     Ok((CacheOverride::new().tag(tag), format!("{name} {price}")))
 }
 
-/// The list: it has the tag of its route.
+/// The list of products. It has the tag of its route.
 async fn list(State(shop): State<Shop>) -> Result<String, Failed> {
     let rows = sqlx::query("SELECT name, price FROM tmc_example_products ORDER BY id")
         .fetch_all(&shop.products)
@@ -74,8 +75,8 @@ async fn list(State(shop): State<Shop>) -> Result<String, Failed> {
     Ok(rows.iter().map(line).collect::<Result<Vec<_>, _>>()?.join(", "))
 }
 
-/// The new price and what it makes untrue are committed together, or not at all. A price over 1000 is a
-/// mistake, which is found late.
+/// Commits the new price together with the invalidation, or neither of them. A price over 1000 is a mistake, which this
+/// handler finds only at the end.
 async fn reprice(
     State(shop): State<Shop>,
     Path(id): Path<u32>,
@@ -94,11 +95,11 @@ async fn reprice(
         return Ok(StatusCode::UNPROCESSABLE_ENTITY);
     }
     tx.commit().await?;
-    // from here on, nobody is served the old price
+    // from here on, this node serves the old price to no client
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// A node of the shop: what is above, with a cache of its own on the same database.
+/// A node of the shop: the routes, with a separate cache on the same database.
 async fn node(url: &str) -> Result<(Router, CacheHandle<Store>), Box<dyn Error>> {
     let behind =
         MySqlStore::builder(url)?.poll_interval(Duration::from_millis(100)).connect().await?;
@@ -108,7 +109,7 @@ async fn node(url: &str) -> Result<(Router, CacheHandle<Store>), Box<dyn Error>>
     let router = Router::new()
         .route("/products", get(list).layer(cache.with_policy(LIST)))
         .route("/products/{id}", get(show).layer(cache.with_policy(PRODUCT)))
-        // not behind the layer, so that only the transaction can invalidate
+        // without the cache layer, so that only the transaction invalidates
         .route("/price/{id}", axum::routing::put(reprice))
         .with_state(shop.clone());
     Ok((router, shop.cache))
@@ -134,27 +135,27 @@ async fn main() -> Result<(), Box<dyn Error>> {
         ("The first node fills the cache", &one, "GET /products/7"),
         ("", &one, "GET /products/8"),
         ("", &one, "GET /products"),
-        ("and so does the second, out of the table", &two, "GET /products/7"),
+        ("The second node gets the page from the table", &two, "GET /products/7"),
         ("A transaction that is rolled back invalidates nothing", &one, "PUT /price/7 9999"),
         ("", &one, "GET /products/7"),
         (
-            "One that is committed: product 7 and the list are asked for anew",
+            "A committed transaction: the handler is called again for product 7 and the list",
             &one,
             "PUT /price/7 5",
         ),
         ("", &one, "GET /products/7"),
         ("", &one, "GET /products"),
-        ("and product 8 is not", &one, "GET /products/8"),
+        ("Product 8 is still a hit", &one, "GET /products/8"),
     ] {
         say(heading);
         ask(node, line).await?;
     }
-    // a front tier is at most its poll interval behind the commits of other processes
+    // the front tier learns of commits of other processes after its poll interval at the latest
     tokio::time::sleep(Duration::from_millis(150)).await;
     cache.flush().await?;
     say("The second node has noticed");
     ask(&two, "GET /products/7").await?;
-    say("What the log says");
+    say("The newest rows of the invalidation log");
     for row in cache.invalidations(2).await? {
         println!("  {:<22} {:?}", row.id, row.scope);
     }
