@@ -109,10 +109,7 @@ const REQUESTS: &[(&str, &[&str])] = &[
     ),
     ("404 is stored here", &["/missing", "/missing"]),
     ("never cached", &["/account", "/account"]),
-    (
-        "the response decides: an override, Cache-Control",
-        &["/rates", "/rates", "/terms", "/terms"],
-    ),
+    ("the response decides: an override, Cache-Control", &["/rates", "/rates", "/terms", "/terms"]),
 ];
 
 #[tokio::main]
