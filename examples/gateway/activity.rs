@@ -1,4 +1,4 @@
-//! Which connections are open, and which of them have nothing to do.
+//! The open connections, and how long each has been idle.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-/// How soon the gateway looks again for an idle connection.
+/// How long the gateway waits before it looks again for an idle connection.
 const AGAIN: Duration = Duration::from_millis(50);
 
-/// The open connections: when there are too many, the one that has been idle for the longest is closed.
+/// The open connections. If there are too many, the gateway closes the connection that has been idle for the longest.
 pub(crate) struct Connections {
     limit: usize,
     tasks: JoinSet<u64>,
@@ -19,21 +19,21 @@ pub(crate) struct Connections {
     next: u64,
 }
 
-/// What one connection does.
+/// The activity of one connection.
 pub(crate) struct Activity {
     state: Mutex<State>,
-    /// The place of this connection is needed.
+    /// Notified when the connection must end to make room for another.
     leave: Notify,
 }
 
 struct State {
-    /// Requests whose responses have not ended.
+    /// Requests whose responses are not complete.
     requests: usize,
-    /// When something last happened.
+    /// The time of the last activity.
     since: Instant,
 }
 
-/// A request that is being answered.
+/// A request in progress. It ends when this value is dropped.
 pub(crate) struct Answering(Arc<Activity>);
 
 impl Connections {
@@ -45,7 +45,7 @@ impl Connections {
         self.tasks.len() >= self.limit
     }
 
-    /// Serves a connection until it ends by itself.
+    /// Starts a task that serves a connection until the connection ends.
     pub(crate) fn spawn<F>(&mut self, serve: impl FnOnce(Arc<Activity>) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -60,14 +60,15 @@ impl Connections {
         });
     }
 
-    /// Asks the connection to end that has been idle for the longest, and waits until one has ended. Not for long,
-    /// because it may be that none was idle.
+    /// Asks the connection that has been idle for the longest to end. Then waits until a connection has ended, but only for
+    /// a short time, because there may be no idle connection.
     pub(crate) async fn make_room(&mut self) {
         self.close_an_idle_one();
         let _ = tokio::time::timeout(AGAIN, self.ended()).await;
     }
 
-    /// Waits until a connection has ended, or it may be that there is room for one that waits.
+    /// Waits until a connection has ended. If a new connection waits, first asks an idle connection to end, and waits only
+    /// for a short time.
     pub(crate) async fn next(&mut self, one_waits: bool) {
         if one_waits { self.make_room().await } else { self.ended().await }
     }
@@ -75,7 +76,7 @@ impl Connections {
     async fn ended(&mut self) {
         match self.tasks.join_next().await {
             Some(Ok(number)) => drop(self.activities.remove(&number)),
-            // a task that panicked has dropped its handle, and nobody knows its number
+            // a task that panicked returns no number, but it has dropped its handle
             Some(Err(_)) => self.activities.retain(|_, activity| Arc::strong_count(activity) > 1),
             None => std::future::pending().await,
         }
@@ -89,7 +90,7 @@ impl Connections {
         }
     }
 
-    /// Waits until all have ended.
+    /// Waits until all connections have ended.
     pub(crate) async fn finish(mut self) {
         while self.tasks.join_next().await.is_some() {}
     }
@@ -105,24 +106,24 @@ impl Activity {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A request has come; it ends when what is returned is dropped.
+    /// Counts a new request. The request ends when the returned value is dropped.
     pub(crate) fn answers(self: &Arc<Self>) -> Answering {
         self.state().requests += 1;
         Answering(Arc::clone(self))
     }
 
-    /// Something has happened: part of a response was sent, or the client was told that the connection ends.
+    /// Notes activity: part of a response was sent, or the client was told that the connection ends.
     pub(crate) fn begins_again(&self) {
         self.state().since = Instant::now();
     }
 
-    /// For how long the connection has been without a request, if it is.
+    /// How long the connection has been without a request. `None` while it has a request.
     pub(crate) fn idle(&self) -> Option<Duration> {
         let state = self.state();
         (state.requests == 0).then(|| state.since.elapsed())
     }
 
-    /// Ends when the connection has been without a request for that long.
+    /// Waits until the connection has been without a request for `limit`.
     pub(crate) async fn idle_for(&self, limit: Duration) {
         loop {
             let left = limit.checked_sub(self.idle().unwrap_or_default());
@@ -133,7 +134,7 @@ impl Activity {
         }
     }
 
-    /// Ends when the place of the connection is needed.
+    /// Waits until the connection must end to make room for another.
     pub(crate) async fn told_to_leave(&self) {
         self.leave.notified().await;
     }

@@ -9,21 +9,21 @@ pub(crate) const USAGE: &str = "\
 Usage: gateway --origin URL [--listen ADDR] [--database URL] [--timeout SECONDS]
                [--idle SECONDS] [--connections NUMBER] [--debug]
 
-A caching reverse proxy: answers from its store what may be answered so, and asks the origin for the rest.
+A caching reverse proxy: it serves stored responses if that is allowed, and asks the origin for all others.
 
   --origin URL        where requests are sent, such as http://127.0.0.1:8000 (no TLS, no path)
-  --listen ADDR       the address to listen on; port 0 is any that is free (default: 127.0.0.1:8080)
+  --listen ADDR       the address to listen on; port 0: any free port (default: 127.0.0.1:8080)
   --database URL      store in a table there, such as mysql://user:password@127.0.0.1/shop
                       (default: 256 MiB in the memory of this process)
   --timeout SECONDS   how long the origin may take to begin its response (default: 30)
   --idle SECONDS      how long a connection may be open without a request (default: 30)
-  --connections N     how many connections may be open; over that, the one that has been idle for the
-                      longest is closed (default: a third of the files that the process may open)
+  --connections N     how many connections may be open; if there are more, the gateway closes the one that
+                      has been idle for the longest (default: a third of the process's limit on open files)
   --debug             show keys and reasons in Cache-Status
   --help              print this
 ";
 
-/// What the command line says.
+/// The settings from the command line.
 #[derive(Debug)]
 pub(crate) struct Arguments {
     pub(crate) listen: String,
@@ -36,7 +36,7 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    /// Reads the arguments after the program's name; `None` when help is asked for.
+    /// Reads the arguments after the program's name. `None` for `--help`.
     pub(crate) fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
         let (mut listen, mut origin, mut database) = (None, None, None);
         let (mut timeout, mut idle, mut connections, mut debug) = (None, None, None, false);
@@ -91,7 +91,7 @@ fn authority(url: &str) -> Result<Authority, String> {
         return Err(wrong("does not begin with http://"));
     }
     if uri.path_and_query().is_some_and(|path| path.as_str() != "/") {
-        return Err(wrong("has a path: paths are passed on as they are"));
+        return Err(wrong("has a path; give only http://host or http://host:port"));
     }
     match uri.into_parts().authority {
         Some(authority) if !authority.as_str().contains('@') => Ok(authority),
@@ -99,13 +99,13 @@ fn authority(url: &str) -> Result<Authority, String> {
     }
 }
 
-/// A third of the files that this process may open: a connection to the origin may belong to each, and the rest is
-/// for the database.
+/// A third of the files that this process may open. Each connection may need a second one to the origin, and the rest is for
+/// the database.
 fn most_connections() -> usize {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
     let soft = line.and_then(|line| line.split_whitespace().next());
-    // other systems than Linux give 256 at least; Linux gives a number here or `unlimited`
+    // on Linux, the value is a number or `unlimited`; other systems allow at least 256 files
     let files = match soft {
         Some("unlimited") => usize::MAX,
         soft => soft.and_then(|soft| soft.parse().ok()).unwrap_or(256),

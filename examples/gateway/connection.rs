@@ -1,4 +1,4 @@
-//! One client's connection.
+//! The connection of one client.
 
 use std::convert::Infallible;
 use std::io;
@@ -25,14 +25,18 @@ use crate::activity::{Activity, Answering};
 use crate::edge::Edge;
 use crate::origin::OriginError;
 
-/// How long a client has to leave when it is told that its connection ends.
+/// How long the gateway waits for a client after it has told the client that the connection ends.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// The longest write that may hold nothing of a response: HTTP/2 answers pings and settings too.
+/// A write of this many bytes or more counts as part of a response. Shorter writes may be HTTP/2 answers to pings and
+/// settings.
 const SIGNALS: usize = 64;
 
-/// Serves HTTP/1 or HTTP/2, whichever the client begins to speak. Ends when the client leaves, the gateway ends, the
-/// connection has been without a request for as long as `idle`, or its place is needed while it has none.
+/// Serves HTTP/1 or HTTP/2: the version that the client uses first. The connection ends when
+/// - the client leaves,
+/// - the gateway ends,
+/// - the connection has been without a request for `idle`, or
+/// - the connection has no request, and a new connection needs room.
 pub(crate) async fn serve<S, B>(
     stream: TcpStream,
     edge: Edge<S>,
@@ -54,7 +58,7 @@ pub(crate) async fn serve<S, B>(
     let service = service_fn(move |request: Request<Incoming>| {
         let (edge, cut, answering) = (edge.clone(), Arc::clone(&cut), answers.answers());
         async move {
-            // RFC 9112 8: without chunks, the end of the connection is the end of the body
+            // RFC 9112 8: HTTP/1.0 has no chunks, so the end of the connection may be the end of the body
             let cut = (request.version() < Version::HTTP_11).then_some(cut);
             let response = edge.answer(request).await;
             Ok::<_, Infallible>(response.map(|body| Download { body, cut, _answering: answering }))
@@ -62,14 +66,14 @@ pub(crate) async fn serve<S, B>(
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(idle);
-    // also finds clients that are gone while a response is sent to them
+    // also detects clients that have gone while a response is sent to them
     let mut http2 = builder.http2();
     http2.timer(TokioTimer::new()).keep_alive_interval(idle).keep_alive_timeout(idle);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), service));
     let (mut ending, mut patience) = (false, idle);
     let served = loop {
         tokio::select! {
-            biased; // reads what has come before it looks whether nothing has
+            biased; // reads new data before it checks whether the connection is idle
             served = &mut connection => break served,
             _ = stopping.changed(), if !ending => {}
             () = activity.idle_for(patience) => if ending { return },
@@ -80,7 +84,7 @@ pub(crate) async fn serve<S, B>(
                 continue;
             }
         }
-        // a request that is on its way is answered
+        // a request that has begun still gets its response
         (ending, patience) = (true, GOODBYE);
         activity.begins_again();
         connection.as_mut().graceful_shutdown();
@@ -90,7 +94,7 @@ pub(crate) async fn serve<S, B>(
     }
 }
 
-/// A response's body on its way. One that fails for a client of HTTP/1.0 marks the connection.
+/// A response's body on its way to the client. If it fails for an HTTP/1.0 client, it marks the connection as cut off.
 #[pin_project]
 struct Download<B> {
     #[pin]
@@ -124,8 +128,7 @@ impl<B: Body> Body for Download<B> {
     }
 }
 
-/// A socket that is reset instead of closed after a body was cut off, where a close would look like
-/// the body's end.
+/// A socket that is reset instead of closed after a body was cut off. A normal close would look like the end of the body.
 struct Socket {
     stream: TcpStream,
     cut: Arc<AtomicBool>,
@@ -133,7 +136,7 @@ struct Socket {
 }
 
 impl Socket {
-    /// A write that has brought the client something is activity: it may take long to read what is sent.
+    /// Counts a long write as activity: a client may take long to read a response.
     fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(SIGNALS..)) = written {
             self.activity.begins_again();

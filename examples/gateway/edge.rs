@@ -1,5 +1,5 @@
-//! The service outside the cache: makes a client's message fit to be passed on, and the origin's
-//! trouble a response.
+//! The service outside the cache. It prepares clients' requests for the next connection, and makes responses of the origin's
+//! errors.
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST, HeaderValue, MAX_FORWARDS, TE, TRANSFER_ENCODING};
@@ -16,17 +16,17 @@ use tower_mysql_cache::CacheStatus;
 use crate::fields;
 use crate::origin::OriginError;
 
-/// What other methods a client may hope for is the origin's to say.
+/// The methods that the gateway itself knows to be allowed; the origin may allow more.
 const ALLOW: (HeaderName, &str) = (http::header::ALLOW, "GET, HEAD, OPTIONS");
 
 #[derive(Clone)]
 pub(crate) struct Edge<S> {
     cache: S,
-    /// The origin's own authority, for requests that name none.
+    /// The origin's authority, for requests without `Host`.
     authority: HeaderValue,
 }
 
-/// A response of the gateway's own.
+/// A response that the gateway makes itself.
 struct Refusal {
     status: StatusCode,
     text: String,
@@ -60,14 +60,14 @@ impl<S> Edge<S> {
         };
         match response {
             Ok(mut response) => {
-                // what comes out of the store is the cache's own message and goes out as it is
+                // a hit is the cache's own message, so it is sent unchanged
                 let status = response.extensions().get::<CacheStatus>();
                 if !status.is_some_and(CacheStatus::is_hit) {
                     fields::strip_hop_by_hop(response.headers_mut());
                 }
-                *response.version_mut() = Version::HTTP_11; // a gateway's own: RFC 9110 6.2
+                *response.version_mut() = Version::HTTP_11; // RFC 9110 6.2: the gateway's own version
                 if response.status().canonical_reason().is_none() {
-                    // hyper would make one up
+                    // without this, hyper invents a reason phrase
                     let none = ReasonPhrase::from_static(b"");
                     response.extensions_mut().get_or_insert_with(|| none);
                 }
@@ -77,10 +77,10 @@ impl<S> Edge<S> {
         }
     }
 
-    /// Makes of a request for this connection a request for the next.
+    /// Changes a request of the client's connection to a request for the connection to the origin.
     fn prepare(&self, parts: &mut Parts, body: &Incoming) -> Result<(), Refusal> {
         if parts.method == Method::CONNECT {
-            // RFC 9110 9.3.6: a gateway is no tunnel
+            // RFC 9110 9.3.6: a gateway is not a tunnel
             return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, "no tunnels here"));
         }
         if fields::is_chunked(&parts.headers).is_err() {
@@ -102,17 +102,17 @@ impl<S> Edge<S> {
         if trailers {
             headers.insert(TE, HeaderValue::from_static("trailers"));
         }
-        // the framing of the next connection, which also tells the cache that there is a body
+        // the framing of the next connection; it also tells the cache that there is a body
         if !body.is_end_stream() && body.size_hint().exact().is_none() {
             headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
-        // the authority is in Host now, and the scheme is that of this gateway
+        // `Host` now has the authority, and the scheme is this gateway's
         let path = parts.uri.path_and_query().cloned();
         parts.uri = Uri::from(path.unwrap_or(PathAndQuery::from_static("/")));
         Ok(())
     }
 
-    /// Whom a request is for: its target's authority, else its Host (RFC 9112 3.2).
+    /// The host of a request: the authority in its target, else its `Host` (RFC 9112 3.2).
     fn host(&self, parts: &Parts) -> Result<HeaderValue, Refusal> {
         let wrong = |text| Err(Refusal::new(StatusCode::BAD_REQUEST, text));
         let mut lines = parts.headers.get_all(HOST).iter();
@@ -120,14 +120,14 @@ impl<S> Edge<S> {
         if second.is_some() {
             return wrong("several Host fields");
         }
-        // RFC 9112 3.2.3: the authority alone is a target for CONNECT only
+        // RFC 9112 3.2.3: only CONNECT may have an authority alone as its target
         if parts.uri.authority().is_some() && parts.uri.scheme().is_none() {
             return wrong("the target is an authority");
         }
         let valid = |host: &HeaderValue| {
             host.is_empty() || Authority::try_from(host.as_bytes()).is_ok_and(|a| is_host(&a))
         };
-        // RFC 9112 3.2: also where the target says it as well
+        // RFC 9112 3.2: `Host` must be valid even if the target has the authority too
         if first.is_some_and(|line| !valid(line)) {
             return wrong("not a Host");
         }
@@ -147,7 +147,7 @@ impl<S> Edge<S> {
     }
 }
 
-/// Whether an authority is a host and, after a colon, a port or nothing (RFC 3986 3.2.3).
+/// Whether an authority is a host, with or without a colon and a port; the port may be empty (RFC 3986 3.2.3).
 fn is_host(authority: &Authority) -> bool {
     let port = authority.as_str().strip_prefix(authority.host());
     let is_number = |port: &str| {
@@ -162,7 +162,7 @@ fn without_user(authority: &str) -> &str {
     authority.rsplit_once('@').map_or(authority, |(_, host)| host)
 }
 
-/// OPTIONS and TRACE may say how far they are to go (RFC 9110 7.6.2).
+/// Counts `Max-Forwards` of OPTIONS and TRACE down (RFC 9110 7.6.2).
 fn count_down(parts: &mut Parts) -> Result<(), Refusal> {
     if parts.method != Method::OPTIONS && parts.method != Method::TRACE {
         return Ok(());
@@ -170,7 +170,7 @@ fn count_down(parts: &mut Parts) -> Result<(), Refusal> {
     let Some(left) = parts.headers.get(MAX_FORWARDS) else { return Ok(()) };
     let digits = left.to_str().ok().filter(|left| left.bytes().all(|byte| byte.is_ascii_digit()));
     let digits = digits.filter(|digits| !digits.is_empty());
-    // more than can be counted is as good as no limit
+    // a number that is too large counts as the largest one
     match digits.map(|digits| digits.parse().unwrap_or(u64::MAX)) {
         Some(0) => Err(Refusal {
             status: match parts.method {
@@ -215,7 +215,7 @@ impl From<OriginError> for Refusal {
             OriginError::Request => StatusCode::BAD_REQUEST,
             OriginError::Failed(_) | OriginError::Nonsense(_) => StatusCode::BAD_GATEWAY,
         };
-        // why is for the log: it shows addresses
+        // the cause shows addresses, so it is for the log only
         let text = match &error {
             OriginError::Failed(_) => "the origin failed".to_owned(),
             error => error.to_string(),

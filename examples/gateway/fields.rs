@@ -1,4 +1,4 @@
-//! The fields that a gateway must touch (RFC 9110 7.6), and no others.
+//! The fields that a gateway must change (RFC 9110 7.6), and no others.
 
 use std::sync::LazyLock;
 
@@ -8,29 +8,29 @@ use http::header::{
 };
 use http::{Version, header::COOKIE};
 
-/// The name of this gateway in `Via`: a pseudonym, because its host name is nobody's business; of this one alone,
-/// so that it knows its own requests when they come back to it.
+/// The name of this gateway in `Via`: a pseudonym, so that clients do not learn its host name. It is random, so that this
+/// gateway recognises its own requests when they come back.
 static PSEUDONYM: LazyLock<String> =
     LazyLock::new(|| format!("tower-mysql-cache-{:08x}", rand::random::<u32>()));
 
-/// What the fields of these families say of a request: that it was for another target than it seems.
+/// Fields whose names begin like this say that the request was originally for another target.
 const FAMILIES: [&str; 4] = ["x-forwarded-", "x-original-", "x-rewrite-", "x-envoy-original-"];
 
-/// A name of several words that ends with one of these says the same: `X-Host`, `X-HTTP-Method-Override`,
-/// `Front-End-Https`.
+/// Fields with names of several words say the same if they end with one of these words: `X-Host`,
+/// `X-HTTP-Method-Override`, `Front-End-Https`.
 const LAST_WORDS: [&str; 14] = [
     "host", "https", "method", "override", "path", "port", "prefix", "proto", "protocol", "scheme",
     "ssl", "tls", "uri", "url",
 ];
 
-/// These names say the same by no rule.
+/// Other fields that say the same.
 const OTHERS: [&str; 6] =
     ["cf-visitor", "destination", "path-info", "script-name", "x-forwarded", "x-script-name"];
 
-/// What concerns one connection whether or not `Connection` names it (RFC 9110 7.6.1), and what is
-/// between a client and the proxy next to it (RFC 9110 11.7).
+/// Fields for one connection only, even if `Connection` does not name them (RFC 9110 7.6.1), and fields between a client and
+/// the next proxy (RFC 9110 11.7).
 ///
-/// `Trailer` stays: trailers are passed on, and it is about the message.
+/// `Trailer` is not one of them: it belongs to the message, and the gateway passes trailers on.
 const HOP_BY_HOP: [HeaderName; 9] = [
     CONNECTION,
     HeaderName::from_static("keep-alive"),
@@ -43,7 +43,7 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     UPGRADE,
 ];
 
-/// Removes what concerns the connection that a message came by; the rest keeps its order.
+/// Removes the fields that are only for the connection on which a message arrived. The other fields keep their order.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<_> = members(headers, &CONNECTION)
         .filter_map(|option| HeaderName::from_bytes(option).ok())
@@ -55,13 +55,12 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Whether a field of list syntax has this member, in any case.
+/// Whether a field with a list has this member, in any letter case.
 pub(crate) fn has_member(headers: &HeaderMap, name: &HeaderName, member: &str) -> bool {
     members(headers, name).any(|found| found.eq_ignore_ascii_case(member.as_bytes()))
 }
 
-/// Whether a message is framed by chunks alone; an error if by anything else that is not understood
-/// here (RFC 9112 6.1).
+/// Whether `chunked` is the only transfer coding of a message. An error if there is any other transfer coding (RFC 9112 6.1).
 pub(crate) fn is_chunked(headers: &HeaderMap) -> Result<bool, UnknownCoding> {
     let mut codings = members(headers, &TRANSFER_ENCODING);
     match (codings.next(), codings.next()) {
@@ -75,15 +74,15 @@ pub(crate) fn is_chunked(headers: &HeaderMap) -> Result<bool, UnknownCoding> {
 #[derive(Debug)]
 pub(crate) struct UnknownCoding;
 
-/// Beside `Transfer-Encoding`, `Content-Length` says nothing and must not be passed on (RFC 9112 6.3).
+/// Removes `Content-Length` if there is `Transfer-Encoding`: then it means nothing and must not be passed on (RFC 9112 6.3).
 pub(crate) fn drop_overridden_length(headers: &mut HeaderMap) {
     if headers.contains_key(TRANSFER_ENCODING) {
         headers.remove(CONTENT_LENGTH);
     }
 }
 
-/// Removes the fields whose names hold `_`. Origins in the manner of CGI (WSGI, Rack, PHP) make variables of fields and
-/// read `_` and `-` as the same there, so `X_Forwarded_Host` would be `X-Forwarded-Host` to them and not to the cache.
+/// Removes fields with `_` in their names. Origins with an interface like CGI (WSGI, Rack, PHP) make variables of fields, and
+/// treat `_` and `-` as the same. So `X_Forwarded_Host` would be `X-Forwarded-Host` for them, but not for the cache.
 pub(crate) fn drop_underscores(headers: &mut HeaderMap) {
     let goes = |name: &HeaderName| name.as_str().contains('_');
     if headers.keys().any(goes) {
@@ -92,24 +91,24 @@ pub(crate) fn drop_underscores(headers: &mut HeaderMap) {
     }
 }
 
-/// Whether a field says of a request that it was for another host, path or method, or came over another scheme, than
-/// it seems. Frameworks make links, redirects and routes of such fields, so they tell responses apart.
+/// Whether a field says that the request was originally for another host, path, method or scheme. Frameworks make links,
+/// redirects and routes from such fields, so responses to different values may differ.
 fn is_of_the_target(name: &str) -> bool {
     let family = FAMILIES.iter().any(|family| name.starts_with(family));
     let last = name.rsplit_once('-').map(|(_, last)| last);
-    // who asks is not what is asked for
+    // `X-Forwarded-For` names the client, not the target
     (family && last != Some("for"))
         || last.is_some_and(|last| LAST_WORDS.contains(&last))
         || OTHERS.contains(&name)
 }
 
-/// What a request says of its target in other fields than the target and `Host`, if anything.
+/// All that other fields than `Host` say about the target of a request. Empty if there are none.
 pub(crate) fn said_of_the_target(headers: &HeaderMap) -> Vec<u8> {
     let mut said = Vec::new();
     for (name, value) in headers {
         let name = name.as_str();
         let all = is_of_the_target(name);
-        // of this one all but addresses (RFC 7239 5)
+        // from `Forwarded`, everything except addresses (RFC 7239 5)
         let parts = value.as_bytes().split(|byte| b",;".contains(byte)).map(<[u8]>::trim_ascii);
         for part in parts.filter(|part| all || name == "forwarded" && !is_address(part)) {
             said.extend_from_slice(name.as_bytes());
@@ -136,7 +135,7 @@ pub(crate) fn has_been_here(headers: &HeaderMap) -> bool {
     members(headers, &VIA).any(by)
 }
 
-/// Says by whom a request was forwarded, and in which version it came (RFC 9110 7.6.3).
+/// Adds `Via`: the version of the request that was received, and the name of this gateway (RFC 9110 7.6.3).
 pub(crate) fn add_via(headers: &mut HeaderMap, received: Version) {
     let version = match received {
         Version::HTTP_10 => "1.0",
@@ -148,7 +147,7 @@ pub(crate) fn add_via(headers: &mut HeaderMap, received: Version) {
     }
 }
 
-/// HTTP/2 may send cookies in several lines, earlier versions must not (RFC 9113 8.2.3).
+/// Joins the `Cookie` lines of a request. HTTP/2 may send several; earlier versions must not (RFC 9113 8.2.3).
 pub(crate) fn join_cookies(headers: &mut HeaderMap) {
     let lines: Vec<_> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
     if lines.len() < 2 {

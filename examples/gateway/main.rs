@@ -1,34 +1,42 @@
-//! A caching reverse proxy in front of anything that speaks HTTP: to try the cache without writing a line.
+//! A caching reverse proxy in front of any HTTP server: with it you can try the cache without writing code.
 //!
 //! ```sh
 //! cargo run --example gateway -- --origin http://127.0.0.1:8000 --listen 127.0.0.1:8080
 //! curl -i http://127.0.0.1:8080/
 //! ```
 //!
-//! It caches as RFC 9111 tells a shared cache to ([`CachePolicy::rfc9111`]), in the memory of the
-//! process or, with `--database mysql://user:password@host/name`, in a table there. `--help` lists the
-//! arguments. Ctrl-C or SIGTERM ends it: open requests are answered, and what is on its way to the
-//! store is written.
+//! The gateway caches as RFC 9111 requires of a shared cache ([`CachePolicy::rfc9111`]). It stores responses in its memory or,
+//! with `--database mysql://user:password@host/name`, in a table. `--help` lists the arguments. Ctrl-C or SIGTERM ends the
+//! gateway, after it has answered open requests and written all pending responses to the store.
 //!
-//! What goes through it (RFC 9110 7.6):
-//! - Bodies are streamed both ways. One that fails half way is cut off for the client too.
-//! - The client's `Host` is passed on and is part of the key; the address of `--origin` is only where
-//!   requests are sent. A request of HTTP/1.0 without one is for the origin's own authority.
-//! - Fields that concern one connection are taken off, those that `Connection` names included; a
-//!   connection is not upgraded. `Via` is added to requests. Nothing else is added or removed, except
-//!   for what the cache itself says (`Age`, `Cache-Status`), and for the fields of requests that have `_` in their
-//!   names: origins read `X_Forwarded_Host` as `X-Forwarded-Host`, so those fields are removed.
-//! - Some fields say that a request was for another host, path or method than it seems: `X-Forwarded-Host`,
-//!   `X-Original-URL`, `X-HTTP-Method-Override` and all that are named like them. The gateway passes them on and
-//!   keeps an entry for each combination of their values. No client gets a response made with another client's fields.
-//! - A target that is only a host (`GET shop.example HTTP/1.1`), and a host whose port is no number, are a 400.
-//! - A request that this gateway has sent itself is a 508: the origin is this gateway.
-//! - An origin that cannot be reached or answers nonsense is a 502, one that does not answer in time
-//!   (`--timeout`) a 504. Both are made outside the cache: to the cache, they are errors.
-//! - A connection without a request is closed after `--idle` seconds: one that sends nothing, part of a head or of an
-//!   HTTP/2 preface, or a preface alone, and one that waits for its next request.
-//! - `--connections` bounds the open connections. When the bound is reached, the gateway closes the connection that has
-//!   been idle for the longest. While every connection has a request, new clients wait.
+//! What the gateway passes on (RFC 9110 7.6):
+//! - Bodies are streamed in both directions. If a body fails half way, it is cut off for the client too.
+//! - The client's `Host` is passed on and is part of the key. `--origin` only says where requests are sent. An HTTP/1.0
+//!   request without `Host` gets the origin's authority.
+//! - Fields for one connection are removed, including those that `Connection` names. Connections are not upgraded.
+//! - `Via` is added to requests, and the cache's own fields (`Age`, `Cache-Status`) to responses.
+//! - Request fields with `_` in their names are removed: origins read `X_Forwarded_Host` as `X-Forwarded-Host`.
+//! - No other fields are added or removed.
+//! - Some fields say that a request was for another host, path or method: `X-Forwarded-Host`, `X-Original-URL`,
+//!   `X-HTTP-Method-Override` and fields with similar names. The gateway passes them on and keeps an entry for each combination
+//!   of their values. No client gets a response made with another client's fields.
+//!
+//! What the gateway answers itself:
+//! - 400, if `Host` is missing, repeated or invalid (such as a port that is not a number), the target is only a host
+//!   (`GET shop.example HTTP/1.1`), or the client's body fails.
+//! - 501, if the method is `CONNECT` or the transfer coding is unknown.
+//! - 200 to `OPTIONS` and 405 to `TRACE`, if `Max-Forwards` is 0.
+//! - 508, if the gateway has sent the request itself: then the origin is this gateway.
+//! - 502, if the origin cannot be reached or its response is invalid.
+//! - 504, if the origin does not answer in time (`--timeout`).
+//!
+//! The 502 and the 504 are made outside the cache. The cache sees errors of its inner service.
+//!
+//! How connections end:
+//! - A connection without a request is closed after `--idle` seconds. Such a connection may have sent nothing, part of a head,
+//!   or the HTTP/2 preface or a part of it; or it waits for its next request.
+//! - `--connections` limits the open connections. At the limit, the gateway closes the connection that has been idle for the
+//!   longest. While every connection has a request, new clients wait.
 
 mod activity;
 mod arguments;
@@ -55,9 +63,9 @@ use crate::arguments::{Arguments, USAGE};
 use crate::edge::Edge;
 use crate::origin::Origin;
 
-/// What the store in the process may hold.
+/// The limit of the store in memory.
 const MEMORY_BYTES: u64 = 256 << 20;
-/// How long open requests have to end, and then the writes to the store, when the gateway ends.
+/// When the gateway ends: how long it waits for open requests, and then again for the writes to the store.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[tokio::main]
@@ -110,7 +118,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let (stop, stopping) = watch::channel(());
     let mut connections = Connections::new(arguments.connections);
     let mut told_to_end = pin!(told_to_end());
-    // accepted, and there is no room for it yet
+    // a connection that was accepted, but must wait for room
     let mut waiting = None;
     loop {
         if let Some(stream) = waiting.take_if(|_| !connections.are_full()) {
@@ -120,7 +128,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         tokio::select! {
             accepted = listener.accept(), if waiting.is_none() => match accepted {
                 Ok((stream, _)) => waiting = Some(stream),
-                // too many open files, a client that has left already: others go on
+                // such as too many open files, or a client that has left: the other connections go on
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
                     connections.make_room().await;
@@ -145,7 +153,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The table in the database, if there is one.
+/// The store in the database, if there is one.
 async fn table(database: Option<&str>) -> Result<Option<MySqlStore>, Box<dyn Error>> {
     let Some(url) = database else { return Ok(None) };
     let store = MySqlStore::connect(url).await?;
@@ -153,7 +161,7 @@ async fn table(database: Option<&str>) -> Result<Option<MySqlStore>, Box<dyn Err
     Ok(Some(store))
 }
 
-/// That, else the memory of this process.
+/// The store in the database, else in the memory of this process.
 fn store(table: Option<MySqlStore>) -> Result<BoxStore, Box<dyn Error>> {
     match table {
         Some(table) => Ok(BoxStore::new(table)),
@@ -161,7 +169,7 @@ fn store(table: Option<MySqlStore>) -> Result<BoxStore, Box<dyn Error>> {
     }
 }
 
-/// Ends with ctrl-c or, where there is such a thing, SIGTERM.
+/// Waits for Ctrl-C or, on Unix, SIGTERM.
 async fn told_to_end() -> std::io::Result<()> {
     #[cfg(unix)]
     {

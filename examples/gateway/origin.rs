@@ -1,4 +1,4 @@
-//! The service inside the cache: the one origin.
+//! The service behind the cache: it forwards requests to the origin.
 
 use std::error::Error;
 use std::fmt;
@@ -24,26 +24,26 @@ use tower::Service;
 
 use crate::fields;
 
-/// Forwards requests to the origin. Its trouble is an error, so that the cache knows of it.
+/// Forwards requests to the origin. A failure of the origin is an `Err`, so that the cache knows about it.
 #[derive(Clone)]
 pub(crate) struct Origin {
     client: legacy::Client<HttpConnector, Upload>,
-    /// Without connections kept from earlier, for a second try.
+    /// Does not reuse connections: for a second try.
     fresh: legacy::Client<HttpConnector, Upload>,
     authority: Authority,
     timeout: Duration,
 }
 
-/// Why there is no response of the origin's.
+/// Why there is no response from the origin.
 #[derive(Debug)]
 pub(crate) enum OriginError {
-    /// It has not begun to answer in time.
+    /// The origin did not begin its response in time.
     Timeout,
-    /// The client's body failed while it was passed on.
+    /// The client's body failed while the gateway passed it on.
     Request,
-    /// It cannot be reached, or has broken off before the head of its response.
+    /// The origin cannot be reached, or the connection broke before the head of the response.
     Failed(legacy::Error),
-    /// What it says is not a response that can be passed on.
+    /// The origin's response cannot be passed on.
     Nonsense(&'static str),
 }
 
@@ -58,7 +58,8 @@ impl Origin {
         Self { client, fresh, authority, timeout }
     }
 
-    /// The request as it is sent on: HTTP/1.1, to the origin's address, with everything else as it is.
+    /// Makes the request for the origin: HTTP/1.1, with `Via`, to the origin's address. The path and the other fields stay
+    /// unchanged.
     fn forwarded(&self, request: Request<Incoming>) -> (Request<Upload>, Progress) {
         let progress = Progress::new();
         let (mut parts, body) = request.into_parts();
@@ -110,8 +111,8 @@ impl Service<Request<Incoming>> for Origin {
     }
 }
 
-/// The request once more, where a second try does no harm (RFC 9110 9.2.2): an origin may close a
-/// connection at the very moment when it is used again.
+/// A copy of the request for a second try, if that does no harm (RFC 9110 9.2.2). An origin may close a connection at the
+/// moment when the gateway uses it again.
 fn repeated(request: &Request<Upload>) -> Option<Request<Upload>> {
     let Upload { body, progress } = request.body();
     if !request.method().is_safe() || body.is_some() {
@@ -124,7 +125,7 @@ fn repeated(request: &Request<Upload>) -> Option<Request<Upload>> {
     Some(again)
 }
 
-/// Whether the connection had gone before the whole head of a response came by it.
+/// Whether the connection broke before the whole head of a response had arrived.
 fn went_away(error: &legacy::Error) -> bool {
     causes(error).any(|cause| {
         let http = cause.downcast_ref::<hyper::Error>();
@@ -134,14 +135,16 @@ fn went_away(error: &legacy::Error) -> bool {
     })
 }
 
-/// The response as it was received, if it is one.
+/// Checks that the response can be passed on.
 fn received(mut response: Response<Incoming>) -> Result<Response<Incoming>, OriginError> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(OriginError::Nonsense("a switch of protocols that nobody asked for"));
+        return Err(OriginError::Nonsense(
+            "a switch of protocols, which the gateway did not ask for",
+        ));
     }
-    // RFC 9112 6.1: nobody asked for other codings, and nobody after this could undo them
+    // RFC 9112 6.1: the gateway did not ask for other codings, and cannot decode them
     if fields::is_chunked(response.headers()).is_err() {
-        return Err(OriginError::Nonsense("a transfer coding that nobody asked for"));
+        return Err(OriginError::Nonsense("a transfer coding that the gateway did not ask for"));
     }
     fields::drop_overridden_length(response.headers_mut());
     Ok(response)
@@ -172,12 +175,12 @@ impl fmt::Display for OriginError {
 
 impl Error for OriginError {}
 
-/// What an error comes from, and what that comes from.
+/// The chain of causes of an error.
 fn causes(error: &legacy::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
     successors(error.source(), |cause| Error::source(*cause))
 }
 
-/// When a request's body last moved: the origin's time to answer begins when it has all of it.
+/// The time when part of a request's body was last sent. The origin's time limit begins when it has the whole body.
 #[derive(Clone)]
 struct Progress {
     start: Instant,
@@ -194,7 +197,7 @@ impl Progress {
         self.last_ms.store(now_ms, Ordering::Relaxed);
     }
 
-    /// Ends when nothing has moved for that long.
+    /// Waits until no part of the body has been sent for `limit`.
     async fn rests_for(&self, limit: Duration) {
         loop {
             let last = Duration::from_millis(self.last_ms.load(Ordering::Relaxed));
@@ -207,7 +210,7 @@ impl Progress {
     }
 }
 
-/// A request's body on its way, if it has one.
+/// A request's body on its way to the origin, if there is one.
 pub(crate) struct Upload {
     body: Option<Incoming>,
     progress: Progress,
