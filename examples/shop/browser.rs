@@ -11,25 +11,25 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
-/// What a browser would have in its address line: the same on every node, so the keys are too.
+/// The host in the browser's address line. It is the same for every node, so the keys are the same.
 pub(crate) const HOST: &str = "shop.example";
-/// Nothing here takes longer, unless something is wrong.
+/// The longest time for a request. If a request takes longer, something is wrong.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A request, and what its answer is expected to be.
+/// A request, and its expected answer.
 pub(crate) struct Ask {
     pub(crate) method: Method,
     pub(crate) target: &'static str,
     pub(crate) fields: Vec<(&'static str, &'static str)>,
     pub(crate) body: &'static str,
     pub(crate) status: StatusCode,
-    /// What `Cache-Status` must contain.
+    /// `Cache-Status` must contain each of these.
     pub(crate) expects: &'static [&'static str],
-    /// What the body must begin with.
+    /// The body must begin with this.
     pub(crate) shows: &'static str,
 }
 
-/// An answer.
+/// The answer to a request.
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
@@ -37,8 +37,7 @@ pub(crate) struct Answer {
     pub(crate) took: Duration,
 }
 
-/// A request with this method, expected to be answered with 200 and so that `Cache-Status` contains
-/// each of `expects`.
+/// A request with this method. The expected answer is a 200 with each of `expects` in its `Cache-Status`.
 pub(crate) fn ask(method: Method, target: &'static str, expects: &'static [&'static str]) -> Ask {
     let (fields, status) = (Vec::new(), StatusCode::OK);
     Ask { method, target, fields, body: "", status, expects, shows: "" }
@@ -77,7 +76,7 @@ impl Browser {
         Self(Client::builder(TokioExecutor::new()).build_http())
     }
 
-    /// Sends a request and reads the answer: of a stream without an end the first event, else all.
+    /// Sends a request and reads the answer. Of an endless stream, it reads only the first event.
     pub(crate) async fn send(&self, to: SocketAddr, ask: &Ask) -> Result<Answer, Box<dyn Error>> {
         let uri = format!("http://{to}{}", ask.target);
         let mut request = Request::builder().method(&ask.method).uri(uri).header("host", HOST);

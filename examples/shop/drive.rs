@@ -1,4 +1,4 @@
-//! Sends the requests, shows the answers, and checks that they are what the headings announce.
+//! Sends the requests, shows the answers, and checks that they are as the headings announce.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ pub(crate) struct Driver {
     browser: Browser,
     goods: Arc<Goods>,
     pub(crate) requests: u64,
-    /// How long each hit and each miss took.
+    /// The time of each hit; `misses` has the time of each miss.
     hits: Vec<Duration>,
     misses: Vec<Duration>,
     failures: Vec<String>,
@@ -42,7 +42,7 @@ impl Driver {
         }
         let begins = answer.body.starts_with(ask.shows.as_bytes());
         self.check(begins, || format!("the body of {what} does not begin with '{}'", ask.shows));
-        // the handlers count as well: what Cache-Status says must be what happened
+        // the handlers count their calls, so that a wrong Cache-Status is noticed
         let is_hit = status.contains("; hit");
         if is_hit {
             self.hits.push(answer.took);
@@ -58,7 +58,7 @@ impl Driver {
         Ok(answer)
     }
 
-    /// Notes what is not as announced, and shows it where it happens.
+    /// Prints `otherwise` at once if `holds` is false, and keeps it for the end.
     pub(crate) fn check(&mut self, holds: bool, otherwise: impl FnOnce() -> String) {
         if !holds {
             let failure = otherwise();
@@ -67,12 +67,12 @@ impl Driver {
         }
     }
 
-    /// The middle of what hits and misses took, in milliseconds.
+    /// The median times of hits and misses, in milliseconds.
     pub(crate) fn medians(&mut self) -> (f64, f64) {
         (median_ms(&mut self.hits), median_ms(&mut self.misses))
     }
 
-    /// Whether everything was as announced; if not, says what was not.
+    /// Whether everything was as announced. If not, prints the differences.
     pub(crate) fn end(&self) -> bool {
         if self.failures.is_empty() {
             println!("\nEverything was as announced.");

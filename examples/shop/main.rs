@@ -1,7 +1,7 @@
-//! A small shop whose responses are cached: run it and look at it with curl, or let it drive itself.
+//! A small shop whose responses are cached. Run it and send requests with curl, or let it send requests to itself.
 //!
 //! ```sh
-//! cargo run --example shop -- --drive                 # sends itself requests, shows what happened
+//! cargo run --example shop -- --drive                 # sends requests to itself and shows what happened
 //! cargo run --example shop -- --database mysql://...  # serves until Ctrl-C
 //! ```
 //!
@@ -36,7 +36,7 @@ Usage: shop [--drive | --serve] [--listen ADDRESS] [--database URL]
 
   --serve             serve until Ctrl-C (the default)
   --drive             start on a free port, send a few dozen requests, show what the cache did with
-                      each, and end; 1 if anything was not as announced
+                      each, and end; exit status 1 if anything was not as announced
   --listen ADDRESS    where to listen (default: 127.0.0.1:3000, for --drive a free port of 127.0.0.1)
   --database URL      mysql://user:password@host:port/database (default: DATABASE_URL, else the
                       responses are stored in this process). The shop makes the table
@@ -52,7 +52,7 @@ struct Options {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    // where the layer's warnings go, when the database is in trouble
+    // shows the layer's warnings about the database
     tracing_subscriber::fmt()
         .with_max_level(tracing::Level::WARN)
         .with_writer(std::io::stderr)
@@ -79,7 +79,7 @@ async fn run() -> Result<bool, Box<dyn Error>> {
         serve(first).await?;
         return Ok(true);
     }
-    // a second process would do the same: it shares nothing with the first but the table
+    // the second node shares only the table (and the goods) with the first, as a second process would
     let second = match options.database {
         Some(_) => Some(Node::start(&options, Arc::clone(&goods)).await?),
         None => None,
@@ -105,13 +105,13 @@ fn options() -> Result<Option<Options>, Box<dyn Error>> {
     Ok(Some(options))
 }
 
-/// One running shop.
+/// A running shop.
 pub(crate) struct Node {
     address: std::net::SocketAddr,
     cache: CacheHandle<BoxStore>,
     table: Option<MySqlStore>,
     server: tokio::task::JoinHandle<std::io::Result<()>>,
-    /// Dropped, it ends the server: no new requests, and those that are being answered are answered.
+    /// Dropping it ends the server: the server accepts no new requests, and answers the open ones.
     open: watch::Sender<()>,
 }
 
@@ -125,7 +125,7 @@ impl Node {
         let listener = TcpListener::bind(listen).await;
         let listener = listener.map_err(|error| format!("cannot listen on {listen}: {error}"))?;
         let address = listener.local_addr()?;
-        // an event is not to wait until the client has acknowledged the one before
+        // without this, an event would wait until the client has acknowledged the event before
         let listener = listener.tap_io(|connection| {
             let _ = connection.set_nodelay(true);
         });
@@ -137,7 +137,7 @@ impl Node {
     }
 }
 
-/// The table of the database, if there is one; else the memory of this process serves.
+/// The store in the database. `None` without a database: then the store is the memory of this process.
 async fn table(options: &Options) -> Result<Option<MySqlStore>, Box<dyn Error>> {
     let Some(url) = &options.database else {
         eprintln!(
@@ -152,9 +152,9 @@ async fn table(options: &Options) -> Result<Option<MySqlStore>, Box<dyn Error>> 
 
 async fn serve(mut node: Node) -> Result<(), Box<dyn Error>> {
     let at = format!("http://{}", node.address);
-    println!("the shop listens on {at}; look at Cache-Status in what these show, each twice:\n");
+    println!("the shop listens on {at}; run each of these twice and look at Cache-Status:\n");
     for try_this in [
-        "{at}/report                                    # takes 300 ms, the second time none",
+        "{at}/report                                    # takes 300 ms, but not the second time",
         "{at}/products -H 'Accept-Language: de'         # a variant for each language",
         "{at}/products/1",
         "{at}/products/1 -X PUT -d 4.50                 # invalidates the product and the list",
@@ -172,8 +172,8 @@ async fn serve(mut node: Node) -> Result<(), Box<dyn Error>> {
         pressed = tokio::signal::ctrl_c() => pressed?,
         _ = terminate.recv() => {}
     }
-    // Requests that are being answered get their time; those that never end, events, are cut off. Then what
-    // is complete is written, and the database told good-bye.
+    // Open requests get three seconds to end; then endless ones (events) are cut off. After that, complete responses are
+    // written, and the connections to the database are closed.
     drop(node.open);
     if timeout(Duration::from_secs(3), &mut node.server).await.is_err() {
         node.server.abort();

@@ -1,4 +1,4 @@
-//! The table behind it all, read as anybody could read it: with SQL.
+//! The cache's table, read with plain SQL.
 
 use sqlx::{Connection, MySqlConnection, Row};
 
@@ -7,7 +7,7 @@ SELECT CAST(cache_key AS CHAR), status, size, value_type,
        CAST(expires AS SIGNED) - CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED)
 FROM cache_entries WHERE cache_key >= 'demo:' AND cache_key < 'demo;' ORDER BY cache_key";
 
-/// Shows the rows that the shop has stored and returns how many there are.
+/// Prints the rows that the shop has stored. Returns their number.
 pub(crate) async fn show(url: &str) -> Result<usize, sqlx::Error> {
     let mut connection = MySqlConnection::connect(url).await?;
     let rows = sqlx::query(QUERY).fetch_all(&mut connection).await?;
@@ -23,7 +23,7 @@ pub(crate) async fn show(url: &str) -> Result<usize, sqlx::Error> {
     Ok(rows.len())
 }
 
-/// Hashes in a key are 32 digits long; eight are enough to see which is which.
+/// Shortens the hashes in a key from 32 digits to eight, which are enough to tell them apart.
 fn shortened(key: &str) -> String {
     let is_hash = |word: &str| word.len() == 34 && word.get(1..2) == Some("=");
     let words = key.split(' ').map(|word| match word.get(..10) {

@@ -1,4 +1,4 @@
-//! What the demonstration shows, scene by scene.
+//! The scenes of the demonstration.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -18,10 +18,10 @@ const MISS: &[&str] = &["fwd=uri-miss", "; stored"];
 const NEW_VARIANT: &[&str] = &["fwd=vary-miss", "; stored"];
 const HIT: &[&str] = &["; hit"];
 const WRITE: &[&str] = &["fwd=method"];
-/// Stored, and not to be used: an invalidation names it.
+/// A stored response that was invalidated, so the handler is called.
 const GONE: &[&str] = &["fwd=stale", "; stored", "detail=invalidated"];
 
-/// Plays everything. `false` if something was not as announced.
+/// Plays all scenes. `false` if something was not as announced.
 pub(crate) async fn play(
     goods: Arc<Goods>,
     node: Node,
@@ -29,7 +29,7 @@ pub(crate) async fn play(
     database: Option<&str>,
 ) -> Result<bool, Box<dyn Error>> {
     node.cache.erase().await?;
-    println!("The shop runs on http://{}. What was asked, and what came back:\n", node.address);
+    println!("The shop runs on http://{}. The requests and the answers:\n", node.address);
     table::head();
     let mut driver = Driver::new(Arc::clone(&goods));
     let d = &mut driver;
@@ -66,8 +66,8 @@ pub(crate) async fn play(
 async fn hits(d: &mut Driver, node: &Node) -> Outcome {
     heading(
         "Misses turn into hits",
-        "The first request runs the handler, the next ones do not: the body still says `call 1`.\n\
-         The report takes 300 ms to make. A client that says no-cache cannot make the shop work either.",
+        "The first request calls the handler, the next ones do not: the body still says `call 1`.\n\
+         The report takes 300 ms. A client that says no-cache gets the stored report too.",
     );
     d.send(node, get("/", MISS)).await?;
     d.send(node, get("/", HIT)).await?;
@@ -81,7 +81,7 @@ async fn hits(d: &mut Driver, node: &Node) -> Outcome {
 async fn variants(d: &mut Driver, node: &Node) -> Outcome {
     heading(
         "A variant for each Accept-Language",
-        "The list says `Vary: accept-language`, so there is one stored response for each language.",
+        "The list says `Vary: accept-language`, so the cache stores one response for each language.",
     );
     let languages = [("en", "Our"), ("de", "Unser"), ("fr", "Nos")];
     for (n, (language, shows)) in languages.into_iter().enumerate() {
@@ -98,7 +98,7 @@ async fn variants(d: &mut Driver, node: &Node) -> Outcome {
 async fn queries(d: &mut Driver, node: &Node) -> Outcome {
     heading(
         "The query is part of the key, tracking parameters are not",
-        "The search route is set to `.without_tracking_query()`.",
+        "The search route uses `.without_tracking_query()`.",
     );
     d.send(node, get("/search?q=tea", MISS)).await?;
     d.send(node, get("/search?utm_source=mail&q=tea&gclid=X1", HIT)).await?;
@@ -109,9 +109,10 @@ async fn queries(d: &mut Driver, node: &Node) -> Outcome {
 async fn invalidation(d: &mut Driver, node: &Node) -> Outcome {
     heading(
         "A write invalidates",
-        "PUT goes inside, and the stored response is gone before PUT is answered. The shop knows that\n\
-         everything that shows the product has changed as well: those pages have the tag `product:1`, and\n\
-         one call invalidates the tag, in all languages. POST to the list needs no call. (One product is fresh for 60 s by its own CacheOverride, its route says 300.)",
+        "For PUT the handler is called, and the stored response is invalidated before PUT is answered.\n\
+         Other pages show the product too. They have the tag `product:1`, and the shop invalidates the tag\n\
+         with one call, in all languages. POST to the list needs no call.\n\
+         (A product is fresh for 60 s by its own CacheOverride; its route says 300.)",
     );
     d.send(node, get("/products/1", &["fwd=uri-miss", "; stored"]).shows("tea 3.99")).await?;
     let hit = d.send(node, get("/products/1", HIT).shows("tea 3.99")).await?;
@@ -136,9 +137,9 @@ async fn invalidation(d: &mut Driver, node: &Node) -> Outcome {
 async fn expiry(d: &mut Driver, node: &Node) -> Outcome {
     heading(
         "Expiry",
-        "News and stock are fresh for three seconds. Then the handler is asked again: the news are new; the\n\
-         stock has an ETag and is still the same, so the handler says 304 and the stored page is fresh\n\
-         again, without being made or sent anew. (Pauses of 1.1 s and 3.1 s.)",
+        "News and stock are fresh for three seconds. Then the handler is called again. The news have changed.\n\
+         The stock has an ETag and has not changed: the handler answers 304, and the stored page is fresh\n\
+         again without a new body. (Pauses of 1.1 s and 3.1 s.)",
     );
     d.send(node, get("/stock", MISS)).await?;
     d.send(node, get("/news", MISS)).await?;
@@ -157,11 +158,11 @@ async fn expiry(d: &mut Driver, node: &Node) -> Outcome {
 
 async fn private(d: &mut Driver, node: &Node) -> Outcome {
     heading(
-        "Cookies, and what is somebody's own",
-        "The account is never stored: the request has a cookie, the response says private. A page with\n\
-         Set-Cookie is not stored either. A visitor with a session cookie is not served a stored page\n\
-         unless its route says that it ignores cookies (the home page) or which ones count (the\n\
-         greeting: theme). Cookies of well-known analytics scripts do not count anywhere.",
+        "Cookies and private pages",
+        "The account is never stored: the request has a cookie, and the response says private. A page with\n\
+         Set-Cookie is not stored either. A visitor with a session cookie gets a stored page only if the\n\
+         route ignores cookies (the home page) or names the cookies that count (the greeting: theme).\n\
+         Cookies of well-known analytics scripts never count.",
     );
     const COOKIE: &[&str] = &["fwd=bypass", "detail=cookie"];
     d.send(node, get("/account", COOKIE).field("cookie", "sid=ann").shows("Account of ann"))
@@ -190,9 +191,9 @@ async fn private(d: &mut Driver, node: &Node) -> Outcome {
 async fn bodies(d: &mut Driver, node: &Node) -> Outcome {
     heading(
         "Bodies",
-        "HEAD is answered from the stored GET. A megabyte is the same out of the cache; a part of it can\n\
-         be asked for, and a client that has it already is told so. A stream of events without an end\n\
-         begins at once, and is passed through as it is made.",
+        "HEAD is served from the stored GET. A stored megabyte is the same as the original. A client can ask\n\
+         for a part of it, and a client that already has it gets a 304. An endless stream of events starts\n\
+         at once and is passed through.",
     );
     let head = d.send(node, ask(Method::HEAD, "/report", HIT)).await?;
     let length = head.headers.get("content-length").cloned();
@@ -214,7 +215,7 @@ async fn bodies(d: &mut Driver, node: &Node) -> Outcome {
 }
 
 async fn errors(d: &mut Driver, node: &Node) -> Outcome {
-    heading("Errors are not stored", "Neither a page that fails nor one that is not there.");
+    heading("Errors are not stored", "A page that fails and a missing page are not stored.");
     for _ in 0..2 {
         let broken = get("/broken", &["detail=no-freshness"]);
         d.send(node, broken.status(StatusCode::INTERNAL_SERVER_ERROR)).await?;
@@ -227,8 +228,9 @@ async fn errors(d: &mut Driver, node: &Node) -> Outcome {
 async fn two_nodes(d: &mut Driver, first: &Node, second: &Node) -> Outcome {
     heading(
         "Two nodes, one table",
-        "A second shop with a cache of its own on the same database. Its first request for a page that\n\
-         the first has stored is a hit; a write on one is seen by the other. The nodes: 2 1 2 1 1 2 2.",
+        "A second shop has a separate cache on the same database. Its first request for a page that the first\n\
+         shop has stored is a hit. A write on one node invalidates on the other. The requests go to the\n\
+         nodes 2 1 2 1 1 2 2.",
     );
     first.cache.flush().await?;
     d.send(second, get("/report", HIT)).await?;
@@ -247,8 +249,8 @@ async fn two_nodes(d: &mut Driver, first: &Node, second: &Node) -> Outcome {
 async fn rows(d: &mut Driver, node: &Node, url: &str) -> Outcome {
     heading(
         "The table `cache_entries`",
-        "A key is prefix, version, target and origin; then c= a hash of the cookies that count, v= a hash\n\
-         of the fields that the response varies on. Types: r response, R compressed, v what varies.",
+        "A key has prefix, version, target and origin. Then c= is a hash of the cookies that count, and v= is a\n\
+         hash of the fields in `Vary`. Types: r response, R compressed response, v list of the variants.",
     );
     node.cache.flush().await?;
     let rows = crate::rows::show(url).await?;
@@ -256,9 +258,9 @@ async fn rows(d: &mut Driver, node: &Node, url: &str) -> Outcome {
 
     heading(
         "The table `cache_invalidations`, its newest rows",
-        "An invalidation is a row, whatever it makes untrue: a target by its key, a tag by its name. A stored\n\
-         response remembers which rows had been there before its handler ran, and none that has come since\n\
-         may name it.",
+        "Each invalidation is a row: a target by its key, or a tag by its name. A stored response keeps its log\n\
+         position, the rows that existed before its handler ran. A newer row that names the response\n\
+         invalidates it.",
     );
     let rows = node.cache.invalidations(8).await?;
     for row in &rows {

@@ -31,18 +31,18 @@ const fn fresh_for(seconds: u64) -> CachePolicy {
     CachePolicy::new().ttl(Duration::from_secs(seconds))
 }
 
-/// The home page looks at no cookie, so it is for everybody.
+/// The home page reads no cookies, so it is the same for all visitors.
 const HOME: CachePolicy = fresh_for(300).cookies(Cookies::Ignore);
-/// The greeting is drawn in the visitor's theme, and looks at no other cookie.
+/// The greeting depends on the visitor's theme. Its handler reads no other cookie.
 const GREETING: CachePolicy = fresh_for(300).cookies(Cookies::Key(&["theme"]));
-/// The defaults: whoever has a session cookie goes inside.
+/// The defaults: for a request with a session cookie, the handler is called.
 const CATALOGUE: CachePolicy = fresh_for(300);
 const SEARCH: CachePolicy = fresh_for(60);
 const NEWS: CachePolicy = fresh_for(3);
 const REPORT: CachePolicy = fresh_for(600);
 const IMAGES: CachePolicy = fresh_for(3600).max_body_bytes(2 << 20);
 
-/// What the shop sells, and how many times a handler has run: each page says which call made it.
+/// The products of the shop, and the number of calls of handlers. Each page shows the number of the call that made it.
 pub(crate) struct Goods {
     products: Mutex<BTreeMap<u32, Product>>,
     calls: AtomicU64,
@@ -62,13 +62,13 @@ impl Goods {
         Arc::new(Self { products, calls: AtomicU64::new(0) })
     }
 
-    /// How many times a handler has run.
+    /// The number of calls of handlers so far.
     pub(crate) fn calls(&self) -> u64 {
         self.calls.load(Ordering::Relaxed)
     }
 }
 
-/// What the handlers share.
+/// The state that the handlers share.
 #[derive(Clone)]
 pub(crate) struct Shop {
     goods: Arc<Goods>,
@@ -76,15 +76,15 @@ pub(crate) struct Shop {
 }
 
 impl Shop {
-    /// A shop that keeps its responses in `store`.
+    /// A shop whose cache uses `store`.
     pub(crate) fn open(store: BoxStore, goods: Arc<Goods>) -> (Router, CacheHandle<BoxStore>) {
-        // in debug mode Cache-Status also has the key and the named reason
+        // in debug mode, Cache-Status also has the key and the name of the reason
         let cache = CacheLayer::new(store).prefix(PREFIX).status_field(StatusField::Debug);
         let shop = Self { goods, cache: cache.handle() };
 
         let catalogue = cache.with_policy(CATALOGUE);
-        // The only cookie is set by a handler, where the cache sees it. An application whose sessions are a layer
-        // around the router adds `.layer(cache.guard())` last: see `examples/sessions.rs`.
+        // A handler sets the only cookie, so the cache sees it. An application with a session layer around the router adds
+        // `.layer(cache.guard())` last: see `examples/sessions.rs`.
         let router = Router::new()
             .route("/", get(home).layer(cache.with_policy(HOME)))
             .route("/greeting", get(greeting).layer(cache.with_policy(GREETING)))
@@ -103,7 +103,7 @@ impl Shop {
         (router, cache.handle())
     }
 
-    /// A text that says which call of a handler made it.
+    /// A text with the number of the call that made it.
     fn page(&self, text: impl std::fmt::Display) -> String {
         let call = self.goods.calls.fetch_add(1, Ordering::Relaxed) + 1;
         format!("{text} (call {call})\n")
@@ -119,7 +119,7 @@ async fn greeting(State(shop): State<Shop>, headers: HeaderMap) -> String {
     shop.page(if dark { "Good night" } else { "Good day" })
 }
 
-/// The list in the reader's language: a representation for each `Accept-Language`.
+/// The list in the visitor's language: one variant for each `Accept-Language`.
 async fn list(State(shop): State<Shop>, headers: HeaderMap) -> impl IntoResponse {
     let language = headers.get(ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok());
     let (language, title) = match language.and_then(|value| value.get(..2)) {
@@ -130,7 +130,7 @@ async fn list(State(shop): State<Shop>, headers: HeaderMap) -> impl IntoResponse
     let products = shop.goods.products.lock().await;
     let rows = products.iter().map(|(id, p)| format!("\n  {id} {} {}", p.name, p.price));
     let text = rows.collect::<String>();
-    // a tag for each product that the list shows: what changes one invalidates the list as well
+    // a tag for each product in the list, so that a change of a product invalidates the list as well
     let tags = CacheOverride::new().tags(products.keys().map(tag));
     let fields = [(VARY, "accept-language"), (CONTENT_LANGUAGE, language)];
     (tags, fields, shop.page(format!("{title}: {}{text}", products.len())))
@@ -144,7 +144,7 @@ async fn add(State(shop): State<Shop>, name: String) -> impl IntoResponse {
     (StatusCode::CREATED, [(LOCATION, format!("/products/{id}"))], shop.page("Added"))
 }
 
-/// One product: fresh for 60 seconds, where its route's policy says 300.
+/// One product. It is fresh for 60 seconds, although the policy of its route says 300.
 async fn show(State(shop): State<Shop>, Path(id): Path<u32>) -> impl IntoResponse {
     match shop.goods.products.lock().await.get(&id) {
         Some(Product { name, price }) => {
@@ -155,14 +155,14 @@ async fn show(State(shop): State<Shop>, Path(id): Path<u32>) -> impl IntoRespons
     }
 }
 
-/// The tag of everything that shows a product.
+/// The tag of all pages that show the product.
 fn tag(id: &u32) -> String {
     format!("product:{id}")
 }
 
-/// PUT: the layer invalidates this product. That the list shows its price too only the shop knows. (In an
-/// application whose products are in the database this would be `invalidate_tags_on`, in the
-/// transaction that changes the price: see the example `transaction`.)
+/// PUT: the layer invalidates the page of this product. The list shows the price too, but only the shop knows that, so it
+/// invalidates the tag. If your products are in the database, use `invalidate_tags_on` in the transaction that changes the
+/// price: see the example `transaction`.
 async fn reprice(
     State(shop): State<Shop>,
     Path(id): Path<u32>,
@@ -185,8 +185,7 @@ async fn search(State(shop): State<Shop>, Query(query): Query<BTreeMap<String, S
     shop.page(format!("{found} found for {q}"))
 }
 
-/// What is in stock: fresh for three seconds by its own word, and then worth asking whether it is still
-/// true.
+/// The stock. Its response is fresh for three seconds and has an `ETag`, so the cache validates it afterwards.
 async fn stock(State(shop): State<Shop>, headers: HeaderMap) -> impl IntoResponse {
     const VERSION: &str = "\"12-chests\"";
     let page = shop.page("12 chests of tea");
@@ -201,15 +200,15 @@ async fn news(State(shop): State<Shop>) -> String {
     shop.page("News")
 }
 
-/// Something that takes its time.
+/// A slow page.
 async fn report(State(shop): State<Shop>) -> String {
     tokio::time::sleep(Duration::from_millis(300)).await;
     shop.page("Report")
 }
 
-/// A picture of a megabyte (a BMP: browsers show it).
+/// A picture of a megabyte, as a BMP, which browsers can show.
 async fn image(State(shop): State<Shop>) -> impl IntoResponse {
-    const SIDE: u32 = 592; // rows are multiples of four bytes, as the format wants them
+    const SIDE: u32 = 592; // the format requires rows of a multiple of four bytes
     const HEADER: u32 = 54;
     shop.page("");
     let size = HEADER + SIDE * SIDE * 3;
@@ -225,8 +224,8 @@ async fn image(State(shop): State<Shop>) -> impl IntoResponse {
     ([(CONTENT_TYPE, "image/bmp"), (ETAG, "\"sunset\"")], bmp)
 }
 
-/// Somebody's own page. It says so, and even if it forgot to, nobody is served it out of the cache:
-/// the request has a cookie.
+/// A page for one visitor. It says `private`. Even without that the cache would not store it, because the request has a
+/// cookie.
 async fn account(State(shop): State<Shop>, headers: HeaderMap) -> impl IntoResponse {
     let private = [(CACHE_CONTROL, "private")];
     match cookies(&headers).split_once("sid=") {
@@ -235,7 +234,7 @@ async fn account(State(shop): State<Shop>, headers: HeaderMap) -> impl IntoRespo
     }
 }
 
-/// The first visit starts a session. The page must not be stored: its cookie is one visitor's.
+/// The first visit starts a session. The page must not be stored, because its cookie is for one visitor.
 async fn cart(State(shop): State<Shop>) -> impl IntoResponse {
     let page = shop.page("Empty cart");
     ([(SET_COOKIE, format!("sid={}; HttpOnly", shop.goods.calls()))], page)
@@ -245,7 +244,7 @@ async fn broken(State(shop): State<Shop>) -> impl IntoResponse {
     (StatusCode::INTERNAL_SERVER_ERROR, shop.page("Out of order"))
 }
 
-/// Server-sent events: one at once, then one every half second, without an end.
+/// Server-sent events: one at once, then one every half second, without end.
 async fn events(State(shop): State<Shop>) -> impl IntoResponse {
     let ticks = tokio::time::interval(Duration::from_millis(500));
     ([(CONTENT_TYPE, "text/event-stream")], Body::new(Events { shop, ticks, sent: 0 }))

@@ -1,4 +1,4 @@
-//! What is shown: one line a request.
+//! Prints a table with one line for each request.
 
 use std::fmt::Write;
 
@@ -18,7 +18,7 @@ pub(crate) fn head() {
     println!("{}", line("request", "", "Cache-Status", "Age", "ms", "body"));
 }
 
-/// One line for a request and its answer.
+/// Prints a line for a request and its answer.
 pub(crate) fn row(ask: &Ask, answer: &Answer) {
     let mut request = format!("{} {}", ask.method, ask.target);
     for (name, value) in &ask.fields {
@@ -55,22 +55,22 @@ pub(crate) fn cache_status(answer: &Answer) -> String {
     status.unwrap_or("-").to_owned()
 }
 
-/// The seconds that a hit is fresh for.
+/// For how many seconds a hit is still fresh.
 pub(crate) fn ttl(answer: &Answer) -> Option<i64> {
     let status = cache_status(answer);
     let (_, rest) = status.split_once("; ttl=")?;
     rest.split(';').next()?.parse().ok()
 }
 
-/// `Cache-Status` less its `key`, which would take half a line. (The rows below have the keys.)
+/// `Cache-Status` without its `key`, which would take half a line. (The table of rows shows the keys.)
 fn without_key(status: &str) -> String {
     let Some((before, rest)) = status.split_once("; key=\"") else { return status.to_owned() };
-    // no key of the shop has a quotation mark in it
+    // no key of the shop contains a quotation mark
     let after = rest.split_once('"').map_or("", |(_, after)| after);
     format!("{before}{after}")
 }
 
-/// The first line, and what is in brackets at the end.
+/// The first line of a text, and the brackets at its end.
 fn excerpt(text: &str) -> String {
     let first = text.lines().next().unwrap_or_default();
     match text.trim_end().rsplit_once(" (call") {
@@ -79,7 +79,7 @@ fn excerpt(text: &str) -> String {
     }
 }
 
-/// What a cache has done, in a sentence.
+/// The counts of a cache, in a sentence.
 pub(crate) fn summary(counts: &Counts) -> String {
     let Counts { hits, misses, bypassed, other_methods, stored, not_stored, .. } = *counts;
     let mut text = format!(
