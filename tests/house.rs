@@ -77,14 +77,10 @@ fn modules_use_their_own_and_lower_storeys_only() {
             continue;
         }
         let own = storey(&module).unwrap_or_else(|| panic!("{module} has no storey"));
-        for line in lines.iter().filter(|line| !line.trim_start().starts_with("//")) {
-            for used in line.split("crate::").skip(1) {
-                let name = |c: char| c.is_ascii_alphanumeric() || c == '_';
-                let used: String = used.chars().take_while(|c| name(*c)).collect();
-                let Some(other) = storey(&used) else { continue };
-                let neighbours = own == MIDDLE && other == MIDDLE && used != module;
-                assert!(other <= own && !neighbours, "{}: {line}", path.display());
-            }
+        for used in named(&modules(&path), &text_of(&lines)) {
+            let Some(other) = used.first().and_then(|used| storey(used)) else { continue };
+            let neighbours = own == MIDDLE && other == MIDDLE && used.first() != Some(&module);
+            assert!(other <= own && !neighbours, "{}: {}", path.display(), used.join("::"));
         }
     }
 }
@@ -166,6 +162,12 @@ const FOLDERS: &[Folder] = &[
     },
 ];
 
+/// Lines of code as one text, without those that are comments.
+fn text_of(lines: &[String]) -> String {
+    let code = lines.iter().filter(|line| !line.trim_start().starts_with("//"));
+    code.cloned().collect::<Vec<_>>().join("\n")
+}
+
 /// The module that a file of `src` is.
 fn modules(path: &Path) -> Vec<String> {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
@@ -240,9 +242,7 @@ fn rooms_of_the_large_folders_use_only_those_before_them() {
             }
             let room = own.get(depth).map_or("mod", String::as_str).to_owned();
             let here = place(&room).unwrap_or_else(|| panic!("{room} has no place"));
-            let code = lines.iter().filter(|line| !line.trim_start().starts_with("//"));
-            let text = code.cloned().collect::<Vec<_>>().join("\n");
-            for used in named(&own, &text) {
+            for used in named(&own, &text_of(&lines)) {
                 let Some(other) = used.get(depth).filter(|_| used[..depth] == *folder.path) else {
                     continue;
                 };

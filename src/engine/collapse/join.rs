@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Response;
-use http::header::{HeaderMap, IF_MATCH, IF_UNMODIFIED_SINCE};
+use http::header::{IF_MATCH, IF_UNMODIFIED_SINCE};
 use http::request::Parts;
 use tokio::time::Instant;
 
 use super::super::background::Background;
-use super::super::find::selected;
+use super::super::find::variant_of;
 use super::super::request::{Plan, Rule};
 use super::super::rescue::Rescue;
 use super::super::respond;
@@ -20,7 +20,6 @@ use super::flight::{FlightKey, Joined, Landing, Lead};
 use super::lease;
 use super::lease::Leased;
 use crate::body::CacheBody;
-use crate::key::{CacheKey, variant_key};
 use crate::policy::{Collapse, Mode};
 use crate::rfc9111::stale::Cause;
 use crate::rfc9111::{RequestDirectives, Reuse, reuse};
@@ -280,7 +279,10 @@ impl<St: Store> Collapsing<'_, St> {
     fn key(&self) -> (FlightKey, Rule) {
         let Self { engine, route, plan, .. } = *self;
         let (base, rule) = engine.flies_by(route, plan);
-        let key = variant_of(base.clone(), self.index, &self.request.headers);
+        let key = match self.index.filter(|index| !index.names.is_empty()) {
+            Some(index) => variant_of(&base, index, &self.request.headers),
+            None => base.clone(),
+        };
         (FlightKey { key, base, credentialed: plan.has_credentials() }, rule)
     }
 
@@ -371,10 +373,3 @@ fn may_look(status: &CacheStatus, queue: &Queue) -> bool {
 
 /// A wait that is added to the time now.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
-
-fn variant_of(base: CacheKey, index: Option<&VariantIndex>, request: &HeaderMap) -> CacheKey {
-    match index.filter(|index| !index.names.is_empty()) {
-        Some(index) => variant_key(&base, &selected(&index.names, request)),
-        None => base,
-    }
-}

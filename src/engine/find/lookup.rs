@@ -7,14 +7,15 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::header::{IF_MODIFIED_SINCE, IF_NONE_MATCH};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, Method};
+use http::{HeaderMap, Method};
 use tracing::Instrument;
 
 use super::super::request::{Plan, Rule, rule_of};
 use super::super::respond::Want;
 use super::super::{Engine, Route};
 use super::bounded::bounded;
-use crate::key::{CacheKey, variant_key};
+use super::variants::variant_of;
+use crate::key::CacheKey;
 use crate::policy::Mode;
 use crate::rfc9111;
 use crate::rfc9111::freshness::{date_ms, is_fresh};
@@ -356,16 +357,6 @@ impl<St: Store> Engine<St> {
     pub(in crate::engine) fn learn(&self, base: &CacheKey, index: &Arc<VariantIndex>) {
         self.indexes.insert(base.hash(), Arc::clone(index));
     }
-}
-
-/// The key of the variant that a request selects.
-fn variant_of(base: &CacheKey, index: &VariantIndex, request: &HeaderMap) -> CacheKey {
-    variant_key(base, &selected(&index.names, request))
-}
-
-/// The hash that tells a request's variant from others.
-pub(in crate::engine) fn selected(names: &[HeaderName], request: &HeaderMap) -> [u8; 16] {
-    rfc9111::secondary_key(&rfc9111::select(names, request))
 }
 
 impl Fetched {

@@ -6,9 +6,11 @@ mod lookup;
 mod pending;
 mod remembered;
 mod rules;
+mod variants;
 
 pub(in crate::engine) use self::bounded::bounded;
 pub(in crate::engine) use self::breaker::{Breaker, Breakers};
-pub(in crate::engine) use self::lookup::{At, Found, Lookup, selected};
+pub(in crate::engine) use self::lookup::{At, Found, Lookup};
 pub(in crate::engine) use self::pending::{Pending, Refused, Ticket};
 pub(in crate::engine) use self::remembered::{TABLE_BYTES, nothing, table};
+pub(in crate::engine) use self::variants::{selected, variant_of};

@@ -10,7 +10,7 @@ use http::HeaderMap;
 use tracing::Instrument;
 
 use super::super::collapse::{FlightKey, Lead};
-use super::super::consent::Consent;
+use super::super::consent::{Consent, Objection};
 use super::super::decide::Kept;
 use super::super::find::{Refused, Ticket, bounded, selected};
 use super::super::request::{Asker, Plan, rule_of};
@@ -288,6 +288,20 @@ impl<St: Store> Engine<St> {
         };
         let store = self.store.clone();
         self.behind(ticket, async move { store.freshen(update).await });
+    }
+
+    /// Counts what was held back and is not stored.
+    pub(in crate::engine) fn called_off(&self, objection: Objection, lead: Option<Lead>) {
+        let (counter, reason) = match objection {
+            Objection::CalledOff(reason) => (&self.counters.not_stored, reason),
+            Objection::Dropped => (&self.counters.abandoned, Abandoned::Dropped.as_str()),
+        };
+        count(counter);
+        self.reasons.count(reason);
+        tracing::debug!(reason, "response not stored");
+        if let Some(lead) = lead {
+            lead.object(objection);
+        }
     }
 
     /// Whether the store has a response to the same key that was received later.

@@ -1,13 +1,11 @@
-//! Writes of the holder of a lease, and what is called off.
+//! Writes of the holder of a lease.
 
 use tokio::runtime::Handle;
 
 use super::super::Engine;
-use super::super::collapse::{Held, Lead};
-use super::super::consent::Objection;
+use super::super::collapse::Held;
 use super::super::find::bounded;
 use super::fill::WRITE_LIMIT;
-use crate::body::Abandoned;
 use crate::store::{Store, StoreError};
 use crate::telemetry::count;
 
@@ -39,19 +37,5 @@ impl<St: Store> Engine<St> {
             self.reasons.count("lease-lost");
         }
         Ok(written)
-    }
-
-    /// Counts what was held back and is not stored.
-    pub(in crate::engine) fn called_off(&self, objection: Objection, lead: Option<Lead>) {
-        let (counter, reason) = match objection {
-            Objection::CalledOff(reason) => (&self.counters.not_stored, reason),
-            Objection::Dropped => (&self.counters.abandoned, Abandoned::Dropped.as_str()),
-        };
-        count(counter);
-        self.reasons.count(reason);
-        tracing::debug!(reason, "response not stored");
-        if let Some(lead) = lead {
-            lead.object(objection);
-        }
     }
 }

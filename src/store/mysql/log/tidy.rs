@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use sqlx::Row as _;
+use sqlx::mysql::MySqlRow;
 
 use super::super::conn::{Failure, statement};
 use super::super::sql::{MAX_APPEND, MAX_ID, READ_LIMIT};
@@ -200,6 +201,10 @@ impl LogReader {
     async fn ids(&self, session: &mut Session, from: u64, to: u64) -> Result<Vec<u64>, Failure> {
         let query = statement(&self.shared.sql.log.ids).bind(from).bind(to).bind(ID_LIMIT);
         let rows = session.connection.rows(query, &self.shared).await?;
+        self.ids_of(&rows)
+    }
+
+    fn ids_of(&self, rows: &[MySqlRow]) -> Result<Vec<u64>, Failure> {
         let ids = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<_>, _>>();
         ids.map_err(|error| Failure::of(error, &self.shared.settings.log_table))
     }
@@ -231,9 +236,7 @@ impl LogReader {
                 };
                 let query = statement(text).bind(from).bind(to).bind(limit);
                 let found = session.connection.rows(query, &self.shared).await?;
-                let failed = |error| Failure::of(error, &self.shared.settings.log_table);
-                let ids = found.iter().map(|row| row.try_get(0)).collect::<Result<Vec<_>, _>>();
-                let ids: Vec<u64> = ids.map_err(failed)?;
+                let ids = self.ids_of(&found)?;
                 let full = ids.len() as u64 >= limit;
                 let end = ids.last().copied().filter(|_| full).unwrap_or(to);
                 (if is_left_out { Vec::new() } else { self.decoded(&found)? }, ids, end)

@@ -81,12 +81,11 @@ impl LogSql {
             format!("SELECT id, tag, kind, at_ms{floor} FROM {l} WHERE id >= ?{ranges} ORDER BY id LIMIT ?")
                 .into()
         };
-        let locked = |columns: &str| -> Text {
-            format!(
-                "SELECT {columns} FROM {l} WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ? FOR UPDATE NOWAIT"
-            )
-            .into()
+        let between = |columns: &str, lock: &str| -> Text {
+            format!("SELECT {columns} FROM {l} WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?{lock}")
+                .into()
         };
+        let lock = " FOR UPDATE NOWAIT";
         Self {
             read: [0, 1, 4, 16, MAX_RANGES].into_iter().map(read).collect(),
             append: (0..=MAX_APPEND.ilog2())
@@ -124,9 +123,9 @@ impl LogSql {
                  ON DUPLICATE KEY UPDATE settled = GREATEST(settled, ?)"
             )
             .into(),
-            ids: format!("SELECT id FROM {l} WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?").into(),
-            locked: locked("id, tag, kind, at_ms"),
-            locked_ids: locked("id"),
+            ids: between("id", ""),
+            locked: between("id, tag, kind, at_ms", lock),
+            locked_ids: between("id", lock),
             settled: format!(
                 "SELECT CAST(COALESCE(MAX(settled), 0) AS UNSIGNED) FROM {s} WHERE id = 1"
             )
