@@ -7,12 +7,13 @@ use std::future::Future;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::request::Parts;
-use http::{Request, Response, Uri};
+use http::{Request, Response};
 use http_body::Body;
 use tower::util::Oneshot;
 use tower::{Service, ServiceExt};
 
+#[cfg(feature = "axum")]
+use crate::axum::target_uri;
 use crate::body::CacheBody;
 use crate::engine::{self, Admission, Engine, Finish, Route, consent, nesting};
 use crate::future::ResponseFuture;
@@ -109,13 +110,10 @@ fn body_follows<B: 'static>(body: &B) -> bool {
     false
 }
 
-/// The target URI as the client sent it (axum removes the prefix inside `nest`), or as the application set it.
-fn target_uri(request: &Parts) -> &Uri {
-    #[cfg(feature = "axum")]
-    if let Some(uri) = crate::axum::original_uri(request) {
-        return uri;
-    }
-    &request.uri
+/// The target URI: only axum changes the request's own one.
+#[cfg(not(feature = "axum"))]
+fn target_uri(request: &http::request::Parts) -> crate::key::TargetUri<'_> {
+    crate::key::TargetUri::Known(&request.uri)
 }
 
 impl<S: Clone, St> Clone for CacheService<S, St> {

@@ -25,7 +25,7 @@ pub(crate) use parts::hash_values;
 pub(crate) use query::QueryRules;
 pub(crate) use query::matches as matches_listed;
 pub(crate) use secret::Secret;
-pub(crate) use target::{KeyRules, NoKey, variant_key};
+pub(crate) use target::{KeyRules, NoKey, TargetUri, variant_key};
 
 /// The longest key in bytes, and the width of the `cache_key` column. Longer keys keep their first
 /// bytes and end in a 256-bit hash of the whole.

@@ -36,6 +36,14 @@ pub(crate) struct KeyRules {
     known: Arc<Known>,
 }
 
+/// What a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TargetUri<'a> {
+    Known(&'a Uri),
+    /// One of two: the client's, of which the second is an end, or the second, if the application set it.
+    Either(&'a Uri, &'a Uri),
+}
+
 /// Why a request has no key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NoKey {

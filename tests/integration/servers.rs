@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::routing::get as on_get;
+use axum::routing::{any, get as on_get};
 use axum::{Json, Router};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -19,7 +19,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tower::{ServiceBuilder, ServiceExt};
-use tower_mysql_cache::{BoxStore, CacheHandle, CacheOverride, CachePolicy};
+use tower_mysql_cache::{BoxStore, CacheHandle, CacheOverride, CachePolicy, StatusField};
 
 use crate::kit::{Calls, Kit, on_every_store};
 
@@ -351,6 +351,31 @@ async fn each_upstream_uri_of_a_handler_has_its_own_entry() {
 }
 
 #[tokio::test]
+async fn an_upstream_path_that_ends_the_clients_has_its_own_entry() {
+    let kit = Kit::memory();
+    let upstream = ServiceBuilder::new().layer(kit.layer().with_policy(MINUTE)).service_fn(
+        |request: axum::extract::Request| async move {
+            let answer = Response::new(axum::body::Body::from(request.uri().to_string()));
+            Ok::<_, Infallible>(answer)
+        },
+    );
+    let page = move |request: axum::extract::Request| async move {
+        let mut answers = Vec::new();
+        for uri in ["/", "/stock", "/shop/stock"] {
+            let mut upstream_request = Request::new(axum::body::Body::empty());
+            *upstream_request.extensions_mut() = request.extensions().clone();
+            *upstream_request.uri_mut() = uri.parse().unwrap();
+            let answer = upstream.clone().oneshot(upstream_request).await.unwrap();
+            let body = answer.into_body().collect().await.unwrap().to_bytes();
+            answers.push(String::from_utf8_lossy(&body).into_owned());
+        }
+        answers.join(" ")
+    };
+    let site = Site::axum(Router::new().route("/shop/stock", on_get(page))).await;
+    assert_eq!(site.get("/shop/stock").await.body, "/ /stock /shop/stock");
+}
+
+#[tokio::test]
 async fn keys_hold_whole_paths_however_routers_are_nested() {
     let kit = Kit::memory();
     let cache = kit.layer().with_policy(MINUTE);
@@ -399,6 +424,38 @@ async fn keys_hold_whole_paths_however_routers_are_nested() {
     assert!(calls.count() >= paths.len() - 1);
     cache.handle().invalidate_uri("/tenant/b/in").await.unwrap();
     assert!(site.get("/tenant/a/in").await.is_hit() && !site.get("/tenant/b/in").await.is_hit());
+}
+
+#[tokio::test]
+async fn a_path_that_middleware_cut_bypasses_the_cache_and_a_write_to_it_invalidates_both() {
+    let kit = Kit::memory();
+    let cache = kit.layer().with_policy(MINUTE).status_field(StatusField::Debug);
+    // it finds a tenant in the path
+    let cut = axum::middleware::map_request(|mut request: axum::extract::Request| async move {
+        let rest = request.uri().path().splitn(3, '/').nth(2).unwrap_or("").to_owned();
+        *request.uri_mut() = format!("/{rest}").parse().unwrap();
+        request
+    });
+    let calls = Calls::default();
+    let cached = || any(counted).layer(cache.clone()).with_state(calls.clone());
+    let app = Router::new()
+        .route("/stock", cached())
+        .nest("/in", Router::new().route("/{tenant}/stock", cached().layer(cut.clone())))
+        .route("/{tenant}", cached().layer(cut.clone()))
+        .route("/{tenant}/stock", cached().layer(cut));
+    let site = Site::axum(app).await;
+    for path in ["/acme", "/acme/stock", "/other/stock", "/in/acme/stock"] {
+        for _ in 0..2 {
+            let reply = site.get(path).await;
+            assert_eq!(reply.cache(), "test; fwd=bypass; detail=rewritten-uri", "{path}");
+        }
+    }
+    for path in ["/stock", "/in/acme/stock"] {
+        site.get("/stock").await;
+        assert!(site.get("/stock").await.is_hit());
+        site.request("POST", path, &[]).await;
+        assert!(!site.get("/stock").await.is_hit(), "after a write to {path}");
+    }
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use http::{HeaderMap, Method, Uri};
 use super::super::Route;
 use super::super::consent::Consent;
 use crate::cookies::{Credentials, examine};
-use crate::key::{CacheKey, NoKey, Search, TargetKey};
+use crate::key::{CacheKey, NoKey, Search, TargetKey, TargetUri};
 use crate::policy::Mode;
 use crate::rfc9111::is_safe;
 
@@ -68,14 +68,22 @@ pub(crate) struct Write {
 }
 
 impl Write {
-    fn new(route: &Route, uri: &Uri, request: &Parts) -> Option<Self> {
+    fn new(route: &Route, target_uri: TargetUri<'_>, request: &Parts) -> Option<Self> {
+        let (uri, other) = match target_uri {
+            TargetUri::Known(uri) => (uri, None),
+            TargetUri::Either(uri, other) => (uri, Some(other)),
+        };
         let key = route.keys.target(uri, request).ok();
-        let targets = route.keys.written(uri, request, key.as_ref());
+        let mut targets = route.keys.written(uri, request, key.as_ref());
+        if let Some(other) = other {
+            let key = route.keys.target(other, request).ok();
+            targets.extend(route.keys.written(other, request, key.as_ref()));
+        }
         if targets.is_empty() {
             return None;
         }
         // what has no key is not stored either
-        let key = key.filter(TargetKey::is_uri);
+        let key = key.filter(|key| key.is_uri() && other.is_none());
         let key = key.filter(|_| request.method == Method::POST && route.policy.enabled);
         let plan = key.map(|key| Plan::new(route, uri, request, &key, false));
         let path = uri.path().to_owned();
@@ -128,9 +136,14 @@ impl Plan {
     }
 }
 
-/// Decides about a request whose target URI is `uri`. Whether a body follows is known for some types of
-/// bodies only; the fields tell for the others.
-pub(crate) fn admit(route: &Route, uri: &Uri, request: &Parts, body_follows: bool) -> Admission {
+/// Decides about a request to `target_uri`. Whether a body follows is known for some types of bodies only; the
+/// fields tell for the others.
+pub(crate) fn admit(
+    route: &Route,
+    target_uri: TargetUri<'_>,
+    request: &Parts,
+    body_follows: bool,
+) -> Admission {
     if request.method == Method::CONNECT {
         return Admission::Untouched; // RFC 9110 9.3.6
     }
@@ -140,7 +153,7 @@ pub(crate) fn admit(route: &Route, uri: &Uri, request: &Parts, body_follows: boo
             return Admission::Forward;
         }
         let may_invalidate = may_invalidate(route, request);
-        let write = may_invalidate.then(|| Write::new(route, uri, request)).flatten();
+        let write = may_invalidate.then(|| Write::new(route, target_uri, request)).flatten();
         return Admission::WriteThrough(write);
     }
     if !route.policy.enabled {
@@ -153,6 +166,10 @@ pub(crate) fn admit(route: &Route, uri: &Uri, request: &Parts, body_follows: boo
         // RFC 9110 9.3.1: what the body means to the handler is not in the key
         return Admission::Bypass("request-body");
     }
+    let TargetUri::Known(uri) = target_uri else {
+        // its key would be that of another resource, or one for those of several tenants
+        return Admission::Bypass("rewritten-uri");
+    };
     let target = match route.keys.target(uri, request) {
         Ok(target) => target,
         Err(NoKey::BadTarget) => return Admission::Bypass("bad-target"),
