@@ -10,7 +10,7 @@ use std::sync::Arc;
 use sqlx::Row as _;
 
 pub use crate::engine::Inspected;
-use crate::engine::{Engine, Route};
+use crate::engine::{self, Engine, Route};
 use crate::key::TargetKey;
 use crate::store::{CullReport, Named, Store, StoreError, StoreStats, Transactional};
 use crate::tag::{Invalidation, LogRow, Tag};
@@ -59,7 +59,7 @@ impl<St: Store> CacheHandle<St> {
     /// that is none; any other when the log could not be written. What was named may then still be
     /// served by other processes; this process serves none of it and goes on trying to write it.
     pub async fn invalidate(&self, wanted: Invalidation) -> Result<(), StoreError> {
-        self.engine.invalidate(&self.route, wanted).await
+        engine::invalidate(&self.engine, &self.route, &wanted).await
     }
 
     /// Invalidates every response with one of these tags, in all caches that share the log, whatever
@@ -96,7 +96,7 @@ impl<St: Store> CacheHandle<St> {
     /// [`StoreError`] when the log could not be written.
     pub async fn invalidate_key(&self, key: &TargetKey) -> Result<(), StoreError> {
         let (key, beside) = (std::slice::from_ref(key), Vec::new());
-        self.engine.invalidate_targets(&self.route, key, beside).await.map(drop)
+        engine::invalidate_targets(&self.engine, &self.route, key, beside).await.map(drop)
     }
 
     /// Invalidates everything at and below a path, on every authority: `/products` is `/products`,
@@ -145,7 +145,7 @@ impl<St: Store> CacheHandle<St> {
     /// # Errors
     /// As [`CacheHandle::invalidate`].
     pub async fn dry_run(&self, wanted: &Invalidation) -> Result<Named, StoreError> {
-        let records = Engine::<St>::records(&self.route, wanted)?;
+        let records = engine::log_records(&self.route, wanted)?;
         self.engine
             .store
             .count_named(records.into_iter().map(|record| record.scope).collect())
@@ -166,7 +166,7 @@ impl<St: Store> CacheHandle<St> {
     /// As [`CacheHandle::invalidate`]; what could not be removed may still be stored.
     pub async fn erase(&self) -> Result<u64, StoreError> {
         let range = self.route.keys.range_of_prefix();
-        self.engine.erase(&self.route, Invalidation::all(), range).await
+        engine::erase(&self.engine, &self.route, &Invalidation::all(), range).await
     }
 
     /// Invalidates a target as [`CacheHandle::invalidate_uri`] does, then removes what is stored for it:
@@ -180,7 +180,7 @@ impl<St: Store> CacheHandle<St> {
     /// # Errors
     /// As [`CacheHandle::erase`].
     pub async fn erase_uri(&self, uri: &str) -> Result<u64, StoreError> {
-        self.engine.erase_uri(&self.route, uri.to_owned()).await
+        engine::erase_uri(&self.engine, &self.route, uri.to_owned()).await
     }
 
     /// Waits for one read of the invalidation log that begins now. When this has returned, this process
@@ -216,7 +216,7 @@ impl<St: Store> CacheHandle<St> {
     /// [`StoreError::Config`] when `uri` is not an absolute one, any other when the store could not be
     /// asked.
     pub async fn inspect(&self, uri: &str) -> Result<Vec<Inspected>, StoreError> {
-        self.engine.inspect(&self.route, uri).await
+        engine::inspect(&self.engine, &self.route, uri).await
     }
 
     /// Removes everything that has expired and evicts down to the store's limits, now. Culling goes
@@ -302,8 +302,8 @@ impl<St: Transactional> CacheHandle<St> {
         connection: &mut St::Connection,
         wanted: Invalidation,
     ) -> Result<(), StoreError> {
-        let records = Engine::<St>::records(&self.route, &wanted)?;
-        self.engine.append_on(connection, records).await
+        let records = engine::log_records(&self.route, &wanted)?;
+        engine::append_on(&self.engine, connection, records).await
     }
 
     /// [`CacheHandle::invalidate_tags`] in the caller's transaction.

@@ -162,9 +162,9 @@ pub(crate) fn lookup_span() -> Span {
     tracing::debug_span!("cache_lookup")
 }
 
-/// The span of the inner service, until its response's head is there.
-pub(crate) fn inside_span() -> Span {
-    tracing::debug_span!("cache_inside")
+/// The span of the handler, until its response's head is there.
+pub(crate) fn handler_span() -> Span {
+    tracing::debug_span!("cache_handler")
 }
 
 /// The span of a write behind a response. It begins in the request that makes it.

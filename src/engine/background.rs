@@ -8,7 +8,6 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
-use crate::store::StoreError;
 use crate::sync;
 
 /// The longest that a piece of work may take: a minute. A handler that hangs must not hold a place, and
@@ -51,14 +50,9 @@ impl Background {
         Arc::as_ptr(&self.0).addr()
     }
 
-    /// Whether there is anything to run on.
-    pub(super) fn is_possible() -> bool {
-        Handle::try_current().is_ok()
-    }
-
     /// A place among at most `limit`.
     pub(super) fn begin(&self, limit: usize) -> Option<Place> {
-        let runtime = Handle::try_current().ok()?;
+        let runtime = sync::runtime()?;
         let mut state = self.state();
         if state.open.len() >= limit {
             return None;
@@ -110,16 +104,6 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.background.state().open.remove(&self.number);
         self.background.0.ended.notify_waiters();
-    }
-}
-
-/// Runs to its end, whatever becomes of who waits, where there is a runtime.
-pub(super) async fn whole<T: Send + 'static>(
-    task: impl Future<Output = Result<T, StoreError>> + Send + 'static,
-) -> Result<T, StoreError> {
-    match tokio::runtime::Handle::try_current() {
-        Ok(runtime) => runtime.spawn(task).await.unwrap_or(Err(StoreError::Closed)),
-        Err(_) => task.await,
     }
 }
 

@@ -1,27 +1,25 @@
-//! The life of one request: look up, judge, serve; else call inside, decide, record.
+//! The life of one request: lookup, decision, and a hit; else collapsing, and a call of the handler.
 
 use std::sync::Arc;
-use std::time::Instant;
 
-use http::{Request, Response, StatusCode};
+use http::request::Parts;
+use http::{Request, Response};
 use http_body::Body;
-use tower::{Service, ServiceExt};
-use tracing::Instrument;
+use tower::Service;
 
-use super::collapse::{Collapsed, Collapsing, Queue};
-use super::decide::{Asked, Verdict, judge_found};
-use super::find::Lookup;
-use super::handler::{Miss, Refresh, Stripped, go_on, in_foreground};
-use super::request::{Plan, nesting};
-use super::rescue::{Rescue, in_time};
+use super::collapse::{Collapsed, Collapsing, Lead, Queue};
+use super::decide::{Decision, Rescue, Serve, decide};
+use super::find::{At, Lookup, lookup};
+use super::handler::{Before, Miss, Refresh, in_foreground};
+use super::request::{Cx, Plan};
+use super::respond;
 use super::{Engine, Route};
 use crate::body::CacheBody;
-use crate::policy::Mode;
-use crate::rfc9111::RequestDirectives;
-use crate::rfc9111::stale::{Cause, is_failure};
+use crate::rfc9111::stale::Cause;
 use crate::status::{CacheStatus, Forward};
 use crate::store::Store;
-use crate::telemetry::{count, inside_span};
+use crate::stored::VariantIndex;
+use crate::telemetry::count;
 
 /// GET and HEAD: out of the store, or through it.
 pub(crate) async fn exchange<St, S, B, RB>(
@@ -39,135 +37,96 @@ where
     B: Send + 'static,
     RB: Body<Error: Send> + Send + 'static,
 {
-    let (mut parts, body) = request.into_parts();
-    let directives = RequestDirectives::parse(&parts.headers);
+    let cx = Cx { engine, route, plan };
+    let (parts, body) = request.into_parts();
     let mut queue = Queue::new();
-    let (status, stale, index, rescue, lead) = loop {
-        queue.looks(&engine);
-        let looked = engine.lookup(&route, &plan, &parts, &directives).await;
-        let Lookup { found, index, .. } = looked;
-        let verdict = judge_found(&engine, &route, &plan, &parts, &directives, found);
-        let (mut status, stale) = match verdict {
-            Verdict::Serve(response) => {
+    let to_call = loop {
+        queue.looks(&cx.engine);
+        let Lookup { found, index, .. } = lookup(&cx, &parts).await;
+        let (status, stale) = match decide(&cx, &parts, found) {
+            Decision::Serve(serve) => {
                 queue.found();
-                return Ok(response);
+                return Ok(hit(&cx, &parts, serve));
             }
-            Verdict::ServeAndRefresh(response, at, early) => {
+            Decision::ServeAndRefresh(serve, at, early) => {
                 queue.found();
                 let landings = queue.landings();
-                let guarded = plan.consent.is_guarded();
-                // the layer around this one waits for it, or refreshes behind its own response
-                if guarded || plan.nested {
-                    let lead = in_foreground(&engine, &route, &plan, &directives, &at, landings);
-                    let lead = lead.await;
-                    // the layer around this one leads already
-                    if lead.is_some() || plan.nested {
-                        let why = guarded.then_some("guarded");
-                        let status = CacheStatus::forwarded(Forward::Stale, why);
-                        let rescue = Rescue::new(&at, &parts, &directives).refreshing();
-                        break (status, Some(at), index, Some(rescue), lead);
-                    }
-                    engine.serves(&response);
-                    return Ok(response);
+                if !cx.plan.consent.is_guarded() && !cx.plan.nested {
+                    let reply = hit(&cx, &parts, serve);
+                    let refresh = Refresh { cx, at, index, early, landings };
+                    refresh.begin(Request::from_parts(parts, body), inner);
+                    return Ok(reply);
                 }
-                engine.serves(&response);
-                let refresh = Refresh { engine, route, plan, at, index, early, landings };
-                refresh.begin(Request::from_parts(parts, body), &directives, inner);
-                return Ok(response);
+                match refresh_in_foreground(&cx, &parts, at, index, landings).await {
+                    Some(to_call) => break to_call,
+                    None => return Ok(hit(&cx, &parts, serve)),
+                }
             }
-            Verdict::Inside(status, stale) => (status, stale),
+            Decision::Call(status, stale) => (status, stale),
         };
         // RFC 9111 5.2.1.7
-        if directives.only_if_cached {
-            return Ok(gateway_timeout(&engine, status));
+        if cx.plan.directives.only_if_cached {
+            cx.engine.explain(&status);
+            return Ok(respond::gateway_timeout(status));
         }
-        let rescue = stale.as_ref().map(|at| Rescue::new(at, &parts, &directives));
+        let rescue = stale.as_ref().map(|at| Rescue::new(at, &parts));
         let collapsing = Collapsing {
-            engine: &engine,
-            route: &route,
-            plan: &plan,
+            cx: &cx,
             request: &parts,
-            directives: &directives,
             index: index.as_deref(),
             rescue: rescue.as_ref(),
+            status,
+            queue: &mut queue,
         };
-        match collapsing.join(&mut status, &mut queue).await {
-            Collapsed::Answer(response) => return Ok(response),
+        match collapsing.join().await {
+            Collapsed::Share(serve) => return Ok(respond::serve(&cx, &parts, serve)),
+            Collapsed::Rescue(rescue, stale) => return Ok(respond::rescued(&cx, rescue, stale)),
             Collapsed::Again => {}
-            Collapsed::Inside(lead) => break (status, stale, index, rescue, lead),
+            Collapsed::Call(status, lead) => break ToCall { status, stale, index, rescue, lead },
         }
     };
-    let bypassed = status.forward() == Some(Forward::Bypass);
-    count(if bypassed { &engine.counters.bypassed } else { &engine.counters.misses });
-
-    let asked = Asked::of(&engine.store, &plan, &parts);
-    // what could not be stored is the handler's to answer as it is asked
-    let unstorable =
-        plan.has_credentials() || directives.no_store || engine.is_unstorable(&plan.asker());
-    let client = Stripped::take(&mut parts, stale.as_ref(), unstorable);
-    let miss = Miss {
-        fills: engine.fills_so_far(),
-        started: Instant::now(),
-        asked,
-        client,
-        index,
-        stale,
-        status,
-        lead,
-    };
-    nesting::enter(&engine, &mut parts);
-    let call = inner.oneshot(Request::from_parts(parts, body)).instrument(inside_span());
-    let Some(rescue) = rescue else {
-        return Ok(miss.answer(engine, route, plan, call.await?).await);
-    };
-    let outcome = match in_time(&engine, &route, &rescue, call).await {
-        Ok(outcome) => outcome,
-        Err(call) => match rescue.serve(&engine, &route, &plan, Cause::Timeout) {
-            Some(response) => {
-                match plan.consent.is_guarded() {
-                    // no guard would see the head
-                    true => miss.fail(Cause::Timeout),
-                    false => go_on(engine, route, plan, miss, call),
-                }
-                return Ok(response);
-            }
-            None => call.await,
-        },
-    };
-    match outcome {
-        Ok(response) if is_failure(response.status()) => {
-            match rescue.serve(&engine, &route, &plan, Cause::ErrorStatus) {
-                Some(stale) => {
-                    miss.fail(Cause::ErrorStatus);
-                    Ok(stale)
-                }
-                None => Ok(miss.answer(engine, route, plan, response).await),
-            }
-        }
-        Ok(response) => Ok(miss.answer(engine, route, plan, response).await),
-        Err(error) => {
-            miss.fail(Cause::Error);
-            match rescue.serve(&engine, &route, &plan, Cause::Error) {
-                Some(stale) => Ok(stale),
-                // RFC 9111 5.2.2.2; in safe mode the error itself says more to the application
-                None if route.policy.mode == Mode::Strict && rescue.must_be_validated(&route) => {
-                    let status = CacheStatus::forwarded(Forward::Stale, Some("must-revalidate"));
-                    Ok(gateway_timeout(&engine, status))
-                }
-                None => Err(error),
-            }
-        }
-    }
+    let ToCall { status, stale, index, rescue, lead } = to_call;
+    let before = Before::new(&cx, &parts, index, stale);
+    let miss = Miss { cx, before, status, lead };
+    miss.call(Request::from_parts(parts, body), rescue, inner).await
 }
 
-/// A 504 of the cache's own making. RFC 9211 2: it does not say what the cache did.
-fn gateway_timeout<St: Store, RB>(
-    engine: &Engine<St>,
+/// What is known of a request whose handler is called.
+struct ToCall {
     status: CacheStatus,
-) -> Response<CacheBody<RB>> {
-    engine.explain(&status);
-    let mut response = Response::new(CacheBody::stored(Default::default()));
-    *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
-    response.extensions_mut().insert(status);
-    response
+    stale: Option<At>,
+    index: Option<Arc<VariantIndex>>,
+    rescue: Option<Rescue>,
+    lead: Option<Lead>,
+}
+
+/// Answers with a stored response.
+fn hit<St: Store, RB>(cx: &Cx<St>, request: &Parts, serve: Serve) -> Response<CacheBody<RB>> {
+    let counters = &cx.engine.counters;
+    count(&counters.hits);
+    if serve.status.detail() == Some(Cause::Revalidating.as_str()) {
+        count(&counters.stale_while_revalidate);
+    }
+    cx.engine.explain(&serve.status);
+    respond::serve(cx, request, serve)
+}
+
+/// A refresh that a layer around this one has to see: behind a guard, or of two layers of one cache. The handler of one
+/// request is called for it; the others get the stale response (`None`).
+async fn refresh_in_foreground<St: Store>(
+    cx: &Cx<St>,
+    request: &Parts,
+    at: At,
+    index: Option<Arc<VariantIndex>>,
+    landings: u64,
+) -> Option<ToCall> {
+    let lead = in_foreground(cx, &at, landings).await;
+    // where there are two layers, the outer one leads
+    if lead.is_none() && !cx.plan.nested {
+        return None;
+    }
+    let why = cx.plan.consent.is_guarded().then_some("guarded");
+    let status = CacheStatus::forwarded(Forward::Stale, why);
+    let rescue = Some(Rescue::new(&at, request).refreshing());
+    Some(ToCall { status, stale: Some(at), index, rescue, lead })
 }

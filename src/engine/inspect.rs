@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::find::{log_verdict, spellings};
 use super::{Engine, Route};
 use crate::error::ConfigError;
 use crate::key::{CacheKey, variant_key};
@@ -26,49 +27,50 @@ pub struct Inspected {
     pub ttl_secs: i64,
 }
 
-impl<St: Store> Engine<St> {
-    /// What is stored for an absolute URI.
-    pub(crate) async fn inspect(
-        &self,
-        route: &Route,
-        uri: &str,
-    ) -> Result<Vec<Inspected>, StoreError> {
-        let (named, with_origin) = route.keys.targets_of_uri(uri)?;
-        if !with_origin {
-            let rule = "it must be an absolute URI: http://host/path";
-            return Err(ConfigError::new("uri", uri, rule).into());
-        }
-        let began = Instant::now();
-        let mut responses = Vec::new();
-        let mut targets = Vec::new();
-        for target in named {
-            let new = self.spellings(route, &target).await?.into_iter();
-            targets.extend(new.filter(|target| !targets.contains(target)).collect::<Vec<_>>());
-        }
-        for target in targets {
-            let base = route.keys.base_key(&target, &[]);
-            match self.store.get(base.clone()).await? {
-                None => {}
-                Some(Stored::Response(response)) => responses.push((base, response)),
-                Some(Stored::Variants(index)) => {
-                    let variants = index.variants.iter();
-                    let keys: Vec<_> = variants.map(|v| variant_key(&base, v)).collect();
-                    let found = self.store.get_many(keys.clone()).await?;
-                    for (key, stored) in keys.into_iter().zip(found) {
-                        if let Some(Stored::Response(response)) = stored {
-                            responses.push((key, response));
-                        }
-                    }
-                }
-            }
-        }
-        let mut inspected = Vec::with_capacity(responses.len());
-        for (key, response) in responses {
-            let validity = self.judged(&key, &response, began).await?;
-            let ttl_secs = crate::rfc9111::remaining_secs(&response.head, self.store.now_ms());
+/// What is stored for an absolute URI.
+pub(crate) async fn inspect<St: Store>(
+    engine: &Engine<St>,
+    route: &Route,
+    uri: &str,
+) -> Result<Vec<Inspected>, StoreError> {
+    let (named, with_origin) = route.keys.targets_of_uri(uri)?;
+    if !with_origin {
+        let rule = "it must be an absolute URI: http://host/path";
+        return Err(ConfigError::new("uri", uri, rule).into());
+    }
+    let began = Instant::now();
+    let mut targets = Vec::new();
+    for target in named {
+        let new = spellings(engine, route, &target).await?.into_iter();
+        targets.extend(new.filter(|target| !targets.contains(target)).collect::<Vec<_>>());
+    }
+    let mut inspected = Vec::new();
+    for target in targets {
+        for (key, response) in responses(engine, route.keys.base_key(&target, &[])).await? {
+            let validity = log_verdict(&engine.store, &key, &response, began).await?;
+            let ttl_secs = crate::rfc9111::remaining_secs(&response.head, engine.store.now_ms());
             let StoredResponse { head, body } = response;
             inspected.push(Inspected { key, head, body_bytes: body.len(), validity, ttl_secs });
         }
-        Ok(inspected)
     }
+    Ok(inspected)
+}
+
+/// The response stored under a target's key, or its variants.
+async fn responses<St: Store>(
+    engine: &Engine<St>,
+    base: CacheKey,
+) -> Result<Vec<(CacheKey, StoredResponse)>, StoreError> {
+    let index = match engine.store.get(base.clone()).await? {
+        None => return Ok(Vec::new()),
+        Some(Stored::Response(response)) => return Ok(vec![(base, response)]),
+        Some(Stored::Variants(index)) => index,
+    };
+    let keys: Vec<_> = index.variants.iter().map(|v| variant_key(&base, v)).collect();
+    let found = engine.store.get_many(keys.clone()).await?;
+    let responses = keys.into_iter().zip(found).filter_map(|(key, stored)| match stored {
+        Some(Stored::Response(response)) => Some((key, response)),
+        _ => None,
+    });
+    Ok(responses.collect())
 }

@@ -1,4 +1,4 @@
-//! The only place that sees HTTP rules and storage together. Read `exchange` first.
+//! The only place that sees HTTP rules and storage together. Read `exchange` first: it is the life of a request.
 
 mod background;
 mod collapse;
@@ -11,78 +11,55 @@ mod inspect;
 mod invalidate;
 mod keep;
 mod request;
-mod rescue;
 mod respond;
 mod unsafe_methods;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::header::CACHE_CONTROL;
 use http::{HeaderMap, HeaderName};
-use moka::sync::Cache;
 
+use background::Background;
 use collapse::Flights;
 pub(crate) use exchange::exchange;
-use find::{Breaker, Breakers, Pending, TABLE_BYTES, nothing, table};
+use find::{Breaker, Breakers, Known, Pending};
 pub use inspect::Inspected;
+pub(crate) use inspect::inspect;
+pub(crate) use invalidate::{
+    append_on, erase, erase_uri, invalidate, invalidate_targets, log_records,
+};
+use keep::Fills;
 pub(crate) use request::{Admission, admit, nesting};
-use request::{Asker, Rule};
 pub(crate) use respond::Finish;
 pub(crate) use unsafe_methods::write_through;
 
-use crate::body::{Budget, Recorder, Sink};
 use crate::cookies::{Authorization, Cookies};
 use crate::credentials::CredentialRules;
-use crate::key::{CacheKey, KeyRules, Secret};
+use crate::key::{KeyRules, Secret};
 use crate::policy::CachePolicy;
 use crate::rfc9111::ResponseDirectives;
 use crate::rfc9111::targeted::targeted_directives;
 use crate::status::{CacheStatus, StatusField};
 use crate::store::{Store, StoreError};
-use crate::stored::VariantIndex;
 use crate::telemetry::{Counters, Reasons, Throttle};
 
-/// What the variant indexes that a process remembers may take: 8 MiB. Each saves one round trip.
-const INDEX_BYTES: u64 = 8 << 20;
-
-/// How long a target counts as one whose responses are not stored.
-const UNSTORABLE_FOR: Duration = Duration::from_secs(120);
-
-/// How long a process relies on what it knows of a path's `No-Vary-Search`.
-const RULES_FOR: Duration = Duration::from_secs(60);
-
-/// The number of the last fill of a key, and when the head of its response was there.
-type LastFill = (u64, Instant);
-
-/// What all clones of a layer share.
+/// What all clones of a layer share. Each stage keeps its own state, which the others cannot touch.
 pub(crate) struct Engine<St> {
     pub(crate) store: St,
     pub(crate) counters: Arc<Counters>,
     pub(crate) reasons: Reasons,
-    pending: Pending,
-    /// What bodies that are being recorded hold.
-    recordings: Budget,
-    /// Requests inside, by what they ask about.
-    flights: Flights,
     /// Work behind responses.
-    background: background::Background,
-    /// Variant indexes seen, by the hash of their target's key.
-    indexes: Cache<[u8; 16], Arc<VariantIndex>>,
-    /// What is known of paths' `No-Vary-Search`, by the hash of their index's key.
-    searches: Cache<[u8; 16], Rule>,
-    /// When a key was last filled, as the number of that fill: a validation that began before it came
-    /// back is about an older response.
-    fills: Cache<[u8; 16], LastFill>,
-    fill_count: AtomicU64,
-    /// Targets whose responses were not to be stored lately: their requests keep their conditions.
-    unstorable: Cache<Asker, ()>,
-    /// Refreshes that another process has the lease for.
-    elsewhere: Cache<[u8; 16], ()>,
-    lookup_warning: Throttle,
-    write_warning: Throttle,
+    background: Background,
+    /// Of `find`: responses on their way to the store.
+    pending: Pending,
+    /// Of `find`: what lookups have seen.
+    known: Known,
+    /// Of `collapse`: calls of handlers that other requests wait for.
+    flights: Flights,
+    /// Of `keep`: what has been stored lately, and what was not to be.
+    fills: Fills,
     secret_warning: Throttle,
 }
 
@@ -118,20 +95,11 @@ impl<St: Store> Engine<St> {
             store,
             counters: Arc::default(),
             reasons: Reasons::default(),
+            background: Background::default(),
             pending: Pending::default(),
-            recordings: Budget::default(),
+            known: Known::default(),
             flights: Flights::default(),
-            background: background::Background::default(),
-            indexes: table(INDEX_BYTES, |_, index: &Arc<VariantIndex>| index.held_bytes()).build(),
-            searches: table(TABLE_BYTES, |_, rule| request::held_bytes(rule))
-                .time_to_live(RULES_FOR)
-                .build(),
-            fills: table(TABLE_BYTES, nothing).time_to_live(UNSTORABLE_FOR).build(),
-            fill_count: AtomicU64::new(0),
-            unstorable: table(TABLE_BYTES, nothing).time_to_live(UNSTORABLE_FOR).build(),
-            elsewhere: table(TABLE_BYTES, nothing).time_to_live(collapse::LONGEST_WAIT).build(),
-            lookup_warning: Throttle::new(),
-            write_warning: Throttle::new(),
+            fills: Fills::default(),
             secret_warning: Throttle::new(),
         }
     }
@@ -141,21 +109,15 @@ impl<St: Store> Engine<St> {
         if let Some(forward) = status.forward() {
             let reason = status.detail().unwrap_or(forward.as_str());
             self.reasons.count(reason);
-            let stored = status.is_stored();
+            let (fwd, stored) = (forward.as_str(), status.is_stored());
             let collapsed = status.is_collapsed();
-            tracing::debug!(
-                fwd = forward.as_str(),
-                reason,
-                stored,
-                collapsed,
-                "request went inside"
-            );
+            tracing::debug!(fwd, reason, stored, collapsed, "the handler was called");
         } else {
             let (ttl, reason) = (status.ttl_secs(), status.detail());
             if let Some(reason) = reason {
                 self.reasons.count(reason);
             }
-            tracing::trace!(ttl, reason, "request answered out of the store");
+            tracing::trace!(ttl, reason, "hit");
         }
     }
 
@@ -170,54 +132,11 @@ impl<St: Store> Engine<St> {
             && self.secret_warning.pass().is_some()
         {
             tracing::warn!(
-                "a policy keys on cookies or Authorization without a secret: who reads the table can check guesses of \
-                 short values and passwords against the hashes in `cache_key`; set CacheLayer::key_secret"
+                "a policy adds cookies or Authorization to the key, and the layer has no secret: a reader of the \
+                 table can test guesses of short values and passwords against the hashes in `cache_key`; set \
+                 CacheLayer::key_secret"
             );
         }
-    }
-
-    /// Records a body of at most `limit` bytes within the memory that all recordings share.
-    fn recorder(
-        &self,
-        route: &Route,
-        sink: impl Sink + 'static,
-        limit: usize,
-        declared: Option<u64>,
-    ) -> Recorder {
-        let share = self.recordings.share(route.recording_bytes);
-        Recorder::new(Box::new(sink), limit, declared, share)
-    }
-
-    /// The number of the last fill so far.
-    fn fills_so_far(&self) -> u64 {
-        self.fill_count.load(Ordering::Acquire)
-    }
-
-    fn filled(&self, key: &CacheKey, answered: Instant) {
-        let number = self.fill_count.fetch_add(1, Ordering::AcqRel) + 1;
-        self.fills.insert(key.hash(), (number, answered));
-    }
-
-    /// Whether the last fill of `key` is of a response that was there after this moment.
-    fn is_filled_after(&self, key: &CacheKey, answered: Instant) -> bool {
-        self.fills.get(&key.hash()).is_some_and(|(_, last)| last > answered)
-    }
-
-    /// Whether nothing has filled `key` since there were `fills` fills.
-    fn is_unfilled_since(&self, key: &CacheKey, fills: u64) -> bool {
-        self.fills.get(&key.hash()).is_none_or(|(last, _)| last <= fills)
-    }
-
-    fn is_unstorable(&self, asker: &Asker) -> bool {
-        self.unstorable.contains_key(asker)
-    }
-
-    fn remember_unstorable(&self, asker: Asker) {
-        self.unstorable.insert(asker, ());
-    }
-
-    fn forget_unstorable(&self, asker: &Asker) {
-        self.unstorable.invalidate(asker);
     }
 
     /// Waits until everything that has begun in the background and was handed to the store before has been

@@ -12,15 +12,20 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
 use super::Route;
+use super::decide::{Rescue, Serve};
+use super::request::{Cx, Want};
 use crate::body::CacheBody;
 use crate::key::CacheKey;
 use crate::overrides::{CacheOverride, STALE_FIELD};
 use crate::policy::OWN_FIELD;
-use crate::rfc9111::range::{self, RangeOutcome, content_range};
-use crate::rfc9111::validation::{self, Precondition, not_modified_fields};
-use crate::rfc9111::{age_field, remaining_secs};
+use crate::rfc9111::age_field;
+use crate::rfc9111::range::content_range;
+use crate::rfc9111::stale::Cause;
+use crate::rfc9111::validation::not_modified_fields;
 use crate::status::{CACHE_STATUS, CacheStatus, StatusField};
-use crate::stored::{StoredHead, StoredResponse};
+use crate::store::Store;
+use crate::stored::StoredResponse;
+use crate::telemetry::count;
 
 /// What is left to do with the response of a request that was not cached.
 #[derive(Debug)]
@@ -71,55 +76,19 @@ fn field(route: &Route, status: &CacheStatus, key: Option<&CacheKey>) -> Option<
     }
 }
 
-/// What a request wants of the response that answers it.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Want {
-    /// All of it.
-    Whole,
-    /// Only to know that it has not changed.
-    NotModified,
-    /// A part, several parts, or one that is not there.
-    Part(Range<u64>),
-    Parts(Vec<Range<u64>>),
-    Unsatisfiable,
-    /// A condition that is the inner service's to judge (RFC 9111 4.3.2).
-    Inside,
-}
-
-impl Want {
-    /// Evaluates preconditions, then ranges (RFC 9110 13.2.2).
-    pub(super) fn of(request: &Parts, head: &StoredHead, length: usize, now_ms: u64) -> Self {
-        match validation::evaluate(&request.headers, head, now_ms) {
-            Precondition::Forward => return Self::Inside,
-            Precondition::NotModified => return Self::NotModified,
-            Precondition::None => {}
-        }
-        match range::evaluate(&request.method, &request.headers, head, length as u64, now_ms) {
-            RangeOutcome::Whole => Self::Whole,
-            RangeOutcome::Single(part) => Self::Part(part),
-            RangeOutcome::Multi(parts) => Self::Parts(parts),
-            RangeOutcome::Unsatisfiable => Self::Unsatisfiable,
-        }
-    }
-}
-
-/// A stored response on its way out again, as the request wants it.
-pub(super) fn serve<RB>(
-    route: &Route,
-    key: &CacheKey,
-    stored: StoredResponse,
-    want: &Want,
+/// Answers a request with a stored response, as the request wants it.
+pub(super) fn serve<St: Store, RB>(
+    cx: &Cx<St>,
     request: &Parts,
-    status: CacheStatus,
-    now_ms: u64,
+    serve: Serve,
 ) -> Response<CacheBody<RB>> {
-    let StoredResponse { head, body } = stored;
+    let Serve { response: StoredResponse { head, body }, want, status, left_out } = serve;
     let mut headers = head.headers.clone();
     let mut code = head.status;
     let length = body.len() as u64;
     let mut sent = body.clone();
-    match want {
-        Want::Whole | Want::Inside => {}
+    match &want {
+        Want::Whole | Want::Handler => {}
         Want::NotModified => {
             code = StatusCode::NOT_MODIFIED;
             headers = not_modified_fields(&head.headers); // RFC 9110 15.4.5
@@ -147,9 +116,11 @@ pub(super) fn serve<RB>(
     }
     // RFC 9110 8.6: no Content-Length beside 204, and none of its own in a 304
     if code != StatusCode::NO_CONTENT && code != StatusCode::NOT_MODIFIED {
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(sent.len()));
+        let bytes = left_out.unwrap_or(sent.len() as u64); // RFC 9110 9.3.2: of what a GET would have
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes));
     }
-    if route.age_field {
+    if cx.route.age_field {
+        let now_ms = cx.engine.store.now_ms();
         headers.insert(AGE, age_field(&head, now_ms)); // RFC 9111 5.1
     }
     // RFC 9110 9.3.2: the fields of a GET without its body
@@ -157,7 +128,27 @@ pub(super) fn serve<RB>(
     let mut response = Response::new(CacheBody::stored(sent));
     *response.status_mut() = code;
     *response.headers_mut() = headers;
-    Finish::keyed(route, key, status).wrap(response)
+    Finish::keyed(&cx.route, &cx.plan.base, status).wrap(response)
+}
+
+/// Answers with a stale response in place of an error, if it may be served.
+pub(super) fn rescue<St: Store, RB>(
+    cx: &Cx<St>,
+    rescue: &Rescue,
+    cause: Cause,
+) -> Option<Response<CacheBody<RB>>> {
+    rescue.decide(cx, cause).map(|stale| rescued(cx, rescue, stale))
+}
+
+/// The same, where that has been decided.
+pub(super) fn rescued<St: Store, RB>(
+    cx: &Cx<St>,
+    rescue: &Rescue,
+    stale: Serve,
+) -> Response<CacheBody<RB>> {
+    count(&cx.engine.counters.stale_if_error);
+    cx.engine.explain(&stale.status);
+    serve(cx, rescue.request(), stale)
 }
 
 /// What the 200 says of its content and lifetime does not hold for an error.
@@ -184,6 +175,14 @@ pub(super) fn cut_to(response: &mut http::response::Parts, part: &Range<u64>, le
     response.headers.insert(CONTENT_RANGE, content_range(Some(part), length));
     response.headers.insert(CONTENT_LENGTH, content_length);
     without_digests(&mut response.headers);
+}
+
+/// A 504 of the cache's own making. RFC 9211 2: it does not say what the cache did.
+pub(super) fn gateway_timeout<RB>(status: CacheStatus) -> Response<CacheBody<RB>> {
+    let mut response = Response::new(CacheBody::stored(Bytes::new()));
+    *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
+    response.extensions_mut().insert(status);
+    response
 }
 
 /// The same for a part that it does not have.
@@ -218,11 +217,6 @@ pub(super) fn with_what_is_this_clients<RB>(
     reply.extensions_mut().extend(parts.extensions);
     status.map(|status| reply.extensions_mut().insert(status));
     reply
-}
-
-/// The status of a response out of the store.
-pub(super) fn hit(head: &StoredHead, now_ms: u64) -> CacheStatus {
-    CacheStatus::hit(remaining_secs(head, now_ms))
 }
 
 fn slice(body: &Bytes, part: &Range<u64>) -> Bytes {

@@ -1,19 +1,20 @@
-//! Methods other than GET and HEAD: inside first, then what they made untrue, then the answer.
+//! Methods other than GET and HEAD: the handler first, then what it invalidates, then the answer.
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::header::{CONTENT_LOCATION, LOCATION};
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode};
 use http_body::Body;
 use tower::{Service, ServiceExt};
 use tracing::Instrument;
 
-use super::decide::Asked;
 use super::find::bounded;
-use super::handler::Miss;
-use super::request::Write;
+use super::handler::{Before, Miss};
+use super::invalidate::invalidate_targets;
+use super::request::{Cx, Write};
 use super::respond::Finish;
 use super::{Engine, Route};
 use crate::body::CacheBody;
@@ -25,7 +26,7 @@ use crate::rfc9111::{Target, invalidates, leaves_open, same_origin_targets};
 use crate::status::{CacheStatus, Forward};
 use crate::store::{Store, StoreError};
 use crate::tag::Scope;
-use crate::telemetry::{count, inside_span};
+use crate::telemetry::{count, handler_span};
 
 /// The longest that the response to an unsafe request waits for its invalidation. It goes on in the
 /// background.
@@ -47,18 +48,13 @@ where
 {
     let (parts, body) = request.into_parts();
     let method = parts.method.clone();
-    let plan = write.as_ref().and_then(|write| write.plan.clone());
-    let asked = plan.as_ref().map(|plan| Asked {
-        method: Method::GET, // what the response, if it is stored, will answer
-        ..Asked::of(&engine.store, plan, &parts)
-    });
-    let started = Instant::now();
+    let post = Post::of(&engine, &route, write.as_ref(), &parts);
     // a handler that is dropped, fails or panics may have done its work all the same
     let guard = write.as_ref().map(|write| Unanswered::new(&engine, &route, write));
-    let inside = inner.oneshot(Request::from_parts(parts, body)).instrument(inside_span());
+    let call = inner.oneshot(Request::from_parts(parts, body)).instrument(handler_span());
     let outcome = {
         let _noted = Noted(&engine.store);
-        inside.await
+        call.await
     };
     let response = match outcome {
         Ok(response) => response,
@@ -72,38 +68,48 @@ where
     if let Some(guard) = guard {
         guard.answered();
     }
+    let mut own = Vec::new();
+    if let Some(write) = &write {
+        let (status, headers) = (response.status(), response.headers());
+        own = after_write(&engine, &route, &method, write, status, headers).await;
+    }
     let received_ms = engine.store.now_ms();
+    if let (Some(post), Some(write)) = (post, &write)
+        && represents_target(&route, write, &response, received_ms)
+    {
+        return Ok(post.after(&own).keep(response, received_ms).await);
+    }
     let status = CacheStatus::forwarded(Forward::Method, None);
-    let Some(write) = write else {
-        engine.explain(&status);
-        return Ok(Finish::new(&route, status).apply(response));
-    };
-    let own =
-        engine.after_write(&route, &method, &write, response.status(), response.headers()).await;
-    match (plan, asked) {
-        (Some(plan), Some(mut asked))
-            if represents_target(&route, &write, &response, received_ms) =>
-        {
-            let index = engine.indexes.get(&plan.base.hash());
-            // its own invalidation does not count; any other one that came meanwhile does
-            asked.position = Arc::new(asked.position.with_seen(&own));
-            let fills = engine.fills_so_far();
-            let miss = Miss {
-                fills,
-                started,
-                asked,
-                client: None,
-                index,
-                stale: None,
-                status,
-                lead: None,
-            };
-            Ok(miss.keep(engine, route, plan, response, received_ms).await)
-        }
-        _ => {
-            engine.explain(&status);
-            Ok(Finish::new(&route, status).apply(response))
-        }
+    engine.explain(&status);
+    Ok(Finish::new(&route, status).apply(response))
+}
+
+/// A POST whose response may be stored, for later requests of its target.
+struct Post<St>(Miss<St>);
+
+impl<St: Store> Post<St> {
+    fn of(
+        engine: &Arc<Engine<St>>,
+        route: &Arc<Route>,
+        write: Option<&Write>,
+        request: &Parts,
+    ) -> Option<Self> {
+        let plan = write?.plan.clone()?;
+        let (engine, route) = (Arc::clone(engine), Arc::clone(route));
+        let cx = Cx { engine, route, plan };
+        let index = cx.engine.known.index(&cx.plan.base);
+        let mut before = Before::new(&cx, request, index, None);
+        before.asked.method = Method::GET; // what the response, if it is stored, will answer
+        let status = CacheStatus::forwarded(Forward::Method, None);
+        Some(Self(Miss { cx, before, status, lead: None }))
+    }
+
+    /// Its own invalidation, these rows of the log, does not count for its response; any other one does.
+    fn after(self, own: &[u64]) -> Miss<St> {
+        let Self(mut miss) = self;
+        let asked = &mut miss.before.asked;
+        asked.position = Arc::new(asked.position.with_seen(own));
+        miss
     }
 }
 
@@ -134,8 +140,8 @@ impl<St: Store> Unanswered<St> {
     /// The inner service failed: what it did before is not known.
     async fn failed(mut self) {
         let targets = std::mem::take(&mut self.targets);
-        let appended = self.engine.invalidate_targets(&self.route, &targets, Vec::new());
-        self.engine.wait_for(appended).await;
+        let appended = invalidate_targets(&self.engine, &self.route, &targets, Vec::new());
+        wait_for(&self.engine, appended).await;
     }
 
     fn answered(mut self) {
@@ -152,7 +158,7 @@ impl<St: Store> Drop for Unanswered<St> {
         let (engine, route) = (Arc::clone(&self.engine), Arc::clone(&self.route));
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                let appended = engine.invalidate_targets(&route, &targets, Vec::new());
+                let appended = invalidate_targets(&engine, &route, &targets, Vec::new());
                 if let Err(error) = appended.await {
                     report(&error);
                 }
@@ -186,58 +192,56 @@ fn represents_target<RB>(
     matches!(named.as_slice(), [one] if *one == write.path_and_query) && explicit()
 }
 
-impl<St: Store> Engine<St> {
-    /// Invalidates what an unsafe request has changed (RFC 9111 4.4), or in safe mode may have changed, before its
-    /// response is returned, and returns the ids of the log's rows that say so. A failure is loud, but not the
-    /// client's: what it asked for has been done.
-    async fn after_write(
-        self: &Arc<Self>,
-        route: &Arc<Route>,
-        method: &Method,
-        write: &Write,
-        status: StatusCode,
-        response: &HeaderMap,
-    ) -> Vec<u64> {
-        let policy = &route.policy;
-        // the time-outs and errors of middleware are responses too: the handler may have committed before
-        let may_have_changed = policy.mode == Mode::Safe && leaves_open(status);
-        if !invalidates(method, status) && !may_have_changed {
-            return Vec::new();
-        }
-        let mut targets = write.targets.clone();
-        let fields: &[HeaderName] = match policy.invalidates_location {
-            true => &[LOCATION, CONTENT_LOCATION],
-            false => &[CONTENT_LOCATION],
-        };
-        let mut groups = Vec::new();
-        let named = invalidated_groups(method, status, response);
-        for target in &write.targets {
-            let Some((scheme, authority)) = target.origin() else { continue };
-            // RFC 9875 3: those of the same origin, and nothing that they lead to
-            let group = |name: &String| Scope::Tag(Scope::group(scheme, authority, name));
-            groups.extend(named.iter().map(group));
-            let target_uri = Target { scheme, authority, path: &write.path };
-            let others = same_origin_targets(target_uri, response, fields);
-            targets.extend(others.iter().flat_map(|uri| route.keys.beside(target, uri)));
-        }
-        self.wait_for(self.invalidate_targets(route, &targets, groups)).await
+/// Invalidates what an unsafe request has changed (RFC 9111 4.4), or in safe mode may have changed, before its
+/// response is returned, and returns the ids of the log's rows that say so. A failure is loud, but not the
+/// client's: what it asked for has been done.
+async fn after_write<St: Store>(
+    engine: &Arc<Engine<St>>,
+    route: &Arc<Route>,
+    method: &Method,
+    write: &Write,
+    status: StatusCode,
+    response: &HeaderMap,
+) -> Vec<u64> {
+    let policy = &route.policy;
+    // the time-outs and errors of middleware are responses too: the handler may have committed before
+    let may_have_changed = policy.mode == Mode::Safe && leaves_open(status);
+    if !invalidates(method, status) && !may_have_changed {
+        return Vec::new();
     }
+    let mut targets = write.targets.clone();
+    let fields: &[HeaderName] = match policy.invalidates_location {
+        true => &[LOCATION, CONTENT_LOCATION],
+        false => &[CONTENT_LOCATION],
+    };
+    let mut groups = Vec::new();
+    let named = invalidated_groups(method, status, response);
+    for target in &write.targets {
+        let Some((scheme, authority)) = target.origin() else { continue };
+        // RFC 9875 3: those of the same origin, and nothing that they lead to
+        let group = |name: &String| Scope::Tag(Scope::group(scheme, authority, name));
+        groups.extend(named.iter().map(group));
+        let target_uri = Target { scheme, authority, path: &write.path };
+        let others = same_origin_targets(target_uri, response, fields);
+        targets.extend(others.iter().flat_map(|uri| route.keys.beside(target, uri)));
+    }
+    wait_for(engine, invalidate_targets(engine, route, &targets, groups)).await
+}
 
-    /// Waits for an invalidation, but not for long: it goes on in the background.
-    async fn wait_for(
-        &self,
-        appended: impl Future<Output = Result<Vec<u64>, StoreError>>,
-    ) -> Vec<u64> {
-        match bounded(INVALIDATION_LIMIT, appended).await {
-            Ok(ids) => ids,
-            Err(error) => {
-                // every other failure has been counted where it happened
-                if matches!(error, StoreError::Timeout) {
-                    count(&self.counters.invalidation_errors);
-                }
-                report(&error);
-                Vec::new()
+/// Waits for an invalidation, but not for long: it goes on in the background.
+async fn wait_for<St>(
+    engine: &Engine<St>,
+    appended: impl Future<Output = Result<Vec<u64>, StoreError>>,
+) -> Vec<u64> {
+    match bounded(INVALIDATION_LIMIT, appended).await {
+        Ok(ids) => ids,
+        Err(error) => {
+            // every other failure has been counted where it happened
+            if matches!(error, StoreError::Timeout) {
+                count(&engine.counters.invalidation_errors);
             }
+            report(&error);
+            Vec::new()
         }
     }
 }

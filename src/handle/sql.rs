@@ -1,7 +1,7 @@
 //! Invalidations as plain SQL, for other drivers.
 
 use super::CacheHandle;
-use crate::engine::Engine;
+use crate::engine;
 use crate::store::{SqlStatement, StoreError, Transactional};
 use crate::tag::Invalidation;
 
@@ -22,7 +22,7 @@ impl<St: Transactional> CacheHandle<St> {
     /// # Errors
     /// [`StoreError::Config`] as [`CacheHandle::invalidate`].
     pub fn to_sql(&self, wanted: &Invalidation) -> Result<Vec<SqlStatement>, StoreError> {
-        let records = Engine::<St>::records(&self.route, wanted)?;
+        let records = engine::log_records(&self.route, wanted)?;
         Ok(self.engine.store.append_sql(&records))
     }
 }

@@ -10,8 +10,8 @@ use moka::sync::Cache;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::super::find::{TABLE_BYTES, table};
-use super::lease::{AFTER_FAILURE, Held};
+use super::super::find::{TABLE_BYTES, nothing, table};
+use super::lease::{AFTER_FAILURE, Held, LONGEST_WAIT};
 use crate::key::CacheKey;
 use crate::rfc9111::stale::Cause;
 use crate::stored::StoredResponse;
@@ -50,6 +50,8 @@ struct Table {
     landings: AtomicU64,
     /// Until when responses count as not shareable.
     unshareable: Cache<FlightKey, Instant>,
+    /// Refreshes that another process has the lease for, by the hash of the response's key.
+    elsewhere: Cache<[u8; 16], ()>,
 }
 
 struct Open {
@@ -155,6 +157,7 @@ impl Default for Flights {
                 .build(),
             landings: AtomicU64::new(0),
             unshareable: table(TABLE_BYTES, |key: &FlightKey, _| key.held_bytes()).build(),
+            elsewhere: table(TABLE_BYTES, nothing).time_to_live(LONGEST_WAIT).build(),
         }))
     }
 }
@@ -236,6 +239,15 @@ impl Flights {
 
     pub(in crate::engine) fn is_unshareable(&self, key: &FlightKey) -> bool {
         self.0.unshareable.get(key).is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Whether another process had the lease for a refresh a moment ago.
+    pub(super) fn is_elsewhere(&self, key: &CacheKey) -> bool {
+        self.0.elsewhere.contains_key(&key.hash())
+    }
+
+    pub(super) fn note_elsewhere(&self, key: &CacheKey) {
+        self.0.elsewhere.insert(key.hash(), ());
     }
 
     #[cfg(test)]

@@ -1,31 +1,27 @@
 //! Collapsing: requests that ask the same at the same time go inside once (RFC 9111 4), and each gets of the
 //! answer what it would get of a stored one.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use http::Response;
 use http::header::{IF_MATCH, IF_UNMODIFIED_SINCE};
 use http::request::Parts;
 use tokio::time::Instant;
 
-use super::super::background::Background;
-use super::super::find::variant_of;
-use super::super::request::{Plan, Rule};
-use super::super::rescue::Rescue;
-use super::super::respond;
-use super::super::respond::Want;
-use super::super::{Engine, Route};
+use super::super::Engine;
+use super::super::decide::{Rescue, Serve};
+use super::super::find::{collapse_key, variant_of};
+use super::super::request::{Cx, Rule, Want};
 use super::flight::{FlightKey, Joined, Landing, Lead};
-use super::lease;
-use super::lease::Leased;
-use crate::body::CacheBody;
+use super::lease::{self, Leased};
+use super::share::{self, is_still_valid};
 use crate::policy::{Collapse, Mode};
+use crate::rfc9111::no_vary_search::NoVarySearch;
 use crate::rfc9111::stale::Cause;
-use crate::rfc9111::{RequestDirectives, Reuse, reuse};
+use crate::rfc9111::{Reuse, reuse};
 use crate::status::{CacheStatus, Forward};
 use crate::store::Store;
 use crate::stored::{StoredResponse, VariantIndex};
+use crate::sync::runtime;
 use crate::telemetry::count;
 
 /// How often a request looks again before it goes inside alone: a target whose `Vary` changes with every
@@ -33,11 +29,13 @@ use crate::telemetry::count;
 const ROUNDS: u8 = 4;
 
 /// What becomes of a request that nothing usable is stored for.
-pub(in crate::engine) enum Collapsed<RB> {
-    /// It is answered by another's response, or by a stale one in place of an error.
-    Answer(Response<CacheBody<RB>>),
-    /// It goes inside: for others as well, or alone.
-    Inside(Option<Lead>),
+pub(in crate::engine) enum Collapsed<'a> {
+    /// It is answered by another request's response.
+    Share(Serve),
+    /// It is answered by a stale response in place of an error.
+    Rescue(&'a Rescue, Serve),
+    /// Its handler is called: for others as well, or for itself alone.
+    Call(CacheStatus, Option<Lead>),
     /// Something has been stored: it looks again.
     Again,
 }
@@ -98,202 +96,217 @@ impl Queue {
     }
 }
 
-/// What is known of a request that might be collapsed.
+/// A request that might be collapsed: nothing usable is stored for it.
 pub(in crate::engine) struct Collapsing<'a, St> {
-    pub(in crate::engine) engine: &'a Arc<Engine<St>>,
-    pub(in crate::engine) route: &'a Route,
-    pub(in crate::engine) plan: &'a Plan,
+    pub(in crate::engine) cx: &'a Cx<St>,
     pub(in crate::engine) request: &'a Parts,
-    pub(in crate::engine) directives: &'a RequestDirectives,
+    /// What the target is known to vary on.
     pub(in crate::engine) index: Option<&'a VariantIndex>,
+    /// A stale response in place of an error.
     pub(in crate::engine) rescue: Option<&'a Rescue>,
+    pub(in crate::engine) status: CacheStatus,
+    pub(in crate::engine) queue: &'a mut Queue,
 }
 
-impl<St: Store> Collapsing<'_, St> {
+impl<'a, St: Store> Collapsing<'a, St> {
     /// Joins the flight about what the request asks for, or leads one.
-    pub(in crate::engine) async fn join<RB>(
-        &self,
-        status: &mut CacheStatus,
-        queue: &mut Queue,
-    ) -> Collapsed<RB> {
-        let Self { engine, route, .. } = *self;
-        let leads = queue.lead.take();
-        let may_look = may_look(status, queue);
-        if !self.is_possible(status) {
-            return Collapsed::Inside(None);
+    pub(in crate::engine) async fn join(mut self) -> Collapsed<'a> {
+        let leads = self.queue.lead.take();
+        if !self.is_possible() {
+            return Collapsed::Call(self.status, None);
         }
         let (key, rule) = self.key();
         match leads {
-            Some(lead) if *lead.key() == key => return self.lease(status, queue, lead).await,
+            Some(lead) if *lead.key() == key => return self.lease(lead).await,
             // what has been found says that it is about something else
             Some(lead) => lead.found(),
             None => {}
         }
+        let flights = self.cx.engine.flights.clone();
         loop {
-            if engine.flights.is_unshareable(&key) {
-                return Collapsed::Inside(None);
+            if flights.is_unshareable(&key) {
+                return Collapsed::Call(self.status, None);
             }
-            // what could not be stored is nothing to wait for (RFC 9111 5.2.1.5, 9.3.2)
-            let may_lead = !self.plan.head_only && !self.directives.no_store;
-            let clear = |position: &_| engine.still_flies(route, &key.key, position);
-            let joining = || route.joining(engine.store.position(), may_lead);
-            let follower = match engine.flights.join(&key, joining(), clear) {
-                Joined::Nobody => return Collapsed::Inside(None),
+            let follower = match self.join_flight(&key) {
+                Joined::Nobody => return Collapsed::Call(self.status, None),
                 Joined::Leads(lead) => {
                     // the last one landed between this request's lookup and now
-                    if may_look && engine.flights.landed_since(&key, queue.landings) {
+                    if self.may_look() && flights.landed_since(&key, self.queue.landings) {
                         drop(lead);
                         return Collapsed::Again;
                     }
-                    count(&engine.counters.flights);
-                    return self.lease(status, queue, lead).await;
+                    count(&self.cx.engine.counters.flights);
+                    return self.lease(lead).await;
                 }
                 Joined::Follows(follower) => follower,
             };
             let began = follower.began;
-            match follower.wait(self.until(queue)).await {
-                Landing::Response(response) => {
-                    let valid = match unasked(status) {
-                        false => engine.shares(route, &key.key, &response, queue.arrived).await,
-                        true => None,
-                    };
-                    let valid = match valid {
-                        Some(valid) => valid,
-                        // the handler was called after the request had arrived: as it would have been for it
-                        None if queue.arrived <= began => true,
-                        // the next one is: it begins after this one has landed
-                        None if !queue.unjudged => {
-                            queue.unjudged = true;
-                            continue;
-                        }
-                        None => return Collapsed::Inside(None),
-                    };
-                    let again = may_look && !queue.unjudged;
-                    return self.share(status, again, rule.as_deref(), response, valid);
-                }
-                Landing::Failed(cause) => match self.rescued(cause) {
-                    Some(stale) => return Collapsed::Answer(stale),
-                    None if cause == Cause::Error => {}
-                    None if !queue.failed => queue.failed = true,
-                    None => return self.released(),
-                },
-                Landing::Vacant => {}
-                // one answer may be about its own request: one of those who wait leads
-                Landing::Failing(_) if !queue.failed => queue.failed = true,
-                Landing::Failing(Some(response)) if self.matches(&response) => {
-                    return self.answer(status, response, Want::Whole);
-                }
-                // once more; where invalidations come quicker than responses, waiting has no end
-                Landing::Outdated if !queue.outdated => queue.outdated = true,
-                Landing::Outdated | Landing::Released | Landing::Failing(_) => {
-                    return self.released();
-                }
-                Landing::Elsewhere if may_look => return Collapsed::Again,
-                Landing::Elsewhere => return Collapsed::Inside(None),
+            match follower.wait(self.until()).await {
                 Landing::TooLong => {
-                    // for who comes next; without the lease, which another may have
-                    let lead = match engine.flights.join(&key, joining(), clear) {
-                        Joined::Leads(lead) if !engine.flights.is_unshareable(&key) => Some(lead),
+                    // for those who come next; without the lease, which another process may have
+                    let lead = match self.join_flight(&key) {
+                        Joined::Leads(lead) if !flights.is_unshareable(&key) => Some(lead),
                         _ => None,
                     };
-                    return self.give_up(status, lead);
+                    return self.give_up(lead);
+                }
+                Landing::Response(response) => match self.is_valid(&key, &response, began).await {
+                    Some(valid) => return self.share(rule.as_deref(), response, valid),
+                    // the next one will be: it begins after this one has landed
+                    None if !self.queue.unjudged => self.queue.unjudged = true,
+                    None => return Collapsed::Call(self.status, None),
+                },
+                landing => {
+                    if let Some(collapsed) = self.landed(landing) {
+                        return collapsed;
+                    }
                 }
             }
         }
+    }
+
+    fn join_flight(&self, key: &FlightKey) -> Joined {
+        let Cx { engine, route, plan } = self.cx;
+        // what could not be stored is nothing to wait for (RFC 9111 5.2.1.5, 9.3.2)
+        let may_lead = !plan.head_only && !plan.directives.no_store;
+        let joining = route.joining(engine.store.position(), may_lead);
+        let clear = |position: &_| is_still_valid(self.cx, &key.key, position);
+        engine.flights.join(key, joining, clear)
+    }
+
+    /// What becomes of the request after a flight that brought no stored response; `None`: it joins the next one.
+    fn landed(&mut self, landing: Landing) -> Option<Collapsed<'a>> {
+        let joins_again = match landing {
+            Landing::Vacant => true,
+            Landing::Failed(cause) => match self.rescued(cause) {
+                Some(stale) => return Some(stale),
+                None => cause == Cause::Error || is_first(&mut self.queue.failed),
+            },
+            // one answer may be about its own request: one of those who wait leads
+            Landing::Failing(Some(response)) if self.queue.failed && self.selects(&response) => {
+                return Some(self.answer(response, Want::Whole));
+            }
+            Landing::Failing(_) => is_first(&mut self.queue.failed),
+            // where invalidations come quicker than responses, waiting has no end
+            Landing::Outdated => is_first(&mut self.queue.outdated),
+            Landing::Elsewhere if self.may_look() => return Some(Collapsed::Again),
+            Landing::Elsewhere => return Some(Collapsed::Call(self.status.clone(), None)),
+            Landing::Released | Landing::Response(_) | Landing::TooLong => false,
+        };
+        (!joins_again).then(|| self.released())
+    }
+
+    /// Whether the leader's response is valid for this request; `None` where that cannot be known.
+    async fn is_valid(
+        &self,
+        key: &FlightKey,
+        response: &StoredResponse,
+        began: std::time::Instant,
+    ) -> Option<bool> {
+        let arrived = self.queue.arrived;
+        if !self.is_unasked()
+            && let Some(valid) = share::is_valid(self.cx, &key.key, response, arrived).await
+        {
+            return Some(valid);
+        }
+        // the handler was called after the request had arrived: as it would have been for it
+        (arrived <= began).then_some(true)
     }
 
     /// There is nothing to share.
-    fn released<RB>(&self) -> Collapsed<RB> {
-        count(&self.engine.counters.flights_released);
-        Collapsed::Inside(None)
+    fn released(&self) -> Collapsed<'a> {
+        count(&self.cx.engine.counters.flights_released);
+        Collapsed::Call(self.status.clone(), None)
     }
 
     /// It has waited long enough.
-    fn give_up<RB>(&self, status: &mut CacheStatus, lead: Option<Lead>) -> Collapsed<RB> {
+    fn give_up(mut self, lead: Option<Lead>) -> Collapsed<'a> {
         if let Some(stale) = self.rescued(Cause::Timeout) {
-            return Collapsed::Answer(stale);
+            return stale;
         }
-        count(&self.engine.counters.collapse_timeouts);
-        status.detail.get_or_insert("collapse-timeout");
-        Collapsed::Inside(lead)
+        count(&self.cx.engine.counters.collapse_timeouts);
+        self.status.detail.get_or_insert("collapse-timeout");
+        Collapsed::Call(self.status, lead)
     }
 
-    /// Leads in this process, and in the others if it gets the lease: then it looks once more, for who had
-    /// it before has stored something perhaps. Where another process has it, this one looks again later.
-    async fn lease<RB>(
-        &self,
-        status: &mut CacheStatus,
-        queue: &mut Queue,
-        mut lead: Lead,
-    ) -> Collapsed<RB> {
-        let Self { engine, route, .. } = *self;
-        if lead.is_leased() || unasked(status) {
-            return Collapsed::Inside(Some(lead));
+    /// Leads in this process, and in the others if it gets the lease: then it looks once more, for the process that had
+    /// it before may have stored something. Where another process has it, this one looks again later.
+    async fn lease(mut self, mut lead: Lead) -> Collapsed<'a> {
+        if lead.is_leased() || self.is_unasked() {
+            return Collapsed::Call(self.status, Some(lead));
         }
-        match engine.lease(route, lead.key()).await {
-            Leased::Here(None) => Collapsed::Inside(Some(lead)),
+        match lease::ask(self.cx, lead.key()).await {
+            Leased::Here(None) => Collapsed::Call(self.status, Some(lead)),
             Leased::Here(Some(held)) => {
                 lead.leased(held);
-                queue.lead = Some(lead);
+                self.queue.lead = Some(lead);
                 Collapsed::Again
             }
             Leased::Elsewhere => {
-                let until = self.until(queue);
+                let until = self.until();
                 if Instant::now() >= until {
-                    return self.give_up(status, Some(lead));
+                    return self.give_up(Some(lead));
                 }
-                lease::wait(queue.denials, until).await;
-                queue.denials += 1;
-                queue.lead = Some(lead);
+                lease::wait(self.queue.denials, until).await;
+                self.queue.denials += 1;
+                self.queue.lead = Some(lead);
                 Collapsed::Again
             }
             Leased::Unshareable(left) => {
-                count(&engine.counters.flights_released);
                 lead.refuse_for(left);
-                Collapsed::Inside(None)
+                self.released()
             }
             Leased::Failed => {
-                status.detail.get_or_insert("lease-error");
-                Collapsed::Inside(Some(lead))
+                self.status.detail.get_or_insert("lease-error");
+                Collapsed::Call(self.status, Some(lead))
             }
         }
     }
 
-    /// Whether the request is one of those that another's answer may be for.
-    fn is_possible(&self, status: &CacheStatus) -> bool {
-        let headers = &self.request.headers;
-        let handlers = headers.contains_key(IF_MATCH) || headers.contains_key(IF_UNMODIFIED_SINCE);
-        let obeyed = self.route.policy.mode == Mode::Strict;
-        let anew = self.directives.no_cache || self.directives.max_age == Some(0);
-        self.route.policy.collapse != Collapse::Off
-            // it is what the flight of the layer around this one waits for
-            && !self.plan.nested
-            // the client wants an answer of its own (RFC 9111 5.2.1)
-            && status.forward() != Some(Forward::Request)
-            && !(obeyed && anew)
-            && !handlers
-            && Background::is_possible()
+    /// Whether the request may look once more: not where it has waited for the store in vain.
+    fn may_look(&self) -> bool {
+        !self.is_unasked() && self.queue.rounds < ROUNDS
     }
 
-    /// What the flight is about: the key, and what it goes by.
+    /// Whether the store could not be asked for the request.
+    fn is_unasked(&self) -> bool {
+        self.status.forward() == Some(Forward::Miss)
+    }
+
+    /// Whether the request is one of those that another's answer may be for.
+    fn is_possible(&self) -> bool {
+        let Cx { route, plan, .. } = self.cx;
+        let headers = &self.request.headers;
+        let handlers = headers.contains_key(IF_MATCH) || headers.contains_key(IF_UNMODIFIED_SINCE);
+        let obeyed = route.policy.mode == Mode::Strict;
+        let wants_new = plan.directives.no_cache || plan.directives.max_age == Some(0);
+        route.policy.collapse != Collapse::Off
+            // it is what the flight of the layer around this one waits for
+            && !plan.nested
+            // the client wants an answer of its own (RFC 9111 5.2.1)
+            && self.status.forward() != Some(Forward::Request)
+            && !(obeyed && wants_new)
+            && !handlers
+            && runtime().is_some()
+    }
+
+    /// What the flight is about: the key, and the rule that it comes from.
     fn key(&self) -> (FlightKey, Rule) {
-        let Self { engine, route, plan, .. } = *self;
-        let (base, rule) = engine.flies_by(route, plan);
+        let (base, rule) = collapse_key(self.cx);
         let key = match self.index.filter(|index| !index.names.is_empty()) {
             Some(index) => variant_of(&base, index, &self.request.headers),
             None => base.clone(),
         };
-        (FlightKey { key, base, credentialed: plan.has_credentials() }, rule)
+        (FlightKey { key, base, credentialed: self.cx.plan.has_credentials() }, rule)
     }
 
     /// When the request has waited long enough: sooner where there is something stale to serve.
-    fn until(&self, queue: &mut Queue) -> Instant {
-        let Self { engine, route, rescue, .. } = *self;
-        *queue.until.get_or_insert_with(|| {
-            let now_ms = engine.store.now_ms();
-            let stale = rescue.is_some_and(|r| r.may_serve(route, Cause::Timeout, now_ms));
-            let wait = route.policy.collapse_wait;
-            let wait = match route.policy.handler_timeout {
+    fn until(&mut self) -> Instant {
+        let Self { cx, rescue, .. } = *self;
+        *self.queue.until.get_or_insert_with(|| {
+            let stale = rescue.is_some_and(|rescue| rescue.may_serve(cx, Cause::Timeout));
+            let wait = cx.route.policy.collapse_wait;
+            let wait = match cx.route.policy.handler_timeout {
                 Some(limit) if stale => wait.min(limit),
                 _ => wait,
             };
@@ -302,73 +315,60 @@ impl<St: Store> Collapsing<'_, St> {
     }
 
     /// The stale response in place of an error.
-    fn rescued<RB>(&self, cause: Cause) -> Option<Response<CacheBody<RB>>> {
-        let Self { engine, route, plan, rescue, .. } = *self;
-        if cause == Cause::Timeout && route.policy.handler_timeout.is_none() {
+    fn rescued(&self, cause: Cause) -> Option<Collapsed<'a>> {
+        if cause == Cause::Timeout && self.cx.route.policy.handler_timeout.is_none() {
             return None;
         }
-        rescue?.serve(engine, route, plan, cause)
+        let rescue = self.rescue?;
+        Some(Collapsed::Rescue(rescue, rescue.decide(self.cx, cause)?))
     }
 
     /// Answers the request with the leader's response, if that answers it; else it looks once more, if it may.
-    fn share<RB>(
-        &self,
-        status: &CacheStatus,
-        again: bool,
-        rule: Option<&crate::rfc9111::no_vary_search::NoVarySearch>,
+    fn share(
+        self,
+        rule: Option<&NoVarySearch>,
         response: StoredResponse,
         valid: bool,
-    ) -> Collapsed<RB> {
-        let Self { engine, route, plan, request, directives, .. } = *self;
-        // invalidated before this request arrived, and after the leader went inside
+    ) -> Collapsed<'a> {
+        let Cx { engine, route, plan } = self.cx;
+        let again = self.may_look() && !self.queue.unjudged;
+        // invalidated before this request arrived, and after the leader's handler was called
         if !valid {
-            return if again { Collapsed::Again } else { Collapsed::Inside(None) };
+            return if again { Collapsed::Again } else { Collapsed::Call(self.status, None) };
         }
         let now_ms = engine.store.now_ms();
-        let obeyed = (route.policy.mode == Mode::Strict).then_some(directives);
+        let obeyed = (route.policy.mode == Mode::Strict).then_some(&plan.directives);
         let head = &response.head;
-        match reuse(head, &request.headers, plan.credentials, obeyed, now_ms) {
+        match reuse(head, &self.request.headers, plan.credentials, obeyed, now_ms) {
             Reuse::Fresh => {}
             // another variant flies by itself, now that it is known what the target varies on; what is
             // stale may be served stale
             Reuse::VaryMiss | Reuse::Stale if again => return Collapsed::Again,
-            _ => return Collapsed::Inside(None),
+            _ => return Collapsed::Call(self.status, None),
         }
-        let want = Want::of(request, head, response.body.len(), now_ms);
-        if want == Want::Inside || !plan.is_meant(rule, &response) {
-            return Collapsed::Inside(None);
+        let want = Want::of(self.request, head, response.body.len(), now_ms);
+        if want == Want::Handler || !plan.is_meant(rule, &response) {
+            return Collapsed::Call(self.status, None);
         }
-        self.answer(status, response, want)
+        self.answer(response, want)
     }
 
     /// Whether the leader's answer is of the variant that the request selects.
-    fn matches(&self, response: &StoredResponse) -> bool {
+    fn selects(&self, response: &StoredResponse) -> bool {
         crate::rfc9111::matches(&response.head.vary, &self.request.headers)
     }
 
-    fn answer<RB>(
-        &self,
-        status: &CacheStatus,
-        response: StoredResponse,
-        want: Want,
-    ) -> Collapsed<RB> {
-        let Self { engine, route, plan, request, .. } = *self;
-        count(&engine.counters.collapsed);
-        let status = status.clone().collapsed();
-        engine.explain(&status);
-        let (base, now_ms) = (&plan.base, engine.store.now_ms());
-        Collapsed::Answer(respond::serve(route, base, response, &want, request, status, now_ms))
+    fn answer(&self, response: StoredResponse, want: Want) -> Collapsed<'a> {
+        count(&self.cx.engine.counters.collapsed);
+        let status = self.status.clone().collapsed();
+        self.cx.engine.explain(&status);
+        Collapsed::Share(Serve { response, want, status, left_out: None })
     }
 }
 
-/// Whether the store could not be asked for the request.
-fn unasked(status: &CacheStatus) -> bool {
-    status.forward() == Some(Forward::Miss)
-}
-
-/// Whether the request may look once more: not where it has waited for the store in vain.
-fn may_look(status: &CacheStatus, queue: &Queue) -> bool {
-    !unasked(status) && queue.rounds < ROUNDS
+/// Whether this happens for the first time.
+fn is_first(happened: &mut bool) -> bool {
+    !std::mem::replace(happened, true)
 }
 
 /// A wait that is added to the time now.

@@ -1,4 +1,4 @@
-//! One call for many in several processes: who has the lease goes inside, the others look again.
+//! One call of the handler for several processes: the process that has the lease calls it, the others look again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,14 +6,15 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use super::super::background::whole;
+use super::super::Engine;
 use super::super::decide::chance;
 use super::super::find::bounded;
-use super::super::{Engine, Route};
+use super::super::request::Cx;
 use super::flight::FlightKey;
 use crate::key::CacheKey;
 use crate::policy::Collapse;
 use crate::store::{Fence, Lease, Store};
+use crate::sync::whole;
 use crate::telemetry::count;
 
 /// Waits of a process that has been denied the lease: doubling, so that a slow handler is not asked about
@@ -82,58 +83,59 @@ impl Drop for Held {
     }
 }
 
-impl<St: Store> Engine<St> {
-    /// Asks for the lease on what a flight is about, where the route's processes collapse together.
-    pub(in crate::engine) async fn lease(
-        self: &Arc<Self>,
-        route: &Route,
-        about: &FlightKey,
-    ) -> Leased {
-        if route.policy.collapse != Collapse::Cluster {
-            return Leased::Here(None);
-        }
-        // to its end: one that is granted when nobody waits any more is given back
-        let (engine, key) = (Arc::clone(self), leased_key(about));
-        let (limit, time) = (route.store_timeout, route.policy.lease);
-        let asked = async move { Ok(engine.ask_for_lease(key, limit, time).await) };
-        whole(asked).await.unwrap_or(Leased::Failed)
+/// Asks for the lease on what a flight is about, where the route's processes collapse together.
+pub(super) async fn ask<St: Store>(cx: &Cx<St>, about: &FlightKey) -> Leased {
+    let Cx { engine, route, .. } = cx;
+    if route.policy.collapse != Collapse::Cluster {
+        return Leased::Here(None);
     }
+    let (engine, key) = (Arc::clone(engine), leased_key(about));
+    let (limit, time) = (route.store_timeout, route.policy.lease);
+    // to its end: a lease that is granted after the request has gone is given back
+    let asked = async move { ask_store(&engine, key, limit, time).await };
+    whole(asked).await.unwrap_or(Leased::Failed)
+}
 
-    async fn ask_for_lease(&self, key: CacheKey, limit: Duration, time: Duration) -> Leased {
-        let until = Instant::now() + time;
-        match bounded(limit, self.store.lease(&key, time)).await {
-            Ok(Lease::Granted(number)) => {
-                count(&self.counters.leases);
-                let store = self.store.clone();
-                let give_back: GiveBack = Box::new(move |fence, unshareable| {
-                    let release = async move {
-                        let released = store.release(&fence, unshareable);
-                        // one that is not given back ends by itself
-                        let _ = bounded(limit, released).await;
-                    };
-                    if let Ok(runtime) = Handle::try_current() {
-                        runtime.spawn(release);
-                    }
-                });
-                Leased::Here(Some(Held {
-                    fence: Fence { key, number },
-                    until,
-                    give_back: Some(give_back),
-                }))
-            }
-            Ok(Lease::Held) => {
-                count(&self.counters.lease_waits);
-                Leased::Elsewhere
-            }
-            Ok(Lease::Unshareable(left)) => Leased::Unshareable(left),
-            Err(error) => {
-                count(&self.counters.lease_errors);
-                self.reasons.count("lease-error");
-                tracing::debug!(%error, "no lease: the request goes inside without");
-                Leased::Failed
-            }
+async fn ask_store<St: Store>(
+    engine: &Engine<St>,
+    key: CacheKey,
+    limit: Duration,
+    time: Duration,
+) -> Leased {
+    let until = Instant::now() + time;
+    match bounded(limit, engine.store.lease(&key, time)).await {
+        Ok(Lease::Granted(number)) => {
+            count(&engine.counters.leases);
+            let (fence, give_back) = (Fence { key, number }, give_back(&engine.store, limit));
+            Leased::Here(Some(Held { fence, until, give_back: Some(give_back) }))
+        }
+        Ok(Lease::Held) => {
+            count(&engine.counters.lease_waits);
+            Leased::Elsewhere
+        }
+        Ok(Lease::Unshareable(left)) => Leased::Unshareable(left),
+        Err(error) => {
+            count(&engine.counters.lease_errors);
+            engine.reasons.count("lease-error");
+            tracing::debug!(%error, "no lease: the handler is called without");
+            Leased::Failed
         }
     }
+}
+
+/// What gives a lease back, in a task.
+fn give_back<St: Store>(store: &St, limit: Duration) -> GiveBack {
+    let store = store.clone();
+    Box::new(move |fence, unshareable| {
+        let release = async move {
+            let released = store.release(&fence, unshareable);
+            // a lease that is not given back ends by itself
+            let _ = bounded(limit, released).await;
+        };
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(release);
+        }
+    })
 }
 
 /// Requests with credentials have leases of their own, as they have flights.

@@ -6,10 +6,10 @@ use std::time::Duration;
 use http::StatusCode;
 use http::header::HeaderMap;
 
+use super::super::Route;
 use super::super::consent::Objection;
-use super::super::find::bounded;
-use super::super::request::Plan;
-use super::super::{Engine, Route};
+use super::super::find::{bounded, is_known_invalid, log_verdict};
+use super::super::request::{Cx, Plan};
 use super::flight::{Joining, Lead};
 use crate::key::CacheKey;
 use crate::policy::{CachePolicy, Collapse};
@@ -21,34 +21,30 @@ use crate::tag::{LogPosition, Tag, Validity};
 /// The age up to which a flight is joined at the most.
 const LONGEST_PATIENCE: Duration = Duration::from_secs(3600);
 
-impl<St: Store> Engine<St> {
-    /// Whether the leader's response is valid for a request that arrived at this moment: what the log says
-    /// of it, seen no earlier. `None` where the log cannot be read in time: then it is not shared.
-    pub(in crate::engine) async fn shares(
-        &self,
-        route: &Route,
-        key: &CacheKey,
-        response: &StoredResponse,
-        arrived: std::time::Instant,
-    ) -> Option<bool> {
-        let judged = bounded(route.store_timeout, self.judged(key, response, arrived)).await;
-        judged.ok().map(|validity| validity == Validity::Valid)
-    }
+/// Whether the leader's response is valid for a request that arrived at this moment, by a read of the log that began
+/// no earlier. `None` where the log cannot be read in time: then the response is not shared.
+pub(super) async fn is_valid<St: Store>(
+    cx: &Cx<St>,
+    key: &CacheKey,
+    response: &StoredResponse,
+    arrived: std::time::Instant,
+) -> Option<bool> {
+    let verdict = log_verdict(&cx.engine.store, key, response, arrived);
+    let verdict = bounded(cx.route.store_timeout, verdict).await;
+    verdict.ok().map(|validity| validity == Validity::Valid)
+}
 
-    /// Whether nothing that has been seen so far speaks against a response to `key` whose handler began when
-    /// the log stood there: against its target and against the tags of its route. Its other tags are not
-    /// known before it is there; it is judged again then.
-    pub(in crate::engine) fn still_flies(
-        &self,
-        route: &Route,
-        key: &CacheKey,
-        position: &Arc<LogPosition>,
-    ) -> bool {
-        let mut head = StoredHead::bare(StatusCode::OK, HeaderMap::new(), 0);
-        head.position = LogPosition::clone(position);
-        head.tags = route.policy.tags.iter().map(|name| Tag::from(*name)).collect();
-        !self.is_invalid_by_now(key, &head)
-    }
+/// Whether the log rows read so far leave a response to `key` valid whose handler began at this position. Only the
+/// target and the tags of the route's policy are known by now; the others are when the response is there.
+pub(super) fn is_still_valid<St: Store>(
+    cx: &Cx<St>,
+    key: &CacheKey,
+    position: &Arc<LogPosition>,
+) -> bool {
+    let mut head = StoredHead::bare(StatusCode::OK, HeaderMap::new(), 0);
+    head.position = LogPosition::clone(position);
+    head.tags = cx.route.policy.tags.iter().map(|name| Tag::from(*name)).collect();
+    !is_known_invalid(&cx.engine.store, key, &head)
 }
 
 impl Lead {

@@ -12,8 +12,8 @@ use http::{HeaderMap, Method};
 
 use super::super::Route;
 use super::super::find::At;
-use super::judge::{Asked, add_new};
-use super::stale;
+use super::asked::{Asked, add_new};
+use super::windows;
 use crate::cookies::{Credentials, set_cookies_left};
 use crate::overrides::{CacheOverride, STALE_FIELD};
 use crate::rfc9111::fields::update_fields;
@@ -109,7 +109,7 @@ impl<'a> Confirmation<'a> {
             head.vary = select(&names, &self.asked.headers);
         }
         head.headers = headers;
-        stale::renew(&mut head.headers, self.overrides);
+        windows::renew(&mut head.headers, self.overrides);
         Change::Head(Arc::new(head))
     }
 

@@ -1,13 +1,26 @@
-//! Decisions: what of an answer is stored and until when, and how a stored response is of use.
+//! Decisions of this layer over the rules of RFC 9111. They do not act.
+//!
+//! | question | file |
+//! |---|---|
+//! | Does a stored response answer the request? | `reuse` |
+//! | Is a stale response served in place of an error? | `rescue` |
+//! | Is the handler's response stored: what of it, and until when? | `storable` |
+//! | What was known of the request before the handler was called? | `asked` |
+//! | What does a 304, or a 200 to `HEAD`, change of a stored response? | `confirm` |
+//! | How long may a response be served stale? | `windows` |
 
+mod asked;
 mod confirm;
-mod judge;
-mod stale;
-mod verdict;
+mod rescue;
+mod reuse;
+mod storable;
+mod windows;
 
+pub(in crate::engine) use self::asked::Asked;
 pub(in crate::engine) use self::confirm::{Change, Confirmation, with_cookies_of};
-pub(in crate::engine) use self::judge::{
-    Asked, Kept, UNSTORABLE, expires_ms, has_validator, is_about_the_request, is_gone,
+pub(in crate::engine) use self::rescue::Rescue;
+pub(in crate::engine) use self::reuse::{Decision, Serve, decide};
+pub(in crate::engine) use self::storable::{
+    Kept, UNSTORABLE, expires_ms, has_validator, is_about_the_request, is_gone,
 };
-pub(in crate::engine) use self::stale::chance;
-pub(in crate::engine) use self::verdict::{Verdict, judge_found};
+pub(in crate::engine) use self::windows::chance;

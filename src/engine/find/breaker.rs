@@ -226,57 +226,54 @@ impl Drop for Probe {
     }
 }
 
-impl<St: Store> Engine<St> {
-    /// Whether a request may ask the store. If not, it may have started a probe, for `key`.
-    pub(in crate::engine) fn may_look(&self, route: &Route, key: &CacheKey) -> bool {
-        match route.breaker.pass(Instant::now()) {
-            Pass::Through => true,
-            Pass::Shut => false,
-            Pass::Probe => self.probe(route, key),
-        }
+/// Whether a request may ask the store. If not, it may have started a probe, for `key`.
+pub(super) fn may_look<St: Store>(engine: &Engine<St>, route: &Route, key: &CacheKey) -> bool {
+    match route.breaker.pass(Instant::now()) {
+        Pass::Through => true,
+        Pass::Shut => false,
+        Pass::Probe => probe(engine, route, key),
     }
+}
 
-    /// Says that a lookup failed that began then.
-    pub(in crate::engine) fn lookup_failed(
-        &self,
-        route: &Route,
-        error: &StoreError,
-        began: Instant,
-    ) {
-        if is_failure(error) && route.breaker.failed(began, Instant::now()) == Some(Change::Opened)
-        {
-            count(&self.counters.breaker_opened);
-            let reason = error.as_str();
-            tracing::warn!(%error, reason, "the store fails: requests go inside without asking it");
-        }
+/// Counts a failed lookup that began at this moment.
+pub(super) fn lookup_failed<St>(
+    engine: &Engine<St>,
+    route: &Route,
+    error: &StoreError,
+    began: Instant,
+) {
+    if is_failure(error) && route.breaker.failed(began, Instant::now()) == Some(Change::Opened) {
+        count(&engine.counters.breaker_opened);
+        let reason = error.as_str();
+        tracing::warn!(%error, reason, "the store fails; handlers are called without asking it");
     }
+}
 
-    /// Asks the store for `key` beside the request. `true` when it has answered at once.
-    fn probe(&self, route: &Route, key: &CacheKey) -> bool {
-        let (store, counters) = (self.store.clone(), Arc::clone(&self.counters));
-        let (keys, limit) = (vec![key.clone()], route.store_timeout);
-        let probe = Probe(Some(Arc::clone(&route.breaker)));
-        let mut probing = Box::pin(async move {
-            let answer = bounded(limit, store.get_many(keys)).await;
-            if let Err(error) = &answer {
-                tracing::debug!(%error, reason = error.as_str(), "the store still fails");
+/// Asks the store for `key` beside the request. `true` when it has answered at once.
+fn probe<St: Store>(engine: &Engine<St>, route: &Route, key: &CacheKey) -> bool {
+    let (store, counters) = (engine.store.clone(), Arc::clone(&engine.counters));
+    let (keys, limit) = (vec![key.clone()], route.store_timeout);
+    let probe = Probe(Some(Arc::clone(&route.breaker)));
+    let mut probing = Box::pin(async move {
+        let answer = bounded(limit, store.get_many(keys)).await;
+        if let Err(error) = &answer {
+            tracing::debug!(%error, reason = error.as_str(), "the store still fails");
+        }
+        if probe.end(answer.is_ok()) == Some(Change::Closed) {
+            count(&counters.breaker_closed);
+            tracing::info!("the store answers again");
+        }
+        answer.is_ok()
+    });
+    // a store in memory answers at once; only others are worth a task
+    let mut cx = Context::from_waker(Waker::noop());
+    match probing.as_mut().poll(&mut cx) {
+        Poll::Ready(answered) => answered,
+        Poll::Pending => {
+            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                runtime.spawn(probing);
             }
-            if probe.end(answer.is_ok()) == Some(Change::Closed) {
-                count(&counters.breaker_closed);
-                tracing::info!("the store answers again");
-            }
-            answer.is_ok()
-        });
-        // a store in memory answers at once; only others are worth a task
-        let mut cx = Context::from_waker(Waker::noop());
-        match probing.as_mut().poll(&mut cx) {
-            Poll::Ready(answered) => answered,
-            Poll::Pending => {
-                if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-                    runtime.spawn(probing);
-                }
-                false
-            }
+            false
         }
     }
 }

@@ -10,17 +10,17 @@ use http::request::Parts;
 use http::{HeaderMap, Method};
 use tracing::Instrument;
 
-use super::super::request::{Plan, Rule, rule_of};
-use super::super::respond::Want;
-use super::super::{Engine, Route};
+use super::super::request::{Cx, Rule, Want, rule_of};
 use super::bounded::bounded;
+use super::breaker;
 use super::variants::variant_of;
+use super::verdict::log_verdict;
 use crate::key::CacheKey;
 use crate::policy::Mode;
 use crate::rfc9111;
 use crate::rfc9111::freshness::{date_ms, is_fresh};
 use crate::rfc9111::no_vary_search::NoVarySearch;
-use crate::rfc9111::{RequestDirectives, Reuse, reuse};
+use crate::rfc9111::{Reuse, reuse};
 use crate::status::Forward;
 use crate::store::{Store, StoreError};
 use crate::stored::{Stored, StoredOrHead, StoredResponse, VariantIndex};
@@ -32,7 +32,7 @@ pub(in crate::engine) struct Lookup {
     pub(in crate::engine) found: Found,
     /// What the target is known to vary on.
     pub(in crate::engine) index: Option<Arc<VariantIndex>>,
-    /// The body of the response was not read. Never of what [`Engine::lookup`] returns as a response.
+    /// The body of the response was not read. Never of a response that [`lookup`] returns.
     left_out: Option<LeftOut>,
 }
 
@@ -72,83 +72,73 @@ pub(in crate::engine) struct At {
     pub(in crate::engine) validity: Validity,
 }
 
-impl<St: Store> Engine<St> {
-    /// Finds what is stored for a request, for no longer than the route allows.
-    pub(in crate::engine) async fn lookup(
-        &self,
-        route: &Route,
-        plan: &Plan,
-        request: &Parts,
-        directives: &RequestDirectives,
-    ) -> Lookup {
-        let began = Instant::now();
-        let may_look = self.may_look(route, &plan.base);
-        let timer = LookupTimer::start();
-        let looked = self.find_needed(route, plan, request, directives);
-        let looked = bounded(route.store_timeout, looked);
-        let looked = looked.instrument(lookup_span()).await;
-        timer.stop();
-        match looked {
-            Ok(lookup) => lookup,
-            Err(_) if !may_look => {
-                count(&self.counters.lookups_skipped);
-                let found = Found::Nothing(Forward::Miss, Some("breaker-open"));
-                let index = self.indexes.get(&plan.base.hash());
-                Lookup { found, index, left_out: None }
-            }
-            Err(error) => {
-                count(&self.counters.lookup_errors);
-                self.lookup_failed(route, &error, began);
-                if let Some(suppressed) = self.lookup_warning.pass() {
-                    let reason = error.as_str();
-                    tracing::warn!(%error, reason, suppressed, "lookup failed, the handler answers");
-                }
-                let found = Found::Nothing(Forward::Miss, Some("store-error"));
-                let index = self.indexes.get(&plan.base.hash());
-                Lookup { found, index, left_out: None }
-            }
+/// Finds what is stored for a request, for no longer than the route allows.
+pub(in crate::engine) async fn lookup<St: Store>(cx: &Cx<St>, request: &Parts) -> Lookup {
+    let Cx { engine, route, plan } = cx;
+    let began = Instant::now();
+    let may_look = breaker::may_look(engine, route, &plan.base);
+    let timer = LookupTimer::start();
+    let looked = bounded(route.store_timeout, Finder::of(cx, request).find_needed(request));
+    let looked = looked.instrument(lookup_span()).await;
+    timer.stop();
+    let reason = match looked {
+        Ok(lookup) => return lookup,
+        Err(_) if !may_look => {
+            count(&engine.counters.lookups_skipped);
+            "breaker-open"
         }
+        Err(error) => {
+            count(&engine.counters.lookup_errors);
+            breaker::lookup_failed(engine, route, &error, began);
+            if let Some(suppressed) = engine.known.warning.pass() {
+                let reason = error.as_str();
+                tracing::warn!(%error, reason, suppressed, "lookup failed; the handler is called");
+            }
+            "store-error"
+        }
+    };
+    let found = Found::Nothing(Forward::Miss, Some(reason));
+    Lookup { found, index: engine.known.index(&plan.base), left_out: None }
+}
+
+/// One lookup: of whose request, and whether bodies are read.
+struct Finder<'a, St> {
+    cx: &'a Cx<St>,
+    headers: &'a HeaderMap,
+    bodies: Bodies,
+}
+
+impl<'a, St: Store> Finder<'a, St> {
+    fn of(cx: &'a Cx<St>, request: &'a Parts) -> Self {
+        Self { cx, headers: &request.headers, bodies: Bodies::All }
     }
 
     /// What is stored for a request, with its body where that is needed.
-    async fn find_needed(
-        &self,
-        route: &Route,
-        plan: &Plan,
-        request: &Parts,
-        directives: &RequestDirectives,
-    ) -> Result<Lookup, StoreError> {
-        let headers = &request.headers;
-        let conditional =
-            headers.contains_key(IF_NONE_MATCH) || headers.contains_key(IF_MODIFIED_SINCE);
+    async fn find_needed(self, request: &Parts) -> Result<Lookup, StoreError> {
+        let conditional = self.headers.contains_key(IF_NONE_MATCH)
+            || self.headers.contains_key(IF_MODIFIED_SINCE);
         let needs_body = request.method != Method::HEAD && !conditional;
         // whether to refresh early is decided with the whole response at hand
-        if needs_body || route.policy.early_refresh.is_some() {
-            return self.find_judged(route, plan, headers, Bodies::All).await;
+        if needs_body || self.cx.route.policy.early_refresh.is_some() {
+            return self.find_with_verdict().await;
         }
-        let lookup = self.find_judged(route, plan, headers, Bodies::Small).await?;
+        let heads = Self { bodies: Bodies::Small, ..self };
+        let lookup = heads.find_with_verdict().await?;
         let Lookup { found: Found::Response(at), left_out: Some(left_out), .. } = lookup else {
             return Ok(lookup);
         };
-        match self.without_body(route, plan, request, directives, &at, left_out) {
+        match self.without_body(request, &at, left_out) {
             Some((want, bytes)) => Ok(Lookup { found: Found::Head(at, want, bytes), ..lookup }),
-            None => self.find_judged(route, plan, headers, Bodies::All).await,
+            None => self.find_with_verdict().await,
         }
     }
 
     /// What of a response answers the request without its body, and how long that is: a 304, or all fields.
-    fn without_body(
-        &self,
-        route: &Route,
-        plan: &Plan,
-        request: &Parts,
-        directives: &RequestDirectives,
-        at: &At,
-        left_out: LeftOut,
-    ) -> Option<(Want, u64)> {
-        let (head, now_ms) = (&at.response.head, self.store.now_ms());
-        let obeyed = (route.policy.mode == Mode::Strict).then_some(directives);
-        let reused = reuse(head, &request.headers, plan.credentials, obeyed, now_ms);
+    fn without_body(&self, request: &Parts, at: &At, left_out: LeftOut) -> Option<(Want, u64)> {
+        let Cx { engine, route, plan } = self.cx;
+        let (head, now_ms) = (&at.response.head, engine.store.now_ms());
+        let obeyed = (route.policy.mode == Mode::Strict).then_some(&plan.directives);
+        let reused = reuse(head, self.headers, plan.credentials, obeyed, now_ms);
         if reused != Reuse::Fresh || at.validity != Validity::Valid {
             return None;
         }
@@ -159,105 +149,72 @@ impl<St: Store> Engine<St> {
         }
     }
 
-    /// What is stored for a request, and whether it still holds.
-    async fn find_judged(
-        &self,
-        route: &Route,
-        plan: &Plan,
-        request: &HeaderMap,
-        bodies: Bodies,
-    ) -> Result<Lookup, StoreError> {
+    /// What is stored for a request, with the log verdict on it.
+    async fn find_with_verdict(&self) -> Result<Lookup, StoreError> {
         let began = Instant::now();
-        let (lookup, by_rule) = self.find(route, plan, request, bodies).await?;
-        let lookup = self.judge(route, plan, lookup, began).await?;
-        if !by_rule || self.holds(&lookup) {
+        let (lookup, by_rule) = self.find().await?;
+        let lookup = self.with_verdict(lookup, began).await?;
+        if !by_rule || self.is_usable(&lookup) {
             return Ok(lookup);
         }
-        // not every response of a path says what others say of it: that one lies where its query says
-        let by_query = self.look(route, &plan.base, request, None, bodies).await?.0;
+        // a response of the same path without the rule is stored under its whole query
+        let by_query = self.look(&self.cx.plan.base, None).await?.0;
         match by_query.found {
             Found::Response(ref at)
                 if NoVarySearch::parse(&at.response.head.headers).is_default() =>
             {
-                self.judge(route, plan, by_query, began).await
+                self.with_verdict(by_query, began).await
             }
             _ => Ok(lookup),
         }
     }
 
-    async fn judge(
-        &self,
-        route: &Route,
-        plan: &Plan,
-        mut lookup: Lookup,
-        since: Instant,
-    ) -> Result<Lookup, StoreError> {
+    async fn with_verdict(&self, mut lookup: Lookup, since: Instant) -> Result<Lookup, StoreError> {
+        let Cx { engine, route, plan } = self.cx;
         if let Found::Response(at) = &mut lookup.found {
-            // what waits to be written cannot be judged without the log
+            // without the log there is no verdict, not even on a response that waits to be written
             if route.breaker.is_open() {
                 return Err(StoreError::Unavailable);
             }
-            at.validity = self.judged(&at.key, &at.response, since).await?;
+            at.validity = log_verdict(&engine.store, &at.key, &at.response, since).await?;
             // it may have been stored for another URI that shares the key
             if let Some(home) = &plan.home {
-                at.validity = at.validity.max(self.judged(home, &at.response, since).await?);
+                let by_uri = log_verdict(&engine.store, home, &at.response, since).await?;
+                at.validity = at.validity.max(by_uri);
             }
         }
         Ok(lookup)
     }
 
-    /// Whether it is fresh and has not been invalidated.
-    fn holds(&self, lookup: &Lookup) -> bool {
+    /// Whether the response is fresh and has not been invalidated.
+    fn is_usable(&self, lookup: &Lookup) -> bool {
         let Found::Response(at) = &lookup.found else { return false };
-        at.validity == Validity::Valid && is_fresh(&at.response.head, self.store.now_ms())
+        let now_ms = self.cx.engine.store.now_ms();
+        at.validity == Validity::Valid && is_fresh(&at.response.head, now_ms)
     }
 
-    /// What the log says about a response, seen no earlier than `since` or than the store allows for
-    /// what it has in memory.
-    pub(in crate::engine) async fn judged(
-        &self,
-        key: &CacheKey,
-        response: &StoredResponse,
-        since: Instant,
-    ) -> Result<Validity, StoreError> {
-        let at_most = self.store.max_staleness().max(since.elapsed());
-        self.store.catch_up(key, &response.head, at_most).await?;
-        self.store.validity(key, &response.head).await
-    }
-
-    /// By the whole query, or by what the path's responses say of it: then it is somewhere else.
-    async fn find(
-        &self,
-        route: &Route,
-        plan: &Plan,
-        request: &HeaderMap,
-        bodies: Bodies,
-    ) -> Result<(Lookup, bool), StoreError> {
-        let Some(search) = plan.search.as_ref().map(|search| &search.index) else {
-            return Ok((self.look(route, &plan.base, request, None, bodies).await?.0, false));
+    /// Looks by the whole query, or by the rule that the path's responses give: then the key is another one (`true`).
+    async fn find(&self) -> Result<(Lookup, bool), StoreError> {
+        let Cx { engine, plan, .. } = self.cx;
+        let Some(search) = &plan.search else {
+            return Ok((self.look(&plan.base, None).await?.0, false));
         };
-        if let Some(rule) = self.searches.get(&search.hash()) {
-            return self.look_by(route, plan, request, rule, bodies).await;
+        if let Some(rule) = engine.known.rule(search) {
+            return self.look_by(rule).await;
         }
-        let (lookup, index) = self.look(route, &plan.base, request, Some(search), bodies).await?;
+        let (lookup, index) = self.look(&plan.base, Some(&search.index)).await?;
         let rule = rule_of(index.as_ref());
-        self.learn_rule(search, rule.clone());
+        engine.known.learn_rule(&search.index, rule.clone());
         match rule {
             None => Ok((lookup, false)),
-            Some(rule) => self.look_by(route, plan, request, Some(rule), bodies).await,
+            Some(rule) => self.look_by(Some(rule)).await,
         }
     }
 
-    async fn look_by(
-        &self,
-        route: &Route,
-        plan: &Plan,
-        request: &HeaderMap,
-        rule: Rule,
-        bodies: Bodies,
-    ) -> Result<(Lookup, bool), StoreError> {
+    async fn look_by(&self, rule: Rule) -> Result<(Lookup, bool), StoreError> {
+        let Cx { route, plan, .. } = self.cx;
         let key = rule.as_ref().map_or_else(|| plan.base.clone(), |rule| plan.key_by(route, rule));
-        let mut lookup = self.look(route, &key, request, None, bodies).await?.0;
+        let mut lookup = self.look(&key, None).await?.0;
         if let Found::Response(at) = &lookup.found
             && !plan.is_meant(rule.as_deref(), &at.response)
         {
@@ -269,64 +226,51 @@ impl<St: Store> Engine<St> {
     /// Looks one key up, and another beside it in the same call.
     async fn look(
         &self,
-        route: &Route,
         base: &CacheKey,
-        request: &HeaderMap,
         beside: Option<&CacheKey>,
-        bodies: Bodies,
     ) -> Result<(Lookup, Option<Stored>), StoreError> {
-        let known = self.indexes.get(&base.hash());
-        let of_index = |index: &VariantIndex| variant_of(base, index, request);
+        let remembered = &self.cx.engine.known;
+        let known = remembered.index(base);
+        let of_index = |index: &VariantIndex| variant_of(base, index, self.headers);
         let guess = known.as_deref().map(of_index);
         let keys = [Some(base.clone()), guess.clone(), beside.cloned()];
-        let keys = keys.into_iter().flatten().collect();
-        let mut found = self.fetch(route, keys, bodies).await?.into_iter();
+        let mut found = self.fetch(keys.into_iter().flatten().collect()).await?.into_iter();
         let at_base = found.next().flatten();
         let at_variant = guess.as_ref().and_then(|_| found.next()).flatten();
         let at_beside = found.next().flatten();
         let mut index = known.clone();
-        let first = usable(guess, at_variant, request);
+        let first = self.usable(guess, at_variant);
         let mut second = None;
         let nothing = if at_base.is_some() { Forward::VaryMiss } else { Forward::UriMiss };
         match at_base {
             None => {}
             Some(at_base @ Fetched { stored: Stored::Response(_), .. }) => {
-                second = usable(Some(base.clone()), Some(at_base), request);
+                second = self.usable(Some(base.clone()), Some(at_base));
             }
             Some(Fetched { stored: Stored::Variants(seen), .. }) => {
                 if known.as_ref().is_none_or(|known| known.names != seen.names) {
                     let key = of_index(&seen);
-                    let again = self.fetch(route, vec![key.clone()], bodies).await?.pop().flatten();
-                    second = usable(Some(key), again, request);
+                    let again = self.fetch(vec![key.clone()]).await?.pop().flatten();
+                    second = self.usable(Some(key), again);
                 }
                 if known.as_ref() != Some(&seen) {
-                    self.learn(base, &seen);
+                    remembered.learn_index(base, &seen);
                 }
                 index = Some(seen);
             }
         }
-        // RFC 9111 4.1: of several that match, one with Vary; of those, 4: the one with the newest Date
-        let newest = first.into_iter().chain(second).max_by_key(|(at, _)| {
-            let head = &at.response.head;
-            let varies = !head.vary.is_empty();
-            (varies, date_ms(&head.headers, head.received_ms), head.received_ms)
-        });
-        let (found, left_out) = match newest {
+        let (found, left_out) = match newest(first.into_iter().chain(second)) {
             Some((at, left_out)) => (Found::Response(at), left_out),
             None => (Found::Nothing(nothing, None), None),
         };
         Ok((Lookup { found, index, left_out }, at_beside.map(|beside| beside.stored)))
     }
 
-    /// Asks what is on its way to the store first, then the store.
-    async fn fetch(
-        &self,
-        route: &Route,
-        keys: Vec<CacheKey>,
-        bodies: Bodies,
-    ) -> Result<Vec<Option<Fetched>>, StoreError> {
-        let now_ms = self.store.now_ms();
-        let pending = keys.iter().map(|key| self.pending.find(key, now_ms));
+    /// Asks for what is on its way to the store first, then the store.
+    async fn fetch(&self, keys: Vec<CacheKey>) -> Result<Vec<Option<Fetched>>, StoreError> {
+        let Cx { engine, route, .. } = self.cx;
+        let now_ms = engine.store.now_ms();
+        let pending = keys.iter().map(|key| engine.pending.find(key, now_ms));
         let mut found: Vec<_> = pending.map(|stored| stored.map(Fetched::whole)).collect();
         if found.iter().all(Option::is_some) {
             return Ok(found);
@@ -334,13 +278,13 @@ impl<St: Store> Engine<St> {
         if route.breaker.is_open() {
             return Err(StoreError::Unavailable);
         }
-        let stored: Vec<Option<Fetched>> = match bodies {
+        let stored: Vec<Option<Fetched>> = match self.bodies {
             Bodies::All => {
-                let stored = self.store.get_many(keys).await?;
+                let stored = engine.store.get_many(keys).await?;
                 stored.into_iter().map(|stored| stored.map(Fetched::whole)).collect()
             }
             Bodies::Small => {
-                let stored = self.store.get_heads(keys).await?;
+                let stored = engine.store.get_heads(keys).await?;
                 stored.into_iter().map(|stored| stored.map(Fetched::of)).collect()
             }
         };
@@ -353,10 +297,27 @@ impl<St: Store> Engine<St> {
         Ok(found)
     }
 
-    /// Remembers what a target varies on.
-    pub(in crate::engine) fn learn(&self, base: &CacheKey, index: &Arc<VariantIndex>) {
-        self.indexes.insert(base.hash(), Arc::clone(index));
+    /// A stored response whose own selecting fields match: the key alone is not trusted.
+    fn usable(&self, key: Option<CacheKey>, fetched: Option<Fetched>) -> Option<Usable> {
+        let Fetched { stored, left_out } = fetched?;
+        match stored {
+            Stored::Response(response) if rfc9111::matches(&response.head.vary, self.headers) => {
+                Some((At { key: key?, response, validity: Validity::Valid }, left_out))
+            }
+            _ => None,
+        }
     }
+}
+
+type Usable = (At, Option<LeftOut>);
+
+/// RFC 9111 4.1: of several that match, one with `Vary`; of those, the one with the newest `Date` (RFC 9111 4).
+fn newest(responses: impl Iterator<Item = Usable>) -> Option<Usable> {
+    responses.max_by_key(|(at, _)| {
+        let head = &at.response.head;
+        let varies = !head.vary.is_empty();
+        (varies, date_ms(&head.headers, head.received_ms), head.received_ms)
+    })
 }
 
 impl Fetched {
@@ -372,20 +333,5 @@ impl Fetched {
                 Self { stored, left_out: Some(LeftOut { bytes: body_bytes }) }
             }
         }
-    }
-}
-
-/// A stored response whose own selecting fields match: the key alone is not trusted.
-fn usable(
-    key: Option<CacheKey>,
-    fetched: Option<Fetched>,
-    request: &HeaderMap,
-) -> Option<(At, Option<LeftOut>)> {
-    let Fetched { stored, left_out } = fetched?;
-    match stored {
-        Stored::Response(response) if rfc9111::matches(&response.head.vary, request) => {
-            Some((At { key: key?, response, validity: Validity::Valid }, left_out))
-        }
-        _ => None,
     }
 }

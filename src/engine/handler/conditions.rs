@@ -12,8 +12,8 @@ use http_body::Body;
 
 use super::super::decide::has_validator;
 use super::super::find::At;
+use super::super::request::Cx;
 use super::super::respond;
-use super::super::{Engine, Route};
 use crate::body::CacheBody;
 use crate::rfc9111::range::{self, RangeOutcome};
 use crate::rfc9111::validation::{Precondition, evaluate, stored_etag};
@@ -86,8 +86,7 @@ impl Stripped {
     /// is stored all the same; where there is none, the client gets the whole.
     pub(in crate::engine) fn answer<St, RB>(
         &self,
-        engine: &Arc<Engine<St>>,
-        route: &Arc<Route>,
+        cx: &Cx<St>,
         mut response: http::response::Parts,
         body: CacheBody<RB>,
         length: Option<u64>,
@@ -98,6 +97,7 @@ impl Stripped {
         RB: Body<Error: Send> + Send + 'static,
     {
         let head = StoredHead::bare(response.status, response.headers.clone(), received_ms);
+        let Cx { engine, route, .. } = cx;
         let place = || engine.background.begin(route.max_refreshes);
         if self.has(&response, received_ms) {
             if let Some(place) = place() {

@@ -6,16 +6,16 @@ use bytes::Bytes;
 use http::header::SET_COOKIE;
 use http::response::Parts;
 
-use super::super::Route;
 use super::super::collapse::Lead;
 use super::super::consent::Consent;
 use super::super::decide::is_about_the_request;
-use super::super::request::Plan;
+use super::super::request::Cx;
 use super::miss::Miss;
 use crate::body::{Abandoned, Completed, Sink};
 use crate::policy::Mode;
 use crate::rfc9111::stale::is_failure;
 use crate::rfc9111::{Nominated, NotStored, select, selecting, stored_fields};
+use crate::store::Store;
 use crate::stored::{StoredHead, StoredResponse};
 
 /// The largest body of a failing answer that those who wait get: 64 KiB.
@@ -48,13 +48,11 @@ impl Sink for Failure {
     }
 }
 
-impl Miss {
-    /// Tells those who wait that the answer is not stored, for this reason. Returns what is left to do for a
-    /// failure that they may get.
-    pub(in crate::engine) fn not_stored(
+impl<St: Store> Miss<St> {
+    /// Tells the followers that the answer is not stored, for this reason. Returns what is left to do for a failure that
+    /// they may get.
+    pub(super) fn not_stored(
         &mut self,
-        route: &Route,
-        plan: &Plan,
         response: &Parts,
         reason: &'static str,
         received_ms: u64,
@@ -65,8 +63,8 @@ impl Miss {
             lead.refuse();
             return None;
         }
-        match self.failure(route, plan, response, reason, received_ms) {
-            Some(head) => Some(Failure { head, lead, consent: plan.consent.clone() }),
+        match self.failure(response, reason, received_ms) {
+            Some(head) => Some(Failure { head, lead, consent: self.cx.plan.consent.clone() }),
             None => {
                 lead.failing(None);
                 None
@@ -74,17 +72,16 @@ impl Miss {
         }
     }
 
-    /// The head of an answer that says that the service cannot answer now, and nothing else that keeps it from
-    /// being stored but that no lifetime is known. Without credentials, cookies, `private` and `no-store` it is
-    /// nobody's own. In strict mode only what can be stored is shared (RFC 9111 4).
+    /// The head of an answer that says that the handler cannot answer now, if only its unknown lifetime keeps it from
+    /// being stored. Without credentials, cookies, `private` and `no-store` it belongs to no single client. In strict
+    /// mode only what can be stored is shared (RFC 9111 4).
     fn failure(
         &self,
-        route: &Route,
-        plan: &Plan,
         response: &Parts,
         reason: &'static str,
         received_ms: u64,
     ) -> Option<StoredHead> {
+        let Cx { route, plan, .. } = &self.cx;
         let only_ends = reason == NotStored::NoFreshness.as_str() && !plan.has_credentials();
         let safe = route.policy.mode == Mode::Safe;
         if !(only_ends && safe && is_failure(response.status)) {
@@ -100,7 +97,7 @@ impl Miss {
         // those that the policy strips keep nothing from being shared, and are its own client's all the same
         fields.remove(SET_COOKIE);
         let mut head = StoredHead::bare(response.status, fields, received_ms);
-        head.vary = select(&names, &self.asked.headers);
+        head.vary = select(&names, &self.before.asked.headers);
         Some(head)
     }
 }

@@ -6,16 +6,16 @@ use std::task::Poll;
 use std::time::Instant;
 
 use http::header::CONTENT_LENGTH;
+use http::response::Parts;
 use http::{Response, StatusCode};
 use http_body::Body;
 
 use super::super::collapse::Lead;
-use super::super::decide::{Asked, UNSTORABLE, is_gone};
+use super::super::decide::{Asked, Kept, Serve, UNSTORABLE, is_gone};
 use super::super::find::At;
-use super::super::keep::{Filled, Storing};
-use super::super::request::{Plan, nesting};
-use super::super::respond::{self, Finish, Want};
-use super::super::{Engine, Route};
+use super::super::keep::{Fill, Filled, forget};
+use super::super::request::{Cx, Want, nesting};
+use super::super::respond::{self, Finish};
 use super::conditions::Stripped;
 use super::failure::MAX_FAILURE_BYTES;
 use super::validate;
@@ -28,192 +28,243 @@ use crate::store::Store;
 use crate::stored::VariantIndex;
 use crate::telemetry::count;
 
-/// A request that has gone inside, and what was known before it did.
-pub(in crate::engine) struct Miss {
+/// What is known before the handler is called.
+pub(in crate::engine) struct Before {
     /// Fills of this process so far.
-    pub(in crate::engine) fills: u64,
-    pub(in crate::engine) started: Instant,
+    pub(super) fills: u64,
+    pub(super) started: Instant,
     pub(in crate::engine) asked: Asked,
-    /// The client's own conditions, where the handler did not see them.
+    /// The client's own conditions, where the handler does not see them.
     pub(in crate::engine) client: Option<Stripped>,
-    pub(in crate::engine) index: Option<Arc<VariantIndex>>,
-    /// The stored response that the handler was asked to validate, or that is simply out of date.
+    /// What the target is known to vary on.
+    pub(super) index: Option<Arc<VariantIndex>>,
+    /// The stored response that the handler is asked to validate, or that is simply stale.
     pub(in crate::engine) stale: Option<At>,
+}
+
+impl Before {
+    pub(in crate::engine) fn new<St: Store>(
+        cx: &Cx<St>,
+        request: &http::request::Parts,
+        index: Option<Arc<VariantIndex>>,
+        stale: Option<At>,
+    ) -> Self {
+        let asked = Asked::of(&cx.engine.store, &cx.plan, request);
+        let (fills, started) = (cx.engine.fills.so_far(), Instant::now());
+        Self { fills, started, asked, client: None, index, stale }
+    }
+}
+
+/// A request whose handler is called.
+pub(in crate::engine) struct Miss<St> {
+    pub(in crate::engine) cx: Cx<St>,
+    pub(in crate::engine) before: Before,
     pub(in crate::engine) status: CacheStatus,
     /// Others wait for the response.
     pub(in crate::engine) lead: Option<Lead>,
 }
 
-impl Miss {
-    /// The inner service failed, in this way.
-    pub(in crate::engine) fn fail(self, cause: Cause) {
+impl<St: Store> Miss<St> {
+    /// The handler failed, in this way.
+    pub(super) fn fail(self, cause: Cause) {
         if let Some(lead) = self.lead {
             lead.fail(cause);
         }
     }
 
-    pub(in crate::engine) async fn answer<St, RB>(
-        mut self,
-        engine: Arc<Engine<St>>,
-        route: Arc<Route>,
-        plan: Plan,
-        response: Response<RB>,
-    ) -> Response<CacheBody<RB>>
+    /// Makes the client's response of the handler's, and stores that if it may be.
+    pub(super) async fn answer<RB>(mut self, response: Response<RB>) -> Response<CacheBody<RB>>
     where
-        St: Store,
         RB: Body<Error: Send> + Send + 'static,
     {
+        let engine = &self.cx.engine;
         let received_ms = engine.store.now_ms();
-        let validated = self.client.as_ref().is_some_and(|client| client.validating);
+        let validated = self.before.client.as_ref().is_some_and(|client| client.validating);
         let confirmed = validated && response.status() == StatusCode::NOT_MODIFIED;
-        match self.stale.take() {
-            // RFC 9110 15.5.5, 15.5.11: gone for everybody
-            Some(at) if is_gone(response.status()) && !plan.has_credentials() => {
-                engine.forget(KeyRange::only(&at.key));
+        let (head_only, credentials) = (self.cx.plan.head_only, self.cx.plan.has_credentials());
+        match self.before.stale.take() {
+            // RFC 9110 15.5.5, 15.5.11: gone for every client
+            Some(at) if is_gone(response.status()) && !credentials => {
+                forget(engine, KeyRange::only(&at.key));
             }
             Some(at) if confirmed => {
-                return validate::revalidated(
-                    &engine,
-                    &route,
-                    &plan,
-                    self,
-                    at,
-                    response,
-                    received_ms,
-                );
+                return validate::revalidated(self, at, response, received_ms);
             }
-            Some(at) if plan.head_only && !nesting::is_answered(&engine, response.extensions()) => {
-                validate::compare_head(&engine, &route, &plan, &self, at, &response, received_ms);
+            Some(at) if head_only && !nesting::is_answered(engine, response.extensions()) => {
+                validate::compare_head(&self, at, &response, received_ms);
             }
             _ => {}
         }
-        self.keep(engine, route, plan, response, received_ms).await
+        self.keep(response, received_ms).await
     }
 
     /// Records the response on its way to the client, if it may be stored.
-    pub(in crate::engine) async fn keep<St, RB>(
-        mut self,
-        engine: Arc<Engine<St>>,
-        route: Arc<Route>,
-        plan: Plan,
+    pub(in crate::engine) async fn keep<RB>(
+        self,
         response: Response<RB>,
         received_ms: u64,
     ) -> Response<CacheBody<RB>>
     where
-        St: Store,
         RB: Body<Error: Send> + Send + 'static,
     {
         let (mut parts, body) = response.into_parts();
         let overrides = parts.extensions.remove::<CacheOverride>();
-        let gen_ms = u32::try_from(self.started.elapsed().as_millis()).unwrap_or(u32::MAX);
-        let index = self.index.as_ref();
-        let kept = if nesting::is_answered_by(&engine, &mut parts) {
+        let Before { asked, started, index, .. } = &self.before;
+        let gen_ms = u32::try_from(started.elapsed().as_millis()).unwrap_or(u32::MAX);
+        let kept = if nesting::is_answered_by(&self.cx.engine, &mut parts) {
             Err(nesting::INNER_LAYER)
         } else {
-            self.asked.judge(&route, overrides.as_ref(), &parts, index, received_ms, gen_ms)
+            let (route, index) = (&self.cx.route, index.as_ref());
+            asked.judge(route, overrides.as_ref(), &parts, index, received_ms, gen_ms)
         };
-        let kept = match kept {
-            Ok(kept) => kept,
-            Err(reason) => {
-                count(&engine.counters.not_stored);
-                if parts.status.is_success() && UNSTORABLE.contains(&reason) {
-                    engine.remember_unstorable(plan.asker());
-                }
-                // it has been stored, if it may be
-                if reason == nesting::INNER_LAYER
-                    && let Some(lead) = self.lead.take()
-                {
-                    plan.consent.then(move |verdict| match verdict {
-                        Ok(()) => lead.found(),
-                        Err(objection) => lead.object(objection),
-                    });
-                }
-                let failure = self.not_stored(&route, &plan, &parts, reason, received_ms);
-                self.status.detail.get_or_insert(reason);
-                engine.explain(&self.status);
-                let unchanged = self.client.as_ref().is_some_and(|c| c.has(&parts, received_ms));
-                if unchanged {
-                    let status = self.status.with_fwd_status(parts.status);
-                    let finish = Finish::keyed(&route, &plan.base, status);
-                    return finish.wrap(respond::not_modified(parts));
-                }
-                let finish = Finish::keyed(&route, &plan.base, self.status);
-                let Some(failure) = failure else {
-                    return finish.apply(Response::from_parts(parts, body));
-                };
-                let declared = declared_length(&parts, &body);
-                let recorder = engine.recorder(&route, failure, MAX_FAILURE_BYTES, declared);
-                let (body, _) = record(body, recorder).await;
-                return finish.wrap(Response::from_parts(parts, body));
-            }
+        match kept {
+            Ok(kept) => self.store(kept, parts, body, received_ms).await,
+            Err(reason) => self.pass_on(reason, parts, body, received_ms).await,
+        }
+    }
+
+    /// Passes a response on that is not stored, for this reason.
+    async fn pass_on<RB>(
+        mut self,
+        reason: &'static str,
+        parts: Parts,
+        body: RB,
+        received_ms: u64,
+    ) -> Response<CacheBody<RB>>
+    where
+        RB: Body<Error: Send> + Send + 'static,
+    {
+        let engine = Arc::clone(&self.cx.engine);
+        count(&engine.counters.not_stored);
+        if parts.status.is_success() && UNSTORABLE.contains(&reason) {
+            engine.fills.remember_unstorable(self.cx.plan.asker());
+        }
+        // the inner layer has stored it, if it may be
+        if reason == nesting::INNER_LAYER
+            && let Some(lead) = self.lead.take()
+        {
+            self.cx.plan.consent.then(move |verdict| match verdict {
+                Ok(()) => lead.found(),
+                Err(objection) => lead.object(objection),
+            });
+        }
+        let failure = self.not_stored(&parts, reason, received_ms);
+        self.status.detail.get_or_insert(reason);
+        engine.explain(&self.status);
+        let Cx { route, plan, .. } = &self.cx;
+        if self.before.client.as_ref().is_some_and(|client| client.has(&parts, received_ms)) {
+            let status = self.status.with_fwd_status(parts.status);
+            return Finish::keyed(route, &plan.base, status).wrap(respond::not_modified(parts));
+        }
+        let finish = Finish::keyed(route, &plan.base, self.status);
+        let Some(failure) = failure else {
+            return finish.apply(Response::from_parts(parts, body));
         };
+        let declared = declared_length(&parts, &body);
+        let recorder = engine.fills.recorder(route, failure, MAX_FAILURE_BYTES, declared);
+        let (body, _) = record(body, recorder).await;
+        finish.wrap(Response::from_parts(parts, body))
+    }
+
+    /// Records a response that is stored when its body is complete.
+    async fn store<RB>(
+        mut self,
+        kept: Kept,
+        parts: Parts,
+        body: RB,
+        received_ms: u64,
+    ) -> Response<CacheBody<RB>>
+    where
+        RB: Body<Error: Send> + Send + 'static,
+    {
+        let Cx { engine, route, plan } = &self.cx;
         let declared = declared_length(&parts, &body);
         let limit = route.policy.max_body_bytes;
         if declared.is_some_and(|declared: u64| declared > limit as u64) {
-            engine.remember_unstorable(plan.asker());
+            engine.fills.remember_unstorable(plan.asker());
         }
         let lead = self.lead.take();
-        let lead = lead.and_then(|lead| lead.if_shareable(&route, &kept.head, received_ms));
+        let lead = lead.and_then(|lead| lead.if_shareable(route, &kept.head, received_ms));
         if declared.is_none()
             && let Some(lead) = &lead
         {
             lead.streams();
         }
-        let filled = Filled::default();
-        let storing = Storing {
-            engine: Arc::clone(&engine),
-            route: &route,
-            plan: &plan,
-            request: &self.asked.headers,
-            index: self.index.as_ref(),
-        };
-        let fill = storing.fill(kept, filled.clone(), lead);
-        let recorder = engine.recorder(&route, fill, limit, declared);
+        let Before { asked, index, .. } = &self.before;
+        let fill = Fill::new(&self.cx, &asked.headers, index.as_ref(), kept, lead);
+        let filled = fill.filled();
+        let recorder = engine.fills.recorder(route, fill, limit, declared);
         let (body, recorded) = record(body, recorder).await;
-        if let Some(reason) = recorded.reason() {
-            self.status.detail.get_or_insert(reason);
-            engine.explain(&self.status);
-            let inside = parts.status;
-            let reply = match &self.client {
-                Some(client) => client.answer(&engine, &route, parts, body, declared, received_ms),
-                None => Response::from_parts(parts, body),
-            };
-            let status = match reply.status() {
-                same if same == inside => self.status,
-                _ => self.status.with_fwd_status(inside),
-            };
-            return Finish::keyed(&route, &plan.base, status).wrap(reply);
+        match recorded.reason() {
+            Some(reason) => self.not_yet_stored(reason, parts, body, declared, received_ms),
+            None => self.stored(&filled, parts, body, received_ms),
         }
+    }
+
+    /// Answers with a response that is not stored, or not yet: often its body is still being made.
+    fn not_yet_stored<RB>(
+        mut self,
+        reason: &'static str,
+        parts: Parts,
+        body: CacheBody<RB>,
+        declared: Option<u64>,
+        received_ms: u64,
+    ) -> Response<CacheBody<RB>>
+    where
+        RB: Body<Error: Send> + Send + 'static,
+    {
+        self.status.detail.get_or_insert(reason);
+        self.cx.engine.explain(&self.status);
+        let handlers = parts.status;
+        let reply = match &self.before.client {
+            Some(client) => client.answer(&self.cx, parts, body, declared, received_ms),
+            None => Response::from_parts(parts, body),
+        };
+        let status = match reply.status() {
+            same if same == handlers => self.status,
+            _ => self.status.with_fwd_status(handlers),
+        };
+        Finish::keyed(&self.cx.route, &self.cx.plan.base, status).wrap(reply)
+    }
+
+    /// Answers with a response that has been stored: the client's own conditions, which the handler did not see, are
+    /// evaluated against it.
+    fn stored<RB>(
+        mut self,
+        filled: &Filled,
+        parts: Parts,
+        body: CacheBody<RB>,
+        received_ms: u64,
+    ) -> Response<CacheBody<RB>> {
         self.status.set_stored();
-        engine.explain(&self.status);
-        // the client's own conditions, which the handler did not see, hold against what is stored now
-        if let (Some(client), Some(response)) = (&self.client, filled.get()) {
-            let asked = client.request();
-            match Want::of(&asked, &response.head, response.body.len(), received_ms) {
-                Want::Whole | Want::Inside => {}
+        self.cx.engine.explain(&self.status);
+        if let (Some(client), Some(response)) = (&self.before.client, filled.get()) {
+            let client = client.request();
+            match Want::of(&client, &response.head, response.body.len(), received_ms) {
+                Want::Whole | Want::Handler => {}
                 want => {
-                    let (key, status) = (&plan.base, self.status.with_fwd_status(parts.status));
-                    let stored = response.clone();
-                    let reply =
-                        respond::serve(&route, key, stored, &want, &asked, status, received_ms);
+                    let status = self.status.with_fwd_status(parts.status);
+                    let response = response.clone();
+                    let serve = Serve { response, want, status, left_out: None };
+                    let reply = respond::serve(&self.cx, &client, serve);
                     return respond::with_what_is_this_clients(reply, parts);
                 }
             }
         }
-        let finish = Finish::keyed(&route, &plan.base, self.status);
+        let finish = Finish::keyed(&self.cx.route, &self.cx.plan.base, self.status);
         finish.wrap(Response::from_parts(parts, body))
     }
 }
 
 /// The length of a body, if it is known.
-fn declared_length<RB: Body>(response: &http::response::Parts, body: &RB) -> Option<u64> {
+fn declared_length<RB: Body>(response: &Parts, body: &RB) -> Option<u64> {
     let declared = response.headers.get(CONTENT_LENGTH);
     let declared = declared.and_then(|length| length.to_str().ok()?.parse().ok());
     // hyper stops at an exact length as well
     declared.or(body.size_hint().exact())
 }
 
-/// Records a body on its way. Polls it once, with the waker of whoever waits for this response.
+/// Records a body on its way. Polls it once, with the waker of the task that waits for this response.
 async fn record<RB>(body: RB, recorder: Recorder) -> (CacheBody<RB>, Recorded)
 where
     RB: Body<Error: Send> + Send + 'static,

@@ -1,33 +1,28 @@
-//! Validation behind a response that has been served: one a key, with the request in hand.
+//! Calls of the handler behind a response: refreshes, and handlers that were too slow for their client.
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Instant;
 
 use http::{Method, Request, Response};
 use http_body::Body;
 use tower::{Service, ServiceExt};
 use tracing::Instrument;
 
-use super::super::collapse::{FlightKey, Joined, Joining, Lead, Leased};
-use super::super::decide::Asked;
-use super::super::find::{At, bounded};
-use super::super::request::{Plan, nesting};
-use super::super::{Engine, Route};
+use super::super::Engine;
+use super::super::collapse::{Lead, lead_refresh, lease_refresh};
+use super::super::find::At;
+use super::super::request::{Cx, nesting};
 use super::conditions::{CONDITIONS, Stripped};
-use super::miss::Miss;
-use crate::rfc9111::RequestDirectives;
+use super::miss::{Before, Miss};
 use crate::rfc9111::stale::{Cause, is_failure};
 use crate::status::{CacheStatus, Forward};
 use crate::store::Store;
-use crate::stored::{Stored, VariantIndex};
-use crate::telemetry::{count, inside_span};
+use crate::stored::VariantIndex;
+use crate::telemetry::{count, handler_span};
 
 /// A refresh that might begin.
 pub(in crate::engine) struct Refresh<St> {
-    pub(in crate::engine) engine: Arc<Engine<St>>,
-    pub(in crate::engine) route: Arc<Route>,
-    pub(in crate::engine) plan: Plan,
+    pub(in crate::engine) cx: Cx<St>,
     /// What has been served.
     pub(in crate::engine) at: At,
     pub(in crate::engine) index: Option<Arc<VariantIndex>>,
@@ -38,14 +33,10 @@ pub(in crate::engine) struct Refresh<St> {
 }
 
 impl<St: Store> Refresh<St> {
-    /// Sends the request inside in a task of its own, unless somebody asks about the same already, or too
-    /// much is under way. What the client has been served stays as it is.
-    pub(in crate::engine) fn begin<S, B, RB>(
-        mut self,
-        request: Request<B>,
-        directives: &RequestDirectives,
-        inner: S,
-    ) where
+    /// Calls the handler in a task of its own, unless another request asks for the same already, or too much is under
+    /// way. What the client has been served stays as it is.
+    pub(in crate::engine) fn begin<S, B, RB>(mut self, request: Request<B>, inner: S)
+    where
         S: Service<Request<B>, Response = Response<RB>> + Send + 'static,
         S::Future: Send,
         S::Error: Send,
@@ -53,16 +44,12 @@ impl<St: Store> Refresh<St> {
         RB: Body<Error: Send> + Send + 'static,
     {
         // RFC 9111 5.2.1.5, 5.2.1.7: the response could not be stored, or is not to be asked for
-        if directives.no_store || directives.only_if_cached {
+        if self.cx.plan.directives.no_store || self.cx.plan.directives.only_if_cached {
             return;
         }
-        let engine = Arc::clone(&self.engine);
-        if engine.elsewhere.contains_key(&self.at.key.hash()) {
-            return;
-        }
-        let lead = engine.lead_refresh(&self.route, &self.plan, &self.at, self.landings);
-        let Some(lead) = lead else { return };
-        let Some(place) = engine.background.begin(self.route.max_refreshes) else {
+        let Some(lead) = lead_refresh(&self.cx, &self.at, self.landings) else { return };
+        let engine = Arc::clone(&self.cx.engine);
+        let Some(place) = engine.background.begin(self.cx.route.max_refreshes) else {
             return count(&engine.counters.refreshes_shed);
         };
         count(&engine.counters.refreshes);
@@ -75,29 +62,20 @@ impl<St: Store> Refresh<St> {
         for name in CONDITIONS {
             parts.headers.remove(name);
         }
-        self.plan.head_only = false;
-        let asked = Asked::of(&engine.store, &self.plan, &parts);
-        let client = Stripped::take(&mut parts, Some(&self.at), false);
-        let mut miss = Miss {
-            fills: engine.fills_so_far(),
-            started: Instant::now(),
-            asked,
-            client,
-            index: self.index,
-            stale: Some(self.at),
-            status: CacheStatus::forwarded(Forward::Stale, None),
-            lead: None,
-        };
-        let Self { route, plan, .. } = self;
+        self.cx.plan.head_only = false;
+        let mut before = Before::new(&self.cx, &parts, self.index, Some(self.at));
+        before.client = Stripped::take(&mut parts, before.stale.as_ref(), false);
+        let status = CacheStatus::forwarded(Forward::Stale, None);
+        let mut miss = Miss { cx: self.cx, before, status, lead: None };
         nesting::enter(&engine, &mut parts);
-        let call = inner.oneshot(Request::from_parts(parts, body)).instrument(inside_span());
+        let call = inner.oneshot(Request::from_parts(parts, body)).instrument(handler_span());
         let late = late(&engine);
         place.run(
             async move {
-                let Some(at) = &miss.stale else { return };
-                if let Some(lead) = engine.lease_refresh(&route, lead, at).await {
+                let Some(at) = &miss.before.stale else { return };
+                if let Some(lead) = lease_refresh(&miss.cx, lead, at).await {
                     miss.lead = Some(lead);
-                    finish(engine, route, plan, miss, call).await;
+                    finish(miss, call).await;
                 }
             },
             late,
@@ -105,116 +83,55 @@ impl<St: Store> Refresh<St> {
     }
 }
 
-/// The flight of a request that goes inside itself to refresh what it might be served: behind a guard, which would
-/// not see the response to a refresh in the background. `None` where somebody else does, or it cannot.
+/// The flight of a request whose own handler refreshes what it might be served: behind a guard, which would not see the
+/// response to a refresh in the background. `None` where another request does, or this one cannot.
 pub(in crate::engine) async fn in_foreground<St: Store>(
-    engine: &Arc<Engine<St>>,
-    route: &Route,
-    plan: &Plan,
-    directives: &RequestDirectives,
+    cx: &Cx<St>,
     at: &At,
     landings: u64,
 ) -> Option<Lead> {
-    let cannot = plan.head_only || directives.no_store || directives.only_if_cached;
-    if cannot || engine.elsewhere.contains_key(&at.key.hash()) {
+    let directives = &cx.plan.directives;
+    if cx.plan.head_only || directives.no_store || directives.only_if_cached {
         return None;
     }
-    let lead = engine.lead_refresh(route, plan, at, landings)?;
-    engine.lease_refresh(route, lead, at).await
-}
-
-impl<St: Store> Engine<St> {
-    /// The flight of a refresh, unless one is on its way.
-    fn lead_refresh(&self, route: &Route, plan: &Plan, at: &At, landings: u64) -> Option<Lead> {
-        let (base, _) = self.flies_by(route, plan);
-        let credentialed = plan.has_credentials();
-        let key = FlightKey { key: at.key.clone(), base, credentialed };
-        let clear = |position: &_| self.still_flies(route, &key.key, position);
-        let joining = Joining { behind: true, ..route.joining(self.store.position(), true) };
-        match self.flights.join(&key, joining, clear) {
-            // the last one landed between the lookup and now
-            Joined::Leads(_) if self.flights.landed_since(&key, landings) => None,
-            Joined::Leads(lead) => Some(lead),
-            Joined::Follows(_) | Joined::Nobody => None,
-        }
-    }
-
-    /// The same, where no other process is inside for the same, nor has been, if that matters.
-    async fn lease_refresh(
-        self: &Arc<Self>,
-        route: &Route,
-        mut lead: Lead,
-        at: &At,
-    ) -> Option<Lead> {
-        match self.lease(route, lead.key()).await {
-            Leased::Here(Some(held)) => lead.leased(held),
-            Leased::Elsewhere => {
-                self.elsewhere.insert(at.key.hash(), ());
-                return None;
-            }
-            // with nothing to share between them, each process does it for itself
-            Leased::Here(None) | Leased::Unshareable(_) | Leased::Failed => return Some(lead),
-        }
-        // who had the lease before has stored something, perhaps
-        let found = bounded(route.store_timeout, self.store.get(at.key.clone())).await;
-        let is_newer = matches!(
-            found,
-            Ok(Some(Stored::Response(found))) if found.head.received_ms > at.response.head.received_ms
-        );
-        if is_newer {
-            lead.found();
-            return None;
-        }
-        Some(lead)
-    }
+    lease_refresh(cx, lead_refresh(cx, at, landings)?, at).await
 }
 
 /// Lets a handler that has taken too long for its client go on, to fill the cache.
-pub(in crate::engine) fn go_on<St, F, RB, E>(
-    engine: Arc<Engine<St>>,
-    route: Arc<Route>,
-    plan: Plan,
-    mut miss: Miss,
-    call: F,
-) where
+pub(super) fn go_on<St, F, RB, E>(mut miss: Miss<St>, call: F)
+where
     St: Store,
     F: Future<Output = Result<Response<RB>, E>> + Send + 'static,
     E: Send + 'static,
     RB: Body<Error: Send> + Send + 'static,
 {
     // the client has its answer: all of this one is for the store
-    if let Some(client) = &mut miss.client {
+    if let Some(client) = &mut miss.before.client {
         client.waive();
     }
-    let Some(place) = engine.background.begin(route.max_refreshes) else {
+    let engine = Arc::clone(&miss.cx.engine);
+    let Some(place) = engine.background.begin(miss.cx.route.max_refreshes) else {
         return count(&engine.counters.refreshes_shed);
     };
     let late = late(&engine);
-    place.run(finish(engine, route, plan, miss, call), late);
+    place.run(finish(miss, call), late);
 }
 
-/// Waits for the handler and records its response, which nobody else reads.
-async fn finish<St, F, RB, E>(
-    engine: Arc<Engine<St>>,
-    route: Arc<Route>,
-    plan: Plan,
-    miss: Miss,
-    call: F,
-) where
+/// Waits for the handler and records its response, which no client reads.
+async fn finish<St, F, RB, E>(miss: Miss<St>, call: F)
+where
     St: Store,
-    F: Future<Output = Result<Response<RB>, E>> + Send + 'static,
-    E: Send + 'static,
+    F: Future<Output = Result<Response<RB>, E>> + Send,
+    E: Send,
     RB: Body<Error: Send> + Send + 'static,
 {
     let cause = match call.await {
         // what is stored is better than this
         Ok(response) if is_failure(response.status()) => Cause::ErrorStatus,
         Err(_) => Cause::Error,
-        Ok(response) => {
-            return miss.answer(engine, route, plan, response).await.into_body().record().await;
-        }
+        Ok(response) => return miss.answer(response).await.into_body().record().await,
     };
-    count(&engine.counters.refresh_failures);
+    count(&miss.cx.engine.counters.refresh_failures);
     miss.fail(cause);
 }
 

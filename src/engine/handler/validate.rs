@@ -7,12 +7,13 @@ use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
 
 use super::super::collapse::Lead;
 use super::super::consent;
-use super::super::decide::{Change, Confirmation, expires_ms, has_validator, with_cookies_of};
-use super::super::find::At;
-use super::super::request::{Plan, nesting};
+use super::super::decide::{
+    Change, Confirmation, Serve, expires_ms, has_validator, with_cookies_of,
+};
+use super::super::find::{At, is_known_invalid};
+use super::super::keep::{called_off, forget, freshen, give_back_in_turn};
+use super::super::request::{Cx, Want, nesting};
 use super::super::respond;
-use super::super::respond::Want;
-use super::super::{Engine, Route};
 use super::conditions::Stripped;
 use super::miss::Miss;
 use crate::body::CacheBody;
@@ -21,27 +22,22 @@ use crate::key::KeyRange;
 use crate::overrides::CacheOverride;
 use crate::rfc9111::validation::stored_etag;
 use crate::store::Store;
-use crate::stored::{HeadUpdate, StoredHead, StoredResponse};
+use crate::stored::{StoredHead, StoredResponse};
 
 /// The handler says that the stored response still holds: its fields are updated and it answers the
 /// client (RFC 9111 4.3.3, 4.3.4).
-pub(in crate::engine) fn revalidated<St, RB>(
-    engine: &Arc<Engine<St>>,
-    route: &Arc<Route>,
-    plan: &Plan,
-    mut miss: Miss,
+pub(super) fn revalidated<St: Store, RB>(
+    mut miss: Miss<St>,
     at: At,
     mut response: Response<RB>,
     received_ms: u64,
-) -> Response<CacheBody<RB>>
-where
-    St: Store,
-{
+) -> Response<CacheBody<RB>> {
+    let cx = &miss.cx;
     let overrides = response.extensions().get::<CacheOverride>();
     let stored = &at.response.head;
     let (own, change) = if confirms(response.headers(), &stored.headers) {
-        let fields = response.headers().clone();
-        let said = Confirmation::new(route, &miss.asked, overrides, fields, received_ms);
+        let (asked, fields) = (&miss.before.asked, response.headers().clone());
+        let said = Confirmation::new(&cx.route, asked, overrides, fields, received_ms);
         (Arc::new(said.own_clients(stored)), said.change(&at))
     } else {
         // the handler confirms what it was asked about and names another: it answers this request, as
@@ -49,19 +45,19 @@ where
         (Arc::new(with_cookies_of(response.headers(), stored)), Change::Forget)
     };
     // an inner layer has decided, with its own policy
-    let inner = nesting::is_answered(engine, response.extensions());
+    let inner = nesting::is_answered(&cx.engine, response.extensions());
     let change = if inner { Change::Nothing } else { change };
     let body = at.response.body.clone();
-    let (fills, lead) = (miss.fills, miss.lead.take());
-    let confirmed = Confirmed { at, change, fills, lead, inner, received_ms };
-    confirmed.hold(engine, route, plan);
-    let client = miss.client.as_ref().map(Stripped::request);
+    let lead = miss.lead.take();
+    hold(cx, Confirmed { at, change, fills: miss.before.fills, lead, inner, received_ms });
+    let client = miss.before.client.as_ref().map(Stripped::request);
     let request = client.unwrap_or_else(|| Request::new(()).into_parts().0);
     let want = Want::of(&request, &own, body.len(), received_ms);
     let status = miss.status.with_fwd_status(StatusCode::NOT_MODIFIED);
-    engine.explain(&status);
+    cx.engine.explain(&status);
     let own = StoredResponse { head: own, body };
-    let mut reply = respond::serve(route, &plan.base, own, &want, &request, status, received_ms);
+    let serve = Serve { response: own, want, status, left_out: None };
+    let mut reply = respond::serve(cx, &request, serve);
     consent::pass_on(&mut response, &mut reply);
     reply
 }
@@ -84,15 +80,13 @@ fn confirms(from_304: &HeaderMap, stored: &HeaderMap) -> bool {
 /// A HEAD answered 200 says something about the stored GET (RFC 9111 4.3.5): the same validators and
 /// length update its fields, others make it stale. One that is made for somebody with credentials says nothing of
 /// the GET that is for everyone.
-pub(in crate::engine) fn compare_head<St: Store, RB>(
-    engine: &Arc<Engine<St>>,
-    route: &Arc<Route>,
-    plan: &Plan,
-    miss: &Miss,
+pub(super) fn compare_head<St: Store, RB>(
+    miss: &Miss<St>,
     at: At,
     response: &Response<RB>,
     received_ms: u64,
 ) {
+    let (cx, asked) = (&miss.cx, &miss.before.asked);
     if response.status() != StatusCode::OK || at.response.head.status != StatusCode::OK {
         return;
     }
@@ -106,22 +100,21 @@ pub(in crate::engine) fn compare_head<St: Store, RB>(
     let is_same = says && same(&ETAG) && same(&LAST_MODIFIED) && length;
     let overrides = response.extensions().get::<CacheOverride>();
     let head = &at.response.head;
-    let said = Confirmation::new(route, &miss.asked, overrides, fields.clone(), received_ms);
+    let said = Confirmation::new(&cx.route, asked, overrides, fields.clone(), received_ms);
     let change = if is_same {
         said.change(&at)
-    } else if says && (miss.asked.credentials == Credentials::None || said.is_for_everyone(head)) {
+    } else if says && (asked.credentials == Credentials::None || said.is_for_everyone(head)) {
         let mut stale = StoredHead::clone(head);
         stale.fresh_until_ms = stale.fresh_until_ms.min(received_ms);
         Change::Head(Arc::new(stale))
     } else {
         return;
     };
-    let confirmed =
-        Confirmed { at, change, fills: miss.fills, lead: None, inner: false, received_ms };
-    confirmed.hold(engine, route, plan);
+    let fills = miss.before.fills;
+    hold(cx, Confirmed { at, change, fills, lead: None, inner: false, received_ms });
 }
 
-/// What an answer that confirms a stored response does to it, and for those who wait.
+/// What an answer that confirms a stored response does to it, and for the followers.
 struct Confirmed {
     at: At,
     change: Change,
@@ -133,60 +126,41 @@ struct Confirmed {
     received_ms: u64,
 }
 
-impl Confirmed {
-    /// Does it when the guard agrees. What may not be stored any longer is removed at once.
-    fn hold<St: Store>(self, engine: &Arc<Engine<St>>, route: &Arc<Route>, plan: &Plan) {
-        if matches!(self.change, Change::Forget) {
-            return self.settle(engine, route);
-        }
-        let (engine, route) = (Arc::clone(engine), Arc::clone(route));
-        plan.consent.then(move |verdict| match verdict {
-            Ok(()) => self.settle(&engine, &route),
-            Err(objection) => engine.called_off(objection, self.lead),
-        });
+/// Does it when the guard agrees. What may not be stored any longer is removed at once.
+fn hold<St: Store>(cx: &Cx<St>, confirmed: Confirmed) {
+    if matches!(confirmed.change, Change::Forget) {
+        return settle(cx, confirmed);
     }
-
-    fn settle<St: Store>(self, engine: &Arc<Engine<St>>, route: &Route) {
-        let Self { at, change, fills, lead, inner, received_ms } = self;
-        // those who wait get it as it is now, unless something has been invalidated meanwhile
-        let now = engine.apply(route, fills, &at, change);
-        let Some(lead) = lead else { return };
-        match now.map(|head| StoredResponse { head, body: at.response.body }) {
-            _ if inner => lead.found(),
-            None => lead.refuse(),
-            Some(now) if engine.is_invalid_by_now(&at.key, &now.head) => lead.outdated(),
-            Some(now) => {
-                let lead = lead.if_shareable(route, &now.head, received_ms);
-                engine.give_back_in_turn(lead.and_then(|lead| lead.land(now)));
-            }
-        }
-    }
+    let later = cx.clone();
+    cx.plan.consent.then(move |verdict| match verdict {
+        Ok(()) => settle(&later, confirmed),
+        Err(objection) => called_off(&later.engine, objection, confirmed.lead),
+    });
 }
 
-impl<St: Store> Engine<St> {
-    /// Changes a stored response, visibly at once, unless it has been replaced since the handler was called.
-    /// Returns the head that it has from now on, `None` where it is not stored any longer.
-    fn apply(
-        self: &Arc<Self>,
-        route: &Route,
-        fills: u64,
-        at: &At,
-        change: Change,
-    ) -> Option<Arc<StoredHead>> {
-        let (key, old) = (at.key.clone(), Arc::clone(&at.response.head));
-        let new = match change {
-            Change::Head(head) => head,
-            Change::Nothing => return Some(old),
-            Change::Forget => {
-                self.forget(KeyRange::only(&key));
-                return None;
-            }
-        };
-        let expires_ms = expires_ms(route, &new);
-        if self.is_unfilled_since(&key, fills) {
-            let update = HeadUpdate { key, old, new: Arc::clone(&new), expires_ms };
-            self.freshen_behind(update, at.response.body.clone(), route.queue_bytes);
+fn settle<St: Store>(cx: &Cx<St>, confirmed: Confirmed) {
+    let Confirmed { at, change, fills, lead, inner, received_ms } = confirmed;
+    let old = Arc::clone(&at.response.head);
+    let now = match change {
+        Change::Head(head) => {
+            freshen(cx, &at, Arc::clone(&head), expires_ms(&cx.route, &head), fills);
+            Some(head)
         }
-        Some(new)
+        Change::Nothing => Some(old),
+        Change::Forget => {
+            forget(&cx.engine, KeyRange::only(&at.key));
+            None
+        }
+    };
+    let Some(lead) = lead else { return };
+    // the followers get it as it is now, unless it has been invalidated meanwhile
+    match now.map(|head| StoredResponse { head, body: at.response.body }) {
+        _ if inner => lead.found(),
+        None => lead.refuse(),
+        Some(now) if is_known_invalid(&cx.engine.store, &at.key, &now.head) => lead.outdated(),
+        Some(now) => {
+            let lead = lead.if_shareable(&cx.route, &now.head, received_ms);
+            give_back_in_turn(&cx.engine, lead.and_then(|lead| lead.land(now)));
+        }
     }
 }

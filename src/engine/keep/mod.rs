@@ -1,6 +1,21 @@
 //! From a complete body or a 304 to the store.
+//!
+//! | question | file |
+//! |---|---|
+//! | How does a complete body get into the store? | `fill` |
+//! | How does a stored response get another head? | `freshen` |
+//! | How does it lose its place? | `remove` |
+//! | Who writes, behind which response, with which lease? | `write` |
+//! | What has a process stored lately, and what not? | `fills` |
 
 mod fill;
-mod lease;
+mod fills;
+mod freshen;
+mod remove;
+mod write;
 
-pub(in crate::engine) use self::fill::{Filled, Storing};
+pub(in crate::engine) use self::fill::{Fill, Filled, called_off};
+pub(in crate::engine) use self::fills::Fills;
+pub(in crate::engine) use self::freshen::freshen;
+pub(in crate::engine) use self::remove::{forget, hide, remove};
+pub(in crate::engine) use self::write::give_back_in_turn;

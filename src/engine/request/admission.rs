@@ -10,7 +10,7 @@ use super::super::consent::Consent;
 use crate::cookies::{Credentials, examine};
 use crate::key::{CacheKey, NoKey, Search, TargetKey, TargetUri};
 use crate::policy::Mode;
-use crate::rfc9111::is_safe;
+use crate::rfc9111::{RequestDirectives, is_safe};
 
 /// What the media types of gRPC begin with.
 const GRPC: &[u8] = b"application/grpc";
@@ -44,6 +44,8 @@ pub(crate) struct Plan {
     /// Where to find out whether the whole query matters.
     pub(in crate::engine) search: Option<Search>,
     pub(crate) credentials: Credentials,
+    /// What the client asks of caches.
+    pub(in crate::engine) directives: RequestDirectives,
     pub(crate) head_only: bool,
     /// The request comes through another layer of the same cache.
     pub(crate) nested: bool,
@@ -121,6 +123,7 @@ impl Plan {
             keyed,
             search,
             credentials,
+            directives: RequestDirectives::parse(&request.headers),
             head_only,
             nested: false,
             consent: Consent::default(),

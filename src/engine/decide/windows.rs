@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::super::Route;
-use super::judge::MAX_LIFETIME;
+use super::storable::MAX_LIFETIME;
 use crate::overrides::{CacheOverride, STALE_FIELD};
 use crate::policy::Mode;
 use crate::rfc9111::stale::{Asking, Given, Windows};

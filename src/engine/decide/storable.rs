@@ -1,6 +1,5 @@
-//! From a response to what is stored of it.
+//! Whether the handler's response is stored: what of it, and until when.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,24 +8,20 @@ use http::header::{
     ORIGIN, SET_COOKIE,
 };
 use http::response::Parts;
-use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, Method, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode};
 
 use super::super::Route;
-use super::super::request::Plan;
-use super::stale;
-use crate::cookies::{Credentials, set_cookies_left};
+use super::asked::Asked;
+use super::windows;
+use crate::cookies::set_cookies_left;
 use crate::overrides::CacheOverride;
 use crate::policy::Mode;
-use crate::rfc9111::groups::cache_groups;
-use crate::rfc9111::no_vary_search::NoVarySearch;
 use crate::rfc9111::{
     Candidate, Nominated, NotStored, RequestDirectives, ResponseDirectives, Storable, Target,
     nominated, same_origin_targets, select, selecting, stored_fields,
 };
-use crate::store::Store;
 use crate::stored::{StoredHead, VariantIndex};
-use crate::tag::{LogPosition, Scope, Tag};
+use crate::tag::LogPosition;
 
 /// More names than this in the `Vary` fields of one target are a mistake: nothing is stored.
 const MAX_VARY_NAMES: usize = 32;
@@ -36,9 +31,6 @@ pub(in crate::engine) const MAX_LIFETIME: Duration = Duration::from_secs(365 * 2
 /// an hour; and at most a day.
 const MIN_KEEP_MS: u64 = 3600 * 1000;
 const MAX_KEEP_MS: u64 = 24 * 3600 * 1000;
-
-/// Why a response with a tag that none can have is not stored.
-const BAD_TAG: &str = "bad-tag";
 
 /// Reasons that lie in the response and will most likely hold for the next one.
 pub(in crate::engine) const UNSTORABLE: &[&str] = &[
@@ -54,24 +46,6 @@ pub(in crate::engine) const UNSTORABLE: &[&str] = &[
     "dictionary",
     "stale-on-arrival",
 ];
-
-/// The request that a response answers, as it was before it went inside.
-#[derive(Clone)]
-pub(in crate::engine) struct Asked {
-    pub(in crate::engine) method: Method,
-    pub(in crate::engine) headers: HeaderMap,
-    pub(in crate::engine) credentials: Credentials,
-    /// When it went inside, on the store's clock.
-    pub(in crate::engine) requested_ms: u64,
-    /// Where the log stood then.
-    pub(in crate::engine) position: Arc<LogPosition>,
-    /// Scheme and authority of the target, where it has them.
-    pub(in crate::engine) origin: Option<(String, String)>,
-    /// What names the target's URI, where it is stored under a key of the application's own.
-    pub(in crate::engine) home: Option<Tag>,
-    /// Path and query of the target, as the client sent them.
-    pub(in crate::engine) path_and_query: Option<PathAndQuery>,
-}
 
 /// What of a response is stored.
 pub(in crate::engine) struct Kept {
@@ -96,52 +70,6 @@ pub(in crate::engine) fn is_about_the_request(status: StatusCode) -> bool {
 }
 
 impl Asked {
-    /// A request that is about to go inside.
-    pub(in crate::engine) fn of<St: Store>(
-        store: &St,
-        plan: &Plan,
-        request: &http::request::Parts,
-    ) -> Self {
-        let own = |(scheme, authority): (&str, &str)| (scheme.to_owned(), authority.to_owned());
-        Self {
-            method: request.method.clone(),
-            headers: request.headers.clone(),
-            credentials: plan.credentials,
-            requested_ms: store.now_ms(),
-            position: store.position(),
-            origin: plan.target.origin().map(own),
-            home: plan.home.as_ref().map(|home| Scope::at(home.as_bytes())),
-            path_and_query: plan.path_and_query.clone(),
-        }
-    }
-
-    /// The tags of a response: the policy's, the override's, and its cache groups (RFC 9875 2).
-    pub(in crate::engine) fn tags(
-        &self,
-        route: &Route,
-        overrides: Option<&CacheOverride>,
-        response: &HeaderMap,
-    ) -> Result<Vec<Tag>, &'static str> {
-        let own = overrides.map(|overrides| &overrides.tags[..]).unwrap_or_default();
-        let of_policy = route.policy.tags.iter().map(|name| Tag::from(*name));
-        let mut all: Vec<Tag> = of_policy.chain(own.iter().cloned()).collect();
-        if let Err(error) = all.iter().try_for_each(Tag::check) {
-            tracing::error!(%error, reason = BAD_TAG, "a response is not stored");
-            return Err(BAD_TAG);
-        }
-        if let Some((scheme, authority)) = &self.origin {
-            let groups = cache_groups(response).into_iter();
-            all.extend(groups.map(|group| Scope::group(scheme, authority, &group)));
-        }
-        if !NoVarySearch::parse(response).is_default() {
-            all.push(Scope::any_query());
-        }
-        all.extend(self.home.clone());
-        let mut tags = Vec::with_capacity(all.len());
-        add_new(&mut tags, all);
-        Ok(tags)
-    }
-
     /// What to store of a response, or the named reason why nothing.
     pub(in crate::engine) fn judge(
         &self,
@@ -177,7 +105,7 @@ impl Asked {
         if strips_cookies(route, overrides) {
             headers.remove(SET_COOKIE);
         }
-        stale::remember(&mut headers, overrides);
+        windows::remember(&mut headers, overrides);
         let Storable { initial_age_ms, shared, fresh_until_ms, .. } = storable;
         let fresh_until_ms = route.jittered(fresh_until_ms, received_ms);
         let head = StoredHead {
@@ -258,12 +186,6 @@ impl Asked {
             named.iter().any(|named| named == own.as_str())
         })
     }
-}
-
-/// Adds the tags that are not there yet, in their order. There may be many.
-pub(in crate::engine) fn add_new(tags: &mut Vec<Tag>, more: Vec<Tag>) {
-    let mut known: HashSet<Tag> = tags.iter().cloned().collect();
-    tags.extend(more.into_iter().filter(|tag| known.insert(tag.clone())));
 }
 
 /// Whether `Set-Cookie` is left out of what is stored.

@@ -1,0 +1,91 @@
+//! The request that a response answers, as it was before the handler was called.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method};
+
+use super::super::Route;
+use super::super::request::Plan;
+use crate::cookies::Credentials;
+use crate::overrides::CacheOverride;
+use crate::rfc9111::groups::cache_groups;
+use crate::rfc9111::no_vary_search::NoVarySearch;
+use crate::store::Store;
+use crate::tag::{LogPosition, Scope, Tag};
+
+/// Why a response with a tag that none can have is not stored.
+const BAD_TAG: &str = "bad-tag";
+
+/// The request that a response answers, as it was before the handler was called.
+#[derive(Clone)]
+pub(in crate::engine) struct Asked {
+    pub(in crate::engine) method: Method,
+    pub(in crate::engine) headers: HeaderMap,
+    pub(in crate::engine) credentials: Credentials,
+    /// When the handler was called, on the store's clock.
+    pub(in crate::engine) requested_ms: u64,
+    /// Where the log stood then.
+    pub(in crate::engine) position: Arc<LogPosition>,
+    /// Scheme and authority of the target, where it has them.
+    pub(in crate::engine) origin: Option<(String, String)>,
+    /// What names the target's URI, where it is stored under a key of the application's own.
+    pub(in crate::engine) home: Option<Tag>,
+    /// Path and query of the target, as the client sent them.
+    pub(in crate::engine) path_and_query: Option<PathAndQuery>,
+}
+
+impl Asked {
+    /// A request whose handler is about to be called.
+    pub(in crate::engine) fn of<St: Store>(
+        store: &St,
+        plan: &Plan,
+        request: &http::request::Parts,
+    ) -> Self {
+        let own = |(scheme, authority): (&str, &str)| (scheme.to_owned(), authority.to_owned());
+        Self {
+            method: request.method.clone(),
+            headers: request.headers.clone(),
+            credentials: plan.credentials,
+            requested_ms: store.now_ms(),
+            position: store.position(),
+            origin: plan.target.origin().map(own),
+            home: plan.home.as_ref().map(|home| Scope::at(home.as_bytes())),
+            path_and_query: plan.path_and_query.clone(),
+        }
+    }
+
+    /// The tags of a response: the policy's, the override's, and its cache groups (RFC 9875 2).
+    pub(in crate::engine) fn tags(
+        &self,
+        route: &Route,
+        overrides: Option<&CacheOverride>,
+        response: &HeaderMap,
+    ) -> Result<Vec<Tag>, &'static str> {
+        let own = overrides.map(|overrides| &overrides.tags[..]).unwrap_or_default();
+        let of_policy = route.policy.tags.iter().map(|name| Tag::from(*name));
+        let mut all: Vec<Tag> = of_policy.chain(own.iter().cloned()).collect();
+        if let Err(error) = all.iter().try_for_each(Tag::check) {
+            tracing::error!(%error, reason = BAD_TAG, "a response is not stored");
+            return Err(BAD_TAG);
+        }
+        if let Some((scheme, authority)) = &self.origin {
+            let groups = cache_groups(response).into_iter();
+            all.extend(groups.map(|group| Scope::group(scheme, authority, &group)));
+        }
+        if !NoVarySearch::parse(response).is_default() {
+            all.push(Scope::any_query());
+        }
+        all.extend(self.home.clone());
+        let mut tags = Vec::with_capacity(all.len());
+        add_new(&mut tags, all);
+        Ok(tags)
+    }
+}
+
+/// Adds the tags that are not there yet, in their order. There may be many.
+pub(in crate::engine) fn add_new(tags: &mut Vec<Tag>, more: Vec<Tag>) {
+    let mut known: HashSet<Tag> = tags.iter().cloned().collect();
+    tags.extend(more.into_iter().filter(|tag| known.insert(tag.clone())));
+}

@@ -1,0 +1,36 @@
+//! What the invalidation log says about a stored response.
+
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use crate::key::CacheKey;
+use crate::store::{Store, StoreError};
+use crate::stored::{StoredHead, StoredResponse};
+use crate::tag::Validity;
+
+/// The log verdict on a response, by a read of the log that began no earlier than `since`, or than the store allows
+/// for a response in memory.
+pub(in crate::engine) async fn log_verdict<St: Store>(
+    store: &St,
+    key: &CacheKey,
+    response: &StoredResponse,
+    since: Instant,
+) -> Result<Validity, StoreError> {
+    let at_most = store.max_staleness().max(since.elapsed());
+    store.catch_up(key, &response.head, at_most).await?;
+    store.validity(key, &response.head).await
+}
+
+/// Whether the log rows that this process has read so far invalidate a response. Each later use has a verdict of its
+/// own; this one only saves the storing.
+pub(in crate::engine) fn is_known_invalid<St: Store>(
+    store: &St,
+    key: &CacheKey,
+    head: &StoredHead,
+) -> bool {
+    let mut validity = pin!(store.validity(key, head));
+    let known = validity.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    matches!(known, Poll::Ready(Ok(Validity::Invalid)))
+}

@@ -1,0 +1,134 @@
+//! A call of the handler for a client, with a stale response to serve in place of an error.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use http::{Request, Response};
+use http_body::Body;
+use tower::{Service, ServiceExt};
+use tracing::Instrument;
+
+use super::super::decide::Rescue;
+use super::super::request::{Cx, nesting};
+use super::super::respond;
+use super::conditions::Stripped;
+use super::miss::Miss;
+use super::refresh::go_on;
+use crate::body::CacheBody;
+use crate::policy::Mode;
+use crate::rfc9111::stale::{Cause, is_failure};
+use crate::status::{CacheStatus, Forward};
+use crate::store::Store;
+use crate::sync::runtime;
+use crate::telemetry::{count, handler_span};
+
+impl<St: Store> Miss<St> {
+    /// Calls the handler and answers the client.
+    pub(in crate::engine) async fn call<S, B, RB>(
+        mut self,
+        request: Request<B>,
+        rescue: Option<Rescue>,
+        inner: S,
+    ) -> Result<Response<CacheBody<RB>>, S::Error>
+    where
+        S: Service<Request<B>, Response = Response<RB>> + Send + 'static,
+        S::Future: Send,
+        S::Error: Send,
+        B: Send + 'static,
+        RB: Body<Error: Send> + Send + 'static,
+    {
+        let Cx { engine, plan, .. } = &self.cx;
+        let counters = &engine.counters;
+        let bypassed = self.status.forward() == Some(Forward::Bypass);
+        count(if bypassed { &counters.bypassed } else { &counters.misses });
+        let (mut parts, body) = request.into_parts();
+        // the handler evaluates the conditions of requests whose response could not be stored
+        let unstorable = plan.has_credentials()
+            || plan.directives.no_store
+            || engine.fills.is_unstorable(&plan.asker());
+        let stale = self.before.stale.as_ref();
+        self.before.client = Stripped::take(&mut parts, stale, unstorable);
+        nesting::enter(engine, &mut parts);
+        let call = inner.oneshot(Request::from_parts(parts, body)).instrument(handler_span());
+        match rescue {
+            None => Ok(self.answer(call.await?).await),
+            Some(rescue) => self.call_with_rescue(rescue, call).await,
+        }
+    }
+
+    /// Waits for the handler, but no longer than it may take while there is a stale response to serve.
+    async fn call_with_rescue<F, RB, E>(
+        self,
+        rescue: Rescue,
+        call: F,
+    ) -> Result<Response<CacheBody<RB>>, E>
+    where
+        F: Future<Output = Result<Response<RB>, E>> + Send + 'static,
+        E: Send + 'static,
+        RB: Body<Error: Send> + Send + 'static,
+    {
+        let outcome = match in_time(&self.cx, &rescue, call).await {
+            Ok(outcome) => outcome,
+            Err(call) => match respond::rescue(&self.cx, &rescue, Cause::Timeout) {
+                Some(stale) => {
+                    match self.cx.plan.consent.is_guarded() {
+                        // no guard would see the head
+                        true => self.fail(Cause::Timeout),
+                        false => go_on(self, call),
+                    }
+                    return Ok(stale);
+                }
+                None => call.await,
+            },
+        };
+        match outcome {
+            Ok(response) if is_failure(response.status()) => {
+                match respond::rescue(&self.cx, &rescue, Cause::ErrorStatus) {
+                    Some(stale) => {
+                        self.fail(Cause::ErrorStatus);
+                        Ok(stale)
+                    }
+                    None => Ok(self.answer(response).await),
+                }
+            }
+            Ok(response) => Ok(self.answer(response).await),
+            Err(error) => self.failed(&rescue, error),
+        }
+    }
+
+    /// The inner service failed: its client gets a stale response, or the error.
+    fn failed<RB, E>(mut self, rescue: &Rescue, error: E) -> Result<Response<CacheBody<RB>>, E> {
+        // the followers first: they may have their own stale response
+        if let Some(lead) = self.lead.take() {
+            lead.fail(Cause::Error);
+        }
+        let route = &self.cx.route;
+        match respond::rescue(&self.cx, rescue, Cause::Error) {
+            Some(stale) => Ok(stale),
+            // RFC 9111 5.2.2.2; in safe mode the error itself says more to the application
+            None if route.policy.mode == Mode::Strict && rescue.must_be_validated(route) => {
+                let status = CacheStatus::forwarded(Forward::Stale, Some("must-revalidate"));
+                self.cx.engine.explain(&status);
+                Ok(respond::gateway_timeout(status))
+            }
+            None => Err(error),
+        }
+    }
+}
+
+/// The handler's answer, or the call itself where it takes longer than it may while there is something
+/// stale to serve.
+async fn in_time<St: Store, F: Future>(
+    cx: &Cx<St>,
+    rescue: &Rescue,
+    call: F,
+) -> Result<F::Output, Pin<Box<F>>> {
+    let limit = cx
+        .route
+        .policy
+        .handler_timeout
+        .filter(|_| runtime().is_some() && rescue.may_serve(cx, Cause::Timeout));
+    let Some(limit) = limit else { return Ok(call.await) };
+    let mut call = Box::pin(call);
+    tokio::time::timeout(limit, &mut call).await.map_err(|_| call)
+}
