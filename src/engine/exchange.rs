@@ -1,5 +1,6 @@
 //! The life of one request: lookup, decision, and a hit; else collapsing, and a call of the handler.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use http::request::Parts;
@@ -43,7 +44,7 @@ where
     let to_call = loop {
         queue.looks(&cx.engine);
         let Lookup { found, index, .. } = lookup(&cx, &parts).await;
-        let (status, stale) = match decide(&cx, &parts, found) {
+        match decide(&cx, &parts, found) {
             Decision::Serve(serve) => {
                 queue.found();
                 return Ok(hit(&cx, &parts, serve));
@@ -62,33 +63,46 @@ where
                     None => return Ok(hit(&cx, &parts, serve)),
                 }
             }
-            Decision::Call(status, stale) => (status, stale),
-        };
-        // RFC 9111 5.2.1.7
-        if cx.plan.directives.only_if_cached {
-            cx.engine.explain(&status);
-            return Ok(respond::gateway_timeout(status));
-        }
-        let rescue = stale.as_ref().map(|at| Rescue::new(at, &parts));
-        let collapsing = Collapsing {
-            cx: &cx,
-            request: &parts,
-            index: index.as_deref(),
-            rescue: rescue.as_ref(),
-            status,
-            queue: &mut queue,
-        };
-        match collapsing.join().await {
-            Collapsed::Share(serve) => return Ok(respond::serve(&cx, &parts, serve)),
-            Collapsed::Rescue(rescue, stale) => return Ok(respond::rescued(&cx, rescue, stale)),
-            Collapsed::Again => {}
-            Collapsed::Call(status, lead) => break ToCall { status, stale, index, rescue, lead },
+            Decision::Call(status, stale) => {
+                let to_call = ToCall::new(&parts, status, stale, index);
+                match collapse(&cx, &parts, to_call, &mut queue).await {
+                    ControlFlow::Continue(Some(to_call)) => break to_call,
+                    ControlFlow::Break(reply) => return Ok(reply),
+                    ControlFlow::Continue(None) => {}
+                }
+            }
         }
     };
     let ToCall { status, stale, index, rescue, lead } = to_call;
     let before = Before::new(&cx, &parts, index, stale);
     let miss = Miss { cx, before, status, lead };
     miss.call(Request::from_parts(parts, body), rescue, inner).await
+}
+
+/// Waits for another request's response (`Break`), or leads: then the handler is called. `None` where something has been
+/// stored meanwhile: the request looks again.
+async fn collapse<St: Store, RB>(
+    cx: &Cx<St>,
+    request: &Parts,
+    to_call: ToCall,
+    queue: &mut Queue,
+) -> ControlFlow<Response<CacheBody<RB>>, Option<ToCall>> {
+    let ToCall { status, index, rescue, .. } = &to_call;
+    // RFC 9111 5.2.1.7
+    if cx.plan.directives.only_if_cached {
+        cx.engine.explain(status);
+        return ControlFlow::Break(respond::gateway_timeout(status.clone()));
+    }
+    let (index, rescue, status) = (index.as_deref(), rescue.as_ref(), status.clone());
+    let collapsing = Collapsing { cx, request, index, rescue, status, queue };
+    match collapsing.join().await {
+        Collapsed::Share(serve) => ControlFlow::Break(respond::serve(cx, request, serve)),
+        Collapsed::Rescue(rescue, stale) => ControlFlow::Break(respond::rescued(cx, rescue, stale)),
+        Collapsed::Again => ControlFlow::Continue(None),
+        Collapsed::Call(status, lead) => {
+            ControlFlow::Continue(Some(ToCall { status, lead, ..to_call }))
+        }
+    }
 }
 
 /// What is known of a request whose handler is called.
@@ -98,6 +112,18 @@ struct ToCall {
     index: Option<Arc<VariantIndex>>,
     rescue: Option<Rescue>,
     lead: Option<Lead>,
+}
+
+impl ToCall {
+    fn new(
+        request: &Parts,
+        status: CacheStatus,
+        stale: Option<At>,
+        index: Option<Arc<VariantIndex>>,
+    ) -> Self {
+        let rescue = stale.as_ref().map(|at| Rescue::new(at, request));
+        Self { status, stale, index, rescue, lead: None }
+    }
 }
 
 /// Answers with a stored response.
@@ -127,6 +153,7 @@ async fn refresh_in_foreground<St: Store>(
     }
     let why = cx.plan.consent.is_guarded().then_some("guarded");
     let status = CacheStatus::forwarded(Forward::Stale, why);
-    let rescue = Some(Rescue::new(&at, request).refreshing());
-    Some(ToCall { status, stale: Some(at), index, rescue, lead })
+    let to_call = ToCall::new(request, status, Some(at), index);
+    let rescue = to_call.rescue.map(Rescue::refreshing);
+    Some(ToCall { rescue, lead, ..to_call })
 }
