@@ -57,7 +57,7 @@ mod key;
 mod layer;
 mod overrides;
 mod policy;
-#[allow(dead_code)]
+mod reason;
 mod rfc9111;
 mod service;
 mod status;
@@ -78,7 +78,7 @@ pub use key::{CacheKey, KeyBuilder, KeyRange, MAX_KEY_BYTES, TargetKey};
 pub use layer::CacheLayer;
 pub use overrides::CacheOverride;
 pub use policy::{CachePolicy, Collapse};
-pub use rfc9111::NotStored;
+pub use reason::NotStored;
 pub use service::CacheService;
 pub use status::{CacheStatus, Forward, StatusField};
 #[cfg(feature = "mysql")]

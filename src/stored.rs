@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, StatusCode};
 
+pub use crate::rfc9111::SelectingField;
 use crate::tag::{LogPosition, Tag};
 
 /// Everything of a stored response but its body. Times are in milliseconds since the Unix epoch, on
@@ -57,16 +58,6 @@ impl StoredHead {
             position: LogPosition::default(),
         }
     }
-}
-
-/// A request header field that selects a variant: a name, and 128 bits of hash over its normalised
-/// value, or `None` where the request did not have it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SelectingField {
-    /// The field's name.
-    pub name: HeaderName,
-    /// The hash of its value, `None` when absent (absent matches only absent).
-    pub value: Option<[u8; 16]>,
 }
 
 /// A stored response. Cheap to clone: a shared head and a handle on the body.

@@ -4,11 +4,10 @@ use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, PRAGMA};
 
 use super::reference::{self, Directive};
 use super::{around, of, values};
-use crate::cookies::Credentials;
 use crate::rfc9111::directives::{MaxStale, Qualified};
 use crate::rfc9111::reuse::request_takes_stale;
 use crate::rfc9111::testing::{NOW_MS, head};
-use crate::rfc9111::{RequestDirectives, ResponseDirectives, Reuse, reuse};
+use crate::rfc9111::{Credentials, RequestDirectives, ResponseDirectives, Reuse, reuse};
 
 fn read(lines: &[HeaderValue]) -> ResponseDirectives {
     ResponseDirectives::parse(&of(&CACHE_CONTROL, lines))

@@ -2,20 +2,18 @@
 
 use std::time::Duration;
 
-use http::header::{CACHE_CONTROL, EXPIRES, HeaderMap, HeaderName, HeaderValue};
+use http::header::{CACHE_CONTROL, ETAG, EXPIRES, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 
 use super::{fields, lines, number};
-use crate::cookies::Credentials;
-use crate::policy::Mode;
 use crate::rfc9111::directives::Qualified;
 use crate::rfc9111::freshness::{
     current_age_ms, date_ms, explicit_lifetime, initial_age_ms, is_fresh, staleness_ms,
 };
 use crate::rfc9111::testing::{NOW_MS, head};
 use crate::rfc9111::{
-    Candidate, NotStored, RequestDirectives, ResponseDirectives, Storable, age_field, date,
-    remaining_secs,
+    Candidate, Credentials, Instructions, NotStorable, Options, RequestDirectives,
+    ResponseDirectives, Storable, age_field, date, remaining_secs,
 };
 
 /// 2^31 s (RFC 9111 1.2.2).
@@ -65,7 +63,7 @@ pub fn dates(data: &[u8]) {
 struct Response {
     fields: HeaderMap,
     status: StatusCode,
-    mode: Mode,
+    strict: bool,
     delay_ms: u64,
 }
 
@@ -80,7 +78,7 @@ impl Response {
         Self { fields, ..*self }
     }
 
-    fn decide(&self) -> Result<Storable, NotStored> {
+    fn decide(&self) -> Result<Storable, NotStorable> {
         Candidate {
             method: &Method::GET,
             request: &RequestDirectives::default(),
@@ -88,15 +86,16 @@ impl Response {
             status: self.status,
             headers: &self.fields,
             directives: &self.directives(),
-            mode: self.mode,
-            policy_ttl: None,
-            overrides: None,
-            set_cookie_left: false,
+            options: Options {
+                heuristics: self.strict,
+                must_revalidate_shares: self.strict,
+                ..Options::default()
+            },
+            instructions: Instructions::default(),
+            sets_cookie: false,
             useful_stale: false,
-            validatable: true,
             requested_ms: NOW_MS - self.delay_ms,
             received_ms: NOW_MS,
-            max_lifetime: Duration::MAX,
         }
         .decide()
     }
@@ -116,10 +115,12 @@ pub fn freshness(data: &[u8]) {
         number(found.map(<[u8]>::trim_ascii_start))
     };
     let status = u16::try_from(control(":status")).ok().and_then(|s| StatusCode::from_u16(s).ok());
+    let mut fields = fields(data);
+    fields.entry(ETAG).or_insert(HeaderValue::from_static("\"a\"")); // it can be validated
     let response = Response {
-        fields: fields(data),
+        fields,
         status: status.unwrap_or(StatusCode::OK),
-        mode: if control(":strict") == 0 { Mode::Safe } else { Mode::Strict },
+        strict: control(":strict") != 0,
         delay_ms: control(":delay").min(NOW_MS),
     };
     let directives = response.directives();
@@ -142,7 +143,7 @@ pub fn freshness(data: &[u8]) {
         let lifetime_ms = u64::try_from(lifetime.as_millis()).unwrap();
         assert!(fresh_ms <= lifetime_ms.saturating_sub(age_ms), "RFC 9111 4.2: lifetime less age");
     } else {
-        assert!(fresh_ms == 0 || response.mode == Mode::Strict, "heuristics are for strict mode");
+        assert!(fresh_ms == 0 || response.strict, "heuristics are for strict mode");
     }
     assert!(fresh_ms == 0 || directives.no_cache != Qualified::All);
     for restriction in ["no-store", "private", "no-cache", "max-age=0", "s-maxage=0"] {

@@ -8,7 +8,7 @@ use http::{HeaderValue, StatusCode};
 use super::date::{self, DateField};
 use super::directives::ResponseDirectives;
 use super::syntax::{DELTA_MAX_MS, DELTA_MAX_SECS, delta_seconds};
-use crate::stored::StoredHead;
+use super::view::StoredView;
 
 /// The freshness lifetime that the response itself gives (RFC 9111 4.2.1): `s-maxage`, else `max-age`,
 /// else `Expires` minus `Date`. At most 2^31 seconds.
@@ -87,14 +87,15 @@ fn age_secs(headers: &HeaderMap) -> u64 {
 }
 
 /// How old the response is now (`current_age` of RFC 9111 4.2.3), in milliseconds.
-pub(crate) fn current_age_ms(head: &StoredHead, now_ms: u64) -> u64 {
-    let resident_time = now_ms.saturating_sub(head.received_ms);
-    head.initial_age_ms.saturating_add(resident_time)
+pub(crate) fn current_age_ms<'a>(stored: impl Into<StoredView<'a>>, now_ms: u64) -> u64 {
+    let stored = stored.into();
+    let resident_time = now_ms.saturating_sub(stored.received_ms);
+    stored.initial_age_ms.saturating_add(resident_time)
 }
 
 /// The `Age` of a response from the store, in whole seconds (RFC 9111 5.1).
-pub(crate) fn age_field(head: &StoredHead, now_ms: u64) -> HeaderValue {
-    HeaderValue::from((current_age_ms(head, now_ms) / 1000).min(DELTA_MAX_SECS))
+pub(crate) fn age_field<'a>(stored: impl Into<StoredView<'a>>, now_ms: u64) -> HeaderValue {
+    HeaderValue::from((current_age_ms(stored, now_ms) / 1000).min(DELTA_MAX_SECS))
 }
 
 /// How far in the future a response may have been received: processes may notice a step of the clock some time
@@ -103,36 +104,39 @@ const MAX_AHEAD_MS: u64 = 60_000;
 
 /// Whether a response was received well after now: the clock has stepped back since. How old it is then is not
 /// known, and may be as much as the step.
-fn is_ahead(head: &StoredHead, now_ms: u64) -> bool {
-    head.received_ms > now_ms.saturating_add(MAX_AHEAD_MS)
+fn is_ahead(stored: StoredView<'_>, now_ms: u64) -> bool {
+    stored.received_ms > now_ms.saturating_add(MAX_AHEAD_MS)
 }
 
 /// Whether the freshness lifetime is greater than the current age; equal is stale (RFC 9111 4.2). A response of
 /// unknown age is stale.
-pub(crate) fn is_fresh(head: &StoredHead, now_ms: u64) -> bool {
+pub(crate) fn is_fresh<'a>(stored: impl Into<StoredView<'a>>, now_ms: u64) -> bool {
+    let stored = stored.into();
     // A clock that went back does not make the response younger than it was on arrival.
-    !is_ahead(head, now_ms) && now_ms.max(head.received_ms) < head.fresh_until_ms
+    !is_ahead(stored, now_ms) && now_ms.max(stored.received_ms) < stored.fresh_until_ms
 }
 
 /// How long the response is still fresh, in seconds, negative once it is stale: the `ttl` parameter
 /// of `Cache-Status` (RFC 9211 2.4). -1 where its age is not known.
-pub(crate) fn remaining_secs(head: &StoredHead, now_ms: u64) -> i64 {
-    if is_ahead(head, now_ms) {
+pub(crate) fn remaining_secs<'a>(stored: impl Into<StoredView<'a>>, now_ms: u64) -> i64 {
+    let stored = stored.into();
+    if is_ahead(stored, now_ms) {
         return -1;
     }
-    let until = i128::from(head.fresh_until_ms);
-    let remaining = (until - i128::from(now_ms.max(head.received_ms))).div_euclid(1000);
+    let until = i128::from(stored.fresh_until_ms);
+    let remaining = (until - i128::from(now_ms.max(stored.received_ms))).div_euclid(1000);
     i64::try_from(remaining).unwrap_or(i64::MIN) // 2^64 ms are less than 2^63 s
 }
 
 /// How long the response has been stale, in milliseconds; `None` while it is fresh. A window of
 /// `stale-while-revalidate` or `stale-if-error` is over when this exceeds it (RFC 5861): of a response of
 /// unknown age it is.
-pub(crate) fn staleness_ms(head: &StoredHead, now_ms: u64) -> Option<u64> {
-    if is_ahead(head, now_ms) {
+pub(crate) fn staleness_ms<'a>(stored: impl Into<StoredView<'a>>, now_ms: u64) -> Option<u64> {
+    let stored = stored.into();
+    if is_ahead(stored, now_ms) {
         return Some(u64::MAX);
     }
-    now_ms.max(head.received_ms).checked_sub(head.fresh_until_ms)
+    now_ms.max(stored.received_ms).checked_sub(stored.fresh_until_ms)
 }
 
 #[cfg(test)]

@@ -100,6 +100,7 @@ impl NoVarySearch {
 
 /// Whether a response to one query answers the other (section 6). `None` is a target without a question
 /// mark; by default `/a` and `/a?` are not the same.
+#[cfg(any(test, fuzzing))]
 pub(crate) fn equivalent(nvs: &NoVarySearch, a: Option<&str>, b: Option<&str>) -> bool {
     if nvs.is_default() { a == b } else { nvs.pairs(a) == nvs.pairs(b) }
 }

@@ -8,7 +8,7 @@ use http::{HeaderValue, Method, StatusCode};
 use super::date::{self, DateField};
 use super::freshness::made_ms;
 use super::validation::{single_etag, stored_etag};
-use crate::stored::StoredHead;
+use super::view::StoredView;
 
 /// More parts than this are not served (RFC 9110 14.2 permits to ignore many small ranges).
 const MAX_PARTS: usize = 16;
@@ -28,29 +28,30 @@ pub(crate) enum RangeOutcome {
 
 /// What of a stored body of `len` bytes the request wants. A range that cannot be read, or that is not
 /// worth serving, is ignored.
-pub(crate) fn evaluate(
+pub(crate) fn evaluate<'a>(
     method: &Method,
     request: &HeaderMap,
-    head: &StoredHead,
+    stored: impl Into<StoredView<'a>>,
     len: u64,
     now_ms: u64,
 ) -> RangeOutcome {
+    let stored = stored.into();
     // RFC 9110 14.2: defined for GET only, and applied where the answer would be a 200
-    if method != Method::GET || head.status != StatusCode::OK {
+    if method != Method::GET || stored.status != StatusCode::OK {
         return RangeOutcome::Whole;
     }
     let mut lines = request.get_all(RANGE).into_iter();
     let (Some(range), None) = (lines.next(), lines.next()) else {
         return RangeOutcome::Whole; // If-Range alone means nothing (RFC 9110 13.1.5)
     };
-    if !if_range(request, head, now_ms) {
+    if !if_range(request, stored, now_ms) {
         return RangeOutcome::Whole;
     }
     parse(range.as_bytes()).map_or(RangeOutcome::Whole, |specs| select(&specs, len))
 }
 
 /// RFC 9110 13.1.5: strong comparison, of an entity tag or of a date; true where the field is absent.
-fn if_range(request: &HeaderMap, head: &StoredHead, now_ms: u64) -> bool {
+fn if_range(request: &HeaderMap, stored: StoredView<'_>, now_ms: u64) -> bool {
     let mut lines = request.get_all(IF_RANGE).into_iter();
     let value = match (lines.next(), lines.next()) {
         (None, _) => return true,
@@ -58,15 +59,15 @@ fn if_range(request: &HeaderMap, head: &StoredHead, now_ms: u64) -> bool {
         (Some(_), Some(_)) => return false,
     };
     if let Some(tag) = single_etag(value.as_bytes()) {
-        return stored_etag(&head.headers).is_some_and(|stored| stored.is_strongly(tag));
+        return stored_etag(stored.headers).is_some_and(|etag| etag.is_strongly(tag));
     }
-    let modified = date::single(&head.headers, LAST_MODIFIED, head.received_ms);
+    let modified = date::single(stored.headers, LAST_MODIFIED, stored.received_ms);
     let (Some(since_ms), DateField::At(modified_ms)) = (date::parse(value, now_ms), modified)
     else {
         return false;
     };
     // RFC 9110 8.8.2.2: strong only when it lies a second or more before the response's own date
-    let strong = modified_ms.saturating_add(1000) <= made_ms(&head.headers, head.received_ms);
+    let strong = modified_ms.saturating_add(1000) <= made_ms(stored.headers, stored.received_ms);
     strong && since_ms == modified_ms
 }
 

@@ -4,9 +4,9 @@ use http::header::{HeaderMap, VARY};
 
 use super::directives::{MaxStale, RequestDirectives};
 use super::freshness::{current_age_ms, is_fresh, staleness_ms};
+use super::options::Credentials;
 use super::vary;
-use crate::cookies::Credentials;
-use crate::stored::StoredHead;
+use super::view::StoredView;
 
 /// What becomes of a stored response for one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,59 +23,47 @@ pub(crate) enum Reuse {
     RequestWants,
 }
 
-impl Reuse {
-    /// The answer's name, with the words of RFC 9211 2.2 where it has one.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Fresh => "hit",
-            Self::Stale => "stale",
-            Self::VaryMiss => "vary-miss",
-            Self::NotShared => "bypass",
-            Self::RequestWants => "request",
-        }
-    }
-}
-
-/// Whether `head` answers `request` now. Directives of the request count only where given: in safe
+/// Whether `stored` answers `request` now. Directives of the request count only where given: in safe
 /// mode they are not, so that clients cannot drive load (RFC 9111 5.2.1 leaves the choice).
-pub(crate) fn reuse(
-    head: &StoredHead,
+pub(crate) fn reuse<'a>(
+    stored: impl Into<StoredView<'a>>,
     request: &HeaderMap,
-    credentials: Credentials,
+    credentials: impl Into<Credentials>,
     directives: Option<&RequestDirectives>,
     now_ms: u64,
 ) -> Reuse {
+    let stored = stored.into();
     // RFC 9111 3.5
-    if credentials != Credentials::None && !head.shared {
+    if credentials.into() != Credentials::None && !stored.shared {
         return Reuse::NotShared;
     }
     // RFC 9111 4.1; "*" gets into a stored response only by an update
-    let star = head.headers.get_all(VARY).into_iter().any(|line| line.as_bytes().contains(&b'*'));
-    if star || !vary::matches(&head.vary, request) {
+    let star = stored.headers.get_all(VARY).into_iter().any(|line| line.as_bytes().contains(&b'*'));
+    if star || !vary::matches(&stored.vary, request) {
         return Reuse::VaryMiss;
     }
-    if !is_fresh(head, now_ms) {
+    if !is_fresh(stored, now_ms) {
         return Reuse::Stale;
     }
     match directives {
-        Some(directives) if !satisfies(head, directives, now_ms) => Reuse::RequestWants,
+        Some(directives) if !satisfies(stored, directives, now_ms) => Reuse::RequestWants,
         _ => Reuse::Fresh,
     }
 }
 
 /// Whether a response is new enough for the request.
-fn satisfies(head: &StoredHead, directives: &RequestDirectives, now_ms: u64) -> bool {
+fn satisfies(stored: StoredView<'_>, directives: &RequestDirectives, now_ms: u64) -> bool {
     // RFC 9111 5.2.1.4
     if directives.no_cache {
         return false;
     }
     // RFC 9111 5.2.1.1; with 0 a client asks for validation, however young the response is
     let young = directives.max_age.is_none_or(|seconds| {
-        seconds > 0 && current_age_ms(head, now_ms) <= seconds.saturating_mul(1000)
+        seconds > 0 && current_age_ms(stored, now_ms) <= seconds.saturating_mul(1000)
     });
     // RFC 9111 5.2.1.3
     let lasting = directives.min_fresh.is_none_or(|seconds| {
-        let remaining_ms = head.fresh_until_ms.saturating_sub(now_ms.max(head.received_ms));
+        let remaining_ms = stored.fresh_until_ms.saturating_sub(now_ms.max(stored.received_ms));
         remaining_ms >= seconds.saturating_mul(1000)
     });
     young && lasting
@@ -83,23 +71,24 @@ fn satisfies(head: &StoredHead, directives: &RequestDirectives, now_ms: u64) -> 
 
 /// Whether a response, fresh or not, is as young as the request wants it.
 pub(super) fn is_new_enough(
-    head: &StoredHead,
+    stored: StoredView<'_>,
     directives: &RequestDirectives,
     now_ms: u64,
 ) -> bool {
     let any = RequestDirectives { min_fresh: None, ..directives.clone() };
-    satisfies(head, &any, now_ms)
+    satisfies(stored, &any, now_ms)
 }
 
 /// Whether the request's `max-stale` takes the response as stale as it is (RFC 9111 5.2.1.2). What
 /// the response forbids, a request cannot permit: see
 /// [`forbids_stale`](super::directives::ResponseDirectives::forbids_stale).
-pub(crate) fn request_takes_stale(
-    head: &StoredHead,
+pub(crate) fn request_takes_stale<'a>(
+    stored: impl Into<StoredView<'a>>,
     directives: &RequestDirectives,
     now_ms: u64,
 ) -> bool {
-    let Some(staleness_ms) = staleness_ms(head, now_ms) else { return false };
+    let stored = stored.into();
+    let Some(staleness_ms) = staleness_ms(stored, now_ms) else { return false };
     let taken = match directives.max_stale {
         None => false,
         Some(MaxStale::Any) => true,
@@ -107,7 +96,7 @@ pub(crate) fn request_takes_stale(
     };
     let as_fresh = directives.min_fresh.is_none_or(|seconds| seconds == 0);
     let young = RequestDirectives { min_fresh: None, ..*directives };
-    taken && as_fresh && satisfies(head, &young, now_ms)
+    taken && as_fresh && satisfies(stored, &young, now_ms)
 }
 
 #[cfg(test)]

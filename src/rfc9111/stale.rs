@@ -8,8 +8,7 @@ use http::StatusCode;
 use super::directives::{RequestDirectives, ResponseDirectives};
 use super::freshness::staleness_ms;
 use super::reuse::is_new_enough;
-use crate::stored::StoredHead;
-use crate::tag::Validity;
+use super::view::StoredView;
 
 /// For how long after it has become stale a response may still be served, in milliseconds; zero is not at
 /// all.
@@ -94,31 +93,33 @@ pub(crate) struct Asking<'a> {
     /// An inner service that fails counts as one that cannot be reached, so that RFC 9111 4.2.4 permits what
     /// is stale without a window: the strict mode.
     pub(crate) disconnected: bool,
-    pub(crate) validity: Validity,
+    /// The response has been invalidated (RFC 9111 4.4).
+    pub(crate) invalidated: bool,
 }
 
 /// Whether a response that is stale, by its age or by a soft invalidation, may be served now. The only
 /// place that permits it, beside a client's `max-stale`.
-pub(crate) fn may_serve_stale(
-    head: &StoredHead,
+pub(crate) fn may_serve_stale<'a>(
+    stored: impl Into<StoredView<'a>>,
     asking: &Asking<'_>,
     cause: Cause,
     now_ms: u64,
 ) -> bool {
+    let stored = stored.into();
     let Windows { while_revalidate_ms, if_error_ms, forbidden } = asking.windows;
     // RFC 9111 4.2.4; 4.4: a window does not bring back what has been invalidated
-    if forbidden || asking.validity == Validity::Invalid {
+    if forbidden || asking.invalidated {
         return false;
     }
     // RFC 9111 5.2.1: what the client asked for is older than it takes, also in place of an error
     let taken = asking.request.is_none_or(|wanted| {
         let fresh = wanted.min_fresh.is_some_and(|seconds| seconds > 0);
-        !fresh && is_new_enough(head, wanted, now_ms)
+        !fresh && is_new_enough(stored, wanted, now_ms)
     });
     if !taken {
         return false;
     }
-    let staleness_ms = staleness_ms(head, now_ms).unwrap_or(0);
+    let staleness_ms = staleness_ms(stored, now_ms).unwrap_or(0);
     let within = |window_ms: u64| window_ms > 0 && staleness_ms <= window_ms;
     match cause {
         Cause::Revalidating => within(while_revalidate_ms),
@@ -147,11 +148,17 @@ pub(crate) fn must_be_validated(directives: &ResponseDirectives) -> bool {
 /// more likely, so that of many requests about one does it in time (XFetch: Vattani, Chierichetti and
 /// Lowenstein, "Optimal Probabilistic Cache Stampede Prevention", VLDB 2015). `chance` is uniform over
 /// zero to one.
-pub(crate) fn refreshes_early(head: &StoredHead, beta: f32, chance: f64, now_ms: u64) -> bool {
-    let ahead_ms = f64::from(head.gen_ms) * f64::from(beta) * -chance.max(f64::MIN_POSITIVE).ln();
+pub(crate) fn refreshes_early<'a>(
+    stored: impl Into<StoredView<'a>>,
+    beta: f32,
+    chance: f64,
+    now_ms: u64,
+) -> bool {
+    let stored = stored.into();
+    let ahead_ms = f64::from(stored.gen_ms) * f64::from(beta) * -chance.max(f64::MIN_POSITIVE).ln();
     // a float that is too large saturates, and one that is no number becomes zero
     let ahead_ms = ahead_ms.max(0.0) as u64;
-    now_ms.saturating_add(ahead_ms) >= head.fresh_until_ms
+    now_ms.saturating_add(ahead_ms) >= stored.fresh_until_ms
 }
 
 #[cfg(test)]

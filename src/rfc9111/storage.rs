@@ -1,6 +1,5 @@
 //! Whether a response may be stored, and for how long it is fresh (RFC 9111 3).
 
-use std::fmt;
 use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, HeaderMap};
@@ -10,11 +9,10 @@ use super::directives::{Qualified, RequestDirectives, ResponseDirectives};
 use super::freshness::{
     explicit_lifetime, heuristic_lifetime, initial_age_ms, is_heuristically_cacheable,
 };
+use super::options::{Credentials, Instructions, Options};
 use super::syntax::DELTA_MAX_MS;
+use super::validation::has_validator;
 use super::vary::{self, Nominated};
-use crate::cookies::Credentials;
-use crate::overrides::CacheOverride;
-use crate::policy::Mode;
 
 /// A response that might be stored.
 #[derive(Clone, Copy, Debug)]
@@ -26,19 +24,16 @@ pub(crate) struct Candidate<'a> {
     /// The response's fields as received.
     pub(crate) headers: &'a HeaderMap,
     pub(crate) directives: &'a ResponseDirectives,
-    pub(crate) mode: Mode,
-    /// The policy's lifetime for this status, if it has one.
-    pub(crate) policy_ttl: Option<Duration>,
-    pub(crate) overrides: Option<&'a CacheOverride>,
-    /// There is a `Set-Cookie` that the policy does not strip.
-    pub(crate) set_cookie_left: bool,
-    /// The response can be validated, so that it is worth storing even when it is stale at once.
-    pub(crate) validatable: bool,
-    /// It may be served when it is stale, so that it is worth storing then.
+    pub(crate) options: Options,
+    pub(crate) instructions: Instructions,
+    /// The response sets a cookie for its client.
+    pub(crate) sets_cookie: bool,
+    /// The response may be served when it is stale, so it is stored even if it is stale on arrival.
     pub(crate) useful_stale: bool,
+    /// When the request was sent, in milliseconds since the Unix epoch.
     pub(crate) requested_ms: u64,
+    /// When the response arrived.
     pub(crate) received_ms: u64,
-    pub(crate) max_lifetime: Duration,
 }
 
 /// That a response may be stored, and how.
@@ -72,142 +67,135 @@ fn fresh_until_ms(lifetime: Duration, given: bool, received_ms: u64, initial_age
 }
 
 impl Candidate<'_> {
-    /// Whether the response may be stored. `no-store`, `private`, `Set-Cookie` and credentials win
-    /// over a policy's lifetime; only an override lifts them.
-    pub(crate) fn decide(&self) -> Result<Storable, NotStored> {
-        static NONE: CacheOverride = CacheOverride::NONE;
-        let overrides = self.overrides.unwrap_or(&NONE);
+    /// Whether the response may be stored. `no-store`, `private`, `Set-Cookie` and credentials count before a default
+    /// lifetime; only instructions for this response lift them.
+    pub(crate) fn decide(&self) -> Result<Storable, NotStorable> {
         self.check_message()?;
-        if overrides.no_store {
-            return Err(NotStored::Override);
+        if self.instructions.no_store {
+            return Err(NotStorable::Instructed);
         }
-        self.check_directives(overrides)?;
-        if self.mode == Mode::Safe && self.set_cookie_left && !overrides.with_set_cookie {
-            return Err(NotStored::SetCookie); // RFC 9111 7.3
+        self.check_directives()?;
+        if self.sets_cookie && !self.options.set_cookie && !self.instructions.set_cookie {
+            return Err(NotStorable::SetCookie); // RFC 9111 7.3
         }
-        let shared = self.is_shared(overrides);
-        match self.credentials {
-            // RFC 9111 3.5
-            Credentials::Authorization if !shared => return Err(NotStored::Authorization),
-            // RFC 9111 7.3: a request without cookies would be served what one with them has got
-            Credentials::Cookie if !self.is_for_everyone(overrides) => {
-                return Err(NotStored::Cookie);
-            }
-            // the same: the handler may answer by who asks
-            Credentials::Header if !self.is_for_everyone(overrides) => {
-                return Err(NotStored::CredentialHeader);
-            }
-            Credentials::Extension if !self.is_for_everyone(overrides) => {
-                return Err(NotStored::CredentialExtension);
-            }
-            _ => {}
+        let shared = self.is_shared();
+        let for_credentials = match self.credentials {
+            Credentials::None => true,
+            Credentials::Authorization => shared, // RFC 9111 3.5
+            // RFC 9111 7.3: clients without these credentials would get this client's response
+            Credentials::Other => self.is_for_everyone(),
+        };
+        if !for_credentials {
+            return Err(NotStorable::Credentials);
         }
-        // RFC 9111 4.1: it would never be selected
+        // RFC 9111 4.1: no request would ever select it
         if vary::nominated(self.headers) == Nominated::Any {
-            return Err(NotStored::VaryAny);
+            return Err(NotStorable::VaryAny);
         }
-        let lifetime = self.lifetime(overrides)?;
+        let lifetime = self.lifetime()?;
         let initial_age_ms = initial_age_ms(self.headers, self.requested_ms, self.received_ms);
-        let given = self.is_given(overrides);
+        let given = self.is_given();
         let fresh_until_ms = fresh_until_ms(lifetime, given, self.received_ms, initial_age_ms);
         // RFC 9111 4.2: fresh while the lifetime is greater than the age
-        if fresh_until_ms <= self.received_ms && !self.validatable && !self.useful_stale {
-            return Err(NotStored::StaleOnArrival);
+        let fresh = fresh_until_ms > self.received_ms;
+        if !fresh && !self.useful_stale && !has_validator(self.headers) {
+            return Err(NotStorable::StaleOnArrival);
         }
         Ok(Storable { lifetime, given, initial_age_ms, shared, fresh_until_ms })
     }
 
-    /// Whether the lifetime is an override's or the policy's.
-    fn is_given(&self, overrides: &CacheOverride) -> bool {
+    /// Whether the application gives the lifetime: the instructions or the default.
+    fn is_given(&self) -> bool {
         let explicit = || explicit_lifetime(self.directives, self.headers, self.received_ms);
         let own = || self.directives.no_cache == Qualified::All || explicit().is_some();
-        overrides.ttl.is_some() || (self.policy_ttl.is_some() && !own())
+        self.instructions.lifetime.is_some() || (self.options.default_lifetime.is_some() && !own())
     }
 
     /// Method and status.
-    fn check_message(&self) -> Result<(), NotStored> {
+    fn check_message(&self) -> Result<(), NotStorable> {
         // RFC 9111 3: the method must be understood. A response to HEAD has no body to store.
         if self.method != Method::GET {
-            return Err(NotStored::Method);
+            return Err(NotStorable::Method);
         }
         match self.status.as_u16() {
-            101 => Err(NotStored::Upgrade),
+            101 => Err(NotStorable::Upgrade),
             // RFC 9111 3: only final responses
-            100..=199 => Err(NotStored::Status),
-            // RFC 9111 3: 206 and 304 need an understanding of their own
-            206 => Err(NotStored::Partial),
-            304 => Err(NotStored::Status),
-            // answers to conditions and ranges of one request, which are not in the key
-            412 | 416 | 417 => Err(NotStored::Status),
-            _ if is_endless(self.headers) => Err(NotStored::Streaming),
+            100..=199 => Err(NotStorable::Status),
+            // RFC 9111 3: 206 and 304 have rules of their own
+            206 => Err(NotStorable::Partial),
+            304 => Err(NotStorable::Status),
+            // they answer conditions and ranges of one request, which are not part of the key
+            412 | 416 | 417 => Err(NotStorable::Status),
+            _ if is_endless(self.headers) => Err(NotStorable::Streaming),
             _ => Ok(()),
         }
     }
 
-    fn check_directives(&self, overrides: &CacheOverride) -> Result<(), NotStored> {
+    fn check_directives(&self) -> Result<(), NotStorable> {
         if self.request.no_store {
-            return Err(NotStored::RequestNoStore); // RFC 9111 5.2.1.5
+            return Err(NotStorable::RequestNoStore); // RFC 9111 5.2.1.5
         }
-        // RFC 9111 5.2.2.3: an understood status makes a cache ignore no-store, another forbids storing
+        // RFC 9111 5.2.2.3: with a known status, must-understand lifts no-store; with another, it forbids storing
         if self.directives.must_understand && !is_understood(self.status) {
-            return Err(NotStored::MustUnderstand);
+            return Err(NotStorable::MustUnderstand);
         }
         let no_store = self.directives.no_store && !self.directives.must_understand;
-        if no_store && !overrides.shared {
-            return Err(NotStored::NoStore); // RFC 9111 5.2.2.5
+        if no_store && !self.instructions.shared {
+            return Err(NotStorable::NoStore); // RFC 9111 5.2.2.5
         }
-        // RFC 9111 5.2.2.7; a qualified "private" takes out fields, not the response
-        if self.directives.private == Qualified::All && !overrides.shared {
-            return Err(NotStored::Private);
+        // RFC 9111 5.2.2.7; a qualified "private" is about fields, not about the response
+        if self.directives.private == Qualified::All && !self.instructions.shared {
+            return Err(NotStorable::Private);
         }
         Ok(())
     }
 
     /// Whether the response may be used for requests with credentials. RFC 9111 3.5 names `public`,
-    /// `s-maxage` and `must-revalidate`; in safe mode the last of them is not enough.
-    fn is_shared(&self, overrides: &CacheOverride) -> bool {
-        self.is_for_everyone(overrides)
-            || (self.mode == Mode::Strict && self.directives.must_revalidate)
+    /// `s-maxage` and `must-revalidate`.
+    fn is_shared(&self) -> bool {
+        self.is_for_everyone()
+            || (self.options.must_revalidate_shares && self.directives.must_revalidate)
     }
 
-    /// Whether the response says that it is for everyone: `must-revalidate` says so in RFC 9111 3.5 only,
-    /// which is about `Authorization`. An `s-maxage` of zero, or one that cannot be read, keeps a response
-    /// out of shared caches and never lets it in.
-    fn is_for_everyone(&self, overrides: &CacheOverride) -> bool {
-        overrides.shared
+    /// Whether the response says that it is for every client. `must-revalidate` says so only in RFC 9111 3.5,
+    /// which is about `Authorization`. An `s-maxage` of zero, or an invalid one, keeps a response out of shared
+    /// caches and never lets it in.
+    fn is_for_everyone(&self) -> bool {
+        self.instructions.shared
             || self.directives.public
             || self.directives.s_maxage.is_some_and(|seconds| seconds > 0)
     }
 
-    /// Override, then what the response says, then policy, then heuristics. Zero for a response that
-    /// is to be validated before every use.
-    fn lifetime(&self, overrides: &CacheOverride) -> Result<Duration, NotStored> {
-        let cap = self.max_lifetime.min(Duration::from_millis(DELTA_MAX_MS));
-        if let Some(ttl) = overrides.ttl {
-            // A lifetime of zero is a wish not to be stored.
-            return if ttl.is_zero() { Err(NotStored::Override) } else { Ok(ttl.min(cap)) };
+    /// The first that is given: by the instructions, by the response, as a default, by heuristics. Zero for a
+    /// response that must be validated before every use.
+    fn lifetime(&self) -> Result<Duration, NotStorable> {
+        let cap = self.options.max_lifetime.min(Duration::from_millis(DELTA_MAX_MS));
+        if let Some(lifetime) = self.instructions.lifetime {
+            let forbidden = lifetime.is_zero();
+            return if forbidden { Err(NotStorable::Instructed) } else { Ok(lifetime.min(cap)) };
         }
         if self.directives.no_cache == Qualified::All {
             // RFC 9111 5.2.2.4
-            return if self.validatable { Ok(Duration::ZERO) } else { Err(NotStored::NoCache) };
+            let useful = has_validator(self.headers);
+            return if useful { Ok(Duration::ZERO) } else { Err(NotStorable::NoCache) };
         }
         explicit_lifetime(self.directives, self.headers, self.received_ms)
-            .or(self.policy_ttl)
+            .or(self.options.default_lifetime)
             .or_else(|| self.heuristic())
             .map(|lifetime| lifetime.min(cap))
-            .ok_or(NotStored::NoFreshness)
+            .ok_or(NotStorable::NoFreshness)
     }
 
-    /// Heuristics are for the strict mode only. There a response that may be stored for its status, but
-    /// has nothing to calculate a lifetime from, is kept for validation.
+    /// A response whose status allows heuristics, but that gives nothing to calculate a lifetime from, is kept for
+    /// validation.
     fn heuristic(&self) -> Option<Duration> {
-        if self.mode != Mode::Strict {
+        if !self.options.heuristics {
             return None;
         }
         let Self { status, directives, headers, .. } = *self;
         heuristic_lifetime(status, directives, headers, self.received_ms).or_else(|| {
             let storable = directives.public || is_heuristically_cacheable(status);
-            (storable && self.validatable).then_some(Duration::ZERO)
+            (storable && has_validator(headers)).then_some(Duration::ZERO)
         })
     }
 }
@@ -234,118 +222,41 @@ fn is_understood(status: StatusCode) -> bool {
     )
 }
 
-/// Why a response is not stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum NotStored {
-    /// Responses to this method are not stored.
+/// Why a response may not be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotStorable {
+    /// The method is not GET.
     Method,
-    /// The status is not a final one, or one with rules of its own (304).
+    /// The status is not final, or has rules of its own.
     Status,
-    /// The response is a part of one (206).
+    /// The response is only a part (206).
     Partial,
-    /// The connection turns into something else (101, or CONNECT).
+    /// The connection changes its protocol (101).
     Upgrade,
-    /// The response says `no-store`.
-    NoStore,
+    /// The body is a stream without an end.
+    Streaming,
+    /// The application's instructions forbid it.
+    Instructed,
     /// The request says `no-store`.
     RequestNoStore,
+    /// The response says `must-understand`, and its status is unknown.
+    MustUnderstand,
+    /// The response says `no-store`.
+    NoStore,
     /// The response says `private`.
     Private,
-    /// The response says `no-cache` and cannot be validated.
-    NoCache,
-    /// The response says `must-understand`, and its status is not understood.
-    MustUnderstand,
     /// The response sets a cookie.
     SetCookie,
-    /// The request carries `Authorization`, and the response does not say that it is for everyone.
-    Authorization,
-    /// The request carries a cookie, and the response does not say that it is for everyone.
-    Cookie,
-    /// The request carries a header field that is a credential (`X-Api-Key` and the like), and the response does not
-    /// say that it may be shared.
-    CredentialHeader,
-    /// The application says that the request carries credentials
-    /// ([`CacheLayer::credentials_by`](crate::CacheLayer::credentials_by)), and the response does not say that it may be
-    /// shared.
-    CredentialExtension,
-    /// `Access-Control-Allow-Origin` repeats the request's `Origin`, and `Vary` does not name it: other sites
-    /// would get a response that lets only this one read it.
-    CorsOrigin,
-    /// A redirect to the request's own target, by the same scheme or the other one.
-    SelfRedirect,
-    /// `Vary` is `*`, or not to be understood.
+    /// The request carries credentials, and the response does not say that it is for every client.
+    Credentials,
+    /// `Vary` is `*`, or invalid.
     VaryAny,
-    /// Neither response nor policy give a freshness lifetime.
+    /// The response says `no-cache` and has no validator.
+    NoCache,
+    /// Nothing gives a freshness lifetime.
     NoFreshness,
-    /// The freshness lifetime was over before the response came back.
+    /// The response was stale on arrival, and it is of no use stale.
     StaleOnArrival,
-    /// The application's override says so.
-    Override,
-    /// The request bypassed the cache.
-    Bypass,
-    /// The body is larger than the limit.
-    TooLarge,
-    /// The body is not as long as `Content-Length` says, or has trailers.
-    Incomplete,
-    /// The client, or the handler, went away before the end of the body.
-    Aborted,
-    /// The body failed.
-    BodyError,
-    /// The response is a stream without an end.
-    Streaming,
-    /// The store has no room left for it, or its queue has not.
-    StoreFull,
-    /// The store failed.
-    StoreError,
-}
-
-impl NotStored {
-    /// The reason's name in logs, metrics and `Cache-Status`.
-    ///
-    /// ```
-    /// use tower_mysql_cache::NotStored;
-    /// assert_eq!(NotStored::SetCookie.as_str(), "set-cookie");
-    /// ```
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Method => "method",
-            Self::Status => "status",
-            Self::Partial => "partial",
-            Self::Upgrade => "upgrade",
-            Self::NoStore => "no-store",
-            Self::RequestNoStore => "request-no-store",
-            Self::Private => "private",
-            Self::NoCache => "no-cache",
-            Self::MustUnderstand => "must-understand",
-            Self::SetCookie => "set-cookie",
-            Self::Authorization => "authorization",
-            Self::Cookie => "cookie",
-            Self::CredentialHeader => "credential-header",
-            Self::CredentialExtension => "credential-extension",
-            Self::CorsOrigin => "cors-origin",
-            Self::SelfRedirect => "self-redirect",
-            Self::VaryAny => "vary-any",
-            Self::NoFreshness => "no-freshness",
-            Self::StaleOnArrival => "stale-on-arrival",
-            Self::Override => "override",
-            Self::Bypass => "bypass",
-            Self::TooLarge => "too-large",
-            Self::Incomplete => "incomplete",
-            Self::Aborted => "aborted",
-            Self::BodyError => "body-error",
-            Self::Streaming => "streaming",
-            Self::StoreFull => "store-full",
-            Self::StoreError => "store-error",
-        }
-    }
-}
-
-impl fmt::Display for NotStored {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use http::header::{
 use super::date::{self, DateField};
 use super::fields::collected;
 use super::freshness::date_ms;
-use crate::stored::StoredHead;
+use super::view::StoredView;
 
 /// What the preconditions of a request ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,20 +24,25 @@ pub(crate) enum Precondition {
 
 /// Evaluates the preconditions of a GET or HEAD request against the stored response that answers it,
 /// in the order of RFC 9110 13.2.2. `If-Range` is evaluated with the range.
-pub(crate) fn evaluate(request: &HeaderMap, head: &StoredHead, now_ms: u64) -> Precondition {
+pub(crate) fn evaluate<'a>(
+    request: &HeaderMap,
+    stored: impl Into<StoredView<'a>>,
+    now_ms: u64,
+) -> Precondition {
+    let stored = stored.into();
     // RFC 9111 4.3.2: a cache must not evaluate these
     if request.contains_key(IF_MATCH) || request.contains_key(IF_UNMODIFIED_SINCE) {
         return Precondition::Forward;
     }
     // RFC 9110 13.2.1: ignored unless the answer without them is a success
-    if !head.status.is_success() {
+    if !stored.status.is_success() {
         return Precondition::None;
     }
     let not_modified = if request.contains_key(IF_NONE_MATCH) {
         // RFC 9110 13.1.3: If-Modified-Since is ignored then
-        if_none_match(request, &head.headers)
+        if_none_match(request, stored.headers)
     } else {
-        if_modified_since(request, head, now_ms)
+        if_modified_since(request, stored, now_ms)
     };
     if not_modified { Precondition::NotModified } else { Precondition::None }
 }
@@ -55,15 +60,20 @@ fn if_none_match(request: &HeaderMap, stored: &HeaderMap) -> bool {
 
 /// RFC 9110 13.1.3: ignored when it is not one valid date. Without `Last-Modified` the response's
 /// `Date` is compared (RFC 9111 4.3.2).
-fn if_modified_since(request: &HeaderMap, head: &StoredHead, now_ms: u64) -> bool {
+fn if_modified_since(request: &HeaderMap, stored: StoredView<'_>, now_ms: u64) -> bool {
     let DateField::At(since_ms) = date::single(request, IF_MODIFIED_SINCE, now_ms) else {
         return false;
     };
-    let modified_ms = date::single(&head.headers, LAST_MODIFIED, head.received_ms)
+    let modified_ms = date::single(stored.headers, LAST_MODIFIED, stored.received_ms)
         .at()
-        .unwrap_or_else(|| date_ms(&head.headers, head.received_ms));
+        .unwrap_or_else(|| date_ms(stored.headers, stored.received_ms));
     // Dates have whole seconds, and the time of receipt does not.
     modified_ms / 1000 <= since_ms / 1000
+}
+
+/// Whether a response can be validated (RFC 9111 4.3.1).
+pub(crate) fn has_validator(headers: &HeaderMap) -> bool {
+    headers.contains_key(ETAG) || headers.contains_key(LAST_MODIFIED)
 }
 
 /// An entity tag: what stands between the quotes, and whether it is a weak one (RFC 9110 8.8.3).

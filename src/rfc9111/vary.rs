@@ -6,10 +6,10 @@ use http::header::{
     ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, CONTENT_ENCODING, COOKIE, FROM,
     HeaderMap, HeaderName, PROXY_AUTHORIZATION, REFERER, USER_AGENT, VARY,
 };
+use sha2::{Digest, Sha256};
 
 use super::syntax::{argument, is_token_byte, members, split_unquoted};
-use crate::key::hash128;
-use crate::stored::SelectingField;
+use super::view::SelectingField;
 
 /// What `Vary` nominates.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +92,12 @@ pub(crate) fn secondary_key(selecting: &[SelectingField]) -> [u8; 16] {
 fn frame(framed: &mut Vec<u8>, part: &[u8]) {
     framed.extend_from_slice(&(part.len() as u64).to_be_bytes());
     framed.extend_from_slice(part);
+}
+
+/// The first 128 bits of SHA-256.
+fn hash128(bytes: &[u8]) -> [u8; 16] {
+    let digest: [u8; 32] = Sha256::digest(bytes).into();
+    digest.first_chunk().copied().unwrap_or_default()
 }
 
 fn hash(name: &HeaderName, request: &HeaderMap) -> Option<[u8; 16]> {

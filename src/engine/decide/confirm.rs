@@ -16,11 +16,12 @@ use super::asked::{Asked, add_new};
 use super::windows;
 use crate::cookies::{Credentials, set_cookies_left};
 use crate::overrides::{CacheOverride, STALE_FIELD};
+use crate::reason::NotStored;
 use crate::rfc9111::fields::update_fields;
 use crate::rfc9111::freshness::initial_age_ms;
 use crate::rfc9111::no_vary_search::NoVarySearch;
 use crate::rfc9111::validation::is_strongly_the_same;
-use crate::rfc9111::{Nominated, NotStored, ResponseDirectives, Storable, select, selecting};
+use crate::rfc9111::{Nominated, ResponseDirectives, Storable, select, selecting};
 use crate::stored::StoredHead;
 use crate::tag::{LogPosition, Validity};
 

@@ -8,12 +8,14 @@
 //! | What was known of the request before the handler was called? | `asked` |
 //! | What does a 304, or a 200 to `HEAD`, change of a stored response? | `confirm` |
 //! | How long may a response be served stale? | `windows` |
+//! | What are policy and override to the rules? | `translate` |
 
 mod asked;
 mod confirm;
 mod rescue;
 mod reuse;
 mod storable;
+mod translate;
 mod windows;
 
 pub(in crate::engine) use self::asked::Asked;
@@ -21,6 +23,6 @@ pub(in crate::engine) use self::confirm::{Change, Confirmation, with_cookies_of}
 pub(in crate::engine) use self::rescue::Rescue;
 pub(in crate::engine) use self::reuse::{Decision, Serve, decide};
 pub(in crate::engine) use self::storable::{
-    Kept, UNSTORABLE, expires_ms, has_validator, is_about_the_request, is_gone,
+    Kept, UNSTORABLE, expires_ms, is_about_the_request, is_gone,
 };
 pub(in crate::engine) use self::windows::chance;

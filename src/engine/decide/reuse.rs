@@ -130,7 +130,7 @@ fn use_of<St: Store>(cx: &Cx<St>, request: &Parts, at: &At, now_ms: u64) -> Resu
                 return Ok(Use::Revalidating);
             }
             let taken = !asking.windows.forbidden
-                && asking.validity != Validity::Invalid
+                && !asking.invalidated
                 && obeyed.is_some_and(|wanted| request_takes_stale(head, wanted, now_ms));
             if taken { Ok(Use::MaxStale) } else { Err(Useless::Validate(Forward::Stale, why)) }
         }

@@ -1,32 +1,30 @@
 //! Whether the handler's response is stored: what of it, and until when.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::header::{
-    ACCEPT_ENCODING, ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_ENCODING, ETAG, LAST_MODIFIED, LOCATION,
-    ORIGIN, SET_COOKIE,
+    ACCEPT_ENCODING, ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_ENCODING, LOCATION, ORIGIN, SET_COOKIE,
 };
 use http::response::Parts;
 use http::{HeaderMap, HeaderName, StatusCode};
 
 use super::super::Route;
 use super::asked::Asked;
-use super::windows;
+use super::{translate, windows};
 use crate::cookies::set_cookies_left;
 use crate::overrides::CacheOverride;
 use crate::policy::Mode;
+use crate::reason::NotStored;
+use crate::rfc9111::validation::has_validator;
 use crate::rfc9111::{
-    Candidate, Nominated, NotStored, RequestDirectives, ResponseDirectives, Storable, Target,
-    nominated, same_origin_targets, select, selecting, stored_fields,
+    Candidate, Nominated, RequestDirectives, ResponseDirectives, Storable, Target, nominated,
+    same_origin_targets, select, selecting, stored_fields,
 };
 use crate::stored::{StoredHead, VariantIndex};
 use crate::tag::LogPosition;
 
 /// More names than this in the `Vary` fields of one target are a mistake: nothing is stored.
 const MAX_VARY_NAMES: usize = 32;
-/// Longer lifetimes than a year are cut: nobody gains by them, and clocks change.
-pub(in crate::engine) const MAX_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
 /// A response with a validator is kept at least this long after it has become stale, to be validated:
 /// an hour; and at most a day.
 const MIN_KEEP_MS: u64 = 3600 * 1000;
@@ -143,21 +141,19 @@ impl Asked {
         Candidate {
             method: &self.method,
             request: &RequestDirectives::parse(&self.headers),
-            credentials: self.credentials,
+            credentials: self.credentials.into(),
             status,
             headers,
             directives,
-            mode: policy.mode,
-            policy_ttl: policy.ttl_for(status),
-            overrides,
-            set_cookie_left: set_cookies_left(&cookies, policy.stripped_cookies),
-            validatable: has_validator(headers),
+            options: translate::options(policy, status),
+            instructions: translate::instructions(overrides),
+            sets_cookie: set_cookies_left(&cookies, policy.stripped_cookies),
             useful_stale: windows.longest_ms() > 0,
             requested_ms: self.requested_ms,
             received_ms,
-            max_lifetime: MAX_LIFETIME,
         }
         .decide()
+        .map_err(|reason| translate::reason(reason, self.credentials))
     }
 
     /// What answers to a field of the request that is not in the key: for others it is wrong.
@@ -212,11 +208,6 @@ fn varies_on(headers: &HeaderMap, name: &HeaderName) -> bool {
         Nominated::Names(names) => names.contains(name),
         Nominated::None | Nominated::Any => false,
     }
-}
-
-/// Whether a stale response can be validated (RFC 9111 4.3.1).
-pub(in crate::engine) fn has_validator(headers: &HeaderMap) -> bool {
-    headers.contains_key(ETAG) || headers.contains_key(LAST_MODIFIED)
 }
 
 /// When an entry may be removed: after the last stale window; when it can be validated, or served because the

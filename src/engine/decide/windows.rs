@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::super::Route;
-use super::storable::MAX_LIFETIME;
+use super::translate::MAX_LIFETIME;
 use crate::overrides::{CacheOverride, STALE_FIELD};
 use crate::policy::Mode;
 use crate::rfc9111::stale::{Asking, Given, Windows};
@@ -50,7 +50,8 @@ impl Route {
     ) -> Asking<'a> {
         let strict = self.policy.mode == Mode::Strict;
         let windows = self.windows_of(head);
-        Asking { windows, request: strict.then_some(directives), disconnected: strict, validity }
+        let invalidated = validity == Validity::Invalid;
+        Asking { windows, request: strict.then_some(directives), disconnected: strict, invalidated }
     }
 
     /// The end of a lifetime, earlier by a random share of it where the policy says so.

@@ -10,13 +10,12 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, Request, Response};
 use http_body::Body;
 
-use super::super::decide::has_validator;
 use super::super::find::At;
 use super::super::request::Cx;
 use super::super::respond;
 use crate::body::CacheBody;
 use crate::rfc9111::range::{self, RangeOutcome};
-use crate::rfc9111::validation::{Precondition, evaluate, stored_etag};
+use crate::rfc9111::validation::{Precondition, evaluate, has_validator, stored_etag};
 use crate::store::Store;
 use crate::stored::StoredHead;
 use crate::tag::Validity;

@@ -13,8 +13,9 @@ use super::super::request::Cx;
 use super::miss::Miss;
 use crate::body::{Abandoned, Completed, Sink};
 use crate::policy::Mode;
+use crate::reason::NotStored;
 use crate::rfc9111::stale::is_failure;
-use crate::rfc9111::{Nominated, NotStored, select, selecting, stored_fields};
+use crate::rfc9111::{Nominated, select, selecting, stored_fields};
 use crate::store::Store;
 use crate::stored::{StoredHead, StoredResponse};
 

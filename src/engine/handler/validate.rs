@@ -7,9 +7,7 @@ use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
 
 use super::super::collapse::Lead;
 use super::super::consent;
-use super::super::decide::{
-    Change, Confirmation, Serve, expires_ms, has_validator, with_cookies_of,
-};
+use super::super::decide::{Change, Confirmation, Serve, expires_ms, with_cookies_of};
 use super::super::find::{At, is_known_invalid};
 use super::super::keep::{called_off, forget, freshen, give_back_in_turn};
 use super::super::request::{Cx, Want, nesting};
@@ -20,7 +18,7 @@ use crate::body::CacheBody;
 use crate::cookies::Credentials;
 use crate::key::KeyRange;
 use crate::overrides::CacheOverride;
-use crate::rfc9111::validation::stored_etag;
+use crate::rfc9111::validation::{has_validator, stored_etag};
 use crate::store::Store;
 use crate::stored::{StoredHead, StoredResponse};
 

@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::super::testing::{NOW_MS, head, headers};
+use super::super::testing::{Head, NOW_MS, head, headers};
 use super::super::vary::select;
 use super::*;
 
@@ -10,7 +10,7 @@ fn wants(value: &str) -> RequestDirectives {
     RequestDirectives::parse(&headers(&[("cache-control", value)]))
 }
 
-fn ask(head: &StoredHead, directives: &str, after_secs: u64) -> Reuse {
+fn ask(head: &Head, directives: &str, after_secs: u64) -> Reuse {
     let directives = wants(directives);
     reuse(head, &HeaderMap::new(), NOBODY, Some(&directives), NOW_MS + after_secs * 1000)
 }
@@ -43,7 +43,7 @@ fn a_stale_response_is_not_reused_whatever_its_status() {
 #[test]
 fn credentials_reuse_only_what_is_shared() {
     let mut stored = head(&[]);
-    for credentials in [Credentials::Cookie, Credentials::Authorization] {
+    for credentials in [Credentials::Other, Credentials::Authorization] {
         stored.shared = false;
         let found = reuse(&stored, &HeaderMap::new(), credentials, None, NOW_MS);
         assert_eq!(found, Reuse::NotShared);
@@ -130,20 +130,6 @@ fn max_stale_takes_what_is_not_staler() {
         let now_ms = NOW_MS + after_secs * 1000;
         let found = request_takes_stale(&stored, &wants(directives), now_ms);
         assert_eq!(found, taken, "{directives} {after_secs}");
-    }
-}
-
-// RFC 9211 2.2
-#[test]
-fn answers_have_names() {
-    for (reuse, name) in [
-        (Reuse::Fresh, "hit"),
-        (Reuse::Stale, "stale"),
-        (Reuse::VaryMiss, "vary-miss"),
-        (Reuse::NotShared, "bypass"),
-        (Reuse::RequestWants, "request"),
-    ] {
-        assert_eq!(reuse.as_str(), name);
     }
 }
 

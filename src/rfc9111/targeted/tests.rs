@@ -5,10 +5,10 @@ use proptest::prelude::*;
 
 use super::super::directives::RequestDirectives;
 use super::super::freshness::explicit_lifetime;
-use super::super::storage::{Candidate, NotStored, Storable};
+use super::super::options::{Credentials, Instructions, Options};
+use super::super::storage::{Candidate, NotStorable, Storable};
 use super::super::testing::{NOW_MS, at, field_bytes, headers};
 use super::*;
-use crate::cookies::Credentials;
 
 const OURS: HeaderName = HeaderName::from_static("shop-cache-control");
 const CDN: HeaderName = HeaderName::from_static("cdn-cache-control");
@@ -28,7 +28,7 @@ fn nothing() -> ResponseDirectives {
 }
 
 /// Whether a response with these fields, in place of which a targeted one may speak, is stored.
-fn stored(fields: &[(&str, &str)]) -> Result<Storable, NotStored> {
+fn stored(fields: &[(&str, &str)]) -> Result<Storable, NotStorable> {
     let headers = headers(fields);
     let directives = targeted_directives(&[CDN], &headers)
         .unwrap_or_else(|| ResponseDirectives::parse(&headers));
@@ -39,15 +39,12 @@ fn stored(fields: &[(&str, &str)]) -> Result<Storable, NotStored> {
         status: StatusCode::OK,
         headers: &headers,
         directives: &directives,
-        mode: Default::default(),
-        policy_ttl: None,
-        overrides: None,
-        set_cookie_left: false,
-        validatable: false,
+        options: Options::default(),
+        instructions: Instructions::default(),
+        sets_cookie: false,
         useful_stale: false,
         requested_ms: NOW_MS,
         received_ms: NOW_MS,
-        max_lifetime: Duration::MAX,
     };
     candidate.decide()
 }
@@ -152,16 +149,16 @@ fn cache_control_and_expires_say_nothing_beside_a_targeted_field() {
     let expires = at(3600);
     for other in ["no-store", "private", "no-cache", "max-age=0", "s-maxage=0, must-revalidate"] {
         let fields = [("cache-control", other), ("cdn-cache-control", "max-age=60")];
-        let storable = stored(&fields).unwrap_or_else(|reason| panic!("{other}: {reason}"));
+        let storable = stored(&fields).unwrap_or_else(|reason| panic!("{other}: {reason:?}"));
         assert_eq!(storable.lifetime, Duration::from_secs(60), "{other}");
     }
     for (says, reason) in [
-        ("no-store", NotStored::NoStore),
-        ("private", NotStored::Private),
-        ("no-cache", NotStored::NoCache),
-        ("max-age=0", NotStored::StaleOnArrival),
-        ("none", NotStored::NoFreshness),
-        ("max-age=60, no-store", NotStored::NoStore),
+        ("no-store", NotStorable::NoStore),
+        ("private", NotStorable::Private),
+        ("no-cache", NotStorable::NoCache),
+        ("max-age=0", NotStorable::StaleOnArrival),
+        ("none", NotStorable::NoFreshness),
+        ("max-age=60, no-store", NotStorable::NoStore),
     ] {
         let fields = [
             ("cdn-cache-control", says),
@@ -172,7 +169,7 @@ fn cache_control_and_expires_say_nothing_beside_a_targeted_field() {
     }
     // one that is not valid leaves the word to them
     let fields = [("cdn-cache-control", "max-age=60,"), ("cache-control", "no-store")];
-    assert_eq!(stored(&fields), Err(NotStored::NoStore));
+    assert_eq!(stored(&fields), Err(NotStorable::NoStore));
     let fields = [("cdn-cache-control", "no-store,"), ("expires", &expires)];
     assert_eq!(stored(&fields).map(|it| it.lifetime), Ok(Duration::from_secs(3600)));
 }
@@ -185,7 +182,7 @@ fn age_and_date_count_beside_a_targeted_field() {
     assert_eq!(until(&[minute]), Ok(NOW_MS + 60_000));
     assert_eq!(until(&[minute, ("age", "20")]), Ok(NOW_MS + 40_000));
     assert_eq!(until(&[minute, ("date", &at(-30))]), Ok(NOW_MS + 30_000));
-    assert_eq!(until(&[minute, ("age", "60")]), Err(NotStored::StaleOnArrival));
+    assert_eq!(until(&[minute, ("age", "60")]), Err(NotStorable::StaleOnArrival));
 }
 
 // RFC 9213 2.1

@@ -1,0 +1,145 @@
+//! From the crate's own types to those of `rfc9111`, which knows no policy, and back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+
+use crate::cookies::Credentials;
+use crate::overrides::CacheOverride;
+use crate::policy::{CachePolicy, Mode};
+use crate::reason::NotStored;
+use crate::rfc9111::{self, Instructions, NotStorable, Options, StoredView};
+use crate::stored::StoredHead;
+
+/// Longer lifetimes are cut to a year: they have no use, and clocks change.
+pub(in crate::engine) const MAX_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// What a policy chooses for responses with this status.
+pub(super) fn options(policy: &CachePolicy, status: StatusCode) -> Options {
+    let strict = policy.mode == Mode::Strict;
+    Options {
+        heuristics: strict,
+        must_revalidate_shares: strict,
+        set_cookie: strict,
+        default_lifetime: policy.ttl_for(status),
+        max_lifetime: MAX_LIFETIME,
+    }
+}
+
+/// What a handler says about storing its response.
+pub(super) fn instructions(overrides: Option<&CacheOverride>) -> Instructions {
+    overrides.map_or_else(Instructions::default, |overrides| Instructions {
+        lifetime: overrides.ttl,
+        no_store: overrides.no_store,
+        shared: overrides.shared,
+        set_cookie: overrides.with_set_cookie,
+    })
+}
+
+/// The public name of a reason. `credentials` are those of the request.
+pub(super) fn reason(reason: NotStorable, credentials: Credentials) -> NotStored {
+    match reason {
+        NotStorable::Method => NotStored::Method,
+        NotStorable::Status => NotStored::Status,
+        NotStorable::Partial => NotStored::Partial,
+        NotStorable::Upgrade => NotStored::Upgrade,
+        NotStorable::Streaming => NotStored::Streaming,
+        NotStorable::Instructed => NotStored::Override,
+        NotStorable::RequestNoStore => NotStored::RequestNoStore,
+        NotStorable::MustUnderstand => NotStored::MustUnderstand,
+        NotStorable::NoStore => NotStored::NoStore,
+        NotStorable::Private => NotStored::Private,
+        NotStorable::SetCookie => NotStored::SetCookie,
+        NotStorable::Credentials => match credentials {
+            Credentials::None | Credentials::Authorization => NotStored::Authorization,
+            Credentials::Cookie => NotStored::Cookie,
+            Credentials::Header => NotStored::CredentialHeader,
+            Credentials::Extension => NotStored::CredentialExtension,
+        },
+        NotStorable::VaryAny => NotStored::VaryAny,
+        NotStorable::NoCache => NotStored::NoCache,
+        NotStorable::NoFreshness => NotStored::NoFreshness,
+        NotStorable::StaleOnArrival => NotStored::StaleOnArrival,
+    }
+}
+
+impl From<Credentials> for rfc9111::Credentials {
+    fn from(credentials: Credentials) -> Self {
+        match credentials {
+            Credentials::None => Self::None,
+            Credentials::Authorization => Self::Authorization,
+            Credentials::Cookie | Credentials::Header | Credentials::Extension => Self::Other,
+        }
+    }
+}
+
+impl<'a> From<&'a StoredHead> for StoredView<'a> {
+    fn from(head: &'a StoredHead) -> Self {
+        Self {
+            status: head.status,
+            headers: &head.headers,
+            received_ms: head.received_ms,
+            initial_age_ms: head.initial_age_ms,
+            fresh_until_ms: head.fresh_until_ms,
+            gen_ms: head.gen_ms,
+            shared: head.shared,
+            vary: &head.vary,
+        }
+    }
+}
+
+impl<'a> From<&'a Arc<StoredHead>> for StoredView<'a> {
+    fn from(head: &'a Arc<StoredHead>) -> Self {
+        Self::from(&**head)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn safe_mode_is_the_careful_choice() {
+        let safe = options(&CachePolicy::new().ttl(MINUTE), StatusCode::OK);
+        let careful = Options {
+            default_lifetime: Some(MINUTE),
+            max_lifetime: MAX_LIFETIME,
+            ..Options::default()
+        };
+        assert_eq!(safe, careful);
+        let strict = options(&CachePolicy::rfc9111(), StatusCode::OK);
+        assert!(strict.heuristics && strict.must_revalidate_shares && strict.set_cookie);
+        assert_eq!(strict.default_lifetime, None);
+    }
+
+    #[test]
+    fn each_override_becomes_its_instruction() {
+        let nothing = Instructions::default();
+        for (overrides, expected) in [
+            (CacheOverride::new().tag("a").stale_if_error(MINUTE), nothing),
+            (CacheOverride::ttl(MINUTE), Instructions { lifetime: Some(MINUTE), ..nothing }),
+            (CacheOverride::no_store(), Instructions { no_store: true, ..nothing }),
+            (CacheOverride::new().shared(), Instructions { shared: true, ..nothing }),
+            (CacheOverride::new().with_set_cookie(), Instructions { set_cookie: true, ..nothing }),
+        ] {
+            assert_eq!(instructions(Some(&overrides)), expected, "{overrides:?}");
+        }
+        assert_eq!(instructions(None), nothing);
+    }
+
+    #[test]
+    fn the_reason_names_the_credential() {
+        for credentials in [
+            Credentials::Authorization,
+            Credentials::Cookie,
+            Credentials::Header,
+            Credentials::Extension,
+        ] {
+            let reason = reason(NotStorable::Credentials, credentials);
+            assert_eq!(reason.as_str(), credentials.as_str());
+        }
+    }
+}
