@@ -1,14 +1,16 @@
-//! HTTP dates (RFC 9110 5.6.7).
+//! Which moment does a date name (RFC 9110 5.6.7)?
 //!
-//! All three forms are read; letter case does not matter in names; everything else has to be as the
-//! grammar says. What is nearly a date is none, so that nothing is repaired into a longer life.
+//! `httpdate` reads and writes dates. It does not know four things that caches must know or should know: letter case
+//! does not matter (RFC 9111 4.2), the century of a year with two digits, leap seconds, and years before 1970.
+//! A text that is almost a date is not a date: the cache repairs nothing into a longer lifetime.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::HeaderValue;
 use http::header::{AsHeaderName, HeaderMap};
 
-const DAY_SECS: i64 = 86_400;
+/// 50 years of 365.2425 days, in seconds.
+const HORIZON_SECS: u64 = 1_577_847_600;
 /// 9999-12-31 23:59:59, the last moment that the preferred form can express.
 const LAST_SECS: u64 = 253_402_300_799;
 
@@ -43,56 +45,72 @@ pub(crate) fn single(headers: &HeaderMap, name: impl AsHeaderName, now_ms: u64) 
     }
 }
 
-/// Milliseconds since the Unix epoch, for a date in any of the three forms. Moments before the epoch
-/// count as the epoch. `now_ms` decides the century of a year with two digits.
+/// The moment that a date in any of the three forms names, in milliseconds since the Unix epoch. A moment before the
+/// epoch counts as the epoch. `now_ms` decides the century of a year with two digits.
 pub(crate) fn parse(value: &HeaderValue, now_ms: u64) -> Option<u64> {
-    let mut rest = Cursor(value.as_bytes().trim_ascii());
-    let seconds = match (rest.word(&DAYS), rest.0.first()?) {
-        // IMF-fixdate: Sun, 06 Nov 1994 08:49:37 GMT
-        (Some(_), b',') => {
-            rest.literal(b", ")?;
-            let day = rest.digits(2)?;
-            rest.literal(b" ")?;
-            let month = rest.word(&MONTHS)?;
-            rest.literal(b" ")?;
-            let year = rest.digits(4)?;
-            rest.literal(b" ")?;
-            let time = rest.time()?;
-            rest.zone()?;
-            days(year, month, day)? * DAY_SECS + time
-        }
-        // asctime: Sun Nov  6 08:49:37 1994
-        (Some(_), b' ') => {
-            rest.literal(b" ")?;
-            let month = rest.word(&MONTHS)?;
-            rest.literal(b" ")?;
-            let day = match rest.literal(b" ") {
-                Some(()) => rest.digits(1)?,
-                None => rest.digits(2)?,
-            };
-            rest.literal(b" ")?;
-            let time = rest.time()?;
-            rest.literal(b" ")?;
-            days(rest.digits(4)?, month, day)? * DAY_SECS + time
-        }
-        // RFC 850: Sunday, 06-Nov-94 08:49:37 GMT
-        (Some(weekday), _) => {
-            rest.literal(LONG_DAYS.get(weekday)?)?;
-            rest.literal(b", ")?;
-            let day = rest.digits(2)?;
-            rest.literal(b"-")?;
-            let month = rest.word(&MONTHS)?;
-            rest.literal(b"-")?;
-            let year = rest.digits(2)?;
-            rest.literal(b" ")?;
-            let time = rest.time()?;
-            rest.zone()?;
-            in_century(year, month, day, time, now_ms)?
-        }
-        (None, _) => return None,
+    let text = value.to_str().ok()?.trim();
+    let at = match text.as_bytes().get(3) {
+        Some(b',' | b' ') => httpdate::parse_http_date(text).ok().or_else(|| unusual(text)),
+        _ => rfc850(&capitalised(text), now_ms),
     };
-    rest.0.is_empty().then(|| u64::try_from(seconds).unwrap_or(0).saturating_mul(1000))
+    let since_epoch = at?.duration_since(UNIX_EPOCH).ok()?;
+    Some(since_epoch.as_secs().saturating_mul(1000))
 }
+
+/// A date with names in another case, with a leap second, or before 1970.
+fn unusual(text: &str) -> Option<SystemTime> {
+    let text = capitalised(text);
+    let leap = text.contains(":60 ");
+    let text = if leap { text.replace(":60 ", ":59 ") } else { text };
+    match httpdate::parse_http_date(&text) {
+        Ok(date) => Some(date + Duration::from_secs(leap.into())),
+        Err(_) => before_1970(&text),
+    }
+}
+
+/// The epoch, if this is a date before it. The calendar with its weekdays repeats every 400 years, so the same day
+/// 2000 years later shows whether the date exists.
+fn before_1970(text: &str) -> Option<SystemTime> {
+    let at = if text.ends_with(" GMT") { 12..16 } else { 20..24 };
+    let year = text.get(at.clone()).filter(|year| year.bytes().all(|b| b.is_ascii_digit()))?;
+    let later = year.parse::<u16>().ok().filter(|year| *year < 1970)? + 2000;
+    let (before, after) = (text.get(..at.start)?, text.get(at.end..)?);
+    httpdate::parse_http_date(&format!("{before}{later}{after}")).ok().map(|_| UNIX_EPOCH)
+}
+
+/// A date with a year of two digits: `Sunday, 06-Nov-94 08:49:37 GMT`. RFC 9110 5.6.7: a year that appears to be more
+/// than 50 years in the future is the most recent year in the past with these digits. So the latest year counts that
+/// is not so far ahead, and whose day has this name.
+fn rfc850(text: &str, now_ms: u64) -> Option<SystemTime> {
+    let (weekday, rest) = text.split_once(", ").filter(|(day, _)| LONG_DAYS.contains(day))?;
+    let (date, time) = rest.split_once(' ')?;
+    let (day, year) = date.rsplit_once('-').filter(|(_, year)| year.len() == 2)?;
+    let (weekday, day) = (weekday.get(..3)?, day.replacen('-', " ", 1));
+    let now_secs = (now_ms / 1000).min(LAST_SECS);
+    let horizon = UNIX_EPOCH + Duration::from_secs(now_secs + HORIZON_SECS);
+    let century: u16 = format(now_ms).to_str().ok()?.get(12..14)?.parse().ok()?;
+    [century.checked_add(1)?, century, century.checked_sub(1)?].into_iter().find_map(|century| {
+        let text = format!("{weekday}, {day} {century}{year} {time}");
+        unusual(&text).filter(|at| *at <= horizon)
+    })
+}
+
+/// The text with names of days, months and the zone as `httpdate` expects them.
+fn capitalised(text: &str) -> String {
+    let mut inside = false;
+    let letters = text.chars().map(|letter| {
+        let first = !std::mem::replace(&mut inside, letter.is_ascii_alphabetic());
+        if first { letter.to_ascii_uppercase() } else { letter.to_ascii_lowercase() }
+    });
+    let text: String = letters.collect();
+    match text.strip_suffix(" Gmt") {
+        Some(date) => format!("{date} GMT"),
+        None => text,
+    }
+}
+
+const LONG_DAYS: [&str; 7] =
+    ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
 
 /// The moment in the preferred form, whole seconds.
 pub(crate) fn format(ms: u64) -> HeaderValue {
@@ -100,82 +118,6 @@ pub(crate) fn format(ms: u64) -> HeaderValue {
     // A date is visible ASCII, so the empty value is never taken.
     HeaderValue::try_from(httpdate::fmt_http_date(at))
         .unwrap_or_else(|_| HeaderValue::from_static(""))
-}
-
-/// RFC 9110 5.6.7: a year with two digits that appears to lie more than 50 years in the future is the
-/// most recent year in the past with these digits. So the latest that is not so far ahead.
-fn in_century(year: i64, month: usize, day: i64, time: i64, now_ms: u64) -> Option<i64> {
-    let now = i64::try_from(now_ms / 1000).ok()?;
-    let this_year = 1970 + now / (DAY_SECS * 146_097 / 400);
-    // 50 years of 365.2425 days
-    let horizon = now.checked_add(DAY_SECS * 146_097 / 8)?;
-    let century = this_year.checked_div(100)?.checked_mul(100)?;
-    [100, 0, -100].into_iter().find_map(|offset| {
-        let year = century.checked_add(offset)?.checked_add(year)?;
-        let seconds = days(year, month, day)?.checked_mul(DAY_SECS)?.checked_add(time)?;
-        (seconds <= horizon).then_some(seconds)
-    })
-}
-
-/// Days from the epoch to a date of the Gregorian calendar, `None` for days that do not exist.
-/// `month` counts from 0.
-fn days(year: i64, month: usize, day: i64) -> Option<i64> {
-    const BEFORE_MONTH: [i64; 12] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
-    const IN_MONTH: [i64; 12] = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-    let leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
-    let last = IN_MONTH.get(month)? + i64::from(leap && month == 1);
-    let past = year.checked_sub(1)?;
-    let leap_days = past.div_euclid(4) - past.div_euclid(100) + past.div_euclid(400) - 477;
-    let before = (year - 1970).checked_mul(365)?.checked_add(leap_days)?;
-    (1..=last)
-        .contains(&day)
-        .then_some(before + BEFORE_MONTH.get(month)? + i64::from(leap && month > 1) + day - 1)
-}
-
-const DAYS: [&[u8]; 7] = [b"Mon", b"Tue", b"Wed", b"Thu", b"Fri", b"Sat", b"Sun"];
-/// What follows the first three letters.
-const LONG_DAYS: [&[u8]; 7] = [b"day", b"sday", b"nesday", b"rsday", b"day", b"urday", b"day"];
-const MONTHS: [&[u8]; 12] = [
-    b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec",
-];
-
-/// What is left to read.
-struct Cursor<'a>(&'a [u8]);
-
-impl Cursor<'_> {
-    fn literal(&mut self, text: &[u8]) -> Option<()> {
-        let (start, rest) = self.0.split_at_checked(text.len())?;
-        // RFC 9110 5.6.7: recipients should match names of days, months and the zone in any case
-        start.eq_ignore_ascii_case(text).then(|| self.0 = rest)
-    }
-
-    /// The index of the word that comes next.
-    fn word(&mut self, words: &[&[u8]]) -> Option<usize> {
-        words.iter().position(|word| self.literal(word).is_some())
-    }
-
-    fn digits(&mut self, count: usize) -> Option<i64> {
-        let (start, rest) = self.0.split_at_checked(count)?;
-        let number = start.iter().try_fold(0, |sum, byte| {
-            byte.is_ascii_digit().then(|| sum * 10 + i64::from(byte - b'0'))
-        })?;
-        self.0 = rest;
-        Some(number)
-    }
-
-    /// Seconds of the day. The 61st second of a minute is a leap second.
-    fn time(&mut self) -> Option<i64> {
-        let hour = self.digits(2)?;
-        self.literal(b":")?;
-        let minute = self.digits(2)?;
-        self.literal(b":")?;
-        let second = self.digits(2)?;
-        (hour < 24 && minute < 60 && second <= 60).then_some(hour * 3600 + minute * 60 + second)
-    }
-
-    fn zone(&mut self) -> Option<()> {
-        self.literal(b" GMT")
-    }
 }
 
 #[cfg(test)]

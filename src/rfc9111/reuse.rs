@@ -39,7 +39,7 @@ pub(crate) fn reuse<'a>(
     }
     // RFC 9111 4.1; "*" gets into a stored response only by an update
     let star = stored.headers.get_all(VARY).into_iter().any(|line| line.as_bytes().contains(&b'*'));
-    if star || !vary::matches(&stored.vary, request) {
+    if star || !vary::matches(stored.vary, request) {
         return Reuse::VaryMiss;
     }
     if !is_fresh(stored, now_ms) {

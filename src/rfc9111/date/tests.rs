@@ -24,10 +24,9 @@ fn all_three_forms_are_read() {
     }
     assert_eq!(read("Thu Aug 18 02:01:18 2050"), read("Thu, 18 Aug 2050 02:01:18 GMT"));
     assert_eq!(read("Thursday, 18-Aug-50 02:01:18 GMT"), read("Thu, 18 Aug 2050 02:01:18 GMT"));
-    for (weekday, day) in LONG_DAYS.iter().zip(DAYS) {
-        let weekday = [day, weekday].concat();
-        let text = format!("{}, 06-Nov-94 08:49:37 GMT", weekday.escape_ascii());
-        assert_eq!(read(&text), Some(784_111_777), "{text}");
+    for (day, weekday) in (7_u64..).zip(LONG_DAYS) {
+        let text = format!("{weekday}, {day:02}-Nov-94 08:49:37 GMT");
+        assert_eq!(read(&text), Some(784_111_777 + (day - 6) * 86_400), "{text}");
     }
 }
 
@@ -90,6 +89,12 @@ fn what_is_nearly_a_date_is_none() {
         "Thu, 18 Xyz 2050 02:01:18 GMT",
         "Thu, 00 Aug 2050 02:01:18 GMT",
         "Thu, 32 Aug 2050 02:01:18 GMT",
+        "Fri, 18 Aug 2050 02:01:18 GMT",    // a Thursday
+        "Saturday, 18-Aug-50 02:01:18 GMT", // a Thursday, or a Friday in 1950
+        "Fri Aug 18 02:01:18 2050",
+        "Sun, 31 Dec 1969 23:59:59 GMT",
+        "Wed, 31 Dec +969 23:59:59 GMT",
+        "Wed, 32 Dec 1969 23:59:59 GMT",
         "Sat, 29 Feb 2025 02:01:18 GMT",
         "Sat, 29 Feb 2100 02:01:18 GMT",
         "Tue, 31 Jun 2050 02:01:18 GMT",
@@ -119,13 +124,13 @@ fn a_two_digit_year_lies_at_most_50_years_ahead() {
         ("Friday, 01-Jan-99 00:00:00 GMT", "Fri, 01 Jan 1999 00:00:00 GMT"),
         ("Saturday, 01-Jan-00 00:00:00 GMT", "Sat, 01 Jan 2000 00:00:00 GMT"),
         ("Tuesday, 29-Feb-00 00:00:00 GMT", "Tue, 29 Feb 2000 00:00:00 GMT"),
-        ("Monday, 29-Feb-76 00:00:00 GMT", "Sun, 29 Feb 1976 00:00:00 GMT"),
+        ("Sunday, 29-Feb-76 00:00:00 GMT", "Sun, 29 Feb 1976 00:00:00 GMT"),
     ] {
         assert_eq!(read(text), read(four_digits), "{text}");
     }
     // seen from 2090, "10" is twenty years ahead
     let from_2090 =
-        parse(&HeaderValue::from_static("Monday, 01-Jan-10 00:00:00 GMT"), 3_786_912_000_000);
+        parse(&HeaderValue::from_static("Wednesday, 01-Jan-10 00:00:00 GMT"), 3_786_912_000_000);
     assert_eq!(from_2090.map(|ms| ms / 1000), read("Wed, 01 Jan 2110 00:00:00 GMT"));
 }
 
@@ -136,6 +141,7 @@ fn dates_reach_beyond_2038_and_back_before_1970() {
         ("Wed, 31 Dec 1969 23:59:59 GMT", 0),
         ("Mon, 01 Jan 0001 00:00:00 GMT", 0),
         ("Sat, 01 Jan 0000 00:00:00 GMT", 0),
+        ("Wed Dec 31 23:59:60 1969", 0),
         ("Tue, 19 Jan 2038 03:14:08 GMT", 2_147_483_648),
         ("Sun, 07 Feb 2106 06:28:16 GMT", 4_294_967_296),
         ("Fri, 31 Dec 9999 23:59:59 GMT", LAST_SECS),
@@ -186,8 +192,7 @@ proptest! {
         let Ok(value) = HeaderValue::from_bytes(&bytes) else { return Ok(()) };
         let Some(ms) = parse(&value, now_ms) else { return Ok(()) };
         let text = value.to_str().unwrap().trim();
-        // httpdate is of the same opinion, but for centuries, years before 1970, leap seconds, and
-        // names in other cases or of other days.
+        // httpdate finds the same moment, if it finds one; its rule for centuries is another one
         if !text.contains('-')
             && let Ok(theirs) = httpdate::parse_http_date(text)
         {
