@@ -2,8 +2,6 @@
 
 use std::borrow::Cow;
 
-use percent_encoding::percent_decode_str;
-
 /// Parameters that advertisers and mailers append and no handler reads.
 const TRACKING: &[&str] = &[
     "utm_*",
@@ -93,12 +91,7 @@ impl QueryRules {
 /// A parameter's name as a handler would see it: `p%61ge` is `page`. Comparing anything else would
 /// let a request smuggle a parameter past the list and store its response under the plain target.
 fn name_of(pair: &str) -> Cow<'_, str> {
-    let name = pair.split_once('=').map_or(pair, |(name, _)| name);
-    if name.contains('+') {
-        let spaced = name.replace('+', " ");
-        return percent_decode_str(&spaced).decode_utf8_lossy().into_owned().into();
-    }
-    percent_decode_str(name).decode_utf8_lossy()
+    form_urlencoded::parse(pair.as_bytes()).next().map(|(name, _)| name).unwrap_or_default()
 }
 
 /// Whether `name` is the listed one, or begins with it where that ends in `*`.

@@ -53,6 +53,7 @@ pub(crate) fn same_origin_targets(
     targets
 }
 
+/// By hand, because `url` follows WHATWG, not RFC 3986: it reads `https:a`, `///a` and `\` as paths and hosts.
 fn resolve(target: Target<'_>, reference: &str) -> Option<String> {
     let reference = reference.split('#').next()?; // no fragment is ever part of a request
     if reference.is_empty() || reference.contains(|c: char| c.is_whitespace() || c.is_control()) {

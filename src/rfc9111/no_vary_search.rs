@@ -83,13 +83,8 @@ impl NoVarySearch {
 
     /// The names and values that count, in the order in which they are compared.
     fn pairs<'a>(&self, query: Option<&'a str>) -> Vec<(Cow<'a, str>, Cow<'a, str>)> {
-        let parts = query.unwrap_or_default().split('&').filter(|part| !part.is_empty());
-        let pairs = parts.map(|part| part.split_once('=').unwrap_or((part, "")));
-        let mut pairs: Vec<_> = pairs
-            .map(|(name, value)| (decoded(name), value))
-            .filter(|(name, _)| self.distinguishes(name))
-            .map(|(name, value)| (name, decoded(value)))
-            .collect();
+        let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+        let mut pairs: Vec<_> = pairs.filter(|(name, _)| self.distinguishes(name)).collect();
         if self.key_order {
             // Any order of names will do, as long as it is one. It is stable, as section 6 asks.
             pairs.sort_by(|(a, _), (b, _)| a.cmp(b));
@@ -121,14 +116,10 @@ pub(crate) fn canonical(nvs: &NoVarySearch, query: Option<&str>) -> String {
     canonical
 }
 
-/// A name or value of a form: a plus is a space, and octets that are no UTF-8 become U+FFFD, so that
-/// `%f6` equals `%ef%bf%bd` (section 5.3 for the names in the field, section 6 for queries).
-fn decoded(text: &str) -> Cow<'_, str> {
-    if text.contains('+') {
-        let spaced = text.replace('+', " ");
-        return percent_decode_str(&spaced).decode_utf8_lossy().into_owned().into();
-    }
-    percent_decode_str(text).decode_utf8_lossy()
+/// The parameter that a name in the field means (section 5.3): decoded as in a form. `form_urlencoded` has no function
+/// for this: it would split the name at `&` and `=`.
+fn decoded(name: &str) -> String {
+    percent_decode_str(&name.replace('+', " ")).decode_utf8_lossy().into_owned()
 }
 
 /// The members as the field has them; the last one of a name counts (RFC 9651 4.2.2).
@@ -232,7 +223,7 @@ impl<'de> InnerListVisitor<'de> for Names<'_> {
         Ok(|item: BareItemFromInput<'de>| {
             match (&mut *self.0, item) {
                 (Member::Is(names), BareItemFromInput::String(name)) => {
-                    names.push(decoded(name.as_str()).into_owned());
+                    names.push(decoded(name.as_str()));
                 }
                 (member, _) => *member = Member::WrongType,
             }
