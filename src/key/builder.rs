@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::request::Parts;
 
 use super::parts::{escape, normalised, without_default_port};
-use super::{CacheKey, hash_values, hash128, shorten};
+use super::{hash_values, hash128, shorten};
 
 /// Bytes of path and query kept whole. With the other parts' limits, a key stays under 1,024 bytes,
 /// and all keys of one target lie in one range even when the target is longer.
@@ -173,15 +173,4 @@ where
     fn build(&self, request: &Parts, default: TargetKey) -> Option<TargetKey> {
         self(request, default)
     }
-}
-
-/// A target whose query may matter less than it seems (`No-Vary-Search`).
-#[derive(Clone, Debug)]
-pub(crate) struct Search {
-    /// Where the index of the path on its origin, in its partition, is stored.
-    pub(crate) index: CacheKey,
-    /// Where the latest of them all is: for those who name a path only.
-    pub(crate) anywhere: CacheKey,
-    pub(crate) path: String,
-    pub(crate) query: String,
 }

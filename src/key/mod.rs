@@ -9,6 +9,7 @@ mod builder;
 mod known;
 mod parts;
 mod query;
+mod search;
 mod secret;
 mod target;
 
@@ -18,12 +19,12 @@ use std::hash::{Hash, Hasher};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-pub(crate) use builder::Search;
 pub use builder::{KeyBuilder, TargetKey};
 pub(crate) use parts::hash_values;
 #[cfg(any(test, fuzzing))]
 pub(crate) use query::QueryRules;
 pub(crate) use query::matches as matches_listed;
+pub(crate) use search::Search;
 pub(crate) use secret::Secret;
 pub(crate) use target::{KeyRules, NoKey, TargetUri, variant_key};
 

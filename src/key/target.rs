@@ -9,10 +9,11 @@ use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, Uri};
 
-use super::builder::{KeyBuilder, MAX_TARGET_BYTES, Search, Target, TargetKey};
+use super::builder::{KeyBuilder, Target, TargetKey};
 use super::known::Known;
 use super::parts::{host, normal, normalised, without_default_port};
 use super::query::QueryRules;
+use super::search::SearchUse;
 use super::{CacheKey, KeyRange, SEPARATOR, hex, shorten};
 use crate::error::ConfigError;
 use crate::tag::Scope;
@@ -26,14 +27,16 @@ const MAX_PREFIX_BYTES: usize = 64;
 /// How a layer makes keys.
 #[derive(Clone)]
 pub(crate) struct KeyRules {
-    prefix: String,
-    version: u32,
+    pub(super) prefix: String,
+    pub(super) version: u32,
     scheme: Option<String>,
     hosts: Option<Vec<String>>,
     pub(crate) query: QueryRules,
     builders: Vec<Arc<dyn KeyBuilder>>,
     /// Shared by the clones of a layer.
     known: Arc<Known>,
+    /// Of this prefix and version.
+    pub(super) search_use: Arc<SearchUse>,
 }
 
 /// What a request asks for.
@@ -71,12 +74,14 @@ impl KeyRules {
             return Err(ConfigError::new("prefix", prefix, rule));
         }
         self.prefix = prefix.to_owned();
+        self.search_use = Arc::default();
         Ok(())
     }
 
     pub(crate) fn set_version(&mut self, version: u32) -> Result<(), ConfigError> {
         self.check_no_handle("version", version)?;
         self.version = version;
+        self.search_use = Arc::default();
         Ok(())
     }
 
@@ -225,26 +230,6 @@ impl KeyRules {
         KeyRange::starting_with(format!("{}:{}:=", self.prefix, self.version))
     }
 
-    /// The path and the query of a target, and where the path's index is: `None` without a query, for
-    /// keys of the application's own, and for targets too long to be kept whole.
-    pub(crate) fn search(&self, target: &TargetKey) -> Option<Search> {
-        let Target::Uri { path_and_query, .. } = &target.target else { return None };
-        if path_and_query.len() >= MAX_TARGET_BYTES {
-            return None;
-        }
-        let (path, query) = std::str::from_utf8(path_and_query).ok()?.split_once('?')?;
-        // no path begins with a question mark, and no path's range holds this
-        let mut key = format!("{}:{}:?{path}", self.prefix, self.version).into_bytes();
-        let anywhere = CacheKey::new(key.clone());
-        if let Some(origin) = target.origin_bytes().filter(|origin| !origin.is_empty()) {
-            key.push(SEPARATOR);
-            key.extend_from_slice(origin);
-        }
-        push_partition(&mut key, target);
-        let index = CacheKey::new(key);
-        Some(Search { index, anywhere, path: path.to_owned(), query: query.to_owned() })
-    }
-
     /// Another target on the same origin, as each clone of the layer stores it.
     pub(crate) fn beside(&self, target: &TargetKey, path_and_query: &str) -> Vec<TargetKey> {
         let Some(origin) = target.origin_bytes() else { return Vec::new() };
@@ -338,6 +323,7 @@ impl Default for KeyRules {
             query: QueryRules::default(),
             builders: Vec::new(),
             known: Arc::default(),
+            search_use: Arc::default(),
         }
     }
 }
@@ -370,7 +356,7 @@ pub(crate) fn variant_key(base: &CacheKey, variant: &[u8; 16]) -> CacheKey {
     CacheKey::new(key)
 }
 
-fn push_partition(key: &mut Vec<u8>, target: &TargetKey) {
+pub(super) fn push_partition(key: &mut Vec<u8>, target: &TargetKey) {
     if !target.partition.is_empty() {
         key.extend_from_slice(b" p:");
         let partition = Bytes::copy_from_slice(&target.partition);

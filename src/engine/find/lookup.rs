@@ -195,8 +195,15 @@ impl<'a, St: Store> Finder<'a, St> {
 
     /// Looks by the whole query, or by the rule that the path's responses give: then the key is another one (`true`).
     async fn find(&self) -> Result<(Lookup, bool), StoreError> {
-        let Cx { engine, plan, .. } = self.cx;
-        let Some(search) = &plan.search else {
+        let Cx { engine, route, plan } = self.cx;
+        if let Some(mark) = route.keys.search_mark_to_ask(&plan.target) {
+            let (lookup, mark) = self.look(&plan.base, Some(&mark)).await?;
+            if mark.is_none() {
+                return Ok((lookup, false));
+            }
+            route.keys.search_is_used();
+        }
+        let Some(search) = plan.search(route) else {
             return Ok((self.look(&plan.base, None).await?.0, false));
         };
         if let Some(rule) = engine.known.rule(search) {

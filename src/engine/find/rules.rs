@@ -8,7 +8,7 @@ use crate::store::{Store, StoreError};
 /// The key that requests of this plan collapse under, without the variant, and the rule that it comes from.
 pub(in crate::engine) fn collapse_key<St>(cx: &Cx<St>) -> (CacheKey, Rule) {
     let Cx { engine, route, plan } = cx;
-    let known = plan.search.as_ref().and_then(|search| engine.known.rule(search));
+    let known = plan.search(route).and_then(|search| engine.known.rule(search));
     let rule = known.flatten();
     let base = rule.as_ref().map_or_else(|| plan.base.clone(), |rule| plan.key_by(route, rule));
     (base, rule)

@@ -1,5 +1,7 @@
 //! Which requests the cache handles, decided before anything else.
 
+use std::sync::OnceLock;
+
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::uri::PathAndQuery;
@@ -42,7 +44,7 @@ pub(crate) struct Plan {
     /// Hashed credentials that are part of the key.
     pub(in crate::engine) keyed: Vec<(u8, [u8; 16])>,
     /// Where to find out whether the whole query matters.
-    pub(in crate::engine) search: Option<Search>,
+    pub(super) search: OnceLock<Option<Search>>,
     pub(crate) credentials: Credentials,
     /// What the client asks of caches.
     pub(in crate::engine) directives: RequestDirectives,
@@ -113,7 +115,7 @@ impl Plan {
             }
         }
         let base = route.keys.base_key(target, &keyed);
-        let (home, search) = (route.keys.home(target), route.keys.search(target));
+        let home = route.keys.home(target);
         let (target, path_and_query) = (target.clone(), uri.path_and_query().cloned());
         Self {
             base,
@@ -121,7 +123,7 @@ impl Plan {
             home,
             path_and_query,
             keyed,
-            search,
+            search: OnceLock::new(),
             credentials,
             directives: RequestDirectives::parse(&request.headers),
             head_only,

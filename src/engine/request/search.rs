@@ -1,8 +1,10 @@
 //! `No-Vary-Search`: which parts of a query tell the responses of a path apart.
 //!
-//! A response that says so is stored under the canonical form of its query, and what it said under a key
-//! of the path. A process remembers what it has seen, also that there was nothing, for a minute: within it
-//! a lookup costs no more than any other.
+//! A response with the field is stored under the canonical form of its query, and the field under a key of the path.
+//! A process remembers the field of a path, or that there is none, for a minute.
+//!
+//! The first such response is stored with a mark, under one key of the prefix. Until a process has stored such a
+//! response, or has found the mark, no request pays for the field: once a minute, one lookup asks for the mark too.
 
 use std::sync::Arc;
 
@@ -26,9 +28,15 @@ impl Search {
 }
 
 impl Plan {
+    /// Where the rule of the path is stored. `None` without a query, and while no response has had a rule.
+    pub(in crate::engine) fn search(&self, route: &Route) -> Option<&Search> {
+        let keys = route.keys.uses_search().then_some(&route.keys)?;
+        self.search.get_or_init(|| keys.search(&self.target)).as_ref()
+    }
+
     /// The key to look at, by the rule that is known for the path.
     pub(in crate::engine) fn key_by(&self, route: &Route, rule: &NoVarySearch) -> CacheKey {
-        let Some(search) = &self.search else { return self.base.clone() };
+        let Some(search) = self.search(route) else { return self.base.clone() };
         let target = self.target.with_query(&search.path, &search.canonical(rule));
         route.keys.base_key(&target, &self.keyed)
     }
@@ -39,7 +47,7 @@ impl Plan {
         rule: Option<&NoVarySearch>,
         found: &StoredResponse,
     ) -> bool {
-        let (Some(rule), Some(search)) = (rule, &self.search) else { return true };
+        let (Some(rule), Some(Some(search))) = (rule, self.search.get()) else { return true };
         let own = NoVarySearch::parse(&found.head.headers);
         search.canonical(&own) == search.canonical(rule)
     }
@@ -51,14 +59,17 @@ impl Plan {
         response: &HeaderMap,
     ) -> (CacheKey, Vec<(CacheKey, VariantIndex)>) {
         let rule = NoVarySearch::parse(response);
-        match &self.search {
+        if !rule.is_default() {
+            route.keys.search_is_used();
+        }
+        match self.search(route) {
             Some(search) if !rule.is_default() => {
                 let lines = response.get_all(NO_VARY_SEARCH).iter().map(HeaderValue::as_bytes);
                 let field = Bytes::from(lines.collect::<Vec<_>>().join(&b", "[..]));
                 let index = VariantIndex { search: Some(field), ..VariantIndex::default() };
-                let indexes = [&search.index, &search.anywhere];
-                let indexes = indexes.map(|key| (key.clone(), index.clone())).into();
-                (self.key_by(route, &rule), indexes)
+                let keys = [search.index.clone(), search.anywhere.clone()].into_iter();
+                let keys = keys.chain(route.keys.search_mark_to_write());
+                (self.key_by(route, &rule), keys.map(|key| (key, index.clone())).collect())
             }
             _ => (self.base.clone(), Vec::new()),
         }
