@@ -136,7 +136,11 @@ fn outcome(status: Option<&CacheStatus>) -> String {
     match (status.forward(), status.ttl_secs()) {
         (Some(forward), _) => {
             let stored = if status.is_stored() { ", stored" } else { "" };
-            let detail = status.detail().map(|detail| format!(" ({detail})")).unwrap_or_default();
+            let detail = status
+                .reason()
+                .map(|reason| reason.as_str())
+                .map(|detail| format!(" ({detail})"))
+                .unwrap_or_default();
             format!("inside: {}{detail}{stored}", forward.as_str())
         }
         (None, Some(ttl)) => format!("hit, fresh for {ttl} s"),

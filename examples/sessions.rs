@@ -77,7 +77,11 @@ async fn visit(
     }
     let response = app.clone().oneshot(request.body(Body::empty())?).await?;
     let status = response.extensions().get::<CacheStatus>().ok_or("no status")?;
-    let said = if status.is_hit() { "hit" } else { status.detail().unwrap_or("miss") };
+    let said = if status.is_hit() {
+        "hit"
+    } else {
+        status.reason().map(|reason| reason.as_str()).unwrap_or("miss")
+    };
     let set = response.headers().get(SET_COOKIE).and_then(|cookie| cookie.to_str().ok());
     let set = set.and_then(|cookie| cookie.split(';').next()).map(str::to_owned);
     let page = String::from_utf8(to_bytes(response.into_body(), 1 << 20).await?.to_vec())?;

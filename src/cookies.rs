@@ -108,19 +108,6 @@ pub(crate) enum Credentials {
     Extension,
 }
 
-impl Credentials {
-    /// The name of what is in the way, for `Cache-Status` details.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Cookie => "cookie",
-            Self::Authorization => "authorization",
-            Self::Header => "credential-header",
-            Self::Extension => "credential-extension",
-        }
-    }
-}
-
 /// The credentials that are left over, and the hashed ones that join the key.
 pub(crate) fn examine(
     cookies: Cookies,

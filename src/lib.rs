@@ -78,7 +78,7 @@ pub use key::{CacheKey, KeyBuilder, KeyRange, MAX_KEY_BYTES, TargetKey};
 pub use layer::CacheLayer;
 pub use overrides::CacheOverride;
 pub use policy::{CachePolicy, Collapse};
-pub use reason::NotStored;
+pub use reason::Reason;
 pub use service::CacheService;
 pub use status::{CacheStatus, Forward, StatusField};
 #[cfg(feature = "mysql")]

@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use http::{HeaderName, HeaderValue};
 
+use crate::reason::Reason;
+
 /// `Cache-Status` (RFC 9211).
 pub(crate) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
@@ -63,35 +65,35 @@ impl Forward {
 /// use tower_mysql_cache::CacheStatus;
 /// fn log<B>(response: &http::Response<B>) {
 ///     if let Some(status) = response.extensions().get::<CacheStatus>() {
-///         println!("hit={} detail={:?}", status.is_hit(), status.detail());
+///         println!("hit={} reason={:?}", status.is_hit(), status.reason());
 ///     }
 /// }
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheStatus {
     pub(crate) outcome: Outcome,
-    pub(crate) detail: Option<&'static str>,
+    pub(crate) reason: Option<Reason>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Hit { ttl_s: i64 },
-    Forwarded { reason: Forward, status: Option<u16>, stored: bool, collapsed: bool },
+    Forwarded { forward: Forward, status: Option<u16>, stored: bool, collapsed: bool },
 }
 
 impl CacheStatus {
     pub(crate) fn hit(ttl_s: i64) -> Self {
-        Self { outcome: Outcome::Hit { ttl_s }, detail: None }
+        Self { outcome: Outcome::Hit { ttl_s }, reason: None }
     }
 
     /// A response out of the store that is served although it is stale, and why.
-    pub(crate) fn stale(ttl_s: i64, why: &'static str) -> Self {
-        Self { outcome: Outcome::Hit { ttl_s }, detail: Some(why) }
+    pub(crate) fn stale(ttl_s: i64, why: Reason) -> Self {
+        Self { outcome: Outcome::Hit { ttl_s }, reason: Some(why) }
     }
 
-    pub(crate) fn forwarded(reason: Forward, detail: Option<&'static str>) -> Self {
-        let outcome = Outcome::Forwarded { reason, status: None, stored: false, collapsed: false };
-        Self { outcome, detail }
+    pub(crate) fn forwarded(forward: Forward, reason: Option<Reason>) -> Self {
+        let outcome = Outcome::Forwarded { forward, status: None, stored: false, collapsed: false };
+        Self { outcome, reason }
     }
 
     /// Whether the response came out of the store.
@@ -105,12 +107,12 @@ impl CacheStatus {
     pub fn forward(&self) -> Option<Forward> {
         match self.outcome {
             Outcome::Hit { .. } => None,
-            Outcome::Forwarded { reason, .. } => Some(reason),
+            Outcome::Forwarded { forward, .. } => Some(forward),
         }
     }
 
     /// Whether the response has been stored. A body that is streamed is stored only after its head
-    /// has been sent, so that this is `false` for it; `detail` is then `streamed`.
+    /// has been sent, so that this is `false` for it; the reason is then [`Reason::Streamed`].
     #[must_use]
     pub fn is_stored(&self) -> bool {
         matches!(self.outcome, Outcome::Forwarded { stored: true, .. })
@@ -157,8 +159,8 @@ impl CacheStatus {
     /// The named reason why the cache was bypassed, why the response was not stored, or why a stale one was
     /// served.
     #[must_use]
-    pub fn detail(&self) -> Option<&'static str> {
-        self.detail
+    pub fn reason(&self) -> Option<Reason> {
+        self.reason
     }
 
     /// This cache's member of the `Cache-Status` list (RFC 9211 2).
@@ -173,8 +175,8 @@ impl CacheStatus {
             Outcome::Hit { ttl_s } => {
                 let _ = write!(value, "; hit; ttl={ttl_s}");
             }
-            Outcome::Forwarded { reason, status, stored, collapsed } => {
-                let _ = write!(value, "; fwd={}", reason.as_str());
+            Outcome::Forwarded { forward, status, stored, collapsed } => {
+                let _ = write!(value, "; fwd={}", forward.as_str());
                 if let Some(status) = status {
                     let _ = write!(value, "; fwd-status={status}");
                 }
@@ -186,8 +188,8 @@ impl CacheStatus {
             if let Some(key) = key {
                 let _ = write!(value, "; key={}", quoted(&key.escape_ascii().to_string()));
             }
-            if let Some(detail) = self.detail {
-                let _ = write!(value, "; detail={detail}");
+            if let Some(reason) = self.reason {
+                let _ = write!(value, "; detail={reason}");
             }
         }
         HeaderValue::try_from(value).ok()
@@ -233,7 +235,7 @@ mod tests {
 
     #[test]
     fn shows_key_and_detail_in_debug_mode_only() {
-        let status = CacheStatus::forwarded(Forward::Bypass, Some("cookie"));
+        let status = CacheStatus::forwarded(Forward::Bypass, Some(Reason::Cookie));
         assert_eq!(text(&status, false), "shop; fwd=bypass");
         let shown = r#"shop; fwd=bypass; key="shop:1:/\\\"\\\\ http://h"; detail=cookie"#;
         assert_eq!(text(&status, true), shown);

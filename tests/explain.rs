@@ -137,7 +137,7 @@ async fn explains(
     let what = format!("{method} {more:?} {said}: {parts:?}");
     let status = parts.extensions.get::<CacheStatus>().unwrap();
     assert_eq!(status.forward().map(|forward| forward.as_str()), fwd, "{what}");
-    assert_eq!(status.detail(), detail, "{what}");
+    assert_eq!(status.reason().map(|reason| reason.as_str()), detail, "{what}");
     let field = parts.headers["cache-status"].to_str().unwrap();
     match fwd {
         Some(fwd) => assert!(field.starts_with(&format!("test; fwd={fwd}")), "{what}"),

@@ -19,6 +19,8 @@ pub(crate) use budget::Budget;
 use part::Part;
 pub(crate) use recorder::{Abandoned, Completed, Recorder, Sink};
 
+use crate::reason::Reason;
+
 /// The body of a response that went through a [`CacheLayer`](crate::CacheLayer).
 #[pin_project]
 pub struct CacheBody<B> {
@@ -64,13 +66,13 @@ pub(crate) enum Recorded {
 
 impl Recorded {
     /// The name of what keeps the response from being stored by now.
-    pub(crate) fn reason(self) -> Option<&'static str> {
+    pub(crate) fn reason(self) -> Option<Reason> {
         match self {
             Self::Complete(Completed::Accepted) => None,
-            Self::Complete(Completed::Refused) => Some("refused"),
-            Self::Complete(Completed::Held) => Some("guarded"),
-            Self::Abandoned(why) => Some(why.as_str()),
-            Self::Streaming => Some("streamed"),
+            Self::Complete(Completed::Refused) => Some(Reason::Refused),
+            Self::Complete(Completed::Held) => Some(Reason::Guarded),
+            Self::Abandoned(why) => Some(why.reason()),
+            Self::Streaming => Some(Reason::Streamed),
         }
     }
 }

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::budget::{OVERHEAD, Share};
+use crate::reason::Reason;
 
 /// A body in one frame of this size or more is not copied. A smaller frame may be a slice of a buffer many times its
 /// size, such as what was read from a connection, which would stay in memory as long as the frame.
@@ -52,16 +53,16 @@ pub(crate) enum Abandoned {
 }
 
 impl Abandoned {
-    /// The name of the reason.
-    pub(crate) fn as_str(self) -> &'static str {
+    /// Why the response is not stored.
+    pub(crate) fn reason(self) -> Reason {
         match self {
-            Self::Dropped => "aborted",
-            Self::Failed => "body-error",
-            Self::TooLarge => "too-large",
-            Self::Trailers => "trailers",
-            Self::WrongLength => "incomplete",
-            Self::CalledOff => "called-off",
-            Self::OverBudget => "recording-budget",
+            Self::Dropped => Reason::Aborted,
+            Self::Failed => Reason::BodyError,
+            Self::TooLarge => Reason::TooLarge,
+            Self::Trailers => Reason::Trailers,
+            Self::WrongLength => Reason::Incomplete,
+            Self::CalledOff => Reason::CalledOff,
+            Self::OverBudget => Reason::RecordingBudget,
         }
     }
 }

@@ -17,19 +17,9 @@ use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Response, StatusCode}
 
 use crate::cookies::set_cookies_left;
 use crate::policy::CachePolicy;
+use crate::reason::Reason;
 use crate::rfc9111::{Nominated, Qualified, ResponseDirectives, nominated};
 use crate::sync;
-
-/// A layer outside has added a cookie.
-const SET_COOKIE_OUTSIDE: &str = "set-cookie-outside";
-/// A layer outside says that the response is one client's.
-const PRIVATE_OUTSIDE: &str = "private-outside";
-/// A layer outside says that the response is not to be stored.
-const NO_STORE_OUTSIDE: &str = "no-store-outside";
-/// A layer outside says that the response answers to fields that it is not stored by.
-const VARY_OUTSIDE: &str = "vary-outside";
-/// Another response leaves the application, or another status.
-const REPLACED_OUTSIDE: &str = "replaced-outside";
 
 /// Fields that layers outside may name in `Vary`, because what answers to them is what these layers add themselves:
 /// those that compress, and those for CORS.
@@ -42,8 +32,8 @@ pub(super) type Verdict = Result<(), Objection>;
 /// Why nothing may be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Objection {
-    /// For this named reason.
-    CalledOff(&'static str),
+    /// For this reason.
+    CalledOff(Reason),
     /// No head came to the guard: the request was dropped, or a layer outside panicked.
     Dropped,
 }
@@ -73,7 +63,7 @@ impl Watch {
         for (status, promise) in promises {
             let replaced = status != response.status();
             promise.decide(match replaced {
-                true => Err(Objection::CalledOff(REPLACED_OUTSIDE)),
+                true => Err(Objection::CalledOff(Reason::ReplacedOutside)),
                 false => promise.verdict(response.headers()),
             });
         }
@@ -201,20 +191,20 @@ impl Promise {
         let added: Vec<_> =
             headers.get_all(SET_COOKIE).iter().filter(|one| !is_own(one)).cloned().collect();
         if set_cookies_left(&added, self.stripped) {
-            return Err(Objection::CalledOff(SET_COOKIE_OUTSIDE));
+            return Err(Objection::CalledOff(Reason::SetCookieOutside));
         }
         for name in headers.keys().filter(|name| self.is_about_caching(name)) {
             let (said, says) = (directives(own, name), directives(headers, name));
             if says.no_store && !said.no_store {
-                return Err(Objection::CalledOff(NO_STORE_OUTSIDE));
+                return Err(Objection::CalledOff(Reason::NoStoreOutside));
             }
             // one that names fields as well: they were not there when the response was stored
             if says.private != Qualified::No && says.private != said.private {
-                return Err(Objection::CalledOff(PRIVATE_OUTSIDE));
+                return Err(Objection::CalledOff(Reason::PrivateOutside));
             }
         }
         if varies_outside(own, headers) {
-            return Err(Objection::CalledOff(VARY_OUTSIDE));
+            return Err(Objection::CalledOff(Reason::VaryOutside));
         }
         Ok(())
     }
@@ -242,7 +232,7 @@ impl Drop for Promise {
     fn drop(&mut self) {
         let gone = self.gone.load(Ordering::Acquire) || std::thread::panicking();
         let dropped = self.own.is_none() || gone;
-        let replaced = Objection::CalledOff(REPLACED_OUTSIDE);
+        let replaced = Objection::CalledOff(Reason::ReplacedOutside);
         self.decide(Err(if dropped { Objection::Dropped } else { replaced }));
     }
 }

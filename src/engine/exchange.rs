@@ -16,7 +16,7 @@ use super::request::{Cx, Plan};
 use super::respond;
 use super::{Engine, Route};
 use crate::body::CacheBody;
-use crate::rfc9111::stale::Cause;
+use crate::reason::Reason;
 use crate::status::{CacheStatus, Forward};
 use crate::store::Store;
 use crate::stored::VariantIndex;
@@ -130,7 +130,7 @@ impl ToCall {
 fn hit<St: Store, RB>(cx: &Cx<St>, request: &Parts, serve: Serve) -> Response<CacheBody<RB>> {
     let counters = &cx.engine.counters;
     count(&counters.hits);
-    if serve.status.detail() == Some(Cause::Revalidating.as_str()) {
+    if serve.status.reason() == Some(Reason::StaleWhileRevalidate) {
         count(&counters.stale_while_revalidate);
     }
     cx.engine.explain(&serve.status);
@@ -151,7 +151,7 @@ async fn refresh_in_foreground<St: Store>(
     if lead.is_none() && !cx.plan.nested {
         return None;
     }
-    let why = cx.plan.consent.is_guarded().then_some("guarded");
+    let why = cx.plan.consent.is_guarded().then_some(Reason::Guarded);
     let status = CacheStatus::forwarded(Forward::Stale, why);
     let to_call = ToCall::new(request, status, Some(at), index);
     let rescue = to_call.rescue.map(Rescue::refreshing);

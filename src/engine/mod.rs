@@ -39,6 +39,7 @@ use crate::cookies::{Authorization, Cookies};
 use crate::credentials::CredentialRules;
 use crate::key::{KeyRules, Secret};
 use crate::policy::CachePolicy;
+use crate::reason::Reason;
 use crate::rfc9111::ResponseDirectives;
 use crate::rfc9111::targeted::targeted_directives;
 use crate::status::{CacheStatus, StatusField};
@@ -107,13 +108,13 @@ impl<St: Store> Engine<St> {
     /// Says what became of a request, in a counter and in the trace.
     pub(crate) fn explain(&self, status: &CacheStatus) {
         if let Some(forward) = status.forward() {
-            let reason = status.detail().unwrap_or(forward.as_str());
+            let reason = status.reason().map_or(forward.as_str(), Reason::as_str);
             self.reasons.count(reason);
             let (fwd, stored) = (forward.as_str(), status.is_stored());
             let collapsed = status.is_collapsed();
             tracing::debug!(fwd, reason, stored, collapsed, "the handler was called");
         } else {
-            let (ttl, reason) = (status.ttl_secs(), status.detail());
+            let (ttl, reason) = (status.ttl_secs(), status.reason().map(Reason::as_str));
             if let Some(reason) = reason {
                 self.reasons.count(reason);
             }

@@ -72,18 +72,6 @@ pub(crate) enum Cause {
     Timeout,
 }
 
-impl Cause {
-    /// The name of the reason.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Revalidating => "stale-while-revalidate",
-            Self::ErrorStatus => "stale-if-error",
-            Self::Error => "inner-error",
-            Self::Timeout => "handler-timeout",
-        }
-    }
-}
-
 /// What there is to know when a stale response might be served.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asking<'a> {

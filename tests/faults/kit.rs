@@ -122,7 +122,7 @@ impl Site {
             "{path}: state {state} is served, {oldest} is said to be the oldest"
         );
         assert!(took < WAIT * 2, "{path}: waited {took:?}");
-        Answer { hit: cache.is_hit(), detail: cache.detail(), took }
+        Answer { hit: cache.is_hit(), detail: cache.reason().map(|reason| reason.as_str()), took }
     }
 
     /// Many of these at the same time.

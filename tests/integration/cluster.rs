@@ -411,7 +411,9 @@ async fn without_a_table_of_leases_each_process_goes_inside_and_nothing_fails() 
     gate.add_permits(100);
     let answers = answers(waiting).await;
     assert!(answers.iter().all(|answer| answer.text() == "hello"));
-    let said = |answer: &&Answer| answer.cache.detail() == Some("lease-error");
+    let said = |answer: &&Answer| {
+        answer.cache.reason().map(|reason| reason.as_str()) == Some("lease-error")
+    };
     assert_eq!(answers.iter().filter(said).count(), 2);
     for layer in &layers {
         layer.handle().flush().await.unwrap();

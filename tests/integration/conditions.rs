@@ -494,7 +494,7 @@ on_every_store! {
         let after = with(&app, &[]).await;
         // what was confirmed before the invalidation is not used, only asked about once more
         assert_eq!(after.cache.forward(), Some(Forward::Stale));
-        assert_eq!(after.cache.detail(), Some("invalidated"));
+        assert_eq!(after.cache.reason().map(|reason| reason.as_str()), Some("invalidated"));
     }
 
     async fn a_304_without_validators_updates_nothing_that_has_one(kit: Kit) {

@@ -55,7 +55,7 @@ impl Reply {
     }
 
     fn detail(&self) -> Option<&'static str> {
-        self.cache.as_ref()?.detail()
+        self.cache.as_ref()?.reason().map(|reason| reason.as_str())
     }
 
     fn text(&self) -> &str {

@@ -80,7 +80,7 @@ impl<St: Store> Node<St> {
     /// It is there, and not served because the log says so.
     async fn assert_refused(&self, uri: &str, detail: &str) {
         let answer = self.get(uri).await;
-        let said = (answer.cache.forward(), answer.cache.detail());
+        let said = (answer.cache.forward(), answer.cache.reason().map(|reason| reason.as_str()));
         assert_eq!(said, (Some(Forward::Stale), Some(detail)), "{uri}");
     }
 
@@ -405,7 +405,7 @@ async fn without_its_log_nothing_is_served_and_a_new_one_invalidates_everything_
     let failures = node.store.stats().await.unwrap().failures;
     for _ in 0..3 {
         let answer = node.get(TAGGED).await;
-        let said = (answer.cache.forward(), answer.cache.detail());
+        let said = (answer.cache.forward(), answer.cache.reason().map(|reason| reason.as_str()));
         assert_eq!(said, (Some(Forward::Miss), Some("store-error")));
     }
     assert_eq!(node.handle.counts().lookup_errors, 3);
@@ -586,7 +586,11 @@ async fn a_process_reads_its_own_writes_from_a_front_that_hardly_looks() {
                 tx.commit().await.unwrap();
             }
         }
-        assert_eq!(one.get(TAGGED).await.cache.detail(), Some("invalidated"), "{round}");
+        assert_eq!(
+            one.get(TAGGED).await.cache.reason().map(|reason| reason.as_str()),
+            Some("invalidated"),
+            "{round}"
+        );
         assert_eq!(one.calls.count(), calls + 1);
     }
 }
@@ -615,11 +619,19 @@ async fn of_transactions_that_name_the_same_each_counts_when_it_commits() {
             one.get(TAGGED).await;
             one.assert_hit(TAGGED).await;
             before.commit().await.unwrap();
-            assert_eq!(one.get(TAGGED).await.cache.detail(), Some("invalidated"), "{wanted:?}");
+            assert_eq!(
+                one.get(TAGGED).await.cache.reason().map(|reason| reason.as_str()),
+                Some("invalidated"),
+                "{wanted:?}"
+            );
             one.handle.flush().await.unwrap();
             one.assert_hit(TAGGED).await;
             after.commit().await.unwrap();
-            assert_eq!(one.get(TAGGED).await.cache.detail(), Some("invalidated"), "{wanted:?}");
+            assert_eq!(
+                one.get(TAGGED).await.cache.reason().map(|reason| reason.as_str()),
+                Some("invalidated"),
+                "{wanted:?}"
+            );
         }
     }
 }

@@ -15,6 +15,7 @@ use super::flight::{FlightKey, Joined, Landing, Lead};
 use super::lease::{self, Leased};
 use super::share::{self, is_still_valid};
 use crate::policy::{Collapse, Mode};
+use crate::reason::Reason;
 use crate::rfc9111::no_vary_search::NoVarySearch;
 use crate::rfc9111::stale::Cause;
 use crate::rfc9111::{Reuse, reuse};
@@ -225,7 +226,7 @@ impl<'a, St: Store> Collapsing<'a, St> {
             return stale;
         }
         count(&self.cx.engine.counters.collapse_timeouts);
-        self.status.detail.get_or_insert("collapse-timeout");
+        self.status.reason.get_or_insert(Reason::CollapseTimeout);
         Collapsed::Call(self.status, lead)
     }
 
@@ -257,7 +258,7 @@ impl<'a, St: Store> Collapsing<'a, St> {
                 self.released()
             }
             Leased::Failed => {
-                self.status.detail.get_or_insert("lease-error");
+                self.status.reason.get_or_insert(Reason::LeaseError);
                 Collapsed::Call(self.status, Some(lead))
             }
         }

@@ -13,6 +13,7 @@ use super::super::request::Cx;
 use super::flight::FlightKey;
 use crate::key::CacheKey;
 use crate::policy::Collapse;
+use crate::reason::Reason;
 use crate::store::{Fence, Lease, Store};
 use crate::sync::whole;
 use crate::telemetry::count;
@@ -116,7 +117,7 @@ async fn ask_store<St: Store>(
         Ok(Lease::Unshareable(left)) => Leased::Unshareable(left),
         Err(error) => {
             count(&engine.counters.lease_errors);
-            engine.reasons.count("lease-error");
+            engine.reasons.count(Reason::LeaseError.as_str());
             tracing::debug!(%error, "no lease: the handler is called without");
             Leased::Failed
         }

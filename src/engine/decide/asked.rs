@@ -10,13 +10,11 @@ use super::super::Route;
 use super::super::request::Plan;
 use crate::cookies::Credentials;
 use crate::overrides::CacheOverride;
+use crate::reason::Reason;
 use crate::rfc9111::groups::cache_groups;
 use crate::rfc9111::no_vary_search::NoVarySearch;
 use crate::store::Store;
 use crate::tag::{LogPosition, Scope, Tag};
-
-/// Why a response with a tag that none can have is not stored.
-const BAD_TAG: &str = "bad-tag";
 
 /// The request that a response answers, as it was before the handler was called.
 #[derive(Clone)]
@@ -62,13 +60,14 @@ impl Asked {
         route: &Route,
         overrides: Option<&CacheOverride>,
         response: &HeaderMap,
-    ) -> Result<Vec<Tag>, &'static str> {
+    ) -> Result<Vec<Tag>, Reason> {
         let own = overrides.map(|overrides| &overrides.tags[..]).unwrap_or_default();
         let of_policy = route.policy.tags.iter().map(|name| Tag::from(*name));
         let mut all: Vec<Tag> = of_policy.chain(own.iter().cloned()).collect();
         if let Err(error) = all.iter().try_for_each(Tag::check) {
-            tracing::error!(%error, reason = BAD_TAG, "a response is not stored");
-            return Err(BAD_TAG);
+            let reason = Reason::BadTag;
+            tracing::error!(%error, %reason, "a response is not stored");
+            return Err(reason);
         }
         if let Some((scheme, authority)) = &self.origin {
             let groups = cache_groups(response).into_iter();

@@ -16,7 +16,7 @@ use super::asked::{Asked, add_new};
 use super::windows;
 use crate::cookies::{Credentials, set_cookies_left};
 use crate::overrides::{CacheOverride, STALE_FIELD};
-use crate::reason::NotStored;
+use crate::reason::Reason;
 use crate::rfc9111::fields::update_fields;
 use crate::rfc9111::freshness::initial_age_ms;
 use crate::rfc9111::no_vary_search::NoVarySearch;
@@ -86,9 +86,9 @@ impl<'a> Confirmation<'a> {
         let headers = self.updated(stored, &self.without_cookies());
         let storable = match self.decide(&self.asked, self.overrides, stored, &headers) {
             Ok(storable) => storable,
-            Err(
-                NotStored::NoStore | NotStored::Private | NotStored::VaryAny | NotStored::Override,
-            ) => return Change::Forget,
+            Err(Reason::NoStore | Reason::Private | Reason::VaryAny | Reason::Override) => {
+                return Change::Forget;
+            }
             Err(_) => return Change::Nothing,
         };
         // it is stored where its old rule says: the next request fetches it again
@@ -151,7 +151,7 @@ impl<'a> Confirmation<'a> {
         overrides: Option<&CacheOverride>,
         stored: &StoredHead,
         headers: &HeaderMap,
-    ) -> Result<Storable, NotStored> {
+    ) -> Result<Storable, Reason> {
         let Self { route, received_ms, .. } = *self;
         let directives = route.directives(headers);
         asked.decide(route, overrides, stored.status, headers, &directives, received_ms)

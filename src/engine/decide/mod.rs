@@ -22,7 +22,5 @@ pub(in crate::engine) use self::asked::Asked;
 pub(in crate::engine) use self::confirm::{Change, Confirmation, with_cookies_of};
 pub(in crate::engine) use self::rescue::Rescue;
 pub(in crate::engine) use self::reuse::{Decision, Serve, decide};
-pub(in crate::engine) use self::storable::{
-    Kept, UNSTORABLE, expires_ms, is_about_the_request, is_gone,
-};
+pub(in crate::engine) use self::storable::{Kept, expires_ms, is_about_the_request, is_gone};
 pub(in crate::engine) use self::windows::chance;

@@ -7,6 +7,7 @@ use super::super::Route;
 use super::super::find::{At, is_known_invalid};
 use super::super::request::{Cx, Want};
 use super::reuse::Serve;
+use super::translate::of_cause;
 use crate::key::CacheKey;
 use crate::rfc9111::freshness::is_fresh;
 use crate::rfc9111::remaining_secs;
@@ -56,7 +57,7 @@ impl Rescue {
         let asking = cx.route.asking(head, &cx.plan.directives, self.validity);
         let may = |cause| may_serve_stale(head, &asking, cause, now_ms);
         let because =
-            |cause: Cause| CacheStatus::stale(remaining_secs(head, now_ms), cause.as_str());
+            |cause: Cause| CacheStatus::stale(remaining_secs(head, now_ms), of_cause(cause));
         if may(cause) {
             return Some(because(cause));
         }

@@ -4,9 +4,10 @@ use http::request::Parts;
 
 use super::super::find::{At, Found};
 use super::super::request::{Cx, Want};
+use super::translate::of_credentials;
 use super::windows::chance;
-use crate::cookies::Credentials;
 use crate::policy::Mode;
+use crate::reason::Reason;
 use crate::rfc9111::reuse::request_takes_stale;
 use crate::rfc9111::stale::{Cause, may_serve_stale, refreshes_early};
 use crate::rfc9111::{Reuse, remaining_secs, reuse};
@@ -48,8 +49,8 @@ enum Use {
 /// Why a stored response is of no use.
 enum Useless {
     /// It can be validated.
-    Validate(Forward, Option<&'static str>),
-    Forward(Forward, Option<&'static str>),
+    Validate(Forward, Option<Reason>),
+    Forward(Forward, Option<Reason>),
 }
 
 /// Decides by what the lookup found.
@@ -72,13 +73,13 @@ pub(in crate::engine) fn decide<St: Store>(cx: &Cx<St>, request: &Parts, found: 
     let head = &at.response.head;
     let want = Want::of(request, head, at.response.body.len(), now_ms);
     if want == Want::Handler {
-        return call(cx, Forward::Request, Some("precondition"), None);
+        return call(cx, Forward::Request, Some(Reason::Precondition), None);
     }
     let ttl_secs = remaining_secs(head, now_ms);
     let status = match of_use {
         Use::Fresh | Use::Early => CacheStatus::hit(ttl_secs),
-        Use::MaxStale => CacheStatus::stale(ttl_secs, "max-stale"),
-        Use::Revalidating => CacheStatus::stale(ttl_secs, Cause::Revalidating.as_str()),
+        Use::MaxStale => CacheStatus::stale(ttl_secs, Reason::MaxStale),
+        Use::Revalidating => CacheStatus::stale(ttl_secs, Reason::StaleWhileRevalidate),
     };
     let serve = |response| Serve { response, want, status, left_out: None };
     match of_use {
@@ -90,16 +91,11 @@ pub(in crate::engine) fn decide<St: Store>(cx: &Cx<St>, request: &Parts, found: 
     }
 }
 
-fn call<St>(
-    cx: &Cx<St>,
-    forward: Forward,
-    detail: Option<&'static str>,
-    stale: Option<At>,
-) -> Decision {
+fn call<St>(cx: &Cx<St>, forward: Forward, detail: Option<Reason>, stale: Option<At>) -> Decision {
     // a request with credentials would have been served only what is for everyone
-    let status = match cx.plan.credentials {
-        Credentials::None => CacheStatus::forwarded(forward, detail),
-        credentials => CacheStatus::forwarded(Forward::Bypass, Some(credentials.as_str())),
+    let status = match of_credentials(cx.plan.credentials) {
+        None => CacheStatus::forwarded(forward, detail),
+        bypass => CacheStatus::forwarded(Forward::Bypass, bypass),
     };
     Decision::Call(status, stale)
 }
@@ -113,8 +109,8 @@ fn use_of<St: Store>(cx: &Cx<St>, request: &Parts, at: &At, now_ms: u64) -> Resu
     // RFC 9111 4.4: what has been invalidated is not used without validation; softly, it counts as stale
     let (reused, why) = match (reused, at.validity) {
         (Reuse::VaryMiss | Reuse::NotShared, _) | (_, Validity::Valid) => (reused, None),
-        (_, Validity::Outdated) => (Reuse::Stale, Some("outdated")),
-        (_, Validity::Invalid) => (Reuse::Stale, Some("invalidated")),
+        (_, Validity::Outdated) => (Reuse::Stale, Some(Reason::Outdated)),
+        (_, Validity::Invalid) => (Reuse::Stale, Some(Reason::Invalidated)),
     };
     match reused {
         Reuse::Fresh => {

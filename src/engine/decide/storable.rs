@@ -14,7 +14,7 @@ use super::{translate, windows};
 use crate::cookies::set_cookies_left;
 use crate::overrides::CacheOverride;
 use crate::policy::Mode;
-use crate::reason::NotStored;
+use crate::reason::Reason;
 use crate::rfc9111::validation::has_validator;
 use crate::rfc9111::{
     Candidate, Nominated, RequestDirectives, ResponseDirectives, Storable, Target, nominated,
@@ -29,21 +29,6 @@ const MAX_VARY_NAMES: usize = 32;
 /// an hour; and at most a day.
 const MIN_KEEP_MS: u64 = 3600 * 1000;
 const MAX_KEEP_MS: u64 = 24 * 3600 * 1000;
-
-/// Reasons that lie in the response and will most likely hold for the next one.
-pub(in crate::engine) const UNSTORABLE: &[&str] = &[
-    "no-store",
-    "private",
-    "set-cookie",
-    "vary-any",
-    "no-freshness",
-    "no-cache",
-    "streaming",
-    "override",
-    "must-understand",
-    "dictionary",
-    "stale-on-arrival",
-];
 
 /// What of a response is stored.
 pub(in crate::engine) struct Kept {
@@ -68,7 +53,7 @@ pub(in crate::engine) fn is_about_the_request(status: StatusCode) -> bool {
 }
 
 impl Asked {
-    /// What to store of a response, or the named reason why nothing.
+    /// What to store of a response, or the reason why nothing.
     pub(in crate::engine) fn judge(
         &self,
         route: &Route,
@@ -77,18 +62,23 @@ impl Asked {
         index: Option<&Arc<VariantIndex>>,
         received_ms: u64,
         gen_ms: u32,
-    ) -> Result<Kept, &'static str> {
+    ) -> Result<Kept, Reason> {
         let directives = route.directives(&response.headers);
-        let storable = self
-            .decide(route, overrides, response.status, &response.headers, &directives, received_ms)
-            .map_err(NotStored::as_str)?;
+        let storable = self.decide(
+            route,
+            overrides,
+            response.status,
+            &response.headers,
+            &directives,
+            received_ms,
+        )?;
         if needs_dictionary(&response.headers) {
-            return Err("dictionary");
+            return Err(Reason::Dictionary);
         }
         let own = match selecting(&response.headers) {
             Nominated::None => Vec::new(),
             Nominated::Names(names) => names,
-            Nominated::Any => return Err(NotStored::VaryAny.as_str()),
+            Nominated::Any => return Err(Reason::VaryAny),
         };
         // once a target varies, all its responses are stored as variants: one that lacks Vary does
         // not replace the others
@@ -97,7 +87,7 @@ impl Asked {
         names.sort_by(|a, b| a.as_str().cmp(b.as_str()));
         names.dedup();
         if names.len() > MAX_VARY_NAMES {
-            return Err("vary-too-long");
+            return Err(Reason::VaryTooLong);
         }
         let mut headers = stored_fields(&response.headers, &directives, received_ms);
         if strips_cookies(route, overrides) {
@@ -131,7 +121,7 @@ impl Asked {
         headers: &HeaderMap,
         directives: &ResponseDirectives,
         received_ms: u64,
-    ) -> Result<Storable, NotStored> {
+    ) -> Result<Storable, Reason> {
         let policy = &route.policy;
         if policy.mode == Mode::Safe && !overrides.is_some_and(|overrides| overrides.shared) {
             self.check_reflected(status, headers)?;
@@ -157,15 +147,15 @@ impl Asked {
     }
 
     /// What answers to a field of the request that is not in the key: for others it is wrong.
-    fn check_reflected(&self, status: StatusCode, headers: &HeaderMap) -> Result<(), NotStored> {
+    fn check_reflected(&self, status: StatusCode, headers: &HeaderMap) -> Result<(), Reason> {
         let allowed = headers.get_all(ACCESS_CONTROL_ALLOW_ORIGIN);
         let reflects =
             self.headers.get(ORIGIN).is_some_and(|origin| allowed.iter().any(|one| one == origin));
         if reflects && !varies_on(headers, &ORIGIN) {
-            return Err(NotStored::CorsOrigin);
+            return Err(Reason::CorsOrigin);
         }
         if status.is_redirection() && self.is_redirected_to_itself(headers) {
-            return Err(NotStored::SelfRedirect);
+            return Err(Reason::SelfRedirect);
         }
         Ok(())
     }

@@ -8,7 +8,8 @@ use http::StatusCode;
 use crate::cookies::Credentials;
 use crate::overrides::CacheOverride;
 use crate::policy::{CachePolicy, Mode};
-use crate::reason::NotStored;
+use crate::reason::Reason;
+use crate::rfc9111::stale::Cause;
 use crate::rfc9111::{self, Instructions, NotStorable, Options, StoredView};
 use crate::stored::StoredHead;
 
@@ -37,30 +38,46 @@ pub(super) fn instructions(overrides: Option<&CacheOverride>) -> Instructions {
     })
 }
 
-/// The public name of a reason. `credentials` are those of the request.
-pub(super) fn reason(reason: NotStorable, credentials: Credentials) -> NotStored {
+/// Why a response is not stored. `credentials` are those of the request.
+pub(super) fn reason(reason: NotStorable, credentials: Credentials) -> Reason {
     match reason {
-        NotStorable::Method => NotStored::Method,
-        NotStorable::Status => NotStored::Status,
-        NotStorable::Partial => NotStored::Partial,
-        NotStorable::Upgrade => NotStored::Upgrade,
-        NotStorable::Streaming => NotStored::Streaming,
-        NotStorable::Instructed => NotStored::Override,
-        NotStorable::RequestNoStore => NotStored::RequestNoStore,
-        NotStorable::MustUnderstand => NotStored::MustUnderstand,
-        NotStorable::NoStore => NotStored::NoStore,
-        NotStorable::Private => NotStored::Private,
-        NotStorable::SetCookie => NotStored::SetCookie,
-        NotStorable::Credentials => match credentials {
-            Credentials::None | Credentials::Authorization => NotStored::Authorization,
-            Credentials::Cookie => NotStored::Cookie,
-            Credentials::Header => NotStored::CredentialHeader,
-            Credentials::Extension => NotStored::CredentialExtension,
-        },
-        NotStorable::VaryAny => NotStored::VaryAny,
-        NotStorable::NoCache => NotStored::NoCache,
-        NotStorable::NoFreshness => NotStored::NoFreshness,
-        NotStorable::StaleOnArrival => NotStored::StaleOnArrival,
+        NotStorable::Method => Reason::Method,
+        NotStorable::Status => Reason::Status,
+        NotStorable::Partial => Reason::Partial,
+        NotStorable::Upgrade => Reason::Upgrade,
+        NotStorable::Streaming => Reason::Streaming,
+        NotStorable::Instructed => Reason::Override,
+        NotStorable::RequestNoStore => Reason::RequestNoStore,
+        NotStorable::MustUnderstand => Reason::MustUnderstand,
+        NotStorable::NoStore => Reason::NoStore,
+        NotStorable::Private => Reason::Private,
+        NotStorable::SetCookie => Reason::SetCookie,
+        NotStorable::Credentials => of_credentials(credentials).unwrap_or(Reason::Authorization),
+        NotStorable::VaryAny => Reason::VaryAny,
+        NotStorable::NoCache => Reason::NoCache,
+        NotStorable::NoFreshness => Reason::NoFreshness,
+        NotStorable::StaleOnArrival => Reason::StaleOnArrival,
+    }
+}
+
+/// Why a request with these credentials bypasses the cache.
+pub(super) fn of_credentials(credentials: Credentials) -> Option<Reason> {
+    match credentials {
+        Credentials::None => None,
+        Credentials::Authorization => Some(Reason::Authorization),
+        Credentials::Cookie => Some(Reason::Cookie),
+        Credentials::Header => Some(Reason::CredentialHeader),
+        Credentials::Extension => Some(Reason::CredentialExtension),
+    }
+}
+
+/// Why a stale response is served.
+pub(super) fn of_cause(cause: Cause) -> Reason {
+    match cause {
+        Cause::Revalidating => Reason::StaleWhileRevalidate,
+        Cause::ErrorStatus => Reason::StaleIfError,
+        Cause::Error => Reason::InnerError,
+        Cause::Timeout => Reason::HandlerTimeout,
     }
 }
 
@@ -139,7 +156,7 @@ mod tests {
             Credentials::Extension,
         ] {
             let reason = reason(NotStorable::Credentials, credentials);
-            assert_eq!(reason.as_str(), credentials.as_str());
+            assert_eq!(Some(reason), of_credentials(credentials));
         }
     }
 }

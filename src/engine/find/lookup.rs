@@ -17,6 +17,7 @@ use super::variants::variant_of;
 use super::verdict::log_verdict;
 use crate::key::CacheKey;
 use crate::policy::Mode;
+use crate::reason::Reason;
 use crate::rfc9111;
 use crate::rfc9111::freshness::{date_ms, is_fresh};
 use crate::rfc9111::no_vary_search::NoVarySearch;
@@ -61,7 +62,7 @@ pub(in crate::engine) enum Found {
     /// One that answers the request without its body, which was not read, and the body's length.
     Head(At, Want, u64),
     /// Nothing, and why.
-    Nothing(Forward, Option<&'static str>),
+    Nothing(Forward, Option<Reason>),
 }
 
 /// A stored response and its key.
@@ -85,7 +86,7 @@ pub(in crate::engine) async fn lookup<St: Store>(cx: &Cx<St>, request: &Parts) -
         Ok(lookup) => return lookup,
         Err(_) if !may_look => {
             count(&engine.counters.lookups_skipped);
-            "breaker-open"
+            Reason::BreakerOpen
         }
         Err(error) => {
             count(&engine.counters.lookup_errors);
@@ -94,7 +95,7 @@ pub(in crate::engine) async fn lookup<St: Store>(cx: &Cx<St>, request: &Parts) -
                 let reason = error.as_str();
                 tracing::warn!(%error, reason, suppressed, "lookup failed; the handler is called");
             }
-            "store-error"
+            Reason::StoreError
         }
     };
     let found = Found::Nothing(Forward::Miss, Some(reason));

@@ -16,6 +16,7 @@ use super::miss::Miss;
 use super::refresh::go_on;
 use crate::body::CacheBody;
 use crate::policy::Mode;
+use crate::reason::Reason;
 use crate::rfc9111::stale::{Cause, is_failure};
 use crate::status::{CacheStatus, Forward};
 use crate::store::Store;
@@ -107,7 +108,7 @@ impl<St: Store> Miss<St> {
             Some(stale) => Ok(stale),
             // RFC 9111 5.2.2.2; in safe mode the error itself says more to the application
             None if route.policy.mode == Mode::Strict && rescue.must_be_validated(route) => {
-                let status = CacheStatus::forwarded(Forward::Stale, Some("must-revalidate"));
+                let status = CacheStatus::forwarded(Forward::Stale, Some(Reason::MustRevalidate));
                 self.cx.engine.explain(&status);
                 Ok(respond::gateway_timeout(status))
             }

@@ -13,7 +13,7 @@ use super::super::request::Cx;
 use super::miss::Miss;
 use crate::body::{Abandoned, Completed, Sink};
 use crate::policy::Mode;
-use crate::reason::NotStored;
+use crate::reason::Reason;
 use crate::rfc9111::stale::is_failure;
 use crate::rfc9111::{Nominated, select, selecting, stored_fields};
 use crate::store::Store;
@@ -55,7 +55,7 @@ impl<St: Store> Miss<St> {
     pub(super) fn not_stored(
         &mut self,
         response: &Parts,
-        reason: &'static str,
+        reason: Reason,
         received_ms: u64,
     ) -> Option<Failure> {
         let lead = self.lead.take()?;
@@ -76,14 +76,9 @@ impl<St: Store> Miss<St> {
     /// The head of an answer that says that the handler cannot answer now, if only its unknown lifetime keeps it from
     /// being stored. Without credentials, cookies, `private` and `no-store` it belongs to no single client. In strict
     /// mode only what can be stored is shared (RFC 9111 4).
-    fn failure(
-        &self,
-        response: &Parts,
-        reason: &'static str,
-        received_ms: u64,
-    ) -> Option<StoredHead> {
+    fn failure(&self, response: &Parts, reason: Reason, received_ms: u64) -> Option<StoredHead> {
         let Cx { route, plan, .. } = &self.cx;
-        let only_ends = reason == NotStored::NoFreshness.as_str() && !plan.has_credentials();
+        let only_ends = reason == Reason::NoFreshness && !plan.has_credentials();
         let safe = route.policy.mode == Mode::Safe;
         if !(only_ends && safe && is_failure(response.status)) {
             return None;

@@ -11,7 +11,7 @@ use http::{Response, StatusCode};
 use http_body::Body;
 
 use super::super::collapse::Lead;
-use super::super::decide::{Asked, Kept, Serve, UNSTORABLE, is_gone};
+use super::super::decide::{Asked, Kept, Serve, is_gone};
 use super::super::find::At;
 use super::super::keep::{Fill, Filled, forget};
 use super::super::request::{Cx, Want, nesting};
@@ -22,6 +22,7 @@ use super::validate;
 use crate::body::{CacheBody, Recorded, Recorder};
 use crate::key::KeyRange;
 use crate::overrides::CacheOverride;
+use crate::reason::Reason;
 use crate::rfc9111::stale::Cause;
 use crate::status::CacheStatus;
 use crate::store::Store;
@@ -112,7 +113,7 @@ impl<St: Store> Miss<St> {
         let Before { asked, started, index, .. } = &self.before;
         let gen_ms = u32::try_from(started.elapsed().as_millis()).unwrap_or(u32::MAX);
         let kept = if nesting::is_answered_by(&self.cx.engine, &mut parts) {
-            Err(nesting::INNER_LAYER)
+            Err(Reason::InnerLayer)
         } else {
             let (route, index) = (&self.cx.route, index.as_ref());
             asked.judge(route, overrides.as_ref(), &parts, index, received_ms, gen_ms)
@@ -126,7 +127,7 @@ impl<St: Store> Miss<St> {
     /// Passes a response on that is not stored, for this reason.
     async fn pass_on<RB>(
         mut self,
-        reason: &'static str,
+        reason: Reason,
         parts: Parts,
         body: RB,
         received_ms: u64,
@@ -136,11 +137,11 @@ impl<St: Store> Miss<St> {
     {
         let engine = Arc::clone(&self.cx.engine);
         count(&engine.counters.not_stored);
-        if parts.status.is_success() && UNSTORABLE.contains(&reason) {
+        if parts.status.is_success() && reason.is_lasting() {
             engine.fills.remember_unstorable(self.cx.plan.asker());
         }
         // the inner layer has stored it, if it may be
-        if reason == nesting::INNER_LAYER
+        if reason == Reason::InnerLayer
             && let Some(lead) = self.lead.take()
         {
             self.cx.plan.consent.then(move |verdict| match verdict {
@@ -149,7 +150,7 @@ impl<St: Store> Miss<St> {
             });
         }
         let failure = self.not_stored(&parts, reason, received_ms);
-        self.status.detail.get_or_insert(reason);
+        self.status.reason.get_or_insert(reason);
         engine.explain(&self.status);
         let Cx { route, plan, .. } = &self.cx;
         if self.before.client.as_ref().is_some_and(|client| client.has(&parts, received_ms)) {
@@ -204,7 +205,7 @@ impl<St: Store> Miss<St> {
     /// Answers with a response that is not stored, or not yet: often its body is still being made.
     fn not_yet_stored<RB>(
         mut self,
-        reason: &'static str,
+        reason: Reason,
         parts: Parts,
         body: CacheBody<RB>,
         declared: Option<u64>,
@@ -213,7 +214,7 @@ impl<St: Store> Miss<St> {
     where
         RB: Body<Error: Send> + Send + 'static,
     {
-        self.status.detail.get_or_insert(reason);
+        self.status.reason.get_or_insert(reason);
         self.cx.engine.explain(&self.status);
         let handlers = parts.status;
         let reply = match &self.before.client {

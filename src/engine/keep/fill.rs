@@ -15,6 +15,7 @@ use super::super::request::{Asker, Cx, rule_of};
 use super::{remove, write};
 use crate::body::{Abandoned, Completed, Sink};
 use crate::key::{CacheKey, KeyRange, variant_key};
+use crate::reason::Reason;
 use crate::rfc9111::freshness::is_fresh;
 use crate::store::Store;
 use crate::stored::{Entry, Stored, StoredHead, StoredResponse, VariantIndex};
@@ -163,8 +164,9 @@ impl<St: Store> Sink for Fill<St> {
             | Abandoned::WrongLength
             | Abandoned::CalledOff => {}
         }
-        self.engine.reasons.count(why.as_str());
-        tracing::debug!(reason = why.as_str(), key = ?self.key, "response not stored");
+        let reason = why.reason();
+        self.engine.reasons.count(reason.as_str());
+        tracing::debug!(%reason, key = ?self.key, "response not stored");
     }
 }
 
@@ -173,11 +175,11 @@ impl<St: Store> Fill<St> {
     fn store(mut self, body: Bytes) -> bool {
         let engine = Arc::clone(&self.engine);
         if is_known_invalid(&engine.store, &self.key, &self.head) {
-            return self.not_stored("invalidated", Lead::outdated);
+            return self.not_stored(Reason::Invalidated, Lead::outdated);
         }
         // a body that was read slowly is older than what others have brought meanwhile
         if engine.fills.is_later(&self.key, self.answered) {
-            return self.not_stored("overtaken", Lead::found);
+            return self.not_stored(Reason::Overtaken, Lead::found);
         }
         let mut entries = self.index_entries();
         let response = StoredResponse { head: Arc::clone(&self.head), body };
@@ -200,9 +202,9 @@ impl<St: Store> Fill<St> {
         }
     }
 
-    fn not_stored(self, reason: &'static str, tell: impl FnOnce(Lead)) -> bool {
+    fn not_stored(self, reason: Reason, tell: impl FnOnce(Lead)) -> bool {
         count(&self.engine.counters.not_stored);
-        self.engine.reasons.count(reason);
+        self.engine.reasons.count(reason.as_str());
         if let Some(lead) = self.lead {
             tell(lead);
         }
@@ -257,7 +259,7 @@ impl<St: Store> Fill<St> {
         let (writer, is_late) = (Arc::clone(&engine), answered.elapsed() > LATE);
         let written = write::behind(&engine, ticket, async move {
             if is_late && write::holds_newer(&writer.store, &key, head.received_ms).await {
-                writer.reasons.count("overtaken");
+                writer.reasons.count(Reason::Overtaken.as_str());
                 return Ok(false);
             }
             write::put(&writer, entries, lease).await
@@ -274,11 +276,11 @@ pub(in crate::engine) fn called_off<St>(
 ) {
     let (counter, reason) = match objection {
         Objection::CalledOff(reason) => (&engine.counters.not_stored, reason),
-        Objection::Dropped => (&engine.counters.abandoned, Abandoned::Dropped.as_str()),
+        Objection::Dropped => (&engine.counters.abandoned, Abandoned::Dropped.reason()),
     };
     count(counter);
-    engine.reasons.count(reason);
-    tracing::debug!(reason, "response not stored");
+    engine.reasons.count(reason.as_str());
+    tracing::debug!(%reason, "response not stored");
     if let Some(lead) = lead {
         lead.object(objection);
     }

@@ -12,6 +12,7 @@ use super::super::Engine;
 use super::super::collapse::Held;
 use super::super::find::{Ticket, bounded};
 use crate::key::CacheKey;
+use crate::reason::Reason;
 use crate::store::{Store, StoreError};
 use crate::stored::{Entry, Stored};
 use crate::telemetry::{count, write_span};
@@ -72,7 +73,7 @@ pub(super) async fn put<St: Store>(
     let written = engine.store.put_fenced(entries, held.fence()).await?;
     if !written {
         count(&engine.counters.leases_lost);
-        engine.reasons.count("lease-lost");
+        engine.reasons.count(Reason::LeaseLost.as_str());
     }
     Ok(written)
 }

@@ -12,6 +12,7 @@ use super::super::consent::Consent;
 use crate::cookies::{Credentials, examine};
 use crate::key::{CacheKey, NoKey, Search, TargetKey, TargetUri};
 use crate::policy::Mode;
+use crate::reason::Reason;
 use crate::rfc9111::{RequestDirectives, is_safe};
 
 /// What the media types of gRPC begin with.
@@ -19,13 +20,13 @@ const GRPC: &[u8] = b"application/grpc";
 
 /// What becomes of a request.
 pub(crate) enum Admission {
-    /// Not even looked at: tunnels.
+    /// The cache does nothing: tunnels.
     Untouched,
-    /// Goes inside, for the named reason.
-    Bypass(&'static str),
+    /// The handler is called, for this reason.
+    Bypass(Reason),
     /// May be answered out of the store.
     Exchange(Plan),
-    /// Goes inside, and invalidates unless it is refused, if it may.
+    /// The handler is called, and its success invalidates, if it may.
     WriteThrough(Option<Write>),
     /// A safe method other than GET and HEAD: the handler is called.
     Forward,
@@ -162,25 +163,25 @@ pub(crate) fn admit(
         return Admission::WriteThrough(write);
     }
     if !route.policy.enabled {
-        return Admission::Bypass("policy");
+        return Admission::Bypass(Reason::Policy);
     }
     if asks_for_upgrade(&request.headers) {
-        return Admission::Bypass("upgrade"); // RFC 9110 7.8
+        return Admission::Bypass(Reason::Upgrade); // RFC 9110 7.8
     }
     if body_follows || has_body(&request.headers) {
         // RFC 9110 9.3.1: what the body means to the handler is not in the key
-        return Admission::Bypass("request-body");
+        return Admission::Bypass(Reason::RequestBody);
     }
     let TargetUri::Known(uri) = target_uri else {
         // its key would be that of another resource, or one for those of several tenants
-        return Admission::Bypass("rewritten-uri");
+        return Admission::Bypass(Reason::RewrittenUri);
     };
     let target = match route.keys.target(uri, request) {
         Ok(target) => target,
-        Err(NoKey::BadTarget) => return Admission::Bypass("bad-target"),
-        Err(NoKey::BadHost) => return Admission::Bypass("bad-host"),
-        Err(NoKey::UnknownHost) => return Admission::Bypass("unknown-host"),
-        Err(NoKey::Builder) => return Admission::Bypass("key-builder"),
+        Err(NoKey::BadTarget) => return Admission::Bypass(Reason::BadTarget),
+        Err(NoKey::BadHost) => return Admission::Bypass(Reason::BadHost),
+        Err(NoKey::UnknownHost) => return Admission::Bypass(Reason::UnknownHost),
+        Err(NoKey::Builder) => return Admission::Bypass(Reason::KeyBuilder),
     };
     Admission::Exchange(Plan::new(route, uri, request, &target, !is_get))
 }

@@ -10,9 +10,6 @@ use http::response::Parts as Response;
 
 use super::super::Engine;
 
-/// Why the outer layer does not store a response: the inner one has decided.
-pub(in crate::engine) const INNER_LAYER: &str = "inner-layer";
-
 /// In a request: the caches that it is inside of.
 #[derive(Clone, Default)]
 struct Inside(Vec<Id>);

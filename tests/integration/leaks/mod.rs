@@ -258,7 +258,11 @@ impl World {
 
     fn tell(&self, parts: &http::response::Parts, status: &CacheStatus, has_credentials: bool) {
         if status.is_hit() {
-            self.note(if status.detail().is_some() { "stale hits" } else { "hits" });
+            self.note(if status.reason().map(|reason| reason.as_str()).is_some() {
+                "stale hits"
+            } else {
+                "hits"
+            });
             if has_credentials {
                 self.note("hits with credentials");
             }
