@@ -1,4 +1,4 @@
-//! Which part of a query tells responses apart.
+//! Which part of a query distinguishes responses?
 
 use std::borrow::Cow;
 
@@ -57,7 +57,7 @@ impl QueryRules {
         self.sorted = true;
     }
 
-    /// The path and what is left of the query. Without rules, the target exactly as it was sent.
+    /// The path, and the part of the query that the rules keep. Without rules, the target exactly as it was sent.
     pub(crate) fn apply<'a>(&self, path_and_query: &'a str) -> Cow<'a, str> {
         let Some((path, query)) = path_and_query.split_once('?') else {
             return path_and_query.into();
@@ -66,11 +66,11 @@ impl QueryRules {
             return path_and_query.into();
         }
         let pairs = query.split('&').filter(|pair| !pair.is_empty());
-        // some parsers end a pair at a semicolon too: they see names in it that this does not
+        // some parsers also end a pair at a semicolon, and find other names in this pair
         let keeps = |(name, pair): &(Cow<'_, str>, &str)| pair.contains(';') || self.keeps(name);
         let mut kept: Vec<_> = pairs.map(|pair| (name_of(pair), pair)).filter(keeps).collect();
         if self.sorted {
-            // stable: several values of one name keep their order, which handlers may see
+            // a stable sort keeps the order of the values of one name, which handlers can see
             kept.sort_by(|(a, _), (b, _)| a.cmp(b));
         }
         if kept.is_empty() {
@@ -88,13 +88,13 @@ impl QueryRules {
     }
 }
 
-/// A parameter's name as a handler would see it: `p%61ge` is `page`. Comparing anything else would
-/// let a request smuggle a parameter past the list and store its response under the plain target.
+/// A parameter's name as a handler sees it: `p%61ge` is `page`. If the rules compared the raw name, a request could
+/// hide a parameter from the list, and its response would be stored under the target without the parameter.
 fn name_of(pair: &str) -> Cow<'_, str> {
     form_urlencoded::parse(pair.as_bytes()).next().map(|(name, _)| name).unwrap_or_default()
 }
 
-/// Whether `name` is the listed one, or begins with it where that ends in `*`.
+/// Whether `name` is the listed name. A listed name that ends in `*` matches all names that begin with it.
 pub(crate) fn matches(listed: &str, name: &str) -> bool {
     match listed.strip_suffix('*') {
         Some(start) => name.starts_with(start),

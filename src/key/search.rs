@@ -85,8 +85,8 @@ impl KeyRules {
         format!("{}:{}:?{path}", self.prefix, self.version).into_bytes()
     }
 
-    /// The path and the query of a target, and the keys of the path's indexes. `None` for a target without a query,
-    /// for keys of the application's own, and for targets that are too long to be kept whole.
+    /// The path and the query of a target, and the keys of the path's indexes. `None` if the target has no query, is
+    /// the application's own key, or is too long to be kept whole.
     pub(crate) fn search(&self, target: &TargetKey) -> Option<Search> {
         let Target::Uri { path_and_query, .. } = &target.target else { return None };
         if path_and_query.len() >= MAX_TARGET_BYTES {

@@ -1,8 +1,8 @@
 //! Which moment does a date name (RFC 9110 5.6.7)?
 //!
-//! `httpdate` reads and writes dates. It does not know four things that caches must know or should know: letter case
-//! does not matter (RFC 9111 4.2), the century of a year with two digits, leap seconds, and years before 1970.
-//! A text that is almost a date is not a date: the cache repairs nothing into a longer lifetime.
+//! `httpdate` reads and writes dates. This module adds what caches need beside it: any letter case (RFC 9111 4.2),
+//! years with two digits, leap seconds, and years before 1970. A text that is almost a date is not a date: the cache
+//! repairs nothing into a longer lifetime.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,15 +11,15 @@ use http::header::{AsHeaderName, HeaderMap};
 
 /// 50 years of 365.2425 days, in seconds.
 const HORIZON_SECS: u64 = 1_577_847_600;
-/// 9999-12-31 23:59:59, the last moment that the preferred form can express.
+/// 9999-12-31 23:59:59, the last moment that a date can name.
 const LAST_SECS: u64 = 253_402_300_799;
 
-/// A field that holds one date.
+/// The value of a field that should hold one date.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DateField {
-    /// The field is not there.
+    /// The field is absent.
     Absent,
-    /// The field is there, but it is not one date.
+    /// The field is not exactly one valid date.
     Invalid,
     /// Milliseconds since the Unix epoch.
     At(u64),
@@ -79,8 +79,8 @@ fn before_1970(text: &str) -> Option<SystemTime> {
 }
 
 /// A date with a year of two digits: `Sunday, 06-Nov-94 08:49:37 GMT`. RFC 9110 5.6.7: a year that appears to be more
-/// than 50 years in the future is the most recent year in the past with these digits. So the latest year counts that
-/// is not so far ahead, and whose day has this name.
+/// than 50 years in the future is the most recent year in the past with these digits. So this is the latest year with
+/// these digits and this weekday that is at most 50 years ahead.
 fn rfc850(text: &str, now_ms: u64) -> Option<SystemTime> {
     let (weekday, rest) = text.split_once(", ").filter(|(day, _)| LONG_DAYS.contains(day))?;
     let (date, time) = rest.split_once(' ')?;
@@ -112,10 +112,10 @@ fn capitalised(text: &str) -> String {
 const LONG_DAYS: [&str; 7] =
     ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
 
-/// The moment in the preferred form, whole seconds.
+/// The moment in the preferred form, in whole seconds.
 pub(crate) fn format(ms: u64) -> HeaderValue {
     let at = UNIX_EPOCH + Duration::from_secs((ms / 1000).min(LAST_SECS));
-    // A date is visible ASCII, so the empty value is never taken.
+    // The value is visible ASCII, so the empty value is never used.
     HeaderValue::try_from(httpdate::fmt_http_date(at))
         .unwrap_or_else(|_| HeaderValue::from_static(""))
 }

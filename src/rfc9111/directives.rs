@@ -1,7 +1,7 @@
-//! What `Cache-Control` says (RFC 9111 5.2).
+//! What does `Cache-Control` say (RFC 9111 5.2)?
 //!
-//! The parser takes what it finds: any bytes, unknown directives, directives that are not well
-//! formed. What cannot be read for certain counts against reuse, never for it.
+//! The parser accepts any bytes, unknown directives, and directives with invalid syntax. If the meaning is uncertain,
+//! it counts against reuse, never for it.
 
 use std::borrow::Cow;
 
@@ -16,9 +16,9 @@ pub(crate) enum Qualified {
     /// The directive is absent.
     #[default]
     No,
-    /// It concerns these fields only.
+    /// It is only about these fields.
     Fields(Vec<HeaderName>),
-    /// It concerns the whole response.
+    /// It is about the whole response.
     All,
 }
 
@@ -36,7 +36,7 @@ impl Qualified {
         }
     }
 
-    /// The fields that it names, none when it stands alone or is absent.
+    /// The fields that the directive names; none if it stands alone or is absent.
     pub(crate) fn fields(&self) -> &[HeaderName] {
         match self {
             Self::Fields(fields) => fields,
@@ -45,8 +45,9 @@ impl Qualified {
     }
 }
 
-/// At least one name, all of them valid and of none that the cache decides by; anything else is as good as no
-/// argument: without such a field, the rest is not what the origin meant.
+/// The field names in an argument. `None` if there is no name, if one is invalid, or if the cache needs one of the
+/// fields for its decisions. The directive then counts as one without an argument: leaving out only the other fields
+/// would not be what the origin meant.
 pub(super) fn field_names(value: &[u8]) -> Option<Vec<HeaderName>> {
     let names: Vec<_> = split_unquoted(value, b',')
         .map(<[u8]>::trim_ascii)
@@ -59,10 +60,9 @@ pub(super) fn field_names(value: &[u8]) -> Option<Vec<HeaderName>> {
 /// The directives of a response (RFC 9111 5.2.2). Times are in seconds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ResponseDirectives {
-    /// There is a `Cache-Control` field at all, or a targeted one in its place.
+    /// The response has `Cache-Control`, or a targeted field in its place.
     pub(crate) present: bool,
-    /// They come from a targeted field, so that `Cache-Control` and `Expires` say nothing
-    /// (RFC 9213 2.2).
+    /// The directives come from a targeted field. `Cache-Control` and `Expires` are then ignored (RFC 9213 2.2).
     pub(crate) targeted: bool,
     pub(crate) no_store: bool,
     pub(crate) no_cache: Qualified,
@@ -73,9 +73,9 @@ pub(crate) struct ResponseDirectives {
     pub(crate) must_understand: bool,
     pub(crate) no_transform: bool,
     pub(crate) immutable: bool,
-    /// `Some(0)` when it is there but cannot be read.
+    /// `Some(0)` if the value is invalid.
     pub(crate) max_age: Option<u64>,
-    /// `Some(0)` when it is there but cannot be read.
+    /// `Some(0)` if the value is invalid.
     pub(crate) s_maxage: Option<u64>,
     /// RFC 5861 3.
     pub(crate) stale_while_revalidate: Option<u64>,
@@ -93,7 +93,7 @@ impl ResponseDirectives {
     }
 
     fn add(&mut self, name: &str, argument: &Argument<'_>) {
-        // What restricts counts whatever its argument is; what permits has to be well formed.
+        // A restriction counts whatever its argument is. A permission counts only if its syntax is valid.
         let bare = matches!(argument, Argument::None);
         match name {
             "no-store" => self.no_store = true,
@@ -114,13 +114,13 @@ impl ResponseDirectives {
             "stale-if-error" => {
                 shortest(&mut self.stale_if_error, argument.seconds().unwrap_or(0));
             }
-            // RFC 9111 5.2.3: a cache ignores directives that it does not know
+            // RFC 9111 5.2.3: a cache ignores unknown directives
             _ => {}
         }
     }
 
-    /// Whether a stale response must not be served without validation, whoever permits it
-    /// (RFC 9111 4.2.4; `s-maxage` implies `proxy-revalidate`, 5.2.2.10).
+    /// Whether a stale response must not be served without validation, even if a client or the policy permits it (RFC
+    /// 9111 4.2.4). `s-maxage` implies `proxy-revalidate` (5.2.2.10).
     pub(crate) fn forbids_stale(&self) -> bool {
         self.no_cache == Qualified::All
             || self.must_revalidate
@@ -129,8 +129,8 @@ impl ResponseDirectives {
     }
 }
 
-/// RFC 9111 4.2.1: of several values either the first is used or the response is stale. The first is
-/// used unless another one is shorter.
+/// RFC 9111 4.2.1: of several values, the first counts, or the response is stale. Here the first counts, unless a
+/// later one is shorter; then the response is stale.
 fn first_or_stale(slot: &mut Option<u64>, value: u64) {
     *slot = Some(match *slot {
         None => value,
@@ -139,17 +139,17 @@ fn first_or_stale(slot: &mut Option<u64>, value: u64) {
     });
 }
 
-/// A permission given twice holds as far as both do.
+/// If a permission is given twice, the shorter one counts.
 fn shortest(slot: &mut Option<u64>, value: u64) {
     *slot = Some(slot.map_or(value, |other| other.min(value)));
 }
 
-/// How stale a response a client takes (RFC 9111 5.2.1.2).
+/// How stale a response the client accepts (RFC 9111 5.2.1.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MaxStale {
-    /// However stale.
+    /// Stale by any time.
     Any,
-    /// At most so many seconds past its freshness lifetime.
+    /// Stale by at most this many seconds.
     Secs(u64),
 }
 
@@ -157,10 +157,10 @@ pub(crate) enum MaxStale {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RequestDirectives {
     pub(crate) no_store: bool,
-    /// Also set by `Pragma: no-cache` where `Cache-Control` is absent (RFC 9111 5.4).
+    /// Also set by `Pragma: no-cache` if there is no `Cache-Control` (RFC 9111 5.4).
     pub(crate) no_cache: bool,
     pub(crate) only_if_cached: bool,
-    /// `Some(0)` when it is there but cannot be read.
+    /// `Some(0)` if the value is invalid.
     pub(crate) max_age: Option<u64>,
     pub(crate) min_fresh: Option<u64>,
     pub(crate) max_stale: Option<MaxStale>,
@@ -169,7 +169,7 @@ pub(crate) struct RequestDirectives {
 }
 
 impl RequestDirectives {
-    /// Reads all lines of `Cache-Control` as one list, or `Pragma` where there are none.
+    /// Reads all lines of `Cache-Control` as one list, or `Pragma` if there is no `Cache-Control`.
     pub(crate) fn parse(headers: &HeaderMap) -> Self {
         let mut directives = Self::default();
         if headers.contains_key(CACHE_CONTROL) {
@@ -213,9 +213,9 @@ impl RequestDirectives {
 /// What follows the name of a directive.
 enum Argument<'a> {
     None,
-    /// A token, or the content of a quoted string: RFC 9111 5.2 asks for both forms to be accepted.
+    /// A token, or the content of a quoted string: RFC 9111 5.2 allows both forms.
     Value(Cow<'a, [u8]>),
-    /// Neither of them.
+    /// Neither a token nor a quoted string.
     Malformed,
 }
 
@@ -234,15 +234,15 @@ fn each_directive(headers: &HeaderMap, mut found: impl FnMut(&str, Argument<'_>)
         let (name, rest) = split_name(member);
         let argument = match rest.split_first() {
             None => Argument::None,
-            // No space may stand around the "=" (RFC 9111 5.2), and none does in either form.
+            // RFC 9111 5.2: no space is allowed around the "=", and none is part of either form.
             Some((b'=', value)) => argument(value).map_or(Argument::Malformed, Argument::Value),
             Some(_) => Argument::Malformed,
         };
         let malformed = matches!(argument, Argument::Malformed);
         with_lower_case(name, |name| found(name, argument));
         if malformed && rest.contains(&b'"') {
-            // A quote out of place may have swallowed its neighbours. They are not well formed
-            // either, so that they can restrict and cannot permit.
+            // A misplaced quote may have hidden other directives. Their syntax counts as invalid too, so they can
+            // restrict but not permit.
             for piece in rest.split(|&byte| byte == b',').skip(usize::from(!name.is_empty())) {
                 let piece = piece.trim_ascii();
                 let (name, _) = split_name(piece.strip_prefix(b"\"").unwrap_or(piece));
@@ -252,14 +252,14 @@ fn each_directive(headers: &HeaderMap, mut found: impl FnMut(&str, Argument<'_>)
     }
 }
 
-/// The token at the start of a member, and the rest.
+/// Splits a member after the token at its start.
 fn split_name(member: &[u8]) -> (&[u8], &[u8]) {
     let end = member.iter().position(|&byte| !is_token_byte(byte)).unwrap_or(member.len());
     member.split_at_checked(end).unwrap_or((member, &[]))
 }
 
-/// The name in lower case (RFC 9111 5.2), without an allocation. Names longer than any known one are
-/// left out.
+/// Calls `found` with the name in lower case (RFC 9111 5.2), without an allocation. A name that is longer than all
+/// known names is skipped.
 fn with_lower_case(name: &[u8], found: impl FnOnce(&str)) {
     const LONGEST: usize = "stale-while-revalidate".len();
     let mut buffer = [0; LONGEST];

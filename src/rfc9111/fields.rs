@@ -1,4 +1,4 @@
-//! Which header fields are stored (RFC 9111 3.1), and how a 304 updates them (3.2).
+//! Which header fields are stored (RFC 9111 3.1), and how does a 304 update them (3.2)?
 
 use http::HeaderValue;
 use http::header::{
@@ -12,14 +12,14 @@ use super::directives::ResponseDirectives;
 use super::groups::CACHE_GROUPS;
 use super::no_vary_search::NO_VARY_SEARCH;
 
-/// The fields to store: all that were received, unknown ones too, in order, repeats as lines of their
-/// own; without
+/// The fields to store: all received fields, also unknown ones, in their order. Repeated lines stay separate. These
+/// are left out:
 ///
-/// - `Connection` and what it names (RFC 9110 7.6.1), and the other fields that concern a single
-///   connection or hop (RFC 9111 3.1);
-/// - what `no-cache="..."` and `private="..."` name (RFC 9111 3.1, 5.2.2.4, 5.2.2.7);
-/// - `Age`, which is calculated anew for each answer (RFC 9111 5.1);
-/// - `Content-Length`, because a stored body is complete and its length known;
+/// - `Connection` and the fields that it names (RFC 9110 7.6.1), and other fields about one connection or hop (RFC
+///   9111 3.1);
+/// - fields that `no-cache="..."` and `private="..."` name (RFC 9111 3.1, 5.2.2.4, 5.2.2.7);
+/// - `Age`, because it is calculated again for each response (RFC 9111 5.1);
+/// - `Content-Length`, because a stored body is complete and its length is known;
 /// - `Trailer`, because a body with trailers is not stored.
 ///
 /// A missing or invalid `Date` becomes the time of receipt (RFC 9110 6.6.1).
@@ -40,13 +40,13 @@ pub(crate) fn stored_fields(
     stored
 }
 
-/// The stored fields after a 304 (RFC 9111 3.2): each field that it carries replaces all lines of that
-/// name, the others stay. What the policy strips from responses is to be stripped from the 304 before.
+/// The stored fields after a 304 (RFC 9111 3.2). Each field of the 304 replaces all stored lines of that name; the
+/// other stored fields stay. The caller first removes from the 304 what the policy strips from responses.
 ///
-/// Besides what is never stored, `Content-Encoding` and `Content-Range` are left alone: they say how
-/// the stored bytes are to be read, and those do not change (3.2 permits to omit them).
+/// `Content-Encoding` and `Content-Range` stay as they are stored, because they describe the stored bytes, which do
+/// not change (RFC 9111 3.2 permits this).
 ///
-/// `directives` are those of the 304, or of the stored response where the 304 has none.
+/// `directives` are those of the 304, or those of the stored response if the 304 has none.
 pub(crate) fn update_fields(
     stored: &HeaderMap,
     from_304: &HeaderMap,
@@ -60,8 +60,8 @@ pub(crate) fn update_fields(
     collected(stored.iter().filter(|(name, _)| stays(name)).chain(&new))
 }
 
-/// A map of these fields. One holds no more than 24,576 names and panics when it is to hold more: then
-/// it is of those that fit, and is never reused.
+/// A map of these fields. `HeaderMap` panics beyond 24,576 names. On overflow, the map holds those that fit and is
+/// marked `Vary: *`.
 pub(super) fn collected<'a>(
     fields: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>,
 ) -> HeaderMap {
@@ -74,8 +74,8 @@ pub(super) fn collected<'a>(
     map
 }
 
-/// The fields with a `Vary` that no request matches (RFC 9111 4.1), in place of one of them if need be:
-/// what is not there might be what forbids reuse.
+/// The fields with `Vary: *`, which no request matches (RFC 9111 4.1), because a field that is missing might be the
+/// one that forbids reuse. If there is no room, `Vary` takes the place of another field.
 fn never_reused(fields: &HeaderMap) -> HeaderMap {
     let mut fewer = HeaderMap::new();
     fewer.insert(VARY, HeaderValue::from_static("*"));
@@ -92,8 +92,8 @@ fn is_withheld(name: &HeaderName, directives: &ResponseDirectives) -> bool {
     directives.no_cache.fields().contains(name) || directives.private.fields().contains(name)
 }
 
-/// Whether the cache decides by a field, or hands it out with the content: then it is for all recipients, and
-/// neither `Connection` (RFC 9110 7.6.1) nor a qualified directive takes it away.
+/// Whether the cache needs the field for its decisions, or sends it as a description of the content. Then every
+/// recipient needs the field, so neither `Connection` (RFC 9110 7.6.1) nor a qualified directive removes it.
 pub(crate) fn is_decisive(name: &HeaderName) -> bool {
     let decisive = [
         AGE,
@@ -110,12 +110,11 @@ pub(crate) fn is_decisive(name: &HeaderName) -> bool {
         PRAGMA,
         VARY,
     ];
-    // targeted ones as well (RFC 9213 2)
+    // targeted fields too (RFC 9213 2)
     name.as_str().ends_with("cache-control") || decisive.contains(name)
 }
 
-/// The fields that `Connection` names (RFC 9110 7.6.1). No quoted strings here: its members are
-/// tokens.
+/// The fields that `Connection` names (RFC 9110 7.6.1). Its members are tokens, so there are no quoted strings.
 fn connection_options(headers: &HeaderMap) -> Vec<HeaderName> {
     let lines = headers.get_all(CONNECTION).into_iter().map(HeaderValue::as_bytes);
     lines
@@ -125,7 +124,8 @@ fn connection_options(headers: &HeaderMap) -> Vec<HeaderName> {
         .collect()
 }
 
-/// RFC 9111 3.1, RFC 9110 7.6.1.
+/// Whether the field is about one connection or hop, or is not stored for another reason (RFC 9111 3.1, RFC 9110
+/// 7.6.1).
 fn is_never_stored(name: &HeaderName) -> bool {
     const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
     const PROXY_AUTHENTICATION_INFO: HeaderName =

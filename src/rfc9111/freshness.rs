@@ -1,4 +1,4 @@
-//! How long a response is fresh, and how old it is (RFC 9111 4.2).
+//! How long is a response fresh, and how old is it (RFC 9111 4.2)?
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use super::directives::ResponseDirectives;
 use super::syntax::{DELTA_MAX_MS, DELTA_MAX_SECS, delta_seconds};
 use super::view::StoredView;
 
-/// The freshness lifetime that the response itself gives (RFC 9111 4.2.1): `s-maxage`, else `max-age`,
-/// else `Expires` minus `Date`. At most 2^31 seconds.
+/// The freshness lifetime that the response itself gives (RFC 9111 4.2.1): `s-maxage`, else `max-age`, else `Expires`
+/// minus `Date`. At most 2^31 seconds.
 pub(crate) fn explicit_lifetime(
     directives: &ResponseDirectives,
     headers: &HeaderMap,
@@ -21,22 +21,22 @@ pub(crate) fn explicit_lifetime(
         return Some(Duration::from_secs(seconds));
     }
     if directives.targeted {
-        return None; // RFC 9213 2.2: Expires is ignored as well
+        return None; // RFC 9213 2.2: Expires is ignored too
     }
     let expires_ms = match date::single(headers, EXPIRES, received_ms) {
         DateField::Absent => return None,
-        // RFC 9111 5.3: an invalid date, "0" above all, is a time in the past
+        // RFC 9111 5.3: an invalid date, for example "0", is a time in the past
         DateField::Invalid => return Some(Duration::ZERO),
         DateField::At(ms) => ms,
     };
-    // RFC 9111 5.3: compared with the response's own date, not with our clock
+    // RFC 9111 5.3: compared with the response's own date, not with the cache's clock
     let lifetime_ms = expires_ms.saturating_sub(date_ms(headers, received_ms));
     Some(Duration::from_millis(lifetime_ms.min(DELTA_MAX_MS)))
 }
 
-/// The lifetime that may be assumed where nothing explicit is said (RFC 9111 4.2.2): a tenth of the
-/// time since the response was last modified, for those status codes that allow it, or any that says
-/// `public`. A `Date` in the future makes that time no longer than it was on receipt.
+/// The estimated lifetime of a response that gives none (RFC 9111 4.2.2): a tenth of the time since it was last
+/// modified. Only for status codes that allow it, or with `public`. A `Date` in the future does not make that time
+/// longer.
 pub(crate) fn heuristic_lifetime(
     status: StatusCode,
     directives: &ResponseDirectives,
@@ -44,7 +44,7 @@ pub(crate) fn heuristic_lifetime(
     received_ms: u64,
 ) -> Option<Duration> {
     if explicit_lifetime(directives, headers, received_ms).is_some() {
-        return None; // RFC 9111 4.2.2: not where an explicit expiration time is present
+        return None; // RFC 9111 4.2.2: not if the response gives an explicit expiration time
     }
     if !directives.public && !is_heuristically_cacheable(status) {
         return None;
@@ -54,24 +54,23 @@ pub(crate) fn heuristic_lifetime(
     Some(Duration::from_millis((unchanged_ms / 10).min(DELTA_MAX_MS)))
 }
 
-/// RFC 9110 15.1, without 206, which is not stored.
+/// The status codes of RFC 9110 15.1, except 206, which is not stored.
 pub(crate) fn is_heuristically_cacheable(status: StatusCode) -> bool {
     matches!(status.as_u16(), 200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501)
 }
 
-/// When the response was generated: its `Date`, or the time it was received where that is missing or
-/// invalid (RFC 9110 6.6.1).
+/// When the response was generated: its `Date`, or the time of receipt if `Date` is missing or invalid (RFC 9110
+/// 6.6.1).
 pub(crate) fn date_ms(headers: &HeaderMap, received_ms: u64) -> u64 {
     date::single(headers, DATE, received_ms).at().unwrap_or(received_ms)
 }
 
-/// The same, but not after the time of receipt: the clock of who wrote `Date` may be ahead.
+/// The same, but not after the time of receipt: the origin's clock may be ahead.
 pub(super) fn made_ms(headers: &HeaderMap, received_ms: u64) -> u64 {
     date_ms(headers, received_ms).min(received_ms)
 }
 
-/// How old the response was when it came back (`corrected_initial_age` of RFC 9111 4.2.3), in
-/// milliseconds.
+/// The response's age on arrival (`corrected_initial_age` of RFC 9111 4.2.3), in milliseconds.
 pub(crate) fn initial_age_ms(headers: &HeaderMap, requested_ms: u64, received_ms: u64) -> u64 {
     let apparent_age = received_ms.saturating_sub(date_ms(headers, received_ms));
     let response_delay = received_ms.saturating_sub(requested_ms);
@@ -79,45 +78,45 @@ pub(crate) fn initial_age_ms(headers: &HeaderMap, requested_ms: u64, received_ms
     apparent_age.max(corrected_age)
 }
 
-/// The received `Age`. RFC 9111 5.1: of a list the first member counts, an invalid one is ignored.
+/// The received `Age`. RFC 9111 5.1: the first member of a list counts, and an invalid value is ignored.
 fn age_secs(headers: &HeaderMap) -> u64 {
     let first =
         headers.get(AGE).and_then(|line| line.as_bytes().split(|&byte| byte == b',').next());
     first.and_then(|member| delta_seconds(member.trim_ascii())).unwrap_or(0)
 }
 
-/// How old the response is now (`current_age` of RFC 9111 4.2.3), in milliseconds.
+/// The response's age now (`current_age` of RFC 9111 4.2.3), in milliseconds.
 pub(crate) fn current_age_ms<'a>(stored: impl Into<StoredView<'a>>, now_ms: u64) -> u64 {
     let stored = stored.into();
     let resident_time = now_ms.saturating_sub(stored.received_ms);
     stored.initial_age_ms.saturating_add(resident_time)
 }
 
-/// The `Age` of a response from the store, in whole seconds (RFC 9111 5.1).
+/// The `Age` of a stored response, in whole seconds (RFC 9111 5.1).
 pub(crate) fn age_field<'a>(stored: impl Into<StoredView<'a>>, now_ms: u64) -> HeaderValue {
     HeaderValue::from((current_age_ms(stored, now_ms) / 1000).min(DELTA_MAX_SECS))
 }
 
-/// How far in the future a response may have been received: processes may notice a step of the clock some time
-/// apart.
+/// How far in the future a response may have been received. Processes may notice a step of the clock at different
+/// times.
 const MAX_AHEAD_MS: u64 = 60_000;
 
-/// Whether a response was received well after now: the clock has stepped back since. How old it is then is not
-/// known, and may be as much as the step.
+/// Whether the response was received well after now: then the clock has stepped back, and the response's age is
+/// unknown.
 fn is_ahead(stored: StoredView<'_>, now_ms: u64) -> bool {
     stored.received_ms > now_ms.saturating_add(MAX_AHEAD_MS)
 }
 
-/// Whether the freshness lifetime is greater than the current age; equal is stale (RFC 9111 4.2). A response of
-/// unknown age is stale.
+/// Whether the freshness lifetime is greater than the current age; if both are equal, the response is stale (RFC 9111
+/// 4.2). A response of unknown age is stale.
 pub(crate) fn is_fresh<'a>(stored: impl Into<StoredView<'a>>, now_ms: u64) -> bool {
     let stored = stored.into();
-    // A clock that went back does not make the response younger than it was on arrival.
+    // If the clock goes back, the response does not become younger than it was on arrival.
     !is_ahead(stored, now_ms) && now_ms.max(stored.received_ms) < stored.fresh_until_ms
 }
 
-/// How long the response is still fresh, in seconds, negative once it is stale: the `ttl` parameter
-/// of `Cache-Status` (RFC 9211 2.4). -1 where its age is not known.
+/// How long the response is still fresh, in seconds; negative if it is stale. This is the `ttl` parameter of
+/// `Cache-Status` (RFC 9211 2.4). -1 if the response's age is unknown.
 pub(crate) fn remaining_secs<'a>(stored: impl Into<StoredView<'a>>, now_ms: u64) -> i64 {
     let stored = stored.into();
     if is_ahead(stored, now_ms) {
@@ -129,8 +128,8 @@ pub(crate) fn remaining_secs<'a>(stored: impl Into<StoredView<'a>>, now_ms: u64)
 }
 
 /// How long the response has been stale, in milliseconds; `None` while it is fresh. A window of
-/// `stale-while-revalidate` or `stale-if-error` is over when this exceeds it (RFC 5861): of a response of
-/// unknown age it is.
+/// `stale-while-revalidate` or `stale-if-error` ends when it is shorter than this time (RFC 5861). For a response of
+/// unknown age, the time is longer than any window.
 pub(crate) fn staleness_ms<'a>(stored: impl Into<StoredView<'a>>, now_ms: u64) -> Option<u64> {
     let stored = stored.into();
     if is_ahead(stored, now_ms) {

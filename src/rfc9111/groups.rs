@@ -1,7 +1,7 @@
-//! Which stored responses are invalidated together (RFC 9875).
+//! Which stored responses are invalidated together (RFC 9875)?
 //!
-//! A group is a string of its own, compared to the letter, whatever commas and spaces are in it. What
-//! is returned holds for one origin: the groups of another one are others (2.1).
+//! Two groups are the same if their strings are the same, including commas and spaces. A group belongs to one origin;
+//! other origins have other groups (2.1).
 
 use http::header::{HeaderMap, HeaderName};
 use http::{Method, StatusCode};
@@ -15,11 +15,11 @@ use super::targeted::each_line;
 pub(super) const CACHE_GROUPS: HeaderName = HeaderName::from_static("cache-groups");
 const CACHE_GROUP_INVALIDATION: HeaderName = HeaderName::from_static("cache-group-invalidation");
 
-/// How many groups a field can name. RFC 9875 2 asks for 32 at least; those after these are left out.
+/// How many groups a field can name. RFC 9875 2 asks for at least 32. Groups after these are ignored.
 pub(crate) const MAX_GROUPS: usize = 128;
 
-/// How many characters a group can have. RFC 9875 2 asks for 32 at least; a longer one is left out,
-/// never cut, which would make another group of it.
+/// How many characters a group can have. RFC 9875 2 asks for at least 32. A longer group is ignored, and not cut,
+/// because cutting would turn it into another group.
 pub(crate) const MAX_GROUP_CHARS: usize = 128;
 
 /// The groups that a response belongs to (RFC 9875 2), each once, in order.
@@ -27,9 +27,9 @@ pub(crate) fn cache_groups(headers: &HeaderMap) -> Vec<String> {
     groups(headers, &CACHE_GROUPS)
 }
 
-/// The groups that a response to this method invalidates (RFC 9875 3), each once, in order. The field
-/// must be ignored where the method is safe. An error invalidates no group, as it invalidates no target
-/// (RFC 9111 4.4), and an invalidated group invalidates no other one (RFC 9875 2.2.1).
+/// The groups that a response to this method invalidates (RFC 9875 3), each once, in order. If the method is safe, the
+/// field must be ignored. An error response invalidates no group, as it invalidates no target (RFC 9111 4.4). An
+/// invalidated group does not invalidate other groups (RFC 9875 2.2.1).
 pub(crate) fn invalidated_groups(
     method: &Method,
     status: StatusCode,
@@ -41,8 +41,8 @@ pub(crate) fn invalidated_groups(
     groups(headers, &CACHE_GROUP_INVALIDATION)
 }
 
-/// The members of a list of strings. Parameters are ignored (RFC 9875 2). A field that does not parse
-/// is ignored whole (RFC 9651 4.2), and so is one with a member that is no string.
+/// The members of a list of strings. Parameters are ignored (RFC 9875 2). An invalid field is ignored completely (RFC
+/// 9651 4.2), and so is a field with a member that is not a string.
 fn groups(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
     let mut groups = Groups::default();
     let valid = each_line(headers, name, |line| line.parse_list_with_visitor(&mut groups));

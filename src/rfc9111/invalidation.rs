@@ -1,30 +1,30 @@
-//! What an unsafe request makes untrue (RFC 9111 4.4).
+//! What does an unsafe request invalidate (RFC 9111 4.4)?
 
 use http::header::HeaderMap;
 use http::{HeaderName, Method, StatusCode};
 
-/// The methods that the IANA HTTP Method Registry calls safe.
+/// The methods that are safe according to the IANA HTTP Method Registry.
 const SAFE: &[&str] =
     &["GET", "HEAD", "OPTIONS", "PRI", "PROPFIND", "QUERY", "REPORT", "SEARCH", "TRACE"];
 
-/// Whether the method is registered as safe (RFC 9110 9.2.1, 16.1.1). A method that is not known may change something.
+/// Whether the method is registered as safe (RFC 9110 9.2.1, 16.1.1). An unknown method may change something.
 pub(crate) fn is_safe(method: &Method) -> bool {
     SAFE.contains(&method.as_str())
 }
 
-/// Whether this response to this method invalidates the target URI: a non-error answer, 2xx or 3xx,
-/// to a method that is unsafe or unknown (RFC 9111 4.4).
+/// Whether a response to this method invalidates the target URI: a response without an error (2xx or 3xx) to a method
+/// that is unsafe or unknown (RFC 9111 4.4).
 pub(crate) fn invalidates(method: &Method, status: StatusCode) -> bool {
     !is_safe(method) && (status.is_success() || status.is_redirection())
 }
 
-/// Whether this response to an unsafe method leaves open what the handler has changed: a time-out, or an error of
-/// the server after some of the work (RFC 9110 15.5.9, 15.6).
+/// Whether the status leaves open what the handler has changed: a timeout, or a server error after some of the work
+/// (RFC 9110 15.5.9, 15.6).
 pub(crate) fn leaves_open(status: StatusCode) -> bool {
     status == StatusCode::REQUEST_TIMEOUT || status.is_server_error()
 }
 
-/// The URI of a request, in parts.
+/// The parts of a request's URI.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Target<'a> {
     pub(crate) scheme: &'a str,
@@ -32,9 +32,8 @@ pub(crate) struct Target<'a> {
     pub(crate) path: &'a str,
 }
 
-/// Path and query of each URI in these fields that has the target's origin (RFC 9111 4.4: a URI of another origin
-/// must not be invalidated). References are resolved against the target (RFC 3986 5.2); what cannot be a reference is
-/// left out.
+/// Path and query of each URI in these fields that has the target's origin. RFC 9111 4.4: a URI of another origin must
+/// not be invalidated. References are resolved against the target (RFC 3986 5.2); invalid ones are ignored.
 pub(crate) fn same_origin_targets(
     target: Target<'_>,
     headers: &HeaderMap,
@@ -53,13 +52,14 @@ pub(crate) fn same_origin_targets(
     targets
 }
 
-/// By hand, because `url` follows WHATWG, not RFC 3986: it reads `https:a`, `///a` and `\` as paths and hosts.
+/// Path and query of a reference, if it has the target's origin. By hand, because `url` follows WHATWG, not RFC 3986:
+/// it reads `https:a`, `///a` and `\` as paths and hosts.
 fn resolve(target: Target<'_>, reference: &str) -> Option<String> {
-    let reference = reference.split('#').next()?; // no fragment is ever part of a request
+    let reference = reference.split('#').next()?; // no fragment is part of a request
     if reference.is_empty() || reference.contains(|c: char| c.is_whitespace() || c.is_control()) {
         return None;
     }
-    // A scheme ends at a colon before any slash or question mark.
+    // a scheme ends at a colon that comes before any slash or question mark
     let (scheme, rest) = match reference.split_once([':', '/', '?']) {
         Some((scheme, rest)) if reference.as_bytes().get(scheme.len()) == Some(&b':') => {
             (scheme, rest)
@@ -88,11 +88,11 @@ fn resolve(target: Target<'_>, reference: &str) -> Option<String> {
     }
 }
 
-/// Host in lower case and port of an authority, the scheme's own port where it has none.
-/// User information, which no origin has, makes another host of it.
+/// The host in lower case, and the port; if the authority has no port, the port of the scheme. An origin has no user
+/// information: it stays in the host, so that the host is another one.
 fn origin(scheme: &str, authority: &str) -> Option<(String, u16)> {
     let (host, port) = match authority.rsplit_once(':') {
-        // the last colon inside of brackets belongs to an IPv6 address
+        // the last colon inside brackets is part of an IPv6 address
         Some((host, port)) if !port.contains(']') => (host, port),
         _ => (authority, ""),
     };

@@ -1,28 +1,31 @@
-//! The rules of HTTP caching as pure functions: RFC 9111, what it needs of RFC 9110 (dates,
-//! validators, ranges), and its extensions: RFC 5861 (stale responses), RFC 9213 (targeted fields),
-//! RFC 9875 (cache groups) and No-Vary-Search.
+//! The rules of HTTP caching as pure functions.
 //!
-//! Nothing here waits, reads a clock or knows a store. Times are parameters, in milliseconds since the
-//! Unix epoch; answers are enums, and each "no" has a name. Where a specification leaves a choice, the
-//! one that reuses less is taken: no odd input makes a response fresher, or more widely shared, than
-//! a strict reader would find it.
+//! They cover RFC 9111, the parts of RFC 9110 that it needs (dates, validators, ranges), and its extensions: RFC 5861
+//! (stale responses), RFC 9213 (targeted fields), RFC 9875 (cache groups) and `No-Vary-Search`.
 //!
-//! | module | question | RFC 9111 |
+//! These modules know nothing else of this crate. They do not wait, read no clock and know no store. Times are
+//! parameters, in milliseconds since the Unix epoch. Answers are enums, and each "no" has a name. If a specification
+//! leaves a choice, the rules reuse less. No odd input makes a response fresher, or more widely shared, than a strict
+//! reader would find it.
+//!
+//! | question | file | section |
 //! |---|---|---|
-//! | [`directives`] | what do `Cache-Control` and `Pragma` say? | 5.2, 5.4 |
-//! | [`targeted`] | what does a field for this cache say instead? | RFC 9213 2 |
-//! | [`date`] | which moment is this? | RFC 9110 5.6.7 |
-//! | [`freshness`] | how long is a response fresh, how old is it? | 4.2 |
-//! | [`storage`] | may this response be stored? | 3, 3.5 |
-//! | [`fields`] | which of its header fields? | 3.1, 3.2 |
-//! | [`vary`] | which requests does it answer? | 4.1 |
-//! | [`no_vary_search`] | which queries does it answer? | draft-ietf-httpbis-no-vary-search |
-//! | [`mod@reuse`] | does it answer this one, without validation? | 4, 4.2.4 |
-//! | [`stale`] | may it answer although it is stale? | 4.2.4, RFC 5861 |
-//! | [`validation`] | does the client have it already? | 4.3.2 |
-//! | [`range`] | which part of it is wanted? | RFC 9110 14 |
-//! | [`invalidation`] | what else does a request make untrue? | 4.4 |
-//! | [`groups`] | which responses become untrue together? | RFC 9875 |
+//! | What do `Cache-Control` and `Pragma` say? | [`directives`] | RFC 9111 5.2, 5.4 |
+//! | What does a targeted field say in place of `Cache-Control`? | [`targeted`] | RFC 9213 2 |
+//! | Which moment does a date name? | [`date`] | RFC 9110 5.6.7 |
+//! | How long is a response fresh, and how old is it? | [`freshness`] | RFC 9111 4.2 |
+//! | May a response be stored? | [`storage`] | RFC 9111 3, 3.5 |
+//! | Which choices does the cache have, and which the application? | [`options`] | RFC 9111 3.5, 4.2.2, 7.3 |
+//! | Which header fields are stored, and how does a 304 update them? | [`fields`] | RFC 9111 3.1, 3.2 |
+//! | What do the rules need to know of a stored response? | [`view`] | |
+//! | Which requests does a stored response answer? | [`vary`] | RFC 9111 4.1 |
+//! | Which differences between queries do not matter? | [`no_vary_search`] | draft-ietf-httpbis-no-vary-search |
+//! | Does a stored response answer a request without validation? | [`mod@reuse`] | RFC 9111 4, 4.2.4 |
+//! | May a stale response be served? | [`stale`] | RFC 9111 4.2.4, RFC 5861 |
+//! | Does the client already have the stored response? | [`validation`] | RFC 9111 4.3.2 |
+//! | Which part of a stored response does a request want? | [`range`] | RFC 9110 14 |
+//! | What does an unsafe request invalidate? | [`invalidation`] | RFC 9111 4.4 |
+//! | Which stored responses are invalidated together? | [`groups`] | RFC 9875 |
 
 pub(crate) mod date;
 pub(crate) mod directives;

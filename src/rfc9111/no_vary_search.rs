@@ -1,12 +1,11 @@
-//! Which differences between queries do not matter (draft-ietf-httpbis-no-vary-search).
+//! Which differences between queries do not matter (draft-ietf-httpbis-no-vary-search)?
 //!
-//! A response that says nothing, or nothing valid, is for one query, compared to the letter. One that
-//! gives way in anything has its queries compared as the names and values that they stand for, the way
-//! forms are decoded: `a`, `a=` and `%61=&&` are the same then. Nothing but the query is judged here:
-//! the rest of the target, `Vary` and freshness count as ever.
+//! A response without a valid field answers one query, compared byte by byte. With a valid field that is not the
+//! default, queries are compared as decoded forms: `a`, `a=` and `%61=&&` are then the same. This module is only about
+//! queries; the rest of the target, `Vary` and freshness count as usual.
 //!
-//! The draft has changed on its way. This is the form with two lists, of which a field has one at most;
-//! the boolean `params` of earlier drafts, alone or beside `except`, is not valid and means nothing.
+//! The draft has changed several times. This is the form with two lists, of which a field has at most one. The boolean
+//! `params` of earlier drafts is invalid, so the field has no effect.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -22,10 +21,11 @@ use super::targeted::each_line;
 
 pub(crate) const NO_VARY_SEARCH: HeaderName = HeaderName::from_static("no-vary-search");
 
-/// What stays as it is in a canonical query: what the serializer for forms of the URL standard leaves.
+/// What stays unescaped in a canonical query, as in the URL standard's serializer for forms. But a space is `%20`
+/// here.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'*').remove(b'-').remove(b'.').remove(b'_');
 
-/// How the queries that a response answers may differ. By default, not at all.
+/// How the queries that a response answers may differ. Default: not at all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct NoVarySearch {
     /// The order of names does not matter; the order of the values of one name does.
@@ -33,13 +33,13 @@ pub(crate) struct NoVarySearch {
     params: Params,
 }
 
-/// Which parameters tell responses apart. The names are decoded, sorted, and each is there once, so
-/// that fields with one meaning are equal.
+/// Which parameters distinguish responses. The names are decoded, sorted and unique, so fields with the same meaning
+/// are equal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Params {
-    /// All but these.
+    /// All parameters except these.
     Without(Vec<String>),
-    /// These only.
+    /// Only these parameters.
     Only(Vec<String>),
 }
 
@@ -50,15 +50,15 @@ impl Default for Params {
 }
 
 impl NoVarySearch {
-    /// Bytes of memory that this takes up.
+    /// How many bytes of memory the value takes.
     pub(crate) fn held_bytes(&self) -> usize {
         let (Params::Without(names) | Params::Only(names)) = &self.params;
         let names: usize = names.iter().map(|name| size_of::<String>() + name.len() + 16).sum();
         size_of::<Self>() + names
     }
 
-    /// Reads `No-Vary-Search` (section 5.1). The default where it is absent or not valid: it is no
-    /// dictionary, a member has the wrong type, or both lists are there. Other members are ignored.
+    /// Reads `No-Vary-Search` (section 5.1). The result is the default if the field is absent or invalid: not a
+    /// dictionary, a member of the wrong type, or both lists. Other members are ignored.
     pub(crate) fn parse(headers: &HeaderMap) -> Self {
         let mut field = Field::default();
         let valid = each_line(headers, &NO_VARY_SEARCH, |line| {
@@ -67,7 +67,7 @@ impl NoVarySearch {
         valid.and_then(|()| field.meaning()).unwrap_or_default()
     }
 
-    /// Whether it gives way in nothing.
+    /// Whether the whole query counts.
     pub(crate) fn is_default(&self) -> bool {
         *self == Self::default()
     }
@@ -86,22 +86,22 @@ impl NoVarySearch {
         let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
         let mut pairs: Vec<_> = pairs.filter(|(name, _)| self.distinguishes(name)).collect();
         if self.key_order {
-            // Any order of names will do, as long as it is one. It is stable, as section 6 asks.
+            // Any fixed order of names will do. Section 6 asks for a stable sort.
             pairs.sort_by(|(a, _), (b, _)| a.cmp(b));
         }
         pairs
     }
 }
 
-/// Whether a response to one query answers the other (section 6). `None` is a target without a question
-/// mark; by default `/a` and `/a?` are not the same.
+/// Whether a response to one query answers the other (section 6). `None` is a target without a question mark; by
+/// default, `/a` and `/a?` are not the same.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn equivalent(nvs: &NoVarySearch, a: Option<&str>, b: Option<&str>) -> bool {
     if nvs.is_default() { a == b } else { nvs.pairs(a) == nvs.pairs(b) }
 }
 
-/// The end of a target, question mark and all, that is the same for equivalent queries and for no
-/// others. It is empty where no parameter is left, and by default the query as it was sent.
+/// The end of a target, with its question mark. It is the same for equivalent queries, and only for them. It is empty
+/// if no parameter counts, and by default it is the query as it was sent.
 pub(crate) fn canonical(nvs: &NoVarySearch, query: Option<&str>) -> String {
     if nvs.is_default() {
         return query.map(|query| format!("?{query}")).unwrap_or_default();
@@ -116,13 +116,13 @@ pub(crate) fn canonical(nvs: &NoVarySearch, query: Option<&str>) -> String {
     canonical
 }
 
-/// The parameter that a name in the field means (section 5.3): decoded as in a form. `form_urlencoded` has no function
+/// The parameter that a name in the field means, decoded as in a form (section 5.3). `form_urlencoded` has no function
 /// for this: it would split the name at `&` and `=`.
 fn decoded(name: &str) -> String {
     percent_decode_str(&name.replace('+', " ")).decode_utf8_lossy().into_owned()
 }
 
-/// The members as the field has them; the last one of a name counts (RFC 9651 4.2.2).
+/// The members of the field; the last one of each name counts (RFC 9651 4.2.2).
 #[derive(Default)]
 struct Field {
     key_order: Member<bool>,
@@ -149,7 +149,7 @@ impl Field {
             (Member::Absent, Member::Absent) => Params::default(),
             (Member::Is(names), Member::Absent) => Params::Without(sorted(names)),
             (Member::Absent, Member::Is(names)) => Params::Only(sorted(names)),
-            // One of them is no list, or section 3: they must not be there both.
+            // one of them is not a list, or both are there (section 3)
             _ => return None,
         };
         Some(NoVarySearch { key_order, params })

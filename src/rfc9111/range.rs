@@ -1,4 +1,4 @@
-//! Which part of a stored response a request wants (RFC 9110 14).
+//! Which part of a stored response does a request want (RFC 9110 14)?
 
 use std::ops::Range;
 
@@ -10,24 +10,23 @@ use super::freshness::made_ms;
 use super::validation::{single_etag, stored_etag};
 use super::view::StoredView;
 
-/// More parts than this are not served (RFC 9110 14.2 permits to ignore many small ranges).
+/// The most parts that are served (RFC 9110 14.2 allows a server to ignore many small ranges).
 const MAX_PARTS: usize = 16;
 
 /// What to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RangeOutcome {
-    /// A 200 with everything.
+    /// A 200 with the whole body.
     Whole,
     /// A 206 with one part.
     Single(Range<u64>),
-    /// A 206 with these parts, at least two, in the order of the request, without overlap.
+    /// A 206 with at least two parts, in the order of the request. They do not overlap.
     Multi(Vec<Range<u64>>),
     /// A 416.
     Unsatisfiable,
 }
 
-/// What of a stored body of `len` bytes the request wants. A range that cannot be read, or that is not
-/// worth serving, is ignored.
+/// What the request wants of a stored body of `len` bytes. A range that is invalid, or not worth serving, is ignored.
 pub(crate) fn evaluate<'a>(
     method: &Method,
     request: &HeaderMap,
@@ -36,13 +35,13 @@ pub(crate) fn evaluate<'a>(
     now_ms: u64,
 ) -> RangeOutcome {
     let stored = stored.into();
-    // RFC 9110 14.2: defined for GET only, and applied where the answer would be a 200
+    // RFC 9110 14.2: only for GET, and only if the response without the range would be a 200
     if method != Method::GET || stored.status != StatusCode::OK {
         return RangeOutcome::Whole;
     }
     let mut lines = request.get_all(RANGE).into_iter();
     let (Some(range), None) = (lines.next(), lines.next()) else {
-        return RangeOutcome::Whole; // If-Range alone means nothing (RFC 9110 13.1.5)
+        return RangeOutcome::Whole; // without Range, If-Range has no effect (RFC 9110 13.1.5)
     };
     if !if_range(request, stored, now_ms) {
         return RangeOutcome::Whole;
@@ -50,7 +49,7 @@ pub(crate) fn evaluate<'a>(
     parse(range.as_bytes()).map_or(RangeOutcome::Whole, |specs| select(&specs, len))
 }
 
-/// RFC 9110 13.1.5: strong comparison, of an entity tag or of a date; true where the field is absent.
+/// RFC 9110 13.1.5: strong comparison of an entity tag or a date; `true` if the field is absent.
 fn if_range(request: &HeaderMap, stored: StoredView<'_>, now_ms: u64) -> bool {
     let mut lines = request.get_all(IF_RANGE).into_iter();
     let value = match (lines.next(), lines.next()) {
@@ -66,7 +65,7 @@ fn if_range(request: &HeaderMap, stored: StoredView<'_>, now_ms: u64) -> bool {
     else {
         return false;
     };
-    // RFC 9110 8.8.2.2: strong only when it lies a second or more before the response's own date
+    // RFC 9110 8.8.2.2: strong only if it is at least a second before the response's own date
     let strong = modified_ms.saturating_add(1000) <= made_ms(stored.headers, stored.received_ms);
     strong && since_ms == modified_ms
 }
@@ -74,18 +73,18 @@ fn if_range(request: &HeaderMap, stored: StoredView<'_>, now_ms: u64) -> bool {
 /// One member of a range set (RFC 9110 14.1.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Spec {
-    /// From this position to that one, both included.
+    /// From the first position to the last, both included.
     FromTo(u64, u64),
-    /// The last bytes.
+    /// This many bytes at the end.
     Suffix(u64),
 }
 
-/// The members of a set of byte ranges, `None` for another unit or when one of them is invalid.
+/// The members of a set of byte ranges; `None` if the unit is another one, or if a member is invalid.
 fn parse(value: &[u8]) -> Option<Vec<Spec>> {
     let equals = value.iter().position(|&byte| byte == b'=')?;
     let (unit, set) = value.split_at_checked(equals)?;
     if !unit.trim_ascii_start().eq_ignore_ascii_case(b"bytes") {
-        return None; // RFC 9110 14.2: an unknown unit is ignored
+        return None; // RFC 9110 14.2: a range in an unknown unit is ignored
     }
     let members = set.get(1..)?.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
     let mut specs = Vec::new();
@@ -101,7 +100,7 @@ fn parse(value: &[u8]) -> Option<Vec<Spec>> {
             (false, true) => Spec::FromTo(position(first)?, u64::MAX),
             (false, false) => {
                 let (first, last) = (position(first)?, position(last)?);
-                // RFC 9110 14.1.1: invalid when the last lies before the first
+                // RFC 9110 14.1.1: invalid if the last position is smaller than the first
                 (first <= last).then_some(Spec::FromTo(first, last))?
             }
         });
@@ -109,7 +108,7 @@ fn parse(value: &[u8]) -> Option<Vec<Spec>> {
     (!specs.is_empty()).then_some(specs)
 }
 
-/// Digits and nothing else. RFC 9110 14.1.2: recipients anticipate large numbers; here they saturate.
+/// Only digits. RFC 9110 14.1.2: recipients expect large numbers; here they saturate.
 fn position(text: &[u8]) -> Option<u64> {
     if text.is_empty() {
         return None;
@@ -124,7 +123,7 @@ fn select(specs: &[Spec], len: u64) -> RangeOutcome {
     let mut parts: Vec<Range<u64>> = Vec::new();
     for spec in specs {
         let part = match *spec {
-            // RFC 9110 14.1.2: satisfiable when the first position lies inside
+            // RFC 9110 14.1.2: satisfiable if the first position is inside the body
             Spec::FromTo(first, last) => first..last.saturating_add(1).min(len),
             Spec::Suffix(0) => continue,
             // RFC 9110 14.1.2: satisfiable, but no Content-Range can express it
@@ -153,7 +152,7 @@ pub(crate) fn content_range(part: Option<&Range<u64>>, len: u64) -> HeaderValue 
         Some(part) => format!("bytes {}-{}/{len}", part.start, part.end.saturating_sub(1)),
         None => format!("bytes */{len}"),
     };
-    // Visible ASCII, so the empty value is never taken.
+    // The value is visible ASCII, so the empty value is never used.
     HeaderValue::try_from(value).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 

@@ -1,4 +1,4 @@
-//! Whether a stored response answers a request without validation (RFC 9111 4).
+//! Does a stored response answer a request without validation (RFC 9111 4)?
 
 use http::header::{HeaderMap, VARY};
 
@@ -8,23 +8,23 @@ use super::options::Credentials;
 use super::vary;
 use super::view::StoredView;
 
-/// What becomes of a stored response for one request.
+/// The reuse decision for a stored response and a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reuse {
-    /// It is the answer.
+    /// The response answers the request.
     Fresh,
-    /// It would be, but for its age.
+    /// The response would answer the request if it were fresh.
     Stale,
-    /// It was selected by other request fields.
+    /// The request's selecting fields are different.
     VaryMiss,
-    /// The request carries credentials, and the response is not for everyone.
+    /// The request carries credentials, and the response is not for every client.
     NotShared,
-    /// The request asks for something newer.
+    /// The request asks for a newer response.
     RequestWants,
 }
 
-/// Whether `stored` answers `request` now. Directives of the request count only where given: in safe
-/// mode they are not, so that clients cannot drive load (RFC 9111 5.2.1 leaves the choice).
+/// Whether `stored` answers `request` now. `directives` are those of the request, or `None` if the cache ignores them
+/// (RFC 9111 5.2.1 leaves this choice).
 pub(crate) fn reuse<'a>(
     stored: impl Into<StoredView<'a>>,
     request: &HeaderMap,
@@ -37,7 +37,7 @@ pub(crate) fn reuse<'a>(
     if credentials.into() != Credentials::None && !stored.shared {
         return Reuse::NotShared;
     }
-    // RFC 9111 4.1; "*" gets into a stored response only by an update
+    // RFC 9111 4.1; only an update can bring "*" into a stored response
     let star = stored.headers.get_all(VARY).into_iter().any(|line| line.as_bytes().contains(&b'*'));
     if star || !vary::matches(stored.vary, request) {
         return Reuse::VaryMiss;
@@ -57,7 +57,7 @@ fn satisfies(stored: StoredView<'_>, directives: &RequestDirectives, now_ms: u64
     if directives.no_cache {
         return false;
     }
-    // RFC 9111 5.2.1.1; with 0 a client asks for validation, however young the response is
+    // RFC 9111 5.2.1.1; with 0, a client asks for validation, however young the response is
     let young = directives.max_age.is_none_or(|seconds| {
         seconds > 0 && current_age_ms(stored, now_ms) <= seconds.saturating_mul(1000)
     });
@@ -69,7 +69,7 @@ fn satisfies(stored: StoredView<'_>, directives: &RequestDirectives, now_ms: u64
     young && lasting
 }
 
-/// Whether a response, fresh or not, is as young as the request wants it.
+/// Whether a response, fresh or stale, is as young as the request wants it.
 pub(super) fn is_new_enough(
     stored: StoredView<'_>,
     directives: &RequestDirectives,
@@ -79,9 +79,8 @@ pub(super) fn is_new_enough(
     satisfies(stored, &any, now_ms)
 }
 
-/// Whether the request's `max-stale` takes the response as stale as it is (RFC 9111 5.2.1.2). What
-/// the response forbids, a request cannot permit: see
-/// [`forbids_stale`](super::directives::ResponseDirectives::forbids_stale).
+/// Whether the request's `max-stale` accepts the response (RFC 9111 5.2.1.2). A request cannot permit what the
+/// response forbids: see [`forbids_stale`](super::directives::ResponseDirectives::forbids_stale).
 pub(crate) fn request_takes_stale<'a>(
     stored: impl Into<StoredView<'a>>,
     directives: &RequestDirectives,

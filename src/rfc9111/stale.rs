@@ -1,5 +1,4 @@
-//! Whether a stale response may be served (RFC 9111 4.2.4, RFC 5861), and whether a fresh one is worth
-//! asking about before it is stale.
+//! May a stale response be served (RFC 9111 4.2.4, RFC 5861), and should a fresh one be validated early?
 
 use std::time::Duration;
 
@@ -10,19 +9,18 @@ use super::freshness::staleness_ms;
 use super::reuse::is_new_enough;
 use super::view::StoredView;
 
-/// For how long after it has become stale a response may still be served, in milliseconds; zero is not at
-/// all.
+/// For how long a stale response may be served, in milliseconds after it became stale. Zero: not at all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Windows {
-    /// While it is being validated (RFC 5861 3).
+    /// While the response is being validated (RFC 5861 3).
     pub(crate) while_revalidate_ms: u64,
     /// In place of an error (RFC 5861 4).
     pub(crate) if_error_ms: u64,
-    /// The response itself forbids to serve it stale, whoever permits it (RFC 9111 4.2.4).
+    /// The response forbids serving it stale, even if a client or the policy permits it (RFC 9111 4.2.4).
     pub(crate) forbidden: bool,
 }
 
-/// What one source says of the windows.
+/// The windows that one source gives: the application for this response, or a default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Given {
     pub(crate) while_revalidate: Option<Duration>,
@@ -30,10 +28,10 @@ pub(crate) struct Given {
 }
 
 impl Windows {
-    /// The windows of a response: the override's, else its own, else the policy's. `must-revalidate`,
-    /// `proxy-revalidate`, `no-cache` and `s-maxage` (which implies `proxy-revalidate`, RFC 9111 5.2.2.10)
-    /// forbid all of them, in both modes.
-    pub(crate) fn of(overrides: Given, directives: &ResponseDirectives, policy: Given) -> Self {
+    /// The windows of a response: those of the application, else its own, else the default. `must-revalidate`,
+    /// `proxy-revalidate`, `no-cache` and `s-maxage` forbid all windows (`s-maxage` implies `proxy-revalidate`, RFC
+    /// 9111 5.2.2.10).
+    pub(crate) fn of(given: Given, directives: &ResponseDirectives, default: Given) -> Self {
         if directives.forbids_stale() {
             return Self { forbidden: true, ..Self::default() };
         }
@@ -44,11 +42,11 @@ impl Windows {
         };
         Self {
             while_revalidate_ms: window(
-                overrides.while_revalidate,
+                given.while_revalidate,
                 directives.stale_while_revalidate,
-                policy.while_revalidate,
+                default.while_revalidate,
             ),
-            if_error_ms: window(overrides.if_error, directives.stale_if_error, policy.if_error),
+            if_error_ms: window(given.if_error, directives.stale_if_error, default.if_error),
             forbidden: false,
         }
     }
@@ -59,10 +57,10 @@ impl Windows {
     }
 }
 
-/// Why a stale response might be served.
+/// Why a stale response may be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// It is validated meanwhile (RFC 5861 3).
+    /// The response is being validated (RFC 5861 3).
     Revalidating,
     /// The handler answered 500, 502, 503 or 504 (RFC 5861 4).
     ErrorStatus,
@@ -72,21 +70,21 @@ pub(crate) enum Cause {
     Timeout,
 }
 
-/// What there is to know when a stale response might be served.
+/// The facts that decide whether a stale response may be served.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asking<'a> {
     pub(crate) windows: Windows,
-    /// The request's directives, where they are obeyed.
+    /// The request's directives; `None` if the cache ignores them.
     pub(crate) request: Option<&'a RequestDirectives>,
-    /// An inner service that fails counts as one that cannot be reached, so that RFC 9111 4.2.4 permits what
-    /// is stale without a window: the strict mode.
+    /// If the inner service fails, the cache counts as disconnected. RFC 9111 4.2.4 then permits stale responses
+    /// without a window.
     pub(crate) disconnected: bool,
     /// The response has been invalidated (RFC 9111 4.4).
     pub(crate) invalidated: bool,
 }
 
-/// Whether a response that is stale, by its age or by a soft invalidation, may be served now. The only
-/// place that permits it, beside a client's `max-stale`.
+/// Whether a response may be served that is stale by its age or by a soft invalidation. Apart from a client's
+/// `max-stale`, only this function permits it.
 pub(crate) fn may_serve_stale<'a>(
     stored: impl Into<StoredView<'a>>,
     asking: &Asking<'_>,
@@ -95,11 +93,11 @@ pub(crate) fn may_serve_stale<'a>(
 ) -> bool {
     let stored = stored.into();
     let Windows { while_revalidate_ms, if_error_ms, forbidden } = asking.windows;
-    // RFC 9111 4.2.4; 4.4: a window does not bring back what has been invalidated
+    // RFC 9111 4.2.4; 4.4: a window does not apply to an invalidated response
     if forbidden || asking.invalidated {
         return false;
     }
-    // RFC 9111 5.2.1: what the client asked for is older than it takes, also in place of an error
+    // RFC 9111 5.2.1: the response is older than the client accepts, even in place of an error
     let taken = asking.request.is_none_or(|wanted| {
         let fresh = wanted.min_fresh.is_some_and(|seconds| seconds > 0);
         !fresh && is_new_enough(stored, wanted, now_ms)
@@ -112,7 +110,7 @@ pub(crate) fn may_serve_stale<'a>(
     match cause {
         Cause::Revalidating => within(while_revalidate_ms),
         Cause::ErrorStatus | Cause::Timeout | Cause::Error => {
-            // RFC 5861 4: the request may permit it as well
+            // RFC 5861 4: the request may permit it too
             let requested = asking.request.and_then(|wanted| wanted.stale_if_error).unwrap_or(0);
             within(if_error_ms)
                 || within(requested.saturating_mul(1000))
@@ -121,21 +119,20 @@ pub(crate) fn may_serve_stale<'a>(
     }
 }
 
-/// The statuses that `stale-if-error` is about (RFC 5861 4).
+/// The statuses that `stale-if-error` is for (RFC 5861 4).
 pub(crate) fn is_failure(status: StatusCode) -> bool {
     matches!(status.as_u16(), 500 | 502 | 503 | 504)
 }
 
-/// Whether the answer to a request that could not be validated has to be a 504, or the error itself, and
-/// never the stored response (RFC 9111 5.2.2.2, 5.2.2.8, 5.2.2.10).
+/// Whether a failed validation must be answered with a 504 or the error itself, and never with the stored response
+/// (RFC 9111 5.2.2.2, 5.2.2.8, 5.2.2.10).
 pub(crate) fn must_be_validated(directives: &ResponseDirectives) -> bool {
     directives.must_revalidate || directives.proxy_revalidate || directives.s_maxage.is_some()
 }
 
-/// Whether to validate a response that is still fresh: the nearer its end and the dearer it was to make, the
-/// more likely, so that of many requests about one does it in time (XFetch: Vattani, Chierichetti and
-/// Lowenstein, "Optimal Probabilistic Cache Stampede Prevention", VLDB 2015). `chance` is uniform over
-/// zero to one.
+/// Whether to validate a response that is still fresh. This is more likely the sooner it becomes stale and the longer
+/// its handler took, so that one of many requests does it in time. The method is XFetch: Vattani, Chierichetti and
+/// Lowenstein, "Optimal Probabilistic Cache Stampede Prevention", VLDB 2015. `chance` is uniform between zero and one.
 pub(crate) fn refreshes_early<'a>(
     stored: impl Into<StoredView<'a>>,
     beta: f32,
@@ -144,7 +141,7 @@ pub(crate) fn refreshes_early<'a>(
 ) -> bool {
     let stored = stored.into();
     let ahead_ms = f64::from(stored.gen_ms) * f64::from(beta) * -chance.max(f64::MIN_POSITIVE).ln();
-    // a float that is too large saturates, and one that is no number becomes zero
+    // a float that is too large saturates, and NaN becomes zero
     let ahead_ms = ahead_ms.max(0.0) as u64;
     now_ms.saturating_add(ahead_ms) >= stored.fresh_until_ms
 }

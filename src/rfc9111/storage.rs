@@ -1,4 +1,4 @@
-//! Whether a response may be stored, and for how long it is fresh (RFC 9111 3).
+//! May a response be stored, and for how long is it fresh (RFC 9111 3)?
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::syntax::DELTA_MAX_MS;
 use super::validation::has_validator;
 use super::vary::{self, Nominated};
 
-/// A response that might be stored.
+/// A response that may be storable.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Candidate<'a> {
     pub(crate) method: &'a Method,
@@ -36,30 +36,30 @@ pub(crate) struct Candidate<'a> {
     pub(crate) received_ms: u64,
 }
 
-/// That a response may be stored, and how.
+/// How a storable response is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Storable {
     /// The freshness lifetime, counted from the response's generation.
     pub(crate) lifetime: Duration,
-    /// The lifetime is the application's own, and counts from when the response came back.
+    /// The application gives the lifetime, and it counts from the response's arrival.
     pub(crate) given: bool,
-    /// The response's age when it came back.
+    /// The response's age on arrival.
     pub(crate) initial_age_ms: u64,
-    /// It may answer requests that carry credentials.
+    /// The response may answer requests with credentials.
     pub(crate) shared: bool,
-    /// The first moment at which it is stale; not after `received_ms` when it is stale at once.
+    /// The first moment at which the response is stale; `received_ms` or earlier if it is stale on arrival.
     pub(crate) fresh_until_ms: u64,
 }
 
 impl Storable {
-    /// The same for a response of this age when it came back.
+    /// The same for a response with this age on arrival.
     pub(crate) fn fresh_until_ms(&self, received_ms: u64, initial_age_ms: u64) -> u64 {
         fresh_until_ms(self.lifetime, self.given, received_ms, initial_age_ms)
     }
 }
 
-/// The first moment at which a response is stale. A lifetime of the application's own counts from when it came
-/// back, however long its handler took.
+/// The first moment at which a response is stale. A lifetime that the application gives counts from the response's
+/// arrival, however long the handler took.
 fn fresh_until_ms(lifetime: Duration, given: bool, received_ms: u64, initial_age_ms: u64) -> u64 {
     let lifetime_ms = u64::try_from(lifetime.as_millis()).unwrap_or(DELTA_MAX_MS);
     let spent_ms = if given { 0 } else { initial_age_ms };
@@ -200,8 +200,7 @@ impl Candidate<'_> {
     }
 }
 
-/// Media types of streams that go on for as long as someone listens: server-sent events, replaced
-/// images, gRPC with its subtypes.
+/// Whether the media type is that of an endless stream: server-sent events, replaced images, gRPC with its subtypes.
 fn is_endless(headers: &HeaderMap) -> bool {
     let Some(media_type) = headers.get(CONTENT_TYPE) else { return false };
     let starts = |with: &[u8]| {
@@ -213,8 +212,8 @@ fn is_endless(headers: &HeaderMap) -> bool {
         || starts(b"application/grpc")
 }
 
-/// The status codes whose caching rules are known and obeyed: those of RFC 9110 15 but for 206 and
-/// 304 (RFC 9111 5.2.2.3).
+/// The status codes whose caching rules this cache follows: those of RFC 9110 15, except 206 and 304 (RFC 9111
+/// 5.2.2.3).
 fn is_understood(status: StatusCode) -> bool {
     matches!(
         status.as_u16(),

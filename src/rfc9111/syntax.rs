@@ -1,17 +1,16 @@
-//! The pieces of field syntax that several rules share (RFC 9110 5.6).
+//! How are the parts of a field's syntax read that several rules share (RFC 9110 5.6)?
 
 use std::borrow::Cow;
 
 use http::header::{AsHeaderName, HeaderMap};
 
-/// The largest number of seconds that is told apart: 2^31, what RFC 9111 1.2.2 asks of a cache for
-/// values too large to represent and for sums that overflow.
+/// The largest number of seconds: 2^31. RFC 9111 1.2.2 asks for it if a value is too large, or a sum overflows.
 pub(crate) const DELTA_MAX_SECS: u64 = 1 << 31;
 
 /// [`DELTA_MAX_SECS`] in milliseconds.
 pub(crate) const DELTA_MAX_MS: u64 = DELTA_MAX_SECS * 1000;
 
-/// Delta-seconds: digits and nothing else, saturating at [`DELTA_MAX_SECS`] (RFC 9111 1.2.2).
+/// Delta-seconds: only digits, at most [`DELTA_MAX_SECS`] (RFC 9111 1.2.2).
 pub(crate) fn delta_seconds(text: &[u8]) -> Option<u64> {
     if text.is_empty() {
         return None;
@@ -22,13 +21,12 @@ pub(crate) fn delta_seconds(text: &[u8]) -> Option<u64> {
     })
 }
 
-/// Whether `byte` may stand in a token (RFC 9110 5.6.2).
+/// Whether `byte` is allowed in a token (RFC 9110 5.6.2).
 pub(crate) fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// Splits at each `separator` that is not inside a quoted string (RFC 9110 5.6.4). A quoted string
-/// that does not end reaches to the end of `text`.
+/// Splits at each `separator` outside quoted strings (RFC 9110 5.6.4). An unfinished quoted string ends with `text`.
 pub(crate) fn split_unquoted(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
     let (mut quoted, mut escaped) = (false, false);
     text.split(move |&byte| {
@@ -45,8 +43,7 @@ pub(crate) fn split_unquoted(text: &[u8], separator: u8) -> impl Iterator<Item =
     })
 }
 
-/// The members of a list-valued field, over all its lines in order, trimmed, without empty ones
-/// (RFC 9110 5.6.1.2).
+/// The members of a list field, from all lines in order, trimmed, without empty ones (RFC 9110 5.6.1.2).
 pub(crate) fn members(headers: &HeaderMap, name: impl AsHeaderName) -> impl Iterator<Item = &[u8]> {
     headers
         .get_all(name)
@@ -56,7 +53,7 @@ pub(crate) fn members(headers: &HeaderMap, name: impl AsHeaderName) -> impl Iter
         .filter(|member| !member.is_empty())
 }
 
-/// An argument in either form, token or quoted string (RFC 9110 5.6.6); `None` when it is neither.
+/// An argument in either form, token or quoted string (RFC 9110 5.6.6); `None` if it is neither.
 pub(crate) fn argument(text: &[u8]) -> Option<Cow<'_, [u8]>> {
     match text {
         [b'"', inner @ .., b'"'] => unescape(inner),
@@ -65,7 +62,7 @@ pub(crate) fn argument(text: &[u8]) -> Option<Cow<'_, [u8]>> {
     }
 }
 
-/// The content of a quoted string, `None` when a quote or a backslash stands alone in it.
+/// The content of a quoted string; `None` if it holds a quote or a backslash that is not part of an escape.
 fn unescape(inner: &[u8]) -> Option<Cow<'_, [u8]>> {
     if !inner.iter().any(|byte| matches!(byte, b'"' | b'\\')) {
         return Some(Cow::Borrowed(inner));

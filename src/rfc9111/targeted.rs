@@ -1,11 +1,12 @@
-//! What a targeted field says in place of `Cache-Control` (RFC 9213).
+//! What does a targeted field say in place of `Cache-Control` (RFC 9213)?
 //!
-//! A targeted field is a structured field, and those are read to the letter: a field that does not
-//! parse is no field (2.1), so that `Cache-Control` counts again; so is one with a directive in
-//! capitals, since the keys of a dictionary are in lower case, or with a number of more than fifteen
-//! digits. A directive whose value has another type than its own is left out, whether it permits or
-//! restricts, and the others still count: `max-age="10"` and `max-age=1.5` are no lifetimes, and
-//! `no-store=?0` and `no-store=1` do not forbid storing, for the only value of `no-store` is true.
+//! A targeted field is a structured field, and their syntax is strict. A field that does not parse is ignored, and
+//! `Cache-Control` counts again (2.1). This also happens if a directive has capital letters, because the keys of a
+//! dictionary are in lower case, or if a number has more than fifteen digits.
+//!
+//! A directive whose value has the wrong type is ignored, whether it permits or restricts; the other directives still
+//! count. So `max-age="10"` and `max-age=1.5` give no lifetime. `no-store=?0` and `no-store=1` do not forbid storing,
+//! because the only value of `no-store` is true.
 
 use std::convert::Infallible;
 
@@ -16,8 +17,8 @@ use sfv::{BareItemFromInput, KeyRef, Parser};
 use super::directives::{Qualified, ResponseDirectives, field_names};
 use super::syntax::DELTA_MAX_SECS;
 
-/// The directives of the first field on the list, in the order of the list, that is there, valid and
-/// not empty (RFC 9213 2.2). Where there is one, `Cache-Control` and `Expires` say nothing.
+/// The directives of the first field in the list that is present, valid and not empty (RFC 9213 2.2). If there is one,
+/// `Cache-Control` and `Expires` are ignored.
 pub(crate) fn targeted_directives(
     list: &[HeaderName],
     headers: &HeaderMap,
@@ -27,7 +28,7 @@ pub(crate) fn targeted_directives(
         each_line(headers, name, |line| line.parse_dictionary_with_visitor(&mut field))?;
         let Field { empty, directives } = field;
         let of_itself = |named: Qualified| match named {
-            // what is decided by cannot be left out
+            // the field with the directives cannot be left out
             Qualified::Fields(names) if names.iter().any(|name| list.contains(name)) => {
                 Qualified::All
             }
@@ -43,10 +44,9 @@ pub(crate) fn targeted_directives(
     })
 }
 
-/// Parses the lines of a structured field in turn, if there are any; `None` when the field is not
-/// valid. Lines make one value, with commas between them: one that is no value by itself, such as half
-/// of a string, may fail the field (RFC 9651 4.2), and an empty one beside others has to, since two
-/// commas follow each other then.
+/// Parses the lines of a structured field, one after the other; `None` if the field is invalid. All lines together are
+/// one value, with commas between them. A line that is not a value itself, such as half of a string, may make the
+/// field invalid (RFC 9651 4.2). An empty line beside others must, because two commas would follow each other.
 pub(super) fn each_line(
     headers: &HeaderMap,
     name: impl AsHeaderName,
@@ -78,7 +78,7 @@ impl<'de> DictionaryVisitor<'de> for &mut Field {
     type Error = Infallible;
 
     fn entry(&mut self, key: &'de KeyRef) -> Result<impl EntryVisitor<'de>, Infallible> {
-        self.empty = false; // whatever it is: RFC 9213 3.1 has an example with an unknown directive
+        self.empty = false; // even if it is unknown: RFC 9213 3.1 has an example with an unknown directive
         Ok(Member { directives: &mut self.directives, name: key.as_str() })
     }
 
@@ -108,8 +108,8 @@ impl<'de> EntryVisitor<'de> for Member<'_, 'de> {
     }
 }
 
-/// Sets a directive to what the last member of its name says (RFC 9651 4.2.2), which is nothing when it
-/// has the wrong type. `None` stands for an inner list, which no directive is.
+/// Sets a directive to the value of the last member of its name (RFC 9651 4.2.2). A value of the wrong type removes
+/// it. `None` is an inner list, which is always the wrong type.
 fn set(directives: &mut ResponseDirectives, name: &str, item: Option<&BareItemFromInput<'_>>) {
     match name {
         "no-store" => directives.no_store = is_true(item),
@@ -125,7 +125,7 @@ fn set(directives: &mut ResponseDirectives, name: &str, item: Option<&BareItemFr
         "s-maxage" => directives.s_maxage = seconds(item),
         "stale-while-revalidate" => directives.stale_while_revalidate = seconds(item),
         "stale-if-error" => directives.stale_if_error = seconds(item),
-        // RFC 9213 2.2: extensions that are not known are ignored
+        // RFC 9213 2.2: unknown extensions are ignored
         _ => {}
     }
 }
@@ -134,7 +134,7 @@ fn is_true(item: Option<&BareItemFromInput<'_>>) -> bool {
     matches!(item, Some(BareItemFromInput::Boolean(true)))
 }
 
-/// The right type with a value that makes no sense is stale (RFC 9111 4.2.1).
+/// A value of the right type that makes no sense means stale (RFC 9111 4.2.1).
 fn seconds(item: Option<&BareItemFromInput<'_>>) -> Option<u64> {
     match item {
         Some(BareItemFromInput::Integer(seconds)) => {
@@ -144,8 +144,8 @@ fn seconds(item: Option<&BareItemFromInput<'_>>) -> Option<u64> {
     }
 }
 
-/// Alone, or with names of fields in a string (RFC 9213 2.1). A single name may also be a token, the
-/// other form that RFC 9111 5.2 knows for an argument.
+/// A directive alone, or with field names in a string (RFC 9213 2.1). A single name may also be a token, the other
+/// form of an argument (RFC 9111 5.2).
 fn qualified(item: Option<&BareItemFromInput<'_>>) -> Qualified {
     let names = match item {
         Some(BareItemFromInput::Boolean(true)) => return Qualified::All,

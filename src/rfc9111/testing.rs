@@ -1,4 +1,4 @@
-//! What the tests of several rules need.
+//! What do the tests of several rules need?
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -6,10 +6,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use super::date;
 use super::view::{SelectingField, StoredView};
 
-/// 2026-01-15 00:00:00, the moment at which everything happens.
+/// 2026-01-15 00:00:00, the moment at which the tests happen.
 pub(crate) const NOW_MS: u64 = 1_768_435_200_000;
 
-/// Fields of these names and values, in this order, repeats kept.
+/// Fields with these names and values, in this order. Repeated fields stay separate lines.
 pub(crate) fn headers(fields: &[(&str, &str)]) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for (name, value) in fields {
@@ -19,7 +19,7 @@ pub(crate) fn headers(fields: &[(&str, &str)]) -> HeaderMap {
     headers
 }
 
-/// A date so many seconds after [`NOW_MS`].
+/// The date this many seconds after [`NOW_MS`].
 #[cfg(test)]
 pub(crate) fn at(seconds: i64) -> String {
     date::format(NOW_MS.saturating_add_signed(seconds * 1000)).to_str().unwrap().to_owned()
@@ -67,7 +67,7 @@ impl<'a> From<&'a Head> for StoredView<'a> {
     }
 }
 
-/// Any bytes that a field can hold, so that none have to be thrown away.
+/// Bytes that are valid in a field value.
 #[cfg(test)]
 pub(crate) fn field_bytes(most: usize) -> impl proptest::strategy::Strategy<Value = Vec<u8>> {
     use proptest::prelude::*;

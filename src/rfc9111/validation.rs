@@ -1,4 +1,4 @@
-//! Conditional requests, answered from the store (RFC 9111 4.3.2, RFC 9110 13).
+//! Does the client already have the stored response (RFC 9111 4.3.2, RFC 9110 13)?
 
 use http::header::{
     CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
@@ -11,19 +11,19 @@ use super::fields::collected;
 use super::freshness::date_ms;
 use super::view::StoredView;
 
-/// What the preconditions of a request ask for.
+/// The response that the preconditions of a request ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Precondition {
-    /// The response, in full or in part.
+    /// The stored response, in full or in part.
     None,
     /// A 304: the client has the response already.
     NotModified,
-    /// The inner service: they are not for caches.
+    /// The handler's response: caches must not evaluate these preconditions.
     Forward,
 }
 
-/// Evaluates the preconditions of a GET or HEAD request against the stored response that answers it,
-/// in the order of RFC 9110 13.2.2. `If-Range` is evaluated with the range.
+/// Evaluates the preconditions of a GET or HEAD request, in the order of RFC 9110 13.2.2. `If-Range` is evaluated in
+/// [`range`](super::range).
 pub(crate) fn evaluate<'a>(
     request: &HeaderMap,
     stored: impl Into<StoredView<'a>>,
@@ -34,7 +34,7 @@ pub(crate) fn evaluate<'a>(
     if request.contains_key(IF_MATCH) || request.contains_key(IF_UNMODIFIED_SINCE) {
         return Precondition::Forward;
     }
-    // RFC 9110 13.2.1: ignored unless the answer without them is a success
+    // RFC 9110 13.2.1: ignored unless the response without them is a success
     if !stored.status.is_success() {
         return Precondition::None;
     }
@@ -47,8 +47,8 @@ pub(crate) fn evaluate<'a>(
     if not_modified { Precondition::NotModified } else { Precondition::None }
 }
 
-/// Whether one of the request's entity tags is the stored one, by weak comparison, or any is meant
-/// (RFC 9110 13.1.2).
+/// Whether one of the request's entity tags is the stored one, by weak comparison, or the request says `*` (RFC 9110
+/// 13.1.2).
 fn if_none_match(request: &HeaderMap, stored: &HeaderMap) -> bool {
     let etag = stored_etag(stored);
     request.get_all(IF_NONE_MATCH).into_iter().any(|line| {
@@ -58,8 +58,8 @@ fn if_none_match(request: &HeaderMap, stored: &HeaderMap) -> bool {
     })
 }
 
-/// RFC 9110 13.1.3: ignored when it is not one valid date. Without `Last-Modified` the response's
-/// `Date` is compared (RFC 9111 4.3.2).
+/// Whether the response has not been modified since the request's date. RFC 9110 13.1.3: an invalid date is ignored.
+/// Without `Last-Modified`, the response's `Date` is compared (RFC 9111 4.3.2).
 fn if_modified_since(request: &HeaderMap, stored: StoredView<'_>, now_ms: u64) -> bool {
     let DateField::At(since_ms) = date::single(request, IF_MODIFIED_SINCE, now_ms) else {
         return false;
@@ -67,7 +67,7 @@ fn if_modified_since(request: &HeaderMap, stored: StoredView<'_>, now_ms: u64) -
     let modified_ms = date::single(stored.headers, LAST_MODIFIED, stored.received_ms)
         .at()
         .unwrap_or_else(|| date_ms(stored.headers, stored.received_ms));
-    // Dates have whole seconds, and the time of receipt does not.
+    // A date has whole seconds; the time of receipt has not.
     modified_ms / 1000 <= since_ms / 1000
 }
 
@@ -76,7 +76,7 @@ pub(crate) fn has_validator(headers: &HeaderMap) -> bool {
     headers.contains_key(ETAG) || headers.contains_key(LAST_MODIFIED)
 }
 
-/// An entity tag: what stands between the quotes, and whether it is a weak one (RFC 9110 8.8.3).
+/// An entity tag: the text between the quotes, and whether it is weak (RFC 9110 8.8.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct EntityTag<'a> {
     pub(crate) weak: bool,
@@ -95,19 +95,19 @@ pub(crate) fn stored_etag(headers: &HeaderMap) -> Option<EntityTag<'_>> {
     single_etag(headers.get(ETAG)?.as_bytes())
 }
 
-/// Whether both have the same strong entity tag: then their content is the same (RFC 9110 8.8.1).
+/// Whether both have the same strong entity tag. Then they have the same content (RFC 9110 8.8.1).
 pub(crate) fn is_strongly_the_same(one: &HeaderMap, other: &HeaderMap) -> bool {
     matches!((stored_etag(one), stored_etag(other)), (Some(one), Some(other)) if one.is_strongly(other))
 }
 
-/// A field value that is one entity tag and nothing else.
+/// The entity tag of a field value that is only one entity tag.
 pub(crate) fn single_etag(value: &[u8]) -> Option<EntityTag<'_>> {
     let (tag, rest) = split_etag(value.trim_ascii())?;
     rest.is_empty().then_some(tag)
 }
 
-/// The entity tags of a list. They may hold commas, so that quotes alone tell where one ends; what is
-/// not an entity tag is passed over.
+/// The entity tags of a list. They may contain commas, so only the quotes show where a tag ends. Anything else is
+/// skipped.
 struct EntityTags<'a>(&'a [u8]);
 
 impl<'a> Iterator for EntityTags<'a> {
@@ -130,9 +130,9 @@ impl<'a> Iterator for EntityTags<'a> {
     }
 }
 
-/// The entity tag at the start of `text`, and the rest.
+/// Splits `text` after the entity tag at its start.
 fn split_etag(text: &[u8]) -> Option<(EntityTag<'_>, &[u8])> {
-    // RFC 9110 8.8.3: the mark of a weak one is case-sensitive
+    // RFC 9110 8.8.3: `W/` is case-sensitive
     let (weak, text) = text.strip_prefix(b"W/").map_or((false, text), |rest| (true, rest));
     let text = text.strip_prefix(b"\"")?;
     let end = text.iter().position(|&byte| byte == b'"')?;
@@ -141,9 +141,9 @@ fn split_etag(text: &[u8]) -> Option<(EntityTag<'_>, &[u8])> {
     valid.then_some((EntityTag { weak, opaque }, rest.get(1..)?))
 }
 
-/// The fields of a 304 for a stored response: those that RFC 9110 15.4.5 asks for (`Cache-Control`,
-/// `Content-Location`, `Date`, `ETag`, `Expires`, `Vary`) and all others that do not describe the
-/// content, which is not sent. `Last-Modified` stays only where there is no `ETag`.
+/// The fields of a 304 for a stored response. RFC 9110 15.4.5 asks for `Cache-Control`, `Content-Location`, `Date`,
+/// `ETag`, `Expires` and `Vary`. The 304 has all other stored fields too, except those that describe the content,
+/// because it has no content. `Last-Modified` is only there if there is no `ETag`.
 pub(crate) fn not_modified_fields(stored: &HeaderMap) -> HeaderMap {
     const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
     const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");

@@ -1,4 +1,4 @@
-//! Which requests a stored response answers: the secondary key (RFC 9111 4.1).
+//! Which requests does a stored response answer (RFC 9111 4.1)?
 
 use std::borrow::Cow;
 
@@ -11,24 +11,22 @@ use sha2::{Digest, Sha256};
 use super::syntax::{argument, is_token_byte, members, split_unquoted};
 use super::view::SelectingField;
 
-/// What `Vary` nominates.
+/// The fields that `Vary` names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Nominated {
-    /// Nothing: any request for the target is answered alike.
+    /// None: the response answers every request for the target.
     None,
-    /// More than the request's fields, or something that cannot be read: never reused without
-    /// validation.
+    /// `Vary` is `*` or invalid: the response is never reused without validation.
     Any,
     /// These request fields, sorted, each once.
     Names(Vec<HeaderName>),
 }
 
-/// Reads all lines of `Vary` as one list. `*` anywhere in it, or a member that is not a field name,
-/// means [`Nominated::Any`].
+/// Reads all lines of `Vary` as one list. `*` as a member, or an invalid field name, means [`Nominated::Any`].
 pub(crate) fn nominated(headers: &HeaderMap) -> Nominated {
     let mut names = Vec::new();
     for member in members(headers, VARY) {
-        // RFC 9111 4.1: a stored response with a "*" member always fails to match
+        // RFC 9111 4.1: a stored response with a "*" member never matches
         match HeaderName::from_bytes(member) {
             Ok(name) if member != b"*" => names.push(name),
             _ => return Nominated::Any,
@@ -37,15 +35,14 @@ pub(crate) fn nominated(headers: &HeaderMap) -> Nominated {
     if names.is_empty() {
         return Nominated::None;
     }
-    // The order of names means nothing.
+    // The order of names has no meaning.
     names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
     names.dedup();
     Nominated::Names(names)
 }
 
-/// What selects a response: what its `Vary` nominates, and `Accept-Encoding` where its content is coded.
-/// RFC 9110 12.5.3: nobody gets a coding that he did not ask for, also where a handler looked at the field
-/// and forgets to say so.
+/// The fields that select a response: those that `Vary` names, and `Accept-Encoding` if the content has a coding. RFC
+/// 9110 12.5.3: no client gets a coding that it did not ask for, even if the handler forgets to name the field.
 pub(crate) fn selecting(headers: &HeaderMap) -> Nominated {
     let coded = |coding: &[u8]| !coding.eq_ignore_ascii_case(b"identity");
     let coded = members(headers, CONTENT_ENCODING).any(coded);
@@ -67,13 +64,13 @@ pub(crate) fn select(names: &[HeaderName], request: &HeaderMap) -> Vec<Selecting
     names.iter().map(field).collect()
 }
 
-/// Whether `request` has the selecting fields that a response was stored with. Absent matches only
-/// absent (RFC 9111 4.1).
+/// Whether `request` has the same selecting fields as the request that the response was stored for. Absent matches
+/// only absent (RFC 9111 4.1).
 pub(crate) fn matches(selecting: &[SelectingField], request: &HeaderMap) -> bool {
     selecting.iter().all(|field| hash(&field.name, request) == field.value)
 }
 
-/// One value for a combination of selecting fields, whatever their order.
+/// One value for a set of selecting fields, whatever their order.
 pub(crate) fn secondary_key(selecting: &[SelectingField]) -> [u8; 16] {
     let mut sorted: Vec<_> = selecting.iter().collect();
     sorted.sort_unstable_by_key(|field| (field.name.as_str(), field.value));
@@ -88,7 +85,7 @@ pub(crate) fn secondary_key(selecting: &[SelectingField]) -> [u8; 16] {
     hash128(&framed)
 }
 
-/// Appends `part` so that the parts can be told apart again: its length, then itself.
+/// Appends the length of `part`, then `part`, so that different parts never give the same bytes.
 fn frame(framed: &mut Vec<u8>, part: &[u8]) {
     framed.extend_from_slice(&(part.len() as u64).to_be_bytes());
     framed.extend_from_slice(part);
@@ -108,50 +105,50 @@ fn hash(name: &HeaderName, request: &HeaderMap) -> Option<[u8; 16]> {
     Some(hash128(&framed))
 }
 
-/// All lines of a field as one (RFC 9110 5.3), `None` when there are none.
+/// All lines of a field as one value (RFC 9110 5.3); `None` if there are none.
 fn combined<'a>(name: &HeaderName, request: &'a HeaderMap) -> Option<Cow<'a, [u8]>> {
     let mut lines = request.get_all(name).into_iter().map(|line| line.as_bytes().trim_ascii());
     let mut combined = Cow::Borrowed(lines.next()?);
-    // RFC 9113 8.2.3: the crumbs of a cookie are joined in its own way
+    // RFC 9113 8.2.3: the lines of a Cookie field are joined by semicolons
     let separator: &[u8] = if *name == COOKIE { b"; " } else { b", " };
     for line in lines {
         let combined = combined.to_mut();
         combined.extend_from_slice(separator);
         combined.extend_from_slice(line);
     }
-    // RFC 9110 5.5: what follows the last separator when the last line is empty is no part of the value
+    // RFC 9110 5.5: if the last line is empty, the space after the last separator is not part of the value
     Some(match combined {
         Cow::Borrowed(value) => Cow::Borrowed(value),
         Cow::Owned(value) => Cow::Owned(value.trim_ascii_end().to_vec()),
     })
 }
 
-/// A field's value in a form that is the same for values that mean the same, as far as the syntax of
-/// the field is known (RFC 9111 4.1).
+/// A form of a field's value that is the same for values with the same meaning, as far as the field's syntax is known
+/// (RFC 9111 4.1).
 fn normalised<'a>(name: &HeaderName, value: &'a [u8]) -> Cow<'a, [u8]> {
-    // Single values, in which a comma separates nothing.
+    // these are single values, in which a comma is no separator
     const OPAQUE: [HeaderName; 6] =
         [AUTHORIZATION, COOKIE, FROM, PROXY_AUTHORIZATION, REFERER, USER_AGENT];
     if OPAQUE.contains(name) {
         return Cow::Borrowed(value);
     }
-    // RFC 9110 12.5: in these the weights alone make an order, and letter case means nothing
+    // RFC 9110 12.5: only the weights make an order, and letter case has no meaning
     if [ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE].contains(name) {
         return preferences(value).map_or_else(|| opaque(value), Cow::Owned);
     }
-    // RFC 9110 5.6.1: white space around the commas of a list means nothing
+    // RFC 9110 5.6.1: white space around the commas of a list has no meaning
     let list: Vec<_> = split_unquoted(value, b',').map(<[u8]>::trim_ascii).collect();
     Cow::Owned(list.join(&b','))
 }
 
-/// A value that is not of the field's grammar means whatever its reader takes it for: it is like no other, and
-/// begins as no normal form does.
+/// A value with invalid syntax: handlers may read it in different ways, so it equals no other value. No normal form
+/// begins with this byte.
 fn opaque(value: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned([b"\0", value].concat())
 }
 
-/// An `Accept` field, its members in an order of their own. `None` where one is not of the grammar, or where the
-/// same is there with two weights: some take the first then, others the last.
+/// An `Accept` field with its members in a fixed order. `None` if a member is invalid, or if one is there with two
+/// weights: some handlers take the first weight, others the last.
 fn preferences(value: &[u8]) -> Option<Vec<u8>> {
     let members = split_unquoted(value, b',').map(<[u8]>::trim_ascii);
     let members = members.filter(|member| !member.is_empty()).map(preference);
@@ -174,8 +171,8 @@ fn preferences(value: &[u8]) -> Option<Vec<u8>> {
     Some(plain)
 }
 
-/// One member of an `Accept` field and its weight in thousandths: in lower case up to the parameters' values,
-/// without white space around the semicolons.
+/// One member of an `Accept` field, and its weight in thousandths. The member is in lower case, except the values of
+/// parameters, and has no white space around semicolons.
 fn preference(member: &[u8]) -> Option<(Vec<u8>, u32)> {
     let mut parts = split_unquoted(member, b';').map(<[u8]>::trim_ascii);
     let what = parts.next().filter(|what| !what.is_empty())?;
@@ -204,7 +201,7 @@ fn preference(member: &[u8]) -> Option<(Vec<u8>, u32)> {
     Some((plain, weight.unwrap_or(1000)))
 }
 
-/// A weight, "=" included, in thousandths (RFC 9110 12.4.2).
+/// A weight, with its "=", in thousandths (RFC 9110 12.4.2).
 fn thousandths(value: &[u8]) -> Option<u32> {
     let (whole, fraction) = match value {
         [b'=', whole @ b'0'..=b'1'] => (whole, &[][..]),
