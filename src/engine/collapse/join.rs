@@ -348,7 +348,7 @@ impl<'a, St: Store> Collapsing<'a, St> {
             _ => return Collapsed::Call(self.status, None),
         }
         let want = Want::of(self.request, head, response.body.len(), now_ms);
-        if want == Want::Handler || !plan.is_meant(rule, &response) {
+        if want == Want::Handler || !plan.is_meant(route, rule, &response) {
             return Collapsed::Call(self.status, None);
         }
         self.answer(response, want)

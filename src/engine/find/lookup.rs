@@ -224,7 +224,7 @@ impl<'a, St: Store> Finder<'a, St> {
         let key = rule.as_ref().map_or_else(|| plan.base.clone(), |rule| plan.key_by(route, rule));
         let mut lookup = self.look(&key, None).await?.0;
         if let Found::Response(at) = &lookup.found
-            && !plan.is_meant(rule.as_deref(), &at.response)
+            && !plan.is_meant(route, rule.as_deref(), &at.response)
         {
             lookup.found = Found::Nothing(Forward::UriMiss, None);
         }

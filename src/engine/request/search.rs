@@ -44,10 +44,11 @@ impl Plan {
     /// Whether a response found by one rule is meant by its own: rules change.
     pub(in crate::engine) fn is_meant(
         &self,
+        route: &Route,
         rule: Option<&NoVarySearch>,
         found: &StoredResponse,
     ) -> bool {
-        let (Some(rule), Some(Some(search))) = (rule, self.search.get()) else { return true };
+        let (Some(rule), Some(search)) = (rule, self.search(route)) else { return true };
         let own = NoVarySearch::parse(&found.head.headers);
         search.canonical(&own) == search.canonical(rule)
     }
