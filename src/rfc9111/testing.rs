@@ -3,7 +3,6 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use super::date;
 use super::view::{SelectingField, StoredView};
 
 /// 2026-01-15 00:00:00, the moment at which the tests happen.
@@ -22,7 +21,7 @@ pub(crate) fn headers(fields: &[(&str, &str)]) -> HeaderMap {
 /// The date this many seconds after [`NOW_MS`].
 #[cfg(test)]
 pub(crate) fn at(seconds: i64) -> String {
-    date::format(NOW_MS.saturating_add_signed(seconds * 1000)).to_str().unwrap().to_owned()
+    super::date::format(NOW_MS.saturating_add_signed(seconds * 1000)).to_str().unwrap().to_owned()
 }
 
 /// A stored response.
