@@ -12,21 +12,21 @@ use crate::body::CacheBody;
 use crate::engine::consent::Promise;
 use crate::engine::{Finish, nesting};
 
-/// The response of a [`CacheService`](crate::CacheService), on its way.
+/// The future of a [`CacheService`](crate::CacheService): `F` is the inner service's future, and `T` the output.
 #[pin_project]
 pub struct ResponseFuture<F, T> {
     #[pin]
     state: State<F, T>,
-    /// Another layer of this cache waits for the response.
+    /// Set if an outer layer of the same cache waits for the response.
     nested: Option<nesting::Id>,
-    /// A guard outside waits for it too.
+    /// Set if a guard waits for the response.
     promise: Option<Promise>,
 }
 
 #[pin_project(project = StateProjection)]
 enum State<F, T> {
-    /// The inner service's own future, without anything around it.
-    Inside {
+    /// The inner service's future, for a request that the cache does not handle. Nothing is boxed.
+    Direct {
         #[pin]
         future: F,
         finish: Option<Finish>,
@@ -35,8 +35,8 @@ enum State<F, T> {
 }
 
 impl<F, T> ResponseFuture<F, T> {
-    pub(crate) fn inside(future: F, finish: Option<Finish>, nested: Option<nesting::Id>) -> Self {
-        Self { state: State::Inside { future, finish }, nested, promise: None }
+    pub(crate) fn direct(future: F, finish: Option<Finish>, nested: Option<nesting::Id>) -> Self {
+        Self { state: State::Direct { future, finish }, nested, promise: None }
     }
 
     pub(crate) fn engine(
@@ -64,7 +64,7 @@ where
                 }
                 response
             }
-            StateProjection::Inside { future, finish } => {
+            StateProjection::Direct { future, finish } => {
                 let response = ready!(future.poll(cx))?;
                 match finish.take() {
                     Some(finish) => finish.apply(response),

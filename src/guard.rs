@@ -1,4 +1,4 @@
-//! The guard: the outermost layer, which sees what the layers around the cache make of a response.
+//! The guard: the outermost layer, which sees the head of a response as it leaves the application.
 
 use std::fmt;
 use std::future::Future;
@@ -14,9 +14,10 @@ use crate::engine::consent::Watch;
 /// The outermost layer of an application in which layers outside the cache add cookies: sessions, CSRF tokens,
 /// flash messages.
 ///
-/// A cache sees the responses of what is inside of it. A `Set-Cookie` that a layer around it adds is never stored;
-/// but the page may have been made for that one session all the same, and would be served to everyone. With a
-/// guard around both, nothing is stored before the guard has seen the head that leaves the application:
+/// The cache sees only the responses of the layers and handlers that it wraps. If a layer outside adds a
+/// `Set-Cookie`, the cache does not store this cookie. But the page may have been made for that one session, and the
+/// cache would serve it to everyone. With a guard around all of them, the cache stores a response only after the
+/// guard has seen its final head:
 ///
 /// ```
 /// use axum::{Router, routing::get};
@@ -28,34 +29,36 @@ use crate::engine::consent::Watch;
 ///
 /// let cache = CacheLayer::new(MemoryStore::new()).prefix("shop");
 /// let app: Router = Router::new()
-///     .route("/", get(|| async { "a dear page" }).layer(cache.with_policy(PAGE)))
+///     .route("/", get(|| async { "a slow page" }).layer(cache.with_policy(PAGE)))
 ///     .layer(SessionManagerLayer::new(Sessions::default()))
 ///     .layer(cache.guard()); // the last one is the outermost
 /// ```
 ///
-/// What a layer between the guard and the cache does calls the storing off, for a named reason (counted in
-/// [`CacheHandle::reasons`](crate::CacheHandle::reasons)):
+/// The response is not stored if a layer between the guard and the cache does one of these. The reasons are counted
+/// in [`CacheHandle::reasons`](crate::CacheHandle::reasons).
 ///
 /// | reason | what the guard has seen |
 /// |---|---|
 /// | `set-cookie-outside` | a `Set-Cookie` that the cache's own response does not have, and the policy does not [strip](crate::CachePolicy::strip_set_cookies) |
 /// | `private-outside`, `no-store-outside` | `private` or `no-store`, added to `Cache-Control`, to any field whose name ends with `-cache-control`, or to one of the policy's [`targeted`](crate::CachePolicy::targeted) fields |
-/// | `vary-outside` | `Vary: *`, or a field name added to `Vary`, other than `Accept-Encoding`, `Origin`, and the `Access-Control-Request-` fields: what is stored is not selected by it |
-/// | `replaced-outside` | another response, or another status. A layer that makes a new response without the extensions of the old one counts as such |
-/// | `aborted` | nothing: the request was dropped, or a layer panicked, before there was a head |
+/// | `vary-outside` | `Vary: *`, or a field name added to `Vary`, other than `Accept-Encoding`, `Origin`, and the `Access-Control-Request-` fields: the stored response is not selected by it |
+/// | `replaced-outside` | another response, or another status; also a new response without the extensions of the old one |
+/// | `aborted` | no head: the request was dropped, or a layer panicked |
 ///
-/// Neither the response nor its body is delayed. Requests that wait for another one's response wait for the guard as
-/// well, and call the handler where it says no. The cache says in its own head, before the guard has seen it,
-/// neither `stored` nor why not: the detail in `Cache-Status` is `guarded`. Hits are not held up.
+/// The guard delays neither the response nor its body, and it does not delay hits. Followers wait until the guard has
+/// decided, and call the handler if the response must not be stored. The cache writes `Cache-Status` before the guard
+/// decides, so the field does not contain `stored`; its detail is `guarded`.
 ///
-/// Nothing outside sees the response to a refresh in the background, so behind a guard there is none. Of the requests
-/// for a page that is within `stale-while-revalidate`, or that is refreshed early, one waits for the handler, and the
-/// others are served what is stored. If the handler fails, or takes longer than
-/// [`handler_timeout`](crate::CachePolicy::handler_timeout), that one is served what is stored too; a handler that
-/// takes longer is dropped, as if its client had left, and its answer is not stored.
+/// Behind a guard, the cache does not refresh in the background, because the guard would not see such a response.
+/// Instead, if a page is within `stale-while-revalidate` or is refreshed early:
 ///
-/// One guard serves all caches inside of it; of several, the outermost decides. It is made by
-/// [`CacheLayer::guard`](crate::CacheLayer::guard).
+/// - One request waits for the handler, and the others are served the stored response.
+/// - If the handler fails, or takes longer than [`handler_timeout`](crate::CachePolicy::handler_timeout), this
+///   request is served the stored response too.
+/// - A handler that takes longer is dropped, as if its client had disconnected, and its response is not stored.
+///
+/// One guard serves all caches inside it. If there are several guards, the outermost decides.
+/// [`CacheLayer::guard`](crate::CacheLayer::guard) makes a guard.
 #[derive(Clone, Copy, Debug)]
 pub struct CacheGuard(());
 
@@ -73,7 +76,17 @@ impl<S> Layer<S> for CacheGuard {
     }
 }
 
-/// A service whose responses are seen before they are stored: what [`CacheGuard`] makes.
+/// The service of a [`CacheGuard`].
+///
+/// ```
+/// use tower::Layer;
+/// use tower_mysql_cache::{CacheLayer, GuardService, MemoryStore};
+///
+/// let cache = CacheLayer::new(MemoryStore::new());
+/// # let application = tower::service_fn(|_: ()| async { Ok::<_, std::convert::Infallible>(()) });
+/// let service: GuardService<_> = cache.guard().layer(application);
+/// # let _ = service;
+/// ```
 #[derive(Clone, Debug)]
 pub struct GuardService<S> {
     inner: S,
@@ -97,10 +110,11 @@ where
     }
 }
 
-/// The response of a [`GuardService`], on its way.
+/// The future of a [`GuardService`].
 #[pin_project]
 pub struct GuardFuture<F> {
-    /// Before the future: where both are dropped, what that one drops is nobody's any more.
+    /// Must be declared before the future, so that it is dropped first. Then what the future drops is counted as
+    /// `aborted`, because the guard is gone.
     watch: Option<Watch>,
     #[pin]
     future: F,

@@ -1,4 +1,4 @@
-//! The application's hand on its cache.
+//! The handle, with which the application invalidates, inspects and measures its cache.
 
 mod sql;
 
@@ -16,29 +16,45 @@ use crate::store::{CullReport, Named, Store, StoreError, StoreStats, Transaction
 use crate::tag::{Invalidation, LogRow, Tag};
 use crate::telemetry::Counts;
 
-/// Invalidates, culls, counts and flushes. Cheap to clone; goes well into an application's state.
+/// Invalidates, erases, inspects, counts, culls and flushes. Cheap to clone, so it fits well into an application's
+/// state.
 ///
-/// A handle knows the keys of the layer it was made by: its prefix, version and query rules.
+/// A handle uses the prefix, the version and the query rules of the layer that made it.
 ///
 /// ```
-/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-/// use tower_mysql_cache::{CacheLayer, MemoryStore};
-/// let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").handle();
-/// cache.invalidate_tags(["product:7"]).await.unwrap();
-/// # });
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
+/// # use tower_mysql_cache::{CacheLayer, MemoryStore};
+/// # let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").handle();
+/// let counted = cache.clone();
+/// cache.invalidate_tags(["product:7"]).await?;
+/// assert_eq!(counted.counts().invalidations, 1);
+/// # Ok(())
+/// # }
 /// ```
 pub struct CacheHandle<St> {
     engine: Arc<Engine<St>>,
     route: Arc<Route>,
 }
 
-/// What a cache holds and has done.
+/// What a cache holds, and what it has done in this process.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
+/// # use tower_mysql_cache::{CacheLayer, MemoryStore};
+/// # let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").handle();
+/// let stats = cache.stats().await?;
+/// println!("{} entries, {} hits", stats.store.entries, stats.layer.hits);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CacheStats {
-    /// What the layer did, in this process.
+    /// What the layer has done in this process.
     pub layer: Counts,
-    /// What the store holds, and what went wrong in it, in this process.
+    /// What the store holds, and its failures in this process.
     pub store: StoreStats,
 }
 
@@ -47,23 +63,46 @@ impl<St: Store> CacheHandle<St> {
         Self { engine, route }
     }
 
-    /// Invalidates what `wanted` names. When this returns, no process that shares the store serves a
-    /// response that was made from what was there before, not even one that is being made at this
-    /// moment; other processes with a front tier after their `poll_interval` at the latest. Costs one
-    /// row in the invalidation log for each thing named, whatever the number of stored responses.
+    /// Invalidates all responses that `wanted` names. When this returns, no process that shares the store serves such
+    /// a response if it was made before the call. This includes responses whose handler is still running. Other
+    /// processes with a front tier follow within their `poll_interval`.
     ///
-    /// To invalidate together with data, see [`CacheHandle::invalidate_on`].
+    /// Costs one row in the invalidation log for each thing named, whatever the number of stored responses. To
+    /// invalidate in the transaction that changes the data, see [`CacheHandle::invalidate_on`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
+    /// # use tower_mysql_cache::{CacheLayer, MemoryStore};
+    /// # let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").handle();
+    /// use tower_mysql_cache::Invalidation;
+    ///
+    /// let import = Invalidation::tags(["prices"]).soft().reason("price import");
+    /// cache.invalidate(import).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// [`StoreError::Config`] for a tag that is empty or longer than [`Tag::MAX_BYTES`], a URI or a path
-    /// that is none; any other when the log could not be written. What was named may then still be
-    /// served by other processes; this process serves none of it and goes on trying to write it.
+    /// [`StoreError::Config`] for a tag that is empty or longer than [`Tag::MAX_BYTES`], and for an invalid URI or
+    /// path. Any other error if the log could not be written. Then other processes may still serve the responses;
+    /// this process does not serve them, and tries to write the row again.
     pub async fn invalidate(&self, wanted: Invalidation) -> Result<(), StoreError> {
         engine::invalidate(&self.engine, &self.route, &wanted).await
     }
 
-    /// Invalidates every response with one of these tags, in all caches that share the log, whatever
-    /// their prefix.
+    /// Invalidates all responses with at least one of these tags, in all caches that share the log, whatever their
+    /// prefix.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
+    /// # use tower_mysql_cache::{CacheLayer, MemoryStore};
+    /// # let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").handle();
+    /// cache.invalidate_tags(["product:7", "product-list"]).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`CacheHandle::invalidate`].
@@ -75,13 +114,23 @@ impl<St: Store> CacheHandle<St> {
         self.invalidate(wanted).await
     }
 
-    /// Invalidates one target URI, all its variants and partitions included. `uri` is an absolute URI,
-    /// or a path with or without a query (`/products?page=2`), which then means that path on every
-    /// authority.
+    /// Invalidates one target URI with all its variants and partitions. `uri` is an absolute URI, or a path with or
+    /// without a query (`/products?page=2`). A path means this path on all authorities.
     ///
-    /// Another query is another URI: `/products` leaves `/products?page=2` alone. Another spelling is the same URI:
-    /// `/p/7` names `/p/%37` too, and `/café` names `/caf%c3%a9`. An entry under a key of the application's own
-    /// ([`TargetKey::custom`]) is named by the URI of the request that filled it.
+    /// - Another query is another URI: `/products` does not cover `/products?page=2`.
+    /// - Another spelling is the same URI: `/p/7` covers `/p/%37` too, and `/café` covers `/caf%c3%a9`.
+    /// - An entry under a custom key ([`TargetKey::custom`]) belongs to the URI of the request that filled it.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
+    /// # use tower_mysql_cache::{CacheLayer, MemoryStore};
+    /// # let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").handle();
+    /// cache.invalidate_uri("/products?page=2").await?;
+    /// cache.invalidate_uri("https://shop.example/").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`CacheHandle::invalidate`].
@@ -89,18 +138,40 @@ impl<St: Store> CacheHandle<St> {
         self.invalidate(Invalidation::uri(uri)).await
     }
 
-    /// Invalidates everything stored under a key of the application's own ([`TargetKey::custom`]), as
-    /// [`CacheHandle::invalidate_uri`] does for a URI.
+    /// Invalidates all entries under a custom key ([`TargetKey::custom`]), as [`CacheHandle::invalidate_uri`] does
+    /// for a URI.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
+    /// # use tower_mysql_cache::{CacheLayer, MemoryStore};
+    /// # let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").handle();
+    /// use tower_mysql_cache::TargetKey;
+    ///
+    /// cache.invalidate_key(&TargetKey::custom("start")).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// [`StoreError`] when the log could not be written.
+    /// [`StoreError`] if the log could not be written.
     pub async fn invalidate_key(&self, key: &TargetKey) -> Result<(), StoreError> {
         let (key, beside) = (std::slice::from_ref(key), Vec::new());
         engine::invalidate_targets(&self.engine, &self.route, key, beside).await.map(drop)
     }
 
-    /// Invalidates everything at and below a path, on every authority: `/products` is `/products`,
-    /// `/products?page=2` and `/products/7`, and not `/products-old`.
+    /// Invalidates all responses at and below a path, on all authorities. `/products` covers `/products`,
+    /// `/products?page=2` and `/products/7`, but not `/products-old`.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
+    /// # use tower_mysql_cache::{CacheLayer, MemoryStore};
+    /// # let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").handle();
+    /// cache.purge_prefix("/products").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`CacheHandle::invalidate`].
@@ -108,9 +179,18 @@ impl<St: Store> CacheHandle<St> {
         self.invalidate(Invalidation::path(path)).await
     }
 
-    /// Invalidates everything under the layer's prefix, all versions included, and nothing of any
-    /// other prefix: one row, whatever is stored. The entries go when they expire or are culled;
-    /// [`CacheHandle::erase`] removes them.
+    /// Invalidates all responses under the layer's prefix, of all versions, with one row. Other prefixes are not
+    /// affected. The entries are deleted when they expire or are culled; [`CacheHandle::erase`] deletes them at once.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
+    /// # use tower_mysql_cache::{CacheLayer, MemoryStore};
+    /// # let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").handle();
+    /// cache.purge().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`CacheHandle::invalidate`].
@@ -118,8 +198,18 @@ impl<St: Store> CacheHandle<St> {
         self.invalidate(Invalidation::all()).await
     }
 
-    /// [`CacheHandle::invalidate_tags`], softly: the responses count as stale, and may be served where a
-    /// stale response may.
+    /// [`CacheHandle::invalidate_tags`], but the responses become stale instead of invalid. They may be served where
+    /// a stale response may be served.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
+    /// # use tower_mysql_cache::{CacheLayer, MemoryStore};
+    /// # let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").handle();
+    /// cache.soft_invalidate_tags(["product-list"]).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`CacheHandle::invalidate`].
@@ -131,7 +221,17 @@ impl<St: Store> CacheHandle<St> {
         self.invalidate(wanted).await
     }
 
-    /// [`CacheHandle::purge`], softly.
+    /// [`CacheHandle::purge`], but the responses become stale instead of invalid.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
+    /// # use tower_mysql_cache::{CacheLayer, MemoryStore};
+    /// # let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").handle();
+    /// cache.soft_purge().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`CacheHandle::invalidate`].
@@ -139,8 +239,21 @@ impl<St: Store> CacheHandle<St> {
         self.invalidate(Invalidation::all().soft()).await
     }
 
-    /// Counts what `wanted` would invalidate, and invalidates nothing. Looks at everything that is stored:
-    /// for people, not for requests.
+    /// Counts the responses that `wanted` would invalidate, without invalidating them. Reads all entries of the
+    /// store, so it is for people, not for requests.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
+    /// # use tower_mysql_cache::{CacheLayer, MemoryStore};
+    /// # let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").handle();
+    /// use tower_mysql_cache::Invalidation;
+    ///
+    /// let named = cache.dry_run(&Invalidation::path("/products")).await?;
+    /// println!("{} of {} responses, {} bytes", named.named, named.examined, named.bytes);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`CacheHandle::invalidate`].
@@ -152,30 +265,53 @@ impl<St: Store> CacheHandle<St> {
             .await
     }
 
-    /// Invalidates everything under the layer's prefix, then removes it from the store, row by row.
-    /// Returns how many entries there were.
+    /// Invalidates all responses under the layer's prefix, then deletes them from the store, row by row. Returns the
+    /// number of deleted entries.
     ///
-    /// Nothing that was made before is served after that, as with [`CacheHandle::invalidate`]. Its bytes may
-    /// reach the table once more: a response that another process had completed when it did not know of the invalidation yet may be
-    /// written after the removal. It is invalid, and stays until it is overwritten, expires or is culled. To be
-    /// sure, call this again 15 seconds later: each process knows of the invalidation by then, and what it had
-    /// completed before has been written or given up. Copies in the memory of other processes
-    /// ([`Tiered`](crate::Tiered)) are not served either, and stay until they expire or are evicted.
+    /// As with [`CacheHandle::invalidate`], no process serves a deleted response after that. But a deleted response
+    /// can be written once more, by another process that had completed it before it read of the invalidation. It is
+    /// invalid, and stays in the table until it is overwritten, expires or is culled. To be sure, call this again
+    /// after 15 seconds: by then, each process has read of the invalidation, and has written or dropped what it had
+    /// completed before.
+    ///
+    /// Copies in the memory of other processes ([`Tiered`](crate::Tiered)) are not served either. They stay until
+    /// they expire or are evicted.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
+    /// # use tower_mysql_cache::{CacheLayer, MemoryStore};
+    /// # let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").handle();
+    /// let deleted = cache.erase().await?;
+    /// println!("{deleted} entries deleted");
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// As [`CacheHandle::invalidate`]; what could not be removed may still be stored.
+    /// As [`CacheHandle::invalidate`]; entries that could not be deleted may still be stored.
     pub async fn erase(&self) -> Result<u64, StoreError> {
         let range = self.route.keys.range_of_prefix();
         engine::erase(&self.engine, &self.route, &Invalidation::all(), range).await
     }
 
-    /// Invalidates a target as [`CacheHandle::invalidate_uri`] does, then removes what is stored for it:
-    /// for data that must not be kept. Returns how many entries there were. What [`CacheHandle::erase`] says
-    /// about other processes holds here too.
+    /// Invalidates a target as [`CacheHandle::invalidate_uri`] does, then deletes its entries: for data that must not
+    /// be kept. Returns the number of deleted entries. What [`CacheHandle::erase`] says about other processes holds
+    /// here too.
     ///
-    /// Costs a look at all entries under keys of the application's own, because their keys do not say which URI
-    /// they are for; without such keys, nothing. Where requests for several URIs share such a key, the entry
-    /// is removed by the URI of the request that filled it.
+    /// If the application uses custom keys, this reads all entries under such keys, because the keys do not contain
+    /// the URI. If requests for several URIs share a custom key, the entry is deleted with the URI of the request
+    /// that filled it.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
+    /// # use tower_mysql_cache::{CacheLayer, MemoryStore};
+    /// # let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").handle();
+    /// cache.erase_uri("/users/7/profile").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`CacheHandle::erase`].
@@ -183,90 +319,181 @@ impl<St: Store> CacheHandle<St> {
         engine::erase_uri(&self.engine, &self.route, uri.to_owned()).await
     }
 
-    /// Waits for one read of the invalidation log that begins now. When this has returned, this process
-    /// serves nothing that a row names which was committed before the call, by whatever connection: also
-    /// not out of memory, where [`Consistency::Bounded`](crate::Consistency::Bounded) allows
-    /// `poll_interval` (100 ms).
+    /// Reads the invalidation log once, and waits for this read. After that, this process serves no response that is
+    /// invalidated by a row committed before the call, on whatever connection. This is true for responses in memory
+    /// too, even where [`Consistency::Bounded`](crate::Consistency::Bounded) allows them to be `poll_interval` (100
+    /// ms) behind.
     ///
-    /// Call it after a commit that neither this handle nor an unsafe request through the layer knows of: a
-    /// background job, a consumer of messages, a stream that writes after its response has begun. The
-    /// layer does the same by itself after each unsafe request.
+    /// Call it after a commit that the cache cannot know of, that is, one that neither this handle nor an unsafe
+    /// request through the layer has made. Examples are a background job, a consumer of messages, and a handler that
+    /// writes while its response streams. After each unsafe request, the layer reads the log without being asked.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
+    /// # use tower_mysql_cache::{CacheLayer, MemoryStore};
+    /// # let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").handle();
+    /// // after the commit of a background job
+    /// cache.sync().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// [`StoreError`] when the log cannot be read. Nothing is served out of memory then until a read
-    /// succeeds.
+    /// [`StoreError`] if the log cannot be read. Then responses in memory are not served until a read succeeds.
     pub async fn sync(&self) -> Result<(), StoreError> {
-        // if the read fails or is not waited for, hits in memory wait for the next one
+        // if this read fails, or if the caller stops waiting, hits in memory wait for the next read
         self.engine.store.note_write();
         self.engine.store.sync().await
     }
 
-    /// The newest rows of the invalidation log, the newest first: what, when, why.
+    /// The newest rows of the invalidation log, the newest first. `limit` is the maximum number of rows.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
+    /// # use tower_mysql_cache::{CacheLayer, MemoryStore};
+    /// # let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").handle();
+    /// for row in cache.invalidations(20).await? {
+    ///     println!("{} {:?} {:?}", row.at_ms, row.scope, row.reason);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// [`StoreError`] when the store could not be asked.
+    /// [`StoreError`] if the store did not answer.
     pub async fn invalidations(&self, limit: usize) -> Result<Vec<LogRow>, StoreError> {
         self.engine.store.log_tail(limit).await
     }
 
-    /// What is stored for an absolute URI, as it would be found now: for people who want to know why something is served
-    /// or not. It does not show entries in partitions, nor those with cookies or `Authorization` in their key.
+    /// The entries that are stored for an absolute URI, for people who want to know why a response is served or not.
+    /// It does not show entries in partitions, or with cookies or `Authorization` in their key.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
+    /// # use tower_mysql_cache::{CacheLayer, MemoryStore};
+    /// # let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").handle();
+    /// for found in cache.inspect("https://shop.example/products").await? {
+    ///     println!("{:?}: fresh for {} s, {:?}", found.key, found.ttl_secs, found.validity);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// [`StoreError::Config`] when `uri` is not an absolute one, any other when the store could not be
-    /// asked.
+    /// [`StoreError::Config`] if `uri` is not an absolute URI. Any other error if the store did not answer.
     pub async fn inspect(&self, uri: &str) -> Result<Vec<Inspected>, StoreError> {
         engine::inspect(&self.engine, &self.route, uri).await
     }
 
-    /// Removes everything that has expired and evicts down to the store's limits, now. Culling goes
-    /// on by itself; this is for people who want it at a time of their own.
+    /// Deletes all expired entries now, and evicts entries until the store is within its limits. The store also culls
+    /// without being asked; this is for people who want to choose the time.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
+    /// # use tower_mysql_cache::{CacheLayer, MemoryStore};
+    /// # let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").handle();
+    /// let report = cache.cull().await?;
+    /// println!("{} expired, {} evicted", report.expired, report.evicted);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// [`StoreError`] when the store could not be asked.
+    /// [`StoreError`] if the store did not answer.
     pub async fn cull(&self) -> Result<CullReport, StoreError> {
         self.engine.store.cull().await
     }
 
-    /// What the cache holds and has done.
+    /// What the cache holds, and what it has done in this process.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
+    /// # use tower_mysql_cache::{CacheLayer, MemoryStore};
+    /// # let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").handle();
+    /// let stats = cache.stats().await?;
+    /// println!("{} entries, {} bytes", stats.store.entries, stats.store.bytes);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// [`StoreError`] when the store could not be asked; [`CacheHandle::counts`] always can.
+    /// [`StoreError`] if the store did not answer. [`CacheHandle::counts`] needs no store.
     pub async fn stats(&self) -> Result<CacheStats, StoreError> {
         let store = self.engine.store.stats().await?;
         Ok(CacheStats { layer: self.counts(), store })
     }
 
-    /// What the layer has done in this process. Asks nobody.
+    /// What the layer has done in this process. Does not ask the store.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
+    /// # use tower_mysql_cache::{CacheLayer, MemoryStore};
+    /// # let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").handle();
+    /// let counts = cache.counts();
+    /// println!("{} hits, {} misses", counts.hits, counts.misses);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.engine.counters.snapshot()
     }
 
-    /// How often each named reason kept a request from the store or a response out of it, in this
-    /// process: the names of [`CacheStatus::detail`](crate::CacheStatus::detail), of
-    /// [`Forward`](crate::Forward) where there is no detail, and for bodies that were being recorded
-    /// `aborted`, `body-error`, `too-large`, `trailers`, `incomplete` and `recording-budget`.
+    /// How often a request was not answered from the store, or a response not stored, for each named reason, in this
+    /// process. The names are:
+    ///
+    /// - those of [`CacheStatus::detail`](crate::CacheStatus::detail),
+    /// - those of [`Forward`](crate::Forward), if there is no detail,
+    /// - for bodies that were being recorded: `aborted`, `body-error`, `too-large`, `trailers`, `incomplete` and
+    ///   `recording-budget`.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
+    /// # use tower_mysql_cache::{CacheLayer, MemoryStore};
+    /// # let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").handle();
+    /// for (reason, count) in cache.reasons() {
+    ///     println!("{reason}: {count}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn reasons(&self) -> BTreeMap<&'static str, u64> {
         self.engine.reasons.snapshot()
     }
 
-    /// Waits until every response that is complete by now has been written or has failed: for
-    /// shutdown and tests. A handler that calls it while the layer refreshes its response does not wait for
-    /// that refresh.
+    /// Waits until all responses that are complete now have been written or have failed: for shutdown and tests. If a
+    /// handler calls this while the layer refreshes its response, it does not wait for that refresh.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
+    /// # use tower_mysql_cache::{CacheLayer, MemoryStore};
+    /// # let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").handle();
+    /// // before the process ends
+    /// cache.flush().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// [`StoreError`] when the store could not be asked.
+    /// [`StoreError`] if the store did not answer.
     pub async fn flush(&self) -> Result<(), StoreError> {
         self.engine.flush().await
     }
 }
 
-/// Invalidation that commits with the data.
+/// Invalidations that commit together with the data.
 impl<St: Transactional> CacheHandle<St> {
-    /// Invalidates on a connection of the caller's, in the caller's transaction: what `wanted` names is
-    /// invalid when, and only if, the transaction commits. Without a transaction, at once.
+    /// Invalidates in the application's transaction, on its connection. The responses that `wanted` names are invalid
+    /// if, and as soon as, the transaction commits. Without a transaction, they are invalid at once.
     ///
     /// ```no_run
     /// # async fn update(
@@ -283,20 +510,21 @@ impl<St: Transactional> CacheHandle<St> {
     /// # }
     /// ```
     ///
-    /// When the commit has returned, no process serves a response that was made from what was there
-    /// before it; other processes with a front tier after their `poll_interval` at the latest. The
-    /// connection has to lead to the server that holds the cache's tables, and its user needs to be
-    /// allowed to insert into the log. A connection to another server is an error; this is looked at once a second at
-    /// the most, so where several pools are used in the same second, a wrong one may be noticed later
+    /// After the commit, no process serves such a response if it was made from the data before the commit. Other
+    /// processes with a front tier follow within their `poll_interval`.
+    ///
+    /// The connection must lead to the server that holds the cache's tables, and its user must be allowed to insert
+    /// into the log. A connection to another server is an error. The layer checks this at most once a second. So if
+    /// several pools are used in the same second, it may notice a wrong connection later
     /// ([`MySqlStoreBuilder::check_server`](crate::MySqlStoreBuilder::check_server)).
     ///
-    /// The insert changes the session's `LAST_INSERT_ID()`: SQL that needs its value later has to keep it before,
-    /// in a variable. Ids that the driver has returned do not change.
+    /// The insert changes the session's `LAST_INSERT_ID()`. If later SQL needs the earlier value, save it in a
+    /// variable first. Ids that the driver has already returned do not change.
     ///
     /// # Errors
-    /// As [`CacheHandle::invalidate`]; [`StoreError::Config`] for a connection to another server, and
-    /// [`StoreError::Database`] is the connection's own error, and what
-    /// becomes of its transaction is the caller's to decide.
+    /// As [`CacheHandle::invalidate`], and [`StoreError::Config`] for a connection to another server.
+    /// [`StoreError::Database`] is an error of the application's connection; the application decides whether its
+    /// transaction goes on.
     pub async fn invalidate_on(
         &self,
         connection: &mut St::Connection,
@@ -306,7 +534,18 @@ impl<St: Transactional> CacheHandle<St> {
         engine::append_on(&self.engine, connection, records).await
     }
 
-    /// [`CacheHandle::invalidate_tags`] in the caller's transaction.
+    /// [`CacheHandle::invalidate_tags`] in the application's transaction.
+    ///
+    /// ```no_run
+    /// # async fn update(
+    /// #     mut tx: sqlx::Transaction<'static, sqlx::MySql>,
+    /// #     cache: tower_mysql_cache::CacheHandle<tower_mysql_cache::MySqlStore>,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// cache.invalidate_tags_on(&mut tx, ["product:7"]).await?;
+    /// tx.commit().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`CacheHandle::invalidate_on`].
@@ -319,7 +558,18 @@ impl<St: Transactional> CacheHandle<St> {
         self.invalidate_on(connection, wanted).await
     }
 
-    /// [`CacheHandle::invalidate_uri`] in the caller's transaction.
+    /// [`CacheHandle::invalidate_uri`] in the application's transaction.
+    ///
+    /// ```no_run
+    /// # async fn update(
+    /// #     mut tx: sqlx::Transaction<'static, sqlx::MySql>,
+    /// #     cache: tower_mysql_cache::CacheHandle<tower_mysql_cache::MySqlStore>,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// cache.invalidate_uri_on(&mut tx, "/products/7").await?;
+    /// tx.commit().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`CacheHandle::invalidate_on`].
@@ -331,7 +581,18 @@ impl<St: Transactional> CacheHandle<St> {
         self.invalidate_on(connection, Invalidation::uri(uri)).await
     }
 
-    /// [`CacheHandle::purge`] in the caller's transaction.
+    /// [`CacheHandle::purge`] in the application's transaction.
+    ///
+    /// ```no_run
+    /// # async fn update(
+    /// #     mut tx: sqlx::Transaction<'static, sqlx::MySql>,
+    /// #     cache: tower_mysql_cache::CacheHandle<tower_mysql_cache::MySqlStore>,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// cache.purge_all_on(&mut tx).await?;
+    /// tx.commit().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`CacheHandle::invalidate_on`].
@@ -342,10 +603,11 @@ impl<St: Transactional> CacheHandle<St> {
 
 #[cfg(feature = "mysql")]
 impl<St: Transactional<Connection = sqlx::MySqlConnection>> CacheHandle<St> {
-    /// Invalidates the tags that a query on the application's tables finds in its first column, in the
-    /// caller's transaction, and returns how many those were. The query's rows are read first and the
-    /// log's are written in short lists after that, as the log requires: never write into the log by
-    /// `INSERT ... SELECT`.
+    /// Selects tags with a query on the application's tables, and invalidates them in the application's transaction.
+    /// The tags are the first column of the query. Returns the number of tags.
+    ///
+    /// This reads all rows of the query first, and then writes the log in short inserts, as the log requires. Never
+    /// write into the log with `INSERT ... SELECT`.
     ///
     /// ```no_run
     /// # async fn update(
@@ -354,6 +616,7 @@ impl<St: Transactional<Connection = sqlx::MySqlConnection>> CacheHandle<St> {
     /// # ) -> Result<(), Box<dyn std::error::Error>> {
     /// let of_brand = sqlx::query("SELECT CONCAT('product:', id) FROM products WHERE brand = ?");
     /// cache.invalidate_selected_on(&mut tx, of_brand.bind(3)).await?;
+    /// tx.commit().await?;
     /// # Ok(())
     /// # }
     /// ```

@@ -57,7 +57,7 @@ impl<St: Store> CacheLayer<St> {
     /// process stores it, whatever their query rules.
     #[must_use]
     pub fn handle(&self) -> CacheHandle<St> {
-        self.route.keys.handle_is_made();
+        self.route.keys.freeze_prefix();
         CacheHandle::new(Arc::clone(&self.engine), Arc::clone(&self.route))
     }
 
@@ -366,7 +366,7 @@ impl<S, St: Store> Layer<S> for CacheLayer<St> {
     type Service = CacheService<S, St>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        self.route.keys.make_known();
+        self.route.keys.share_query_rules();
         self.engine.check_secret(&self.route);
         CacheService::new(inner, Arc::clone(&self.engine), Arc::clone(&self.route))
     }

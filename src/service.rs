@@ -1,4 +1,5 @@
-//! The service: decides what a request is, and hands it to the engine or inside.
+//! The service: asks whether the cache handles a request, and passes the request to the engine or to the inner
+//! service.
 
 use std::any::Any;
 use std::convert::Infallible;
@@ -21,10 +22,35 @@ use crate::status::{CacheStatus, Forward};
 use crate::store::Store;
 use crate::telemetry::count;
 
-/// A service whose responses are cached: what [`CacheLayer`](crate::CacheLayer) makes.
+/// The service of a [`CacheLayer`](crate::CacheLayer): it caches the responses of the inner service.
 ///
-/// Always ready: whether the inner service is matters only to requests that go inside, and those
-/// wait for it on a clone of their own, so that a saturated inner service does not hold up hits.
+/// This service is always ready, so a busy inner service does not delay hits. If a request needs the inner service,
+/// it waits until a clone of the inner service is ready.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// use std::convert::Infallible;
+/// use std::time::Duration;
+///
+/// use http::{Request, Response};
+/// use http_body_util::Full;
+/// use tower::{ServiceBuilder, ServiceExt};
+/// use tower_mysql_cache::{CacheLayer, CachePolicy, CacheStatus, MemoryStore};
+///
+/// const PAGE: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(60));
+///
+/// let service = ServiceBuilder::new()
+///     .layer(CacheLayer::new(MemoryStore::new()).with_policy(PAGE))
+///     .service_fn(|_: Request<()>| async {
+///         Ok::<_, Infallible>(Response::new(Full::<bytes::Bytes>::from("a slow page")))
+///     });
+/// let request = || Request::get("http://shop.example/").body(()).unwrap();
+/// service.clone().oneshot(request()).await.unwrap();
+/// let second = service.oneshot(request()).await.unwrap();
+/// assert!(second.extensions().get::<CacheStatus>().unwrap().is_hit());
+/// # }
+/// ```
 pub struct CacheService<S, St> {
     inner: S,
     engine: Arc<Engine<St>>,
@@ -93,11 +119,11 @@ where
                 Some(Finish::new(&self.route, status))
             }
         };
-        ResponseFuture::inside(self.inner.clone().oneshot(request), finish, nested)
+        ResponseFuture::direct(self.inner.clone().oneshot(request), finish, nested)
     }
 }
 
-/// Whether a request has a body, as far as its type tells: over HTTP/2 the fields need not.
+/// Whether the request has a body, if the type of its body can tell. Over HTTP/2, the header fields may not tell it.
 fn body_follows<B: 'static>(body: &B) -> bool {
     let body: &dyn Any = body;
     if let Some(body) = body.downcast_ref::<hyper::body::Incoming>() {
@@ -110,7 +136,7 @@ fn body_follows<B: 'static>(body: &B) -> bool {
     false
 }
 
-/// The target URI: only axum changes the request's own one.
+/// The target URI. Without axum, this is always the request's URI, because only axum's `nest` changes it.
 #[cfg(not(feature = "axum"))]
 fn target_uri(request: &http::request::Parts) -> crate::key::TargetUri<'_> {
     crate::key::TargetUri::Known(&request.uri)
@@ -130,7 +156,7 @@ impl<S: fmt::Debug, St> fmt::Debug for CacheService<S, St> {
     }
 }
 
-/// Promises that users build on, checked when the crate is compiled.
+/// Guarantees for users, which the compiler checks here: the service is `Clone + Send + Sync`, its future is `Send`.
 #[expect(dead_code, reason = "only compiled")]
 fn promises<S, St, B>(mut service: CacheService<S, St>, request: Request<B>)
 where

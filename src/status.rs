@@ -1,4 +1,4 @@
-//! What the cache did with a request: the `Cache-Status` field (RFC 9211) and its extension.
+//! What the cache did with a request: the `Cache-Status` field (RFC 9211) and the [`CacheStatus`] extension.
 
 use std::fmt::Write;
 
@@ -9,32 +9,44 @@ use crate::reason::Reason;
 /// `Cache-Status` (RFC 9211).
 pub(crate) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
-/// How much the layer says about itself in the `Cache-Status` field.
+/// How much the `Cache-Status` field of a response says, for
+/// [`CacheLayer::status_field`](crate::CacheLayer::status_field).
+///
+/// ```
+/// use tower_mysql_cache::{CacheLayer, MemoryStore, StatusField};
+/// let cache = CacheLayer::new(MemoryStore::new()).status_field(StatusField::Debug);
+/// # let _ = cache;
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StatusField {
-    /// No field. The [`CacheStatus`] extension is there all the same.
+    /// No field. The [`CacheStatus`] extension is still present.
     Off,
     /// `hit` or `fwd`, `ttl`, `stored`, `collapsed`. The default.
     #[default]
     On,
-    /// Also `key` and `detail`, for debugging: they show how the cache works inside.
+    /// Also `key` and `detail`, for debugging. Clients see how the cache works, so do not use this in production.
     Debug,
 }
 
-/// Why a request went inside (`fwd` of RFC 9211 2.2).
+/// Why the handler was called: `fwd` of RFC 9211 2.2.
+///
+/// ```
+/// use tower_mysql_cache::Forward;
+/// assert_eq!(Forward::UriMiss.as_str(), "uri-miss");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Forward {
-    /// The cache was not to handle this request.
+    /// The cache does not handle this request; [`CacheStatus::reason`] says why.
     Bypass,
-    /// The method requires it.
+    /// The cache does not handle this method.
     Method,
-    /// Nothing is stored for the target.
+    /// No response is stored for the target.
     UriMiss,
-    /// Something is stored for the target, but no variant for these request fields.
+    /// Responses are stored for the target, but none for these request fields (`Vary`).
     VaryMiss,
-    /// The store could not be asked.
+    /// The store did not answer.
     Miss,
     /// The request's own directives require it.
     Request,
@@ -44,6 +56,11 @@ pub enum Forward {
 
 impl Forward {
     /// The token of RFC 9211 2.2.
+    ///
+    /// ```
+    /// use tower_mysql_cache::Forward;
+    /// assert_eq!(Forward::VaryMiss.as_str(), "vary-miss");
+    /// ```
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -58,16 +75,32 @@ impl Forward {
     }
 }
 
-/// What the cache did with one request. An extension of every response that the layer handled, for
+/// What the cache did with one request. The layer adds it to the extensions of every response that it handles, for
 /// logs and tests.
 ///
 /// ```
-/// use tower_mysql_cache::CacheStatus;
-/// fn log<B>(response: &http::Response<B>) {
-///     if let Some(status) = response.extensions().get::<CacheStatus>() {
-///         println!("hit={} reason={:?}", status.is_hit(), status.reason());
-///     }
-/// }
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use std::time::Duration;
+///
+/// use axum::{Router, body::Body, http::Request, routing::get};
+/// use tower::ServiceExt;
+/// use tower_mysql_cache::{CacheLayer, CachePolicy, CacheStatus, Forward, MemoryStore};
+///
+/// const PAGE: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(60));
+///
+/// let cache = CacheLayer::new(MemoryStore::new()).with_policy(PAGE);
+/// let app: Router = Router::new().route("/", get(|| async { "a slow page" })).layer(cache);
+/// let request = || Request::get("/").body(Body::empty()).unwrap();
+///
+/// let first = app.clone().oneshot(request()).await.unwrap();
+/// let status: &CacheStatus = first.extensions().get().unwrap();
+/// assert_eq!(status.forward(), Some(Forward::UriMiss));
+/// assert!(status.is_stored());
+///
+/// let second = app.oneshot(request()).await.unwrap();
+/// let status: &CacheStatus = second.extensions().get().unwrap();
+/// assert!(status.is_hit() && status.ttl_secs() > Some(50));
+/// # });
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheStatus {
@@ -86,7 +119,7 @@ impl CacheStatus {
         Self { outcome: Outcome::Hit { ttl_s }, reason: None }
     }
 
-    /// A response out of the store that is served although it is stale, and why.
+    /// A stored response that is served although it is stale. `why` is the reason.
     pub(crate) fn stale(ttl_s: i64, why: Reason) -> Self {
         Self { outcome: Outcome::Hit { ttl_s }, reason: Some(why) }
     }
@@ -96,13 +129,30 @@ impl CacheStatus {
         Self { outcome, reason }
     }
 
-    /// Whether the response came out of the store.
+    /// Whether the response is a stored one. A stale hit is a hit too.
+    ///
+    /// ```
+    /// fn log<B>(response: &http::Response<B>) {
+    ///     if let Some(status) = response.extensions().get::<tower_mysql_cache::CacheStatus>() {
+    ///         println!("hit={}", status.is_hit());
+    ///     }
+    /// }
+    /// ```
     #[must_use]
     pub fn is_hit(&self) -> bool {
         matches!(self.outcome, Outcome::Hit { .. })
     }
 
-    /// Why the request went inside, `None` for a hit.
+    /// Why the handler was called; `None` for a hit.
+    ///
+    /// ```
+    /// use tower_mysql_cache::{CacheStatus, Forward};
+    ///
+    /// /// Whether the store was in trouble.
+    /// fn store_failed(status: &CacheStatus) -> bool {
+    ///     status.forward() == Some(Forward::Miss)
+    /// }
+    /// ```
     #[must_use]
     pub fn forward(&self) -> Option<Forward> {
         match self.outcome {
@@ -111,21 +161,46 @@ impl CacheStatus {
         }
     }
 
-    /// Whether the response has been stored. A body that is streamed is stored only after its head
-    /// has been sent, so that this is `false` for it; the reason is then [`Reason::Streamed`].
+    /// Whether the response was stored before its head was sent. This is `false` for a body that is still streaming,
+    /// which is stored later; then [`reason`](Self::reason) is [`Reason::Streamed`].
+    ///
+    /// ```
+    /// use tower_mysql_cache::{CacheStatus, Reason};
+    ///
+    /// fn will_be_stored(status: &CacheStatus) -> bool {
+    ///     status.is_stored() || status.reason() == Some(Reason::Streamed)
+    /// }
+    /// ```
     #[must_use]
     pub fn is_stored(&self) -> bool {
         matches!(self.outcome, Outcome::Forwarded { stored: true, .. })
     }
 
-    /// Whether the request was answered by the response to another one that was inside at the same time
-    /// (`collapsed`, RFC 9211 2.6).
+    /// Whether the request was a follower: it waited for the handler's response to another request, and got this
+    /// response (`collapsed`, RFC 9211 2.6).
+    ///
+    /// ```
+    /// use tower_mysql_cache::CacheStatus;
+    ///
+    /// /// Whether the handler ran for this request.
+    /// fn handler_ran(status: &CacheStatus) -> bool {
+    ///     !status.is_hit() && !status.is_collapsed()
+    /// }
+    /// ```
     #[must_use]
     pub fn is_collapsed(&self) -> bool {
         matches!(self.outcome, Outcome::Forwarded { collapsed: true, .. })
     }
 
-    /// For how many more seconds a hit is fresh; negative when it is stale.
+    /// For how many more seconds a hit is fresh. Negative for a stale hit, `None` if the response is no hit.
+    ///
+    /// ```
+    /// use tower_mysql_cache::CacheStatus;
+    ///
+    /// fn is_stale_hit(status: &CacheStatus) -> bool {
+    ///     status.ttl_secs().is_some_and(|secs| secs < 0)
+    /// }
+    /// ```
     #[must_use]
     pub fn ttl_secs(&self) -> Option<i64> {
         match self.outcome {
@@ -140,7 +215,7 @@ impl CacheStatus {
         }
     }
 
-    /// Another request's response answers this one.
+    /// The same, for a follower.
     pub(crate) fn collapsed(mut self) -> Self {
         if let Outcome::Forwarded { collapsed, .. } = &mut self.outcome {
             *collapsed = true;
@@ -148,7 +223,7 @@ impl CacheStatus {
         self
     }
 
-    /// The handler's status, where the client is sent another (RFC 9211 2.3).
+    /// Notes the handler's status, if the client gets another one (RFC 9211 2.3).
     pub(crate) fn with_fwd_status(mut self, code: http::StatusCode) -> Self {
         if let Outcome::Forwarded { status, .. } = &mut self.outcome {
             *status = Some(code.as_u16());
@@ -156,8 +231,16 @@ impl CacheStatus {
         self
     }
 
-    /// The named reason why the cache was bypassed, why the response was not stored, or why a stale one was
+    /// The named reason why the cache was bypassed, why the response was not stored, or why a stale response was
     /// served.
+    ///
+    /// ```
+    /// fn log<B>(response: &http::Response<B>) {
+    ///     if let Some(status) = response.extensions().get::<tower_mysql_cache::CacheStatus>() {
+    ///         println!("reason={}", status.reason().map_or("-", |reason| reason.as_str()));
+    ///     }
+    /// }
+    /// ```
     #[must_use]
     pub fn reason(&self) -> Option<Reason> {
         self.reason
@@ -196,7 +279,7 @@ impl CacheStatus {
     }
 }
 
-/// A name as a Token, or as a String where it cannot be one (RFC 8941 3.3.3, 3.3.4).
+/// A name as a Token, or as a String if it is no valid Token (RFC 8941 3.3.3, 3.3.4).
 fn member_name(name: &str) -> String {
     let is_token = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '*')
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~:/".contains(&b));
@@ -217,13 +300,13 @@ mod tests {
     }
 
     #[test]
-    fn says_hit_with_the_time_left() {
+    fn a_hit_shows_the_remaining_ttl() {
         assert_eq!(text(&CacheStatus::hit(30), false), "shop; hit; ttl=30");
         assert_eq!(text(&CacheStatus::hit(-2), false), "shop; hit; ttl=-2");
     }
 
     #[test]
-    fn says_why_it_went_inside_and_whether_the_answer_is_stored() {
+    fn a_miss_shows_why_and_whether_the_response_is_stored() {
         let status = CacheStatus::forwarded(Forward::UriMiss, None);
         assert_eq!(text(&status, false), "shop; fwd=uri-miss");
         assert_eq!(text(&status.collapsed(), false), "shop; fwd=uri-miss; collapsed");
@@ -234,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn shows_key_and_detail_in_debug_mode_only() {
+    fn key_and_detail_are_shown_only_for_debugging() {
         let status = CacheStatus::forwarded(Forward::Bypass, Some(Reason::Cookie));
         assert_eq!(text(&status, false), "shop; fwd=bypass");
         let shown = r#"shop; fwd=bypass; key="shop:1:/\\\"\\\\ http://h"; detail=cookie"#;

@@ -1,4 +1,4 @@
-//! What a store holds: a response, or the index of a target's variants.
+//! The data that a store keeps: responses, and the indexes of their variants.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,40 +9,50 @@ use http::{HeaderMap, HeaderName, StatusCode};
 pub use crate::rfc9111::SelectingField;
 use crate::tag::{LogPosition, Tag};
 
-/// Everything of a stored response but its body. Times are in milliseconds since the Unix epoch, on
-/// the store's own clock.
+/// A stored response without its body. Times are in milliseconds since the Unix epoch, by the store's clock.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
+/// use tower_mysql_cache::{CacheLayer, MemoryStore};
+///
+/// let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").handle();
+/// for found in cache.inspect("https://shop.example/").await? {
+///     println!("{} in {} ms, tags {:?}", found.head.status, found.head.gen_ms, found.head.tags);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoredHead {
     /// The status code.
     pub status: StatusCode,
-    /// The header fields as received, without those that concern a single connection
-    /// (RFC 9111 3.1).
+    /// The header fields as received, without those of a single connection (RFC 9111 3.1).
     pub headers: HeaderMap,
-    /// When the request was sent inside (`request_time` of RFC 9111 4.2.3).
+    /// When the handler was called (`request_time` of RFC 9111 4.2.3).
     pub requested_ms: u64,
-    /// When the response's head came back (`response_time` of RFC 9111 4.2.3).
+    /// When the handler returned the head (`response_time` of RFC 9111 4.2.3).
     pub received_ms: u64,
-    /// The response's age when it came back, in milliseconds (`corrected_initial_age` of
-    /// RFC 9111 4.2.3).
+    /// The age of the response at `received_ms`, in milliseconds (`corrected_initial_age` of RFC 9111 4.2.3).
     pub initial_age_ms: u64,
-    /// The first moment at which the response is stale.
+    /// The time from which the response is stale.
     pub fresh_until_ms: u64,
     /// How long the handler took, in milliseconds.
     pub gen_ms: u32,
-    /// The response itself, or the application's override, says that it may be shared even where the
-    /// request carries credentials.
+    /// `true` if the response (`public`, `s-maxage`) or the application's override allows to serve it to requests
+    /// with credentials.
     pub shared: bool,
-    /// The request's header fields that `Vary` nominates, each as a hash of its value: the secondary
-    /// key (RFC 9111 4.1). Empty without `Vary`.
+    /// The request's header fields that `Vary` names, each as a hash of its value: the secondary key (RFC 9111 4.1).
+    /// Empty without `Vary`.
     pub vary: Vec<SelectingField>,
     /// The tags of the response.
     pub tags: Vec<Tag>,
-    /// Where the invalidation log stood before the handler ran.
+    /// The log position before the handler ran.
     pub position: LogPosition,
 }
 
 impl StoredHead {
-    /// A head that says nothing but this, made at this moment.
+    /// A head without age, lifetime, variant and tags, made at `at_ms`.
     pub(crate) fn bare(status: StatusCode, headers: HeaderMap, at_ms: u64) -> Self {
         Self {
             status,
@@ -60,10 +70,34 @@ impl StoredHead {
     }
 }
 
-/// A stored response. Cheap to clone: a shared head and a handle on the body.
+/// A stored response. Clones are cheap: they share the head and the bytes of the body.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use http::{HeaderMap, StatusCode};
+/// use tower_mysql_cache::{LogPosition, Stored, StoredHead, StoredResponse};
+///
+/// let now_ms = 1_700_000_000_000;
+/// let head = StoredHead {
+///     status: StatusCode::OK,
+///     headers: HeaderMap::new(),
+///     requested_ms: now_ms,
+///     received_ms: now_ms,
+///     initial_age_ms: 0,
+///     fresh_until_ms: now_ms + 60_000,
+///     gen_ms: 12,
+///     shared: false,
+///     vary: Vec::new(),
+///     tags: Vec::new(),
+///     position: LogPosition::default(),
+/// };
+/// let response = StoredResponse { head: Arc::new(head), body: "hello".into() };
+/// assert!(Stored::Response(response).size_bytes() >= 5);
+/// ```
 #[derive(Clone, PartialEq)]
 pub struct StoredResponse {
-    /// Everything but the body.
+    /// Status, header fields, times, tags and log position.
     pub head: Arc<StoredHead>,
     /// The complete body.
     pub body: Bytes,
@@ -78,22 +112,33 @@ impl fmt::Debug for StoredResponse {
     }
 }
 
-/// What responses vary on, stored beside them: the names that have been seen in `Vary` for one target,
-/// whose responses are stored one for each combination of these request header fields; or, for a path,
-/// which parts of a query tell its responses apart.
+/// An index that is stored in addition to responses. There are two kinds:
+///
+/// - The index of a target has the field names that its responses had in `Vary`. The store keeps one variant for each
+///   combination of these request header fields.
+/// - The index of a path has its `No-Vary-Search`, which says which parts of a query do not matter.
+///
+/// ```
+/// use http::header::ACCEPT_LANGUAGE;
+/// use tower_mysql_cache::{Stored, VariantIndex};
+///
+/// let index = VariantIndex { names: vec![ACCEPT_LANGUAGE], ..VariantIndex::default() };
+/// let stored = Stored::Variants(index.into());
+/// # let _ = stored;
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VariantIndex {
-    /// The names, sorted, without repeats.
+    /// The field names, sorted, without repeats.
     pub names: Vec<HeaderName>,
-    /// The variants stored under these names, each by the hash that ends its key, the oldest first:
-    /// so that the oldest can go when there are too many.
+    /// The stored variants, the oldest first, each as the hash at the end of its key. If there are too many, the
+    /// oldest is deleted.
     pub variants: Vec<[u8; 16]>,
-    /// The `No-Vary-Search` field of the path's responses, where this is the index of a path.
+    /// For the index of a path: the `No-Vary-Search` field of its responses.
     pub search: Option<Bytes>,
 }
 
 impl VariantIndex {
-    /// Bytes of memory that this takes up.
+    /// The memory that the index takes, in bytes.
     pub(crate) fn held_bytes(&self) -> usize {
         const NAME: usize = size_of::<HeaderName>() + 48; // with its allocations
         let names: usize = self.names.iter().map(|name| NAME + name.as_str().len()).sum();
@@ -102,20 +147,37 @@ impl VariantIndex {
     }
 }
 
-/// What one key leads to.
+/// The data that is stored under one key.
+///
+/// ```
+/// use tower_mysql_cache::Stored;
+///
+/// fn describe(stored: &Stored) -> String {
+///     match stored {
+///         Stored::Response(response) => format!("a response, {}", response.head.status),
+///         Stored::Variants(index) => format!("{} variants", index.variants.len()),
+///     }
+/// }
+/// # let _ = describe;
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub enum Stored {
     /// A response.
     Response(StoredResponse),
-    /// The target has variants; each is stored under a key of its own.
+    /// The target has variants, each of which has its own key.
     Variants(Arc<VariantIndex>),
 }
 
 impl Stored {
-    /// The memory or column bytes that this takes up, roughly: names, values and the body.
+    /// An estimate of the bytes that this takes in memory or in the table: names, values and the body.
+    ///
+    /// ```
+    /// use tower_mysql_cache::{Stored, VariantIndex};
+    /// assert_eq!(Stored::Variants(VariantIndex::default().into()).size_bytes(), 128);
+    /// ```
     #[must_use]
     pub fn size_bytes(&self) -> usize {
-        const FIXED: usize = 128; // times, status, lengths
+        const FIXED: usize = 128; // for times, status and lengths
         match self {
             Self::Response(response) => {
                 let head = &response.head;
@@ -136,42 +198,79 @@ impl Stored {
     }
 }
 
-/// What one key leads to, for a request that may need no body: [`Store::get_heads`](crate::Store::get_heads).
+/// The data that is stored under one key, for a request that may not need the body:
+/// [`Store::get_heads`](crate::Store::get_heads).
+///
+/// ```
+/// use tower_mysql_cache::{Stored, StoredOrHead};
+///
+/// fn body_bytes(found: &StoredOrHead) -> Option<u64> {
+///     match found {
+///         StoredOrHead::Stored(Stored::Response(response)) => Some(response.body.len() as u64),
+///         StoredOrHead::Stored(Stored::Variants(_)) => None,
+///         StoredOrHead::Head { body_bytes, .. } => *body_bytes,
+///     }
+/// }
+/// # let _ = body_bytes;
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub enum StoredOrHead {
-    /// With its body.
+    /// A response with its body, or an index.
     Stored(Stored),
     /// A response whose body was not read.
     Head {
-        /// Everything but the body.
+        /// The head of the response.
         head: Arc<StoredHead>,
-        /// The length of the body, where the store knows that without reading it.
+        /// The length of the body in bytes. `None` if the store would have to read the body to know it.
         body_bytes: Option<u64>,
     },
 }
 
-/// A new head for a stored response whose body stays as it is.
+/// A new head for a stored response whose body does not change: [`Store::freshen`](crate::Store::freshen).
+///
+/// ```
+/// use std::sync::Arc;
+/// use tower_mysql_cache::{CacheKey, HeadUpdate, StoredHead};
+///
+/// /// Makes a stored response fresh for another minute.
+/// fn minute_more(key: CacheKey, old: Arc<StoredHead>, now_ms: u64) -> HeadUpdate {
+///     let new = StoredHead { fresh_until_ms: now_ms + 60_000, ..(*old).clone() };
+///     HeadUpdate { key, old, new: Arc::new(new), expires_ms: now_ms + 60_000 }
+/// }
+/// # let _ = minute_more;
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct HeadUpdate {
-    /// The key.
+    /// The key of the response.
     pub key: crate::key::CacheKey,
-    /// The head that the response has now. If it has another by the time of the update, because it was
-    /// replaced meanwhile, nothing changes: the new head would not belong to that body.
+    /// The head that the response must still have. If it was replaced meanwhile, the store changes nothing, because
+    /// the new head would not fit the new body.
     pub old: Arc<StoredHead>,
-    /// The head that it gets.
+    /// The new head.
     pub new: Arc<StoredHead>,
-    /// When the entry may be removed, as in [`Entry`].
+    /// When the entry expires, as in [`Entry`].
     pub expires_ms: u64,
 }
 
-/// A row to be: what to store, where, and until when.
+/// An entry that a store writes.
+///
+/// ```
+/// use tower_mysql_cache::{CacheKey, Entry, Stored, VariantIndex};
+///
+/// let entry = Entry {
+///     key: CacheKey::new("shop:1:/ http://shop.example"),
+///     stored: Stored::Variants(VariantIndex::default().into()),
+///     expires_ms: 1_700_000_060_000,
+/// };
+/// # let _ = entry;
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
-    /// The key.
+    /// The key of the entry.
     pub key: crate::key::CacheKey,
-    /// What it leads to.
+    /// The data.
     pub stored: Stored,
-    /// When the entry may be removed, in milliseconds since the Unix epoch on the store's clock. From
-    /// this moment on no store returns it.
+    /// When the entry expires, in milliseconds since the Unix epoch, by the store's clock. From then on, the store
+    /// does not return the entry and may delete it.
     pub expires_ms: u64,
 }

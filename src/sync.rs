@@ -1,4 +1,4 @@
-//! Locks whose data stays whole whatever panics (a poisoned one is used like any other), and tasks.
+//! Locks without poisoning, and tasks. The data behind a lock is valid even if a thread panics while it holds the lock.
 
 use std::future::Future;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -17,12 +17,13 @@ pub(crate) fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
     lock.write().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The runtime of the task that asks, if it runs on one.
+/// The runtime of the current task, if there is one.
 pub(crate) fn runtime() -> Option<Handle> {
     Handle::try_current().ok()
 }
 
-/// Runs to its end, also if the task that waits is dropped, where there is a runtime. `None` if it panics.
+/// Runs `task` to its end, even if the caller is dropped. Without a runtime, `task` ends with the caller. `None` if `task`
+/// panics.
 pub(crate) async fn whole<T: Send + 'static>(
     task: impl Future<Output = T> + Send + 'static,
 ) -> Option<T> {

@@ -1,4 +1,4 @@
-//! Counting, and warning without flooding the log.
+//! Counters, named reasons, spans, and a limit on repeated warnings.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,16 @@ use crate::sync;
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// What a cache has done since it was made, in this process.
+        /// Counters of a cache in this process, since it was made.
+        ///
+        /// ```
+        /// use tower_mysql_cache::{CacheLayer, MemoryStore};
+        ///
+        /// let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").handle();
+        /// let counts = cache.counts();
+        /// println!("{} hits, {} misses", counts.hits, counts.misses);
+        /// assert_eq!(counts.hits, 0);
+        /// ```
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Counts {
@@ -29,7 +38,7 @@ macro_rules! counters {
                 Counts { $($name: self.$name.value.load(Ordering::Relaxed),)* }
             }
 
-            /// The names by which the metrics facade knows them.
+            /// The names of the counters in the metrics facade.
             #[cfg(test)]
             const NAMES: &[&str] = &[$(concat!("tower_mysql_cache_", stringify!($name), "_total"),)*];
         }
@@ -49,77 +58,78 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Requests answered out of the store.
+    /// Requests answered with a stored response, fresh or stale.
     hits,
-    /// Stale responses served while they were being validated (RFC 5861 3); among the hits.
+    /// Stale responses served while a request revalidated them (RFC 5861 3). They also count as hits.
     stale_while_revalidate,
-    /// Stale responses served in place of an error or of a handler that took too long (RFC 5861 4).
+    /// Stale responses served because the handler failed or was slow (RFC 5861 4).
     stale_if_error,
-    /// Validations begun behind a response that was served: of stale ones, and early ones.
+    /// Refreshes started in the background, of stale responses and early ones.
     refreshes,
-    /// Those among them that were begun before the response was stale.
+    /// Refreshes started before the response was stale. They also count as `refreshes`.
     early_refreshes,
-    /// Validations not begun, or handlers not left to go on, because too many were under way.
+    /// Refreshes not started, or slow handlers stopped, because too many refreshes were running.
     refreshes_shed,
-    /// Validations in the background that came to nothing: an error, a 500, 502, 503 or 504, or no answer in time.
+    /// Refreshes that failed: an error, a 500, 502, 503 or 504, or no answer in time.
     refresh_failures,
-    /// Requests answered by the response to another one that was inside at the same time.
+    /// Followers: requests answered with the response to another request that was running at the same time.
     collapsed,
-    /// Requests that went inside for those who might ask the same meanwhile.
+    /// Leaders: requests that called the handler, for other requests too.
     flights,
-    /// Requests that waited for another one's response, and went inside because it was not to be shared.
+    /// Followers that called the handler because the leader's response could not be shared.
     flights_released,
-    /// Requests that waited for another one's response for too long, and went inside alone.
+    /// Followers that called the handler because they had waited for `collapse_wait`.
     collapse_timeouts,
-    /// Leases that this process got: its flights that no other process made.
+    /// Leases granted to this process.
     leases,
-    /// Times that another process held the lease: looks again, after a while.
+    /// Lease requests refused because another process held the lease.
     lease_waits,
-    /// Leases that could not be asked for; the requests went inside without.
+    /// Lease requests that failed. The handler was called without a lease.
     lease_errors,
-    /// Responses that were not written because another process had been granted the lease meanwhile.
+    /// Responses not written because another process had got the lease meanwhile.
     leases_lost,
-    /// Requests that went inside because nothing usable was stored.
+    /// Requests for which the store had no usable response.
     misses,
-    /// Requests that the cache was told to leave alone.
+    /// Requests that skipped the cache.
     bypassed,
     /// Requests with other methods than GET and HEAD.
     other_methods,
-    /// Responses handed to the store.
+    /// Responses that the store has written.
     stored,
-    /// Responses that were not to be stored, for any named reason.
+    /// Responses that were not storable, for any named reason.
     not_stored,
-    /// Bodies that ended early, failed or grew over the limit while being recorded.
+    /// Bodies that ended early, failed or grew too large while they were recorded, or for which `recording_bytes` had
+    /// no room.
     abandoned,
-    /// Responses not stored because too many were waiting to be written.
+    /// Responses not stored because too many bytes were waiting to be written.
     shed,
-    /// Variants removed because their target had too many.
+    /// Variants deleted because their target had too many.
     variants_evicted,
     /// Lookups that failed or took too long.
     lookup_errors,
-    /// Lookups that were not made because those before them had failed: the breaker was open.
+    /// Lookups skipped because the breaker was open.
     lookups_skipped,
-    /// Times that the breaker opened: requests went inside without asking the store. While this is more
-    /// than `breaker_closed`, they still do, on one of the routes at least.
+    /// How often the breaker opened. While it is open, requests call the handler without asking the store. If this is
+    /// more than `breaker_closed`, the breaker of at least one route is open now.
     breaker_opened,
-    /// Times that the breaker closed: the store was asked again.
+    /// How often the breaker closed, so that requests asked the store again.
     breaker_closed,
     /// Writes that failed or took too long.
     write_errors,
-    /// Invalidations by unsafe methods and by the handle.
+    /// Rows written to the invalidation log, for unsafe methods and for the handle.
     invalidations,
-    /// Invalidations that failed.
+    /// Rows that could not be written to the invalidation log, and unsafe requests whose invalidation took too long.
     invalidation_errors,
 }
 
-/// How often each named reason counted, by its label `reason`.
+/// How often each named reason occurred, by the label `reason`.
 #[cfg(feature = "metrics")]
 const REASONS: &str = "tower_mysql_cache_reasons_total";
 /// Seconds that requests waited for their lookup.
 #[cfg(feature = "metrics")]
 const LOOKUP_SECONDS: &str = "tower_mysql_cache_lookup_seconds";
 
-/// A counter of this process, and of the metrics facade where the feature is on.
+/// A counter in this process. With the feature `metrics`, also a counter of the metrics facade.
 #[derive(Debug)]
 pub(crate) struct Counter {
     value: AtomicU64,
@@ -137,7 +147,7 @@ pub(crate) fn count_many(counter: &Counter, by: u64) {
     metrics::counter!(counter.name).increment(by);
 }
 
-/// How long a lookup takes, for the metrics facade; without the feature nothing at all.
+/// Measures a lookup for the metrics facade. Does nothing without the feature `metrics`.
 pub(crate) struct LookupTimer {
     #[cfg(feature = "metrics")]
     started: Instant,
@@ -157,22 +167,22 @@ impl LookupTimer {
     }
 }
 
-/// The span of a lookup: everything until the store has answered, or is not waited for any longer.
+/// The span of a lookup. It ends when the store has answered, or when the request stops waiting for it.
 pub(crate) fn lookup_span() -> Span {
     tracing::debug_span!("cache_lookup")
 }
 
-/// The span of the handler, until its response's head is there.
+/// The span of a call of the handler. It ends with the head of the handler's response.
 pub(crate) fn handler_span() -> Span {
     tracing::debug_span!("cache_handler")
 }
 
-/// The span of a write behind a response. It begins in the request that makes it.
+/// The span of a write that goes on after the response. Its parent is the request whose response is written.
 pub(crate) fn write_span() -> Span {
     tracing::debug_span!("cache_write")
 }
 
-/// How often each named reason kept a request from the store or a response out of it.
+/// How often a request was not answered from the store, or a response not stored, for each named reason.
 #[derive(Debug, Default)]
 pub(crate) struct Reasons(Mutex<BTreeMap<&'static str, u64>>);
 
@@ -181,7 +191,7 @@ impl Reasons {
         sync::lock(&self.0)
     }
 
-    /// The names are constants of the crate, so that there are never many.
+    /// All names are constants of the crate, so the map stays small.
     pub(crate) fn count(&self, reason: &'static str) {
         *self.counts().entry(reason).or_default() += 1;
         #[cfg(feature = "metrics")]
@@ -193,11 +203,11 @@ impl Reasons {
     }
 }
 
-/// Lets one warning through every ten seconds and counts the rest.
+/// Allows one warning in ten seconds, and counts the suppressed ones.
 #[derive(Debug)]
 pub(crate) struct Throttle {
     start: Instant,
-    /// Milliseconds after `start` from which the next warning passes.
+    /// When the next warning is allowed, in milliseconds after `start`.
     next_ms: AtomicU64,
     suppressed: AtomicU64,
 }
@@ -209,7 +219,7 @@ impl Throttle {
         Self { start: Instant::now(), next_ms: AtomicU64::new(0), suppressed: AtomicU64::new(0) }
     }
 
-    /// `Some(n)` when this warning may pass, after `n` that did not.
+    /// `Some(n)` if this warning is allowed, where `n` is the number of suppressed warnings before it.
     pub(crate) fn pass(&self) -> Option<u64> {
         let elapsed = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
         let now_ms = elapsed(self.start.elapsed());
@@ -240,7 +250,7 @@ mod tests {
 
     #[cfg(feature = "metrics")]
     #[test]
-    fn counters_reasons_and_lookup_times_reach_the_metrics_facade() {
+    fn counters_reasons_and_times_reach_the_metrics_facade() {
         use metrics_util::debugging::{DebugValue, DebuggingRecorder};
         let recorder = DebuggingRecorder::new();
         let counters = Counters::default();
@@ -271,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn one_warning_passes_and_the_rest_are_counted() {
+    fn one_warning_is_allowed_and_the_others_are_counted() {
         let throttle = Throttle::new();
         assert_eq!(throttle.pass(), Some(0));
         assert_eq!(throttle.pass(), None);

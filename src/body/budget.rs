@@ -1,16 +1,17 @@
-//! The memory that all recordings of a cache take together.
+//! The limit on the memory of all recordings of a cache together.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What a recording costs beside its body: its head, its key, and what waits for it.
+/// Bytes that count for a recording in addition to its body: for its head, its key, and the requests that wait for
+/// it.
 pub(super) const OVERHEAD: usize = 2 << 10;
 
-/// How many bytes all recordings hold.
+/// The number of bytes that all recordings hold.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Budget(Arc<AtomicUsize>);
 
-/// What one recording holds of it, until it is dropped.
+/// The bytes of the budget that one recording holds. They are given back when the share is dropped.
 pub(crate) struct Share {
     budget: Budget,
     limit: usize,
@@ -18,7 +19,7 @@ pub(crate) struct Share {
 }
 
 impl Budget {
-    /// A share that holds nothing yet, and grows as long as all recordings together stay within `limit` bytes.
+    /// A share without bytes. It can grow as long as all recordings together hold at most `limit` bytes.
     pub(crate) fn share(&self, limit: usize) -> Share {
         Share { budget: self.clone(), limit, held: 0 }
     }
@@ -30,7 +31,7 @@ impl Budget {
 }
 
 impl Share {
-    /// Holds so many bytes from now on, or, where that is too much, as many as before.
+    /// Changes the share to `bytes`. If that exceeds the limit, returns `false` and leaves the share unchanged.
     pub(super) fn hold(&mut self, bytes: usize) -> bool {
         let used = &self.budget.0;
         if bytes <= self.held {

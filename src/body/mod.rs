@@ -1,4 +1,4 @@
-//! The layer's response body: out of the store, passed through, or recorded on its way.
+//! The layer's response body: from the store, passed through, or recorded while it streams to the client.
 
 mod budget;
 mod part;
@@ -21,7 +21,27 @@ pub(crate) use recorder::{Abandoned, Completed, Recorder, Sink};
 
 use crate::reason::Reason;
 
-/// The body of a response that went through a [`CacheLayer`](crate::CacheLayer).
+/// The body of a response of a [`CacheService`](crate::CacheService). `B` is the body type of the inner service.
+///
+/// It yields the same bytes as the inner service's body, and never delays them.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use std::convert::Infallible;
+///
+/// use http::{Request, Response};
+/// use http_body_util::{BodyExt, Full};
+/// use tower::{Layer, ServiceExt, service_fn};
+/// use tower_mysql_cache::{CacheBody, CacheLayer, MemoryStore};
+///
+/// let inner = service_fn(|_: Request<()>| async {
+///     Ok::<_, Infallible>(Response::new(Full::<bytes::Bytes>::from("hello")))
+/// });
+/// let service = CacheLayer::new(MemoryStore::new()).layer(inner);
+/// let response: Response<CacheBody<_>> = service.oneshot(Request::new(())).await.unwrap();
+/// assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hello");
+/// # });
+/// ```
 #[pin_project]
 pub struct CacheBody<B> {
     #[pin]
@@ -36,15 +56,15 @@ enum Kind<B> {
     Part(Part<B>),
 }
 
-/// An inner body and what listens in. Boxed, because it is polled once before the response is
-/// returned and moved afterwards.
+/// An inner body and its recorder. The body is boxed because it is polled once before the response is returned, and
+/// the response is moved after that.
 struct Recording<B> {
     body: Pin<Box<B>>,
     first: First,
     recorder: Recorder,
 }
 
-/// What that first poll brought and the client has not seen yet.
+/// The result of the first poll, which the client has not received yet.
 enum First {
     Nothing,
     Frame(Frame<Bytes>),
@@ -53,19 +73,17 @@ enum First {
     Error(Option<Box<dyn Any + Send>>),
 }
 
-/// How far a recording has come by the time the head is sent.
+/// The state of a recording when the head is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Recorded {
-    /// Complete.
     Complete(Completed),
-    /// It will not be complete.
     Abandoned(Abandoned),
-    /// The body is still being made.
+    /// The handler is still producing the body.
     Streaming,
 }
 
 impl Recorded {
-    /// The name of what keeps the response from being stored by now.
+    /// Why the response is not stored yet. `None` if it is stored.
     pub(crate) fn reason(self) -> Option<Reason> {
         match self {
             Self::Complete(Completed::Accepted) => None,
@@ -83,7 +101,7 @@ impl<B> CacheBody<B> {
         Self { kind: Kind::Stored(Some(body).filter(|body| !body.is_empty())) }
     }
 
-    /// A body that nobody listens to.
+    /// A body that is not recorded.
     pub(crate) fn passthrough(body: B) -> Self {
         Self { kind: Kind::Passthrough(body) }
     }
@@ -93,9 +111,10 @@ impl<B> CacheBody<B>
 where
     B: Body<Error: Send> + 'static,
 {
-    /// A body that is recorded as the client reads it. Polls it once, without waiting, so that a body
-    /// that is there already, as most are, has been stored before its head is sent. Returns how far
-    /// that has come.
+    /// A body that is recorded while the client reads it, and the state of the recording.
+    ///
+    /// Polls the body once without waiting. Most bodies are complete by then, so they are stored before the head is
+    /// sent.
     pub(crate) fn recording(body: B, recorder: Recorder, cx: &mut Context<'_>) -> (Self, Recorded) {
         let mut recording = Recording { body: Box::pin(body), first: First::Nothing, recorder };
         if recording.body.is_end_stream() {
@@ -107,7 +126,7 @@ where
                     recording.recorder.end();
                     First::End
                 }
-                Some(Ok(frame)) => First::Frame(recording.listen(frame)),
+                Some(Ok(frame)) => First::Frame(recording.record_frame(frame)),
                 Some(Err(error)) => {
                     recording.recorder.abandon(Abandoned::Failed);
                     First::Error(Some(Box::new(error)))
@@ -128,16 +147,15 @@ impl<B> CacheBody<B>
 where
     B: Body<Error: Send> + Send + 'static,
 {
-    /// Reads the body for what listens in alone, as long as that does: a body that is not recorded, or not
-    /// any more, is dropped at once.
+    /// Reads the body only to record it. Drops the body as soon as it is not recorded, or no longer.
     pub(crate) async fn record(self) {
         if let Kind::Recording(recording) = self.kind {
             recording.record().await;
         }
     }
 
-    /// One part of a body that is being recorded, from its first byte to before its last. When the part has
-    /// been read, `rest` gets a future that goes on recording.
+    /// Passes on only the bytes in `part` (a half-open range) while the whole body is recorded. After the part,
+    /// `rest` gets a future that records the remaining bytes. A body that is not recorded is passed on whole.
     pub(crate) fn part(
         self,
         part: Range<u64>,
@@ -168,20 +186,20 @@ where
 }
 
 impl<B: Body> Recording<B> {
-    /// Records a frame on its way.
-    fn listen(&mut self, frame: Frame<B::Data>) -> Frame<Bytes> {
-        // for `Bytes` this is a handle, not a copy
+    /// Records a frame and passes it on.
+    fn record_frame(&mut self, frame: Frame<B::Data>) -> Frame<Bytes> {
+        // for `Bytes` this copies no data
         let frame = frame.map_data(|mut data| data.copy_to_bytes(data.remaining()));
         match frame.data_ref() {
             Some(data) => {
                 self.recorder.push(data);
-                // hyper does not poll for `None` once the declared length has been written, or after
-                // the end of the stream is known
+                // hyper stops polling after the declared length, or when the body says that it has ended:
+                // it never gets the `None` at the end
                 if self.body.is_end_stream() {
                     self.recorder.end();
                 }
             }
-            // trailers would be lost: RFC 9111 3.1, RFC 9110 6.5
+            // a stored response has no trailers (RFC 9111 3.1, RFC 9110 6.5)
             None => self.recorder.abandon(Abandoned::Trailers),
         }
         frame
@@ -205,7 +223,7 @@ impl<B: Body> Recording<B> {
             }
         }
         Poll::Ready(match ready!(self.body.as_mut().poll_frame(cx)) {
-            Some(Ok(frame)) => Some(Ok(self.listen(frame))),
+            Some(Ok(frame)) => Some(Ok(self.record_frame(frame))),
             Some(Err(error)) => {
                 self.recorder.abandon(Abandoned::Failed);
                 Some(Err(error))

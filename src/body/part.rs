@@ -1,4 +1,4 @@
-//! One part of a body, while the whole is recorded.
+//! Passes on one part of a body while the whole body is recorded.
 
 use std::ops::Range;
 use std::task::{Context, Poll, ready};
@@ -7,15 +7,15 @@ use http_body::{Body, Frame};
 
 use super::{Bytes, Recording};
 
-/// Goes on with a body of which the client has all that it wants.
+/// Takes over the body after the part, to record the remaining bytes.
 type Rest<B> = Box<dyn FnOnce(Recording<B>) + Send>;
 
-/// Passes one part of a body on.
 pub(super) struct Part<B> {
-    /// The body, and what becomes of it after the part.
+    /// `None` after the part, or after an error.
     whole: Option<(Recording<B>, Rest<B>)>,
-    /// Bytes before the part, and in it.
+    /// Remaining bytes before the part.
     skip: u64,
+    /// Remaining bytes of the part.
     left: u64,
 }
 
@@ -25,12 +25,13 @@ impl<B> Part<B> {
         Self { whole: Some((recording, rest)), skip: part.start, left }
     }
 
-    /// Bytes that the client has not seen yet.
+    /// Bytes of the part that the client has not received yet.
     pub(super) fn left(&self) -> u64 {
         self.left
     }
 
-    /// A body that ends before the part does ends it early: it is shorter than its Content-Length then.
+    /// If the body ends before the part, the part ends early too. Then it is shorter than its `Content-Length`, so
+    /// the client notices.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -56,7 +57,7 @@ impl<B> Part<B> {
                 self.skip -= length;
                 continue;
             }
-            // both are less than the length of the data
+            // `skip` is less than the length of the data here, so the conversion cannot fail
             let _ = data.split_to(usize::try_from(self.skip).unwrap_or(usize::MAX));
             self.skip = 0;
             data.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));

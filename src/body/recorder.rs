@@ -1,22 +1,22 @@
-//! Copies a body's data as it passes, and hands the copy over when the body is complete.
+//! Copies the data of a body while it streams, and passes the copy to a [`Sink`] when the body is complete.
 
 use bytes::Bytes;
 
 use super::budget::{OVERHEAD, Share};
 use crate::reason::Reason;
 
-/// A body in one frame of this size or more is not copied. A smaller frame may be a slice of a buffer many times its
-/// size, such as what was read from a connection, which would stay in memory as long as the frame.
+/// A body in one frame of this size or more is not copied. A smaller frame may be a slice of a much larger buffer,
+/// for example a connection's read buffer, and would keep this buffer in memory.
 const WORTH_SHARING: usize = 64 << 10;
 
-/// The least that a copy grows by.
+/// The minimum capacity of a copy, in bytes.
 const GROWTH: usize = 4 << 10;
 
-/// Where a recorded body goes.
+/// Receives a recorded body.
 pub(crate) trait Sink: Send {
     /// The body is complete.
     fn complete(self: Box<Self>, body: Bytes) -> Completed;
-    /// Whether the rest of the body is still of use.
+    /// `false` if the recording can stop, because the response will not be stored.
     fn is_wanted(&self) -> bool {
         true
     }
@@ -24,31 +24,31 @@ pub(crate) trait Sink: Send {
     fn abandon(self: Box<Self>, why: Abandoned);
 }
 
-/// What became of a complete body.
+/// What the sink did with a complete body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Completed {
     Accepted,
     Refused,
-    /// It waits for a guard outside.
+    /// The body is stored after a guard has seen the final head.
     Held,
 }
 
-/// Why a recording came to nothing.
+/// Why a recording was abandoned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Abandoned {
-    /// Dropped before its end: the client left.
+    /// Dropped before its end, for example because the client disconnected.
     Dropped,
     /// The body failed.
     Failed,
     /// Larger than the limit.
     TooLarge,
-    /// Trailers follow, which a stored response would lose.
+    /// The body has trailers, which cannot be stored.
     Trailers,
-    /// Shorter or longer than its Content-Length.
+    /// Shorter or longer than its `Content-Length`.
     WrongLength,
-    /// Not wanted any more.
+    /// The sink no longer needs the body.
     CalledOff,
-    /// All recordings together would hold too many bytes.
+    /// All recordings together would hold more than `recording_bytes`.
     OverBudget,
 }
 
@@ -70,7 +70,7 @@ impl Abandoned {
 pub(crate) struct Recorder {
     /// `None` once the outcome is known.
     sink: Option<Box<dyn Sink>>,
-    /// The only frame so far, where it is not copied.
+    /// The only frame so far, if it is large enough not to be copied.
     whole: Option<Bytes>,
     copy: Vec<u8>,
     length: usize,
@@ -131,7 +131,7 @@ impl Recorder {
         }
     }
 
-    /// `false` when there is no memory for it.
+    /// Adds data to the recording. `false` if the budget or the memory is exhausted.
     fn keep(&mut self, data: &Bytes) -> bool {
         match self.whole.take() {
             None if self.copy.is_empty() && data.len() >= WORTH_SHARING => {
@@ -146,7 +146,7 @@ impl Recorder {
     fn copy(&mut self, data: &Bytes) -> bool {
         let length = self.copy.len() + data.len();
         if length > self.copy.capacity() {
-            // not over what can come, so that nothing is left over at the end
+            // never more than the whole body can need
             let most = self.declared.and_then(|declared| usize::try_from(declared).ok());
             let most = most.unwrap_or(self.limit);
             let capacity = (2 * self.copy.capacity()).max(GROWTH).min(most).max(length);
@@ -160,9 +160,9 @@ impl Recorder {
         true
     }
 
-    /// The body has ended. Calls after the first do nothing.
+    /// To be called when the body has ended. Calls after the first do nothing.
     pub(crate) fn end(&mut self) {
-        // RFC 9111 3.3: a body that is not as long as declared is incomplete
+        // a body without its declared length is incomplete (RFC 9111 3.3)
         if self.declared.is_some_and(|declared| declared != self.length as u64) {
             return self.abandon(Abandoned::WrongLength);
         }
@@ -172,7 +172,7 @@ impl Recorder {
         self.share.hold(0);
     }
 
-    /// The body will not be complete. Calls after the first do nothing.
+    /// Ends the recording without a body. Calls after the first do nothing.
     pub(crate) fn abandon(&mut self, why: Abandoned) {
         (self.whole, self.copy) = (None, Vec::new());
         self.share.hold(0);
@@ -182,17 +182,15 @@ impl Recorder {
         }
     }
 
-    /// Whether the outcome is not known yet.
+    /// `true` while the body is neither complete nor abandoned.
     pub(crate) fn is_open(&self) -> bool {
         self.sink.is_some()
     }
 
-    /// Why the recording has come to nothing already.
     pub(crate) fn abandoned(&self) -> Option<Abandoned> {
         self.abandoned
     }
 
-    /// What became of it, once it was complete.
     pub(crate) fn completed(&self) -> Option<Completed> {
         self.completed
     }

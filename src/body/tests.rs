@@ -6,10 +6,10 @@ use http::HeaderMap;
 
 use super::*;
 
-/// A body that follows a script.
+/// A body that does the steps of a script.
 struct Script {
     steps: VecDeque<Step>,
-    /// Says that the stream has ended as soon as the script has, as hyper's bodies do.
+    /// `is_end_stream` is true after the last step, as with hyper's bodies.
     knows_its_end: bool,
 }
 
@@ -95,7 +95,7 @@ fn run(steps: Vec<Step>, knows_its_end: bool, declared: Option<u64>, polls: usiz
 }
 
 #[test]
-fn a_body_that_is_there_already_is_stored_before_the_head_is_sent() {
+fn a_complete_body_is_stored_before_the_head_is_sent() {
     let run = run(vec![Data("hello")], true, None, 2);
     assert!(run.stored_at_once && run.ended);
     assert_eq!(run.seen.unwrap(), "hello");
@@ -112,7 +112,7 @@ fn an_empty_body_is_complete_at_once() {
 }
 
 #[test]
-fn a_streamed_body_reaches_the_client_frame_by_frame_and_the_store_whole() {
+fn a_streamed_body_reaches_the_store_whole() {
     let run = run(vec![Data("he"), Wait, Data("llo"), Wait], false, None, 9);
     assert!(!run.stored_at_once);
     assert_eq!(run.seen.unwrap(), "hello");
@@ -120,7 +120,7 @@ fn a_streamed_body_reaches_the_client_frame_by_frame_and_the_store_whole() {
 }
 
 #[test]
-fn the_declared_length_completes_a_body_that_is_not_polled_again() {
+fn a_body_of_the_declared_length_is_complete_without_a_poll() {
     let run = run(vec![Wait, Data("he"), Data("llo"), Wait], false, Some(5), 2);
     assert_eq!(run.outcome.unwrap().unwrap(), "hello");
 }
@@ -132,7 +132,7 @@ fn a_dropped_body_is_not_stored() {
 }
 
 #[test]
-fn a_failing_body_is_not_stored_and_its_error_reaches_the_client() {
+fn a_failed_body_is_not_stored_and_the_client_gets_its_error() {
     for steps in [vec![Fail], vec![Data("he"), Fail], vec![Wait, Data("he"), Wait, Fail]] {
         let run = run(steps, false, None, 6);
         assert_eq!(run.seen.unwrap_err(), "cut");
@@ -148,13 +148,13 @@ fn a_body_over_the_limit_reaches_the_client_whole() {
 }
 
 #[test]
-fn a_length_declared_over_the_limit_is_let_go_at_once() {
+fn a_declared_length_over_the_limit_is_not_recorded() {
     let run = run(vec![Wait], false, Some(11), 0);
     assert_eq!(run.outcome.unwrap().unwrap_err(), Abandoned::TooLarge);
 }
 
 #[test]
-fn a_body_that_is_not_as_long_as_declared_is_not_stored() {
+fn a_body_without_its_declared_length_is_not_stored() {
     for (steps, declared) in [(vec![Data("hell")], 5), (vec![Data("hello")], 4), (vec![], 1)] {
         let run = run(steps, true, Some(declared), 3);
         assert_eq!(run.outcome.unwrap().unwrap_err(), Abandoned::WrongLength, "{declared}");
@@ -162,14 +162,14 @@ fn a_body_that_is_not_as_long_as_declared_is_not_stored() {
 }
 
 #[test]
-fn a_body_with_trailers_passes_and_is_not_stored() {
+fn a_body_with_trailers_is_passed_on_and_not_stored() {
     let run = run(vec![Data("he"), Trailers], true, None, 4);
     assert_eq!(run.seen.unwrap(), "he");
     assert_eq!(run.outcome.unwrap().unwrap_err(), Abandoned::Trailers);
 }
 
 #[test]
-fn size_hints_count_what_was_read_ahead() {
+fn size_hints_include_the_frame_that_was_read_ahead() {
     let mut cx = Context::from_waker(Waker::noop());
     let recorder = recorder(&Outcome::default(), 10, None);
     let full = http_body_util::Full::new(Bytes::from_static(b"hello"));
@@ -181,7 +181,8 @@ fn size_hints_count_what_was_read_ahead() {
     assert!(CacheBody::<Script>::stored(Bytes::new()).is_end_stream());
 }
 
-/// What a client sees of a part, and what is left to do when it has seen that.
+/// The bytes that a client gets of a part, whether the recording continues after it, and the outcome of the
+/// recording.
 fn part(steps: Vec<Step>, part: Range<u64>) -> (Result<String, &'static str>, bool, Outcome) {
     let (outcome, rest) = (Outcome::default(), Arc::new(Mutex::new(None)));
     let recorder = recorder(&outcome, 10, Some(10));
@@ -214,7 +215,7 @@ fn part(steps: Vec<Step>, part: Range<u64>) -> (Result<String, &'static str>, bo
 }
 
 #[test]
-fn a_part_is_cut_wherever_the_frames_begin_and_the_whole_is_recorded() {
+fn any_part_is_sent_while_the_whole_body_is_recorded() {
     let whole = "0123456789";
     for (start, end) in (0..10).flat_map(|start| (start + 1..=10).map(move |end| (start, end))) {
         for width in 1..=10 {
@@ -229,7 +230,7 @@ fn a_part_is_cut_wherever_the_frames_begin_and_the_whole_is_recorded() {
 }
 
 #[test]
-fn a_part_of_a_body_that_fails_is_an_error_and_nothing_is_recorded() {
+fn a_part_of_a_failed_body_fails_and_is_not_recorded() {
     let (seen, goes_on, outcome) = part(vec![Wait, Data("0123"), Fail], 2..8);
     assert_eq!((seen.unwrap_err(), goes_on), ("cut", false));
     assert_eq!(outcome.lock().unwrap().take().unwrap().unwrap_err(), Abandoned::Failed);
@@ -255,7 +256,7 @@ fn recordings_share_one_budget_and_give_it_back() {
     assert!(budget.used() >= 3 * budget::OVERHEAD + 13_000, "{}", budget.used());
     three.push(&Bytes::from(vec![3; 8_000]));
     assert_eq!(third.lock().unwrap().take().unwrap().unwrap_err(), Abandoned::OverBudget);
-    // what it gave back is there for others, and they go on
+    // the other recordings can use the bytes that it gave back
     one.push(&Bytes::from(vec![1; 6_000]));
     assert_eq!(first.lock().unwrap().take().unwrap().unwrap(), vec![1; 10_000]);
     two.end();
@@ -267,7 +268,7 @@ fn recordings_share_one_budget_and_give_it_back() {
 }
 
 #[test]
-fn a_recording_without_room_for_itself_is_let_go_at_once() {
+fn a_recording_does_not_start_without_budget() {
     let outcome = Outcome::default();
     let share = Budget::default().share(budget::OVERHEAD - 1);
     let recorder = Recorder::new(Box::new(Keep(outcome.clone())), 10, None, share);
@@ -276,7 +277,7 @@ fn a_recording_without_room_for_itself_is_let_go_at_once() {
 }
 
 #[test]
-fn a_small_frame_does_not_keep_the_buffer_it_was_cut_from() {
+fn a_small_frame_does_not_keep_its_large_buffer() {
     let buffer = Bytes::from(vec![7; 200_000]);
     for (length, declared, shared) in
         [(100, Some(100), false), (100, None, false), (150_000, Some(150_000), true)]
@@ -292,7 +293,7 @@ fn a_small_frame_does_not_keep_the_buffer_it_was_cut_from() {
 }
 
 #[test]
-fn many_tiny_frames_cost_what_they_carry() {
+fn many_tiny_frames_cost_only_their_bytes() {
     const LENGTH: usize = 100_000;
     let (budget, outcome) = (Budget::default(), Outcome::default());
     let share = budget.share(usize::MAX);
@@ -304,6 +305,6 @@ fn many_tiny_frames_cost_what_they_carry() {
     recorder.end();
     let body = outcome.lock().unwrap().take().unwrap().unwrap();
     assert_eq!(body.len(), LENGTH);
-    // nothing is left over
+    // no unused capacity is kept
     assert_eq!(body.try_into_mut().unwrap().capacity(), LENGTH);
 }

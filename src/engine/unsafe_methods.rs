@@ -223,7 +223,7 @@ async fn after_write<St: Store>(
         groups.extend(named.iter().map(group));
         let target_uri = Target { scheme, authority, path: &write.path };
         let others = same_origin_targets(target_uri, response, fields);
-        targets.extend(others.iter().flat_map(|uri| route.keys.beside(target, uri)));
+        targets.extend(others.iter().flat_map(|uri| route.keys.on_same_origin(target, uri)));
     }
     wait_for(engine, invalidate_targets(engine, route, &targets, groups)).await
 }

@@ -13,7 +13,7 @@ fn read(lines: &[HeaderValue]) -> ResponseDirectives {
     ResponseDirectives::parse(&of(&CACHE_CONTROL, lines))
 }
 
-/// What the grammar finds in all lines, `None` when one of them is not of it.
+/// The directives of all lines by the grammar. `None` if a line does not follow the grammar.
 fn strictly(lines: &[HeaderValue]) -> Option<Vec<Directive>> {
     let lines = lines.iter().map(|line| reference::directives(line.as_bytes()));
     Some(lines.collect::<Option<Vec<_>>>()?.concat())
@@ -32,13 +32,13 @@ fn qualified(found: &[Directive], name: &str) -> Qualified {
     if some { Qualified::Fields(all) } else { Qualified::No }
 }
 
-/// What no reader can take for more than it is: pieces between commas, quotes or not.
+/// The pieces between commas, without regard to quotes.
 fn pieces(lines: &[HeaderValue]) -> Vec<String> {
     let pieces = lines.iter().flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
     pieces.map(|piece| String::from_utf8_lossy(piece.trim_ascii()).to_ascii_lowercase()).collect()
 }
 
-/// Whether `name=` with this number stands somewhere.
+/// Whether a piece is `name=` with this number.
 fn says(lines: &[HeaderValue], name: &str, seconds: u64) -> bool {
     pieces(lines).iter().any(|piece| {
         let value = piece.strip_prefix(name).and_then(|rest| rest.strip_prefix('='));
@@ -47,8 +47,11 @@ fn says(lines: &[HeaderValue], name: &str, seconds: u64) -> bool {
     })
 }
 
-/// `Cache-Control` of a response, a line a line: by the grammar where it is of the grammar, and else
-/// never more than what a strict reader could find; a restriction is seen in any surroundings.
+/// Input: lines of a response's `Cache-Control`.
+///
+/// - If the lines follow the grammar, the result is that of the grammar.
+/// - Otherwise, each lifetime and each permission is contained in the lines.
+/// - A restriction is found whatever text stands before or after it.
 pub fn cache_control(data: &[u8]) {
     let lines = values(data);
     let found = read(&lines);
@@ -82,17 +85,17 @@ pub fn cache_control(data: &[u8]) {
         ("stale-if-error", found.stale_if_error),
     ] {
         let seconds = value.unwrap_or(0);
-        assert!(seconds == 0 || says(&lines, name, seconds), "nobody said {name}={seconds}");
+        assert!(seconds == 0 || says(&lines, name, seconds), "no line has {name}={seconds}");
     }
     for (name, permits) in [
         ("public", found.public),
         ("must-understand", found.must_understand),
         ("immutable", found.immutable),
     ] {
-        assert!(!permits || pieces(&lines).iter().any(|piece| piece == name), "nobody said {name}");
+        assert!(!permits || pieces(&lines).iter().any(|piece| piece == name), "no line has {name}");
     }
     for line in &lines {
-        // RFC 9111 4.2.1: what restricts is seen whatever stands before or behind it
+        // a restriction is found whatever text stands before or after it (RFC 9111 4.2.1)
         for (before, behind) in [("", ", "), (", ", "")] {
             let with = |directive: &str| {
                 let line = match before {
@@ -114,8 +117,11 @@ pub fn cache_control(data: &[u8]) {
     }
 }
 
-/// `Cache-Control` of a request: by the grammar where it is of the grammar; what a client wants is never
-/// lost, and nothing that it says makes a response usable that is not.
+/// Input: lines of a request's `Cache-Control`.
+///
+/// - If the lines follow the grammar, the result is that of the grammar.
+/// - A restriction of the client is never lost.
+/// - No directive makes a stored response fresh that is not.
 pub fn request_directives(data: &[u8]) {
     let lines = values(data);
     let request = of(&CACHE_CONTROL, &lines);
@@ -145,9 +151,9 @@ pub fn request_directives(data: &[u8]) {
     let stored = head(&[]);
     for after_ms in [0, 1, 59_999, 60_000, 61_000, 1 << 50] {
         let now_ms = NOW_MS + after_ms;
-        let nobody = Credentials::None;
-        let with = reuse(&stored, &HeaderMap::new(), nobody, Some(&found), now_ms);
-        let without = reuse(&stored, &HeaderMap::new(), nobody, None, now_ms);
+        let anonymous = Credentials::None;
+        let with = reuse(&stored, &HeaderMap::new(), anonymous, Some(&found), now_ms);
+        let without = reuse(&stored, &HeaderMap::new(), anonymous, None, now_ms);
         let wants = without == Reuse::Fresh && with == Reuse::RequestWants;
         assert!(with == without || wants, "{with:?}");
         let takes = request_takes_stale(&stored, &found, now_ms);
@@ -160,7 +166,7 @@ pub fn request_directives(data: &[u8]) {
         assert_eq!(found.max_age, Some(0));
         let found = with(around("", line, ", no-store"));
         assert!(found.no_store);
-        // RFC 9111 5.4: Pragma counts only where Cache-Control is absent
+        // Pragma counts only without Cache-Control (RFC 9111 5.4)
         let pragma = RequestDirectives::parse(&of(&PRAGMA, std::slice::from_ref(line)));
         let only = RequestDirectives { no_cache: pragma.no_cache, ..RequestDirectives::default() };
         assert_eq!(pragma, only);

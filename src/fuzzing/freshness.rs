@@ -23,13 +23,17 @@ const LAST_MS: u64 = 253_402_300_799_000;
 /// 50 years and a day.
 const HORIZON_MS: u64 = 18_264 * 86_400_000;
 
-/// A date, and on the second line the time now in milliseconds: what is read is what is written again,
-/// letter case means nothing, no date has space around or a line beside it, years of two digits are at most
-/// 50 years ahead, and `httpdate` reads the same.
+/// Input: a date, and on the second line the current time in milliseconds.
+///
+/// - A date that was read can be written and read again.
+/// - Upper and lower case make no difference.
+/// - Two lines of `Expires` are invalid.
+/// - A year of two digits is at most 50 years in the future (RFC 9110 5.6.7).
+/// - `httpdate` reads the same date.
 pub fn dates(data: &[u8]) {
     let mut input = lines(data);
     let Some(Ok(value)) = input.next().map(HeaderValue::from_bytes) else { return };
-    let now_ms = number(input.next()).min(LAST_MS); // nobody's clock shows more
+    let now_ms = number(input.next()).min(LAST_MS);
     let found = date::parse(&value, now_ms);
     let lower = value.as_bytes().to_ascii_lowercase();
     let upper = value.as_bytes().to_ascii_uppercase();
@@ -45,13 +49,13 @@ pub fn dates(data: &[u8]) {
     let text = value.to_str().unwrap_or_default().trim();
     let theirs = httpdate::parse_http_date(text).ok().map(httpdate::fmt_http_date);
     let Some(ms) = found else {
-        // nothing that it writes is lost
+        // every date that `httpdate` writes can be read
         assert!(theirs.as_deref() != Some(text), "httpdate writes {text:?}");
         return;
     };
     assert_eq!(ms % 1000, 0);
     let written = date::format(ms);
-    // a year of two digits, read in the year 10000, is no date that can be written
+    // in the year 10000, a year of two digits can be read as a date that cannot be written
     assert!(date::parse(&written, now_ms) == Some(ms) || ms > LAST_MS);
     if text.contains('-') {
         assert!(ms <= now_ms.saturating_add(HORIZON_MS), "RFC 9110 5.6.7");
@@ -100,15 +104,17 @@ impl Response {
         .decide()
     }
 
-    /// How long it is fresh, 0 where it is not stored or stale at once.
+    /// How long the response is fresh; 0 if it is not storable.
     fn fresh_ms(&self) -> u64 {
         self.decide().map_or(0, |storable| storable.fresh_until_ms.saturating_sub(NOW_MS))
     }
 }
 
-/// The fields of a response, and `:status`, `:delay`, `:strict` and `:after` as numbers: no age is less
-/// than what any part of it says, ages only grow, what is stale stays stale, and nothing that restricts
-/// makes a response fresher.
+/// Input: the fields of a response, and `:status`, `:delay`, `:strict` and `:after` as numbers.
+///
+/// - The age is at least the delay, and at least the time since `Date`.
+/// - The age only grows, and a stale response never becomes fresh again.
+/// - A restriction never makes a response fresher.
 pub fn freshness(data: &[u8]) {
     let control = |name: &str| {
         let found = lines(data).find_map(|line| line.strip_prefix(name.as_bytes()));

@@ -1,4 +1,4 @@
-//! Keys, queries, and the targets that a response names.
+//! Keys, query rules, and the targets in `Location` and `Content-Location`.
 
 use http::header::{CONTENT_LOCATION, HOST, HeaderValue, LOCATION};
 use http::uri::PathAndQuery;
@@ -8,7 +8,7 @@ use super::{lines, number, of, values};
 use crate::key::{KeyRules, MAX_KEY_BYTES, QueryRules, TargetKey};
 use crate::rfc9111::{Target, same_origin_targets};
 
-/// Which rules a number turns on.
+/// The query rules that the bits of a number enable.
 fn rules(bits: u64) -> QueryRules {
     let mut rules = QueryRules::default();
     if bits & 1 != 0 {
@@ -31,16 +31,19 @@ fn pairs(target: &str) -> Vec<&str> {
     query.split('&').filter(|pair| !pair.is_empty()).collect()
 }
 
-/// Rules as a number, then a path with its query: nothing is made up, what is left stays as it is when the
-/// rules are applied again, and without rules nothing changes.
+/// Input: rules as a number, then a path with its query.
+///
+/// - Applying the rules a second time changes nothing.
+/// - The path does not change, and no parameter is added.
+/// - Without rules, the query does not change.
 pub fn queries(data: &[u8]) {
     let mut input = lines(data);
     let bits = number(input.next());
     let Some(target) = input.next().and_then(|line| std::str::from_utf8(line).ok()) else { return };
     let rules = rules(bits);
     let once = rules.apply(target);
-    assert_eq!(rules.apply(&once), once, "once is enough");
-    assert_eq!(once.split('?').next(), target.split('?').next(), "the path stays");
+    assert_eq!(rules.apply(&once), once, "a second time changes nothing");
+    assert_eq!(once.split('?').next(), target.split('?').next(), "the path does not change");
     if bits & 15 == 0 {
         assert_eq!(once, target);
         return;
@@ -64,8 +67,11 @@ struct Asked {
     host: Option<HeaderValue>,
 }
 
-/// Host and target of a request, then of another, then rules as a number: keys are equal exactly where
-/// the targets are; a key lies in the range of what names its own target, in any spelling, and in no other's.
+/// Input: host and target of two requests, then rules as a number.
+///
+/// - Keys are equal if and only if the targets are equal.
+/// - A key is in the range of its own target, in any spelling, and in the range of no other target.
+/// - Custom keys and partitions never equal the key of a URI.
 pub fn keys(data: &[u8]) {
     let mut input = lines(data);
     let mut asked = Vec::new();
@@ -89,7 +95,7 @@ pub fn keys(data: &[u8]) {
         assert_eq!(key.prefix(), b"fuzz");
         assert!(rules.range_of_prefix().contains(key.as_bytes()));
         let custom = rules.base_key(&TargetKey::custom(one.uri.to_string()), &[]);
-        assert_ne!(custom, key, "a key of the application's own is never a URI's");
+        assert_ne!(custom, key, "a custom key never equals the key of a URI");
         let partition =
             rules.base_key(&one.target.clone().partition("name", one.uri.to_string()), &[]);
         assert_ne!(partition, key);
@@ -99,21 +105,23 @@ pub fn keys(data: &[u8]) {
             assert_eq!(same, key == theirs, "{:?} {:?}", one.uri, other.uri);
             assert_eq!(key == theirs, key.hash() == theirs.hash());
             let named = rules.scope(&one.target, true) == rules.scope(&other.target, true);
-            assert!(!same || named, "spellings of one URI at the most");
+            assert!(!same || named, "equal targets have equal scopes");
             for key in [&theirs, &rules.base_key(&other.target.clone().partition("name", "p"), &[])]
             {
-                let inside = rules.range(&one.target, true).contains(key.as_bytes());
-                assert_eq!(inside, named, "{:?} {:?}", one.uri, other.uri);
+                let contained = rules.range(&one.target, true).contains(key.as_bytes());
+                assert_eq!(contained, named, "{:?} {:?}", one.uri, other.uri);
                 assert!(!named || rules.range(&one.target, false).contains(key.as_bytes()));
             }
-            let letter = one.uri == other.uri && one.host == other.host;
-            assert!(!letter || same, "one request, one key");
+            let identical = one.uri == other.uri && one.host == other.host;
+            assert!(!identical || same, "identical requests have one key");
         }
     }
 }
 
-/// The path of an unsafe request, then references: what is invalidated beside it is a path of the same
-/// origin, and one on another host, port or scheme is left alone.
+/// Input: the path of an unsafe request, then references.
+///
+/// - A reference invalidates at most one target, which is a path without `.` and `..`.
+/// - A reference to another scheme, host or port invalidates nothing (RFC 9111 4.4).
 pub fn locations(data: &[u8]) {
     let mut input = values(data).into_iter();
     let path = input.next().and_then(|path| path.to_str().map(str::to_owned).ok());
@@ -145,7 +153,7 @@ pub fn locations(data: &[u8]) {
                         || !text.is_ascii()
                         || found.parse::<PathAndQuery>().is_ok()
                 );
-                // RFC 9111 4.4: never of another origin
+                // only references to the same origin (RFC 9111 4.4)
                 let lower = text.trim().to_ascii_lowercase();
                 let rest = lower.strip_prefix("https:").unwrap_or(&lower);
                 if let Some(authority) = rest.strip_prefix("//") {

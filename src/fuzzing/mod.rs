@@ -1,15 +1,15 @@
-//! What holds for any input, of everything here that reads what others have written.
+//! Properties of the code that reads untrusted input. They must hold for any input.
 //!
-//! Each target is a function from bytes to nothing that panics when its property does not hold: not only
-//! "it does not panic", but "no reading is fresher than the strict one", "what was written is read back",
-//! "no age is negative". `cargo fuzz` (the folder `fuzz`) looks for input that breaks them, and the tests
-//! of this crate replay its corpus, and what comes of changing it at random, on every toolchain.
+//! Each target is a function that takes bytes and panics if its property does not hold. A property is more than "does
+//! not panic". Examples: no reading is fresher than the strict one; a written value is read back unchanged; no age is
+//! negative. `cargo fuzz` (the folder `fuzz`) searches for input that breaks a property. The tests of this crate replay
+//! its corpus on every toolchain, and also change the corpus at random.
 //!
-//! Input is text wherever it can be, so that people can read a corpus: field values, a line each, or
-//! fields as `name: value`; an empty line ends a section. None of this is part of the public interface,
-//! and none of it is compiled but for tests and with `--cfg fuzzing`, which `cargo fuzz` sets.
+//! Input is text where possible, so that people can read a corpus: one field value per line, or fields as
+//! `name: value`. An empty line ends a section. This module is not public. It is compiled only for tests and with
+//! `--cfg fuzzing`, which `cargo fuzz` sets.
 #![allow(clippy::indexing_slicing, clippy::panic, clippy::expect_used, clippy::unwrap_used)] // assertions
-#![allow(missing_docs)] // for `cargo fuzz` alone
+#![allow(missing_docs)] // only `cargo fuzz` calls these functions
 
 mod directives;
 mod freshness;
@@ -28,10 +28,10 @@ pub use self::structured::{groups, no_vary_search, targeted};
 #[cfg(feature = "mysql")]
 pub use crate::store::mysql::rows;
 
-/// Panics where it does not hold for an input.
+/// Panics if the property does not hold for an input.
 pub type Property = fn(&[u8]);
 
-/// The name of each target, in `fuzz/fuzz_targets` and `tests/corpus`, and its property.
+/// The targets: the name in `fuzz/fuzz_targets` and `tests/corpus`, and the property.
 pub const TARGETS: &[(&str, Property)] = &[
     ("cache_control", cache_control),
     ("dates", dates),
@@ -50,7 +50,7 @@ pub const TARGETS: &[(&str, Property)] = &[
     ("vary", vary),
 ];
 
-/// Longer input finds nothing that this does not, and takes longer.
+/// Longer input takes more time and finds no other errors.
 const MAX_BYTES: usize = 4096;
 
 fn cut(data: &[u8]) -> &[u8] {
@@ -62,7 +62,7 @@ fn lines(data: &[u8]) -> impl Iterator<Item = &[u8]> {
     cut(data).split(|&byte| byte == b'\n')
 }
 
-/// The lines up to an empty one, and those after it.
+/// The input before and after the first empty line.
 fn sections(data: &[u8]) -> (&[u8], &[u8]) {
     let data = cut(data);
     match data.windows(2).position(|pair| pair == b"\n\n") {
@@ -71,19 +71,19 @@ fn sections(data: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// The lines that can be values of a field.
+/// The lines that are valid field values.
 fn values(data: &[u8]) -> Vec<HeaderValue> {
     lines(data).filter_map(|line| HeaderValue::from_bytes(line).ok()).collect()
 }
 
-/// Lines of one field.
+/// Header fields with one name, one for each value.
 fn of(name: &HeaderName, values: &[HeaderValue]) -> HeaderMap {
     let mut fields = HeaderMap::new();
     values.iter().for_each(|value| _ = fields.append(name, value.clone()));
     fields
 }
 
-/// The lines that are a field, `name: value`.
+/// The lines that are valid header fields, `name: value`.
 fn fields(data: &[u8]) -> HeaderMap {
     let mut fields = HeaderMap::new();
     for line in lines(data) {
@@ -98,13 +98,13 @@ fn fields(data: &[u8]) -> HeaderMap {
     fields
 }
 
-/// A value with something before and behind it.
+/// A field value with text before and after it.
 fn around(before: &str, value: &HeaderValue, behind: &str) -> HeaderValue {
     let text = [before.as_bytes(), value.as_bytes(), behind.as_bytes()].concat();
     HeaderValue::from_bytes(&text).expect("what surrounds a value is text")
 }
 
-/// A number out of a line, 0 where there is none.
+/// The number at the beginning of a line, or 0.
 fn number(line: Option<&[u8]>) -> u64 {
     let digits = line.unwrap_or_default().iter().take_while(|byte| byte.is_ascii_digit());
     digits.fold(0, |sum: u64, byte| sum.saturating_mul(10).saturating_add(u64::from(byte - b'0')))

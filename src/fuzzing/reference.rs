@@ -1,5 +1,5 @@
-//! Readers of the same fields that were written another way: the grammar, a byte at a time, and nothing
-//! that is not in it.
+//! Second implementations of the readers of header fields, for comparison. They follow the grammar byte by byte and
+//! accept nothing else.
 
 use http::header::HeaderName;
 
@@ -56,12 +56,12 @@ impl Reader<'_> {
     }
 }
 
-/// One line of `Cache-Control` by the grammar of RFC 9111 5.2, `None` when it is anything else.
+/// One line of `Cache-Control` by the grammar of RFC 9111 5.2, `None` if it does not follow the grammar.
 pub(super) fn directives(line: &[u8]) -> Option<Vec<Directive>> {
     let mut found = Vec::new();
     let mut reader = Reader { text: line, at: 0 };
     loop {
-        reader.skip(b" \t,"); // RFC 9110 5.6.1.2: empty members are passed over
+        reader.skip(b" \t,"); // empty members are ignored (RFC 9110 5.6.1.2)
         if reader.peek().is_none() {
             return Some(found);
         }
@@ -84,7 +84,7 @@ pub(super) fn directives(line: &[u8]) -> Option<Vec<Directive>> {
     }
 }
 
-/// Digits and nothing else, never more than 2^31.
+/// A number of seconds, written in digits only. The result is at most 2^31.
 pub(super) fn seconds(text: &[u8]) -> Option<u64> {
     let digits = std::str::from_utf8(text).ok()?;
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -95,7 +95,7 @@ pub(super) fn seconds(text: &[u8]) -> Option<u64> {
     u64::try_from(seconds.min(MAX_SECS)).ok()
 }
 
-/// The arguments of all directives of a name.
+/// The arguments of all directives with this name.
 pub(super) fn arguments<'a>(
     found: &'a [Directive],
     name: &'a str,
@@ -103,7 +103,7 @@ pub(super) fn arguments<'a>(
     found.iter().filter(move |(found, _)| found == name).map(|(_, argument)| argument.as_deref())
 }
 
-/// What a strict reader makes of all values of a lifetime: the first, or nothing when a later one is
+/// The lifetime that a strict reader finds if a directive occurs several times: the first value, or 0 if a later one is
 /// shorter.
 pub(super) fn lifetime(found: &[Directive], name: &str) -> Option<u64> {
     let values: Vec<_> =
@@ -117,7 +117,7 @@ pub(super) fn shortest(found: &[Directive], name: &str) -> Option<u64> {
     arguments(found, name).map(|argument| argument.and_then(seconds).unwrap_or(0)).min()
 }
 
-/// The names in an argument; `None` when it is no list of names.
+/// The field names in an argument, `None` if it is no list of names.
 pub(super) fn names(argument: &[u8]) -> Option<Vec<HeaderName>> {
     let members = argument.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
     let names = members.filter(|name| !name.is_empty());
@@ -137,8 +137,8 @@ fn weight(text: &str) -> Option<u32> {
     (sum <= 1000).then_some(sum)
 }
 
-/// One line of `Accept-Encoding` or `Accept-Language`: what is wanted, and how much, in no order; `None`
-/// when it is anything else.
+/// One line of `Accept-Encoding` or `Accept-Language` as sorted pairs of value and weight, `None` if it does not follow
+/// the grammar.
 pub(super) fn preferences(line: &[u8]) -> Option<Vec<(String, u32)>> {
     let line = std::str::from_utf8(line).ok()?;
     let blank = [' ', '\t'];
@@ -161,8 +161,8 @@ pub(super) fn preferences(line: &[u8]) -> Option<Vec<(String, u32)>> {
     Some(wanted)
 }
 
-/// The ranges of a `Range` field in bytes that lie in a body of this length (RFC 9110 14.1.2); `None`
-/// when the field is no set of byte ranges.
+/// The byte ranges of a `Range` field within a body of this length (RFC 9110 14.1.2), `None` if the field is no set of
+/// byte ranges.
 pub(super) fn byte_ranges(value: &str, len: u64) -> Option<Vec<(u64, u64)>> {
     let (unit, set) = value.split_once('=')?;
     if !unit.trim_start().eq_ignore_ascii_case("bytes") {
@@ -172,7 +172,7 @@ pub(super) fn byte_ranges(value: &str, len: u64) -> Option<Vec<(u64, u64)>> {
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         digits.then(|| text.parse::<u64>().unwrap_or(u64::MAX))
     };
-    let mut inside = Vec::new();
+    let mut ranges = Vec::new();
     let mut some = false;
     for member in set.split(',').map(|member| member.trim_matches([' ', '\t'])) {
         if member.is_empty() {
@@ -184,7 +184,7 @@ pub(super) fn byte_ranges(value: &str, len: u64) -> Option<Vec<(u64, u64)>> {
             (true, _) => {
                 let bytes = number(last)?.min(len);
                 if bytes > 0 {
-                    inside.push((len - bytes, len - 1));
+                    ranges.push((len - bytes, len - 1));
                 }
             }
             (false, open) => {
@@ -194,15 +194,15 @@ pub(super) fn byte_ranges(value: &str, len: u64) -> Option<Vec<(u64, u64)>> {
                     return None;
                 }
                 if first < len {
-                    inside.push((first, last.min(len - 1)));
+                    ranges.push((first, last.min(len - 1)));
                 }
             }
         }
     }
-    some.then_some(inside)
+    some.then_some(ranges)
 }
 
-/// The entity tags of a list by the grammar of RFC 9110 8.8.3, `None` when it is anything else.
+/// The entity tags of a list by the grammar of RFC 9110 8.8.3, `None` if it does not follow the grammar.
 pub(super) fn entity_tags(line: &[u8]) -> Option<Vec<Vec<u8>>> {
     let mut tags = Vec::new();
     let mut reader = Reader { text: line, at: 0 };
@@ -232,7 +232,7 @@ pub(super) fn entity_tags(line: &[u8]) -> Option<Vec<Vec<u8>>> {
     }
 }
 
-/// A list of strings and nothing else (RFC 9651 3.1, 3.3.3): no parameters, no other items.
+/// A list of strings (RFC 9651 3.1, 3.3.3), `None` if it has parameters or other items.
 pub(super) fn strings(line: &str) -> Option<Vec<String>> {
     let mut found = Vec::new();
     let mut rest = line.trim_matches(' ');

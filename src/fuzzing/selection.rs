@@ -1,4 +1,4 @@
-//! Which response, and which part of it: `Vary`, entity tags, ranges.
+//! The selection of a response or a part of it: `Vary`, entity tags, ranges.
 
 use http::header::{
     ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, COOKIE, ETAG, HeaderMap, HeaderName, HeaderValue,
@@ -18,9 +18,12 @@ fn joined(name: &HeaderName, request: &HeaderMap) -> Option<Vec<u8>> {
     (!lines.is_empty()).then(|| lines.join(&b", "[..]))
 }
 
-/// Lines of `Vary`, then the fields of a request, then those of another: names are one list without order;
-/// requests match exactly where they are selected alike; absent matches only absent; and what a client
-/// prefers is never taken for what another prefers.
+/// Input: lines of `Vary`, then the fields of a request, then the fields of another request.
+///
+/// - The names in all lines are one list, and their order does not matter.
+/// - Two requests match if and only if all their selecting fields match.
+/// - An absent field matches only an absent field.
+/// - Different preferences (`Accept-Encoding`, `Accept-Language`) never match.
 pub fn vary(data: &[u8]) {
     let (vary, rest) = sections(data);
     let (one, other) = sections(rest);
@@ -48,7 +51,7 @@ pub fn vary(data: &[u8]) {
     let same = matches(&selected, &other);
     assert_eq!(same, matches(&select(&names, &other), &one), "both ways");
     let keys = [&one, &other].map(|request| secondary_key(&select(&names, request)));
-    assert_eq!(same, keys[0] == keys[1], "the key says the same");
+    assert_eq!(same, keys[0] == keys[1], "requests match if their keys are equal");
     let mut alike = true;
     for name in &names {
         let field = select(std::slice::from_ref(name), &one);
@@ -57,7 +60,7 @@ pub fn vary(data: &[u8]) {
         let (a, b) = (joined(name, &one), joined(name, &other));
         assert!(!agree || a.is_some() == b.is_some(), "absent matches only absent");
         let (Some(a), Some(b)) = (a, b) else { continue };
-        // RFC 9110 5.3: lines are one list; those of a cookie are joined in another way (RFC 9113 8.2.3)
+        // several lines are one list (RFC 9110 5.3); cookies are joined in another way (RFC 9113 8.2.3)
         assert!(
             matches(&field, &of(name, &[HeaderValue::from_bytes(&a).unwrap()])) || *name == COOKIE
         );
@@ -71,14 +74,16 @@ pub fn vary(data: &[u8]) {
                 let text = text.iter().filter(|byte| !byte.is_ascii_whitespace());
                 text.copied().collect::<Vec<_>>()
             };
-            assert!(!agree || plain(&a) == plain(&b), "{name} differs in more than space");
+            assert!(!agree || plain(&a) == plain(&b), "{name} differs in more than spaces");
         }
     }
     assert_eq!(same, alike, "every field counts");
 }
 
-/// The entity tag of a stored response, then lines of `If-None-Match`: by the grammar where they are of
-/// the grammar, and never a 304 for a tag that nobody named.
+/// Input: the entity tag of a stored response, then lines of `If-None-Match`.
+///
+/// - If the lines follow the grammar, the result is that of the grammar.
+/// - There is no 304 for a tag that is not in the lines.
 pub fn etags(data: &[u8]) {
     let mut input = values(data).into_iter();
     let Some(etag) = input.next() else { return };
@@ -104,7 +109,7 @@ pub fn etags(data: &[u8]) {
             line.as_bytes().windows(quoted.len()).any(|window| window == quoted)
         })
     };
-    assert!(!not_modified || star || lines.iter().any(named), "nobody named {etag:?}");
+    assert!(!not_modified || star || lines.iter().any(named), "no line has {etag:?}");
     if let Some(lists) = lists {
         let listed = tag.is_some_and(|tag| lists.concat().iter().any(|other| other == tag.opaque));
         assert_eq!(not_modified, star || listed);
@@ -113,24 +118,25 @@ pub fn etags(data: &[u8]) {
         assert_eq!(tag.is_strongly(tag), !tag.weak, "RFC 9110 8.8.3.2");
         assert_eq!(tag.weak, etag.as_bytes().trim_ascii().starts_with(b"W/"));
         let own = evaluate(&of(&IF_NONE_MATCH, &[etag]), &stored, NOW_MS);
-        assert_eq!(own, Precondition::NotModified, "a response is its own");
+        assert_eq!(own, Precondition::NotModified, "a tag matches itself");
     }
     if !lines.is_empty() {
-        // RFC 9110 13.1.3: beside If-None-Match a date means nothing
+        // with If-None-Match, a date is ignored (RFC 9110 13.1.3)
         let mut both = request.clone();
         both.insert(IF_MODIFIED_SINCE, HeaderValue::from_static("Fri, 01 Jan 2100 00:00:00 GMT"));
         assert_eq!(evaluate(&both, &stored, NOW_MS), found);
     }
-    let mut inside = request;
-    inside.insert(IF_MATCH, HeaderValue::from_static("*"));
-    assert_eq!(evaluate(&inside, &stored, NOW_MS), Precondition::Forward);
+    let mut with_if_match = request;
+    with_if_match.insert(IF_MATCH, HeaderValue::from_static("*"));
+    assert_eq!(evaluate(&with_if_match, &stored, NOW_MS), Precondition::Forward);
     stored.status = StatusCode::NOT_FOUND;
     let no_success = evaluate(&of(&IF_NONE_MATCH, &lines), &stored, NOW_MS);
     assert_eq!(no_success, Precondition::None, "RFC 9110 13.2.1");
 }
 
-/// `Range`, the length of the stored body, `If-Range`, the stored `ETag` and `Last-Modified`, a line
-/// each: what a strict reader of the grammar would cut out, and else the whole.
+/// Input, one line each: `Range`, the length of the stored body, `If-Range`, the stored `ETag`, and `Last-Modified`.
+///
+/// The result is the ranges that a strict reader of the grammar finds, or else the whole body.
 pub fn ranges(data: &[u8]) {
     let mut input = lines(data);
     let Some(Ok(range)) = input.next().map(HeaderValue::from_bytes) else { return };
@@ -157,9 +163,9 @@ pub fn ranges(data: &[u8]) {
     };
     let strict = range.to_str().ok().and_then(|range| reference::byte_ranges(range, len));
     if let Some(parts) = &parts {
-        let strict = strict.expect("what is no set of ranges is ignored");
+        let strict = strict.expect("an invalid set of ranges is ignored");
         let found: Vec<_> = parts.iter().map(|part| (part.start, part.end - 1)).collect();
-        // a position of 2^64 - 1 and more is told apart from none in bodies that nobody has
+        // the reference reads a missing last position as 2^64 - 1, which matters only for bodies of this length
         assert!(found == strict || len == u64::MAX, "{found:?} {strict:?}");
         let sent: u128 = parts.iter().map(|part| u128::from(part.end - part.start)).sum();
         assert!(sent <= u128::from(len), "RFC 9110 14.2: never more than the whole");

@@ -1,4 +1,4 @@
-//! Structured fields: targeted ones, cache groups, `No-Vary-Search`.
+//! Structured fields: targeted fields, cache groups, `No-Vary-Search`.
 
 use http::header::{CACHE_CONTROL, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
@@ -15,15 +15,18 @@ const GROUPS: HeaderName = HeaderName::from_static("cache-groups");
 const INVALIDATION: HeaderName = HeaderName::from_static("cache-group-invalidation");
 const SEARCH: HeaderName = HeaderName::from_static("no-vary-search");
 
-/// Lines of a targeted field: a bad member spoils all, the first field of the list decides, and where the
-/// text means the same as `Cache-Control`, it says the same.
+/// Input: lines of a targeted field.
+///
+/// - An invalid member makes the whole field invalid (RFC 9213 2.1).
+/// - The first field of the list decides.
+/// - If the text is also a valid `Cache-Control`, both are read the same.
 pub fn targeted(data: &[u8]) {
     let lines = values(data);
     let read = |lines: &[HeaderValue]| targeted_directives(&[FIRST, SECOND], &of(&FIRST, lines));
     let found = read(&lines);
-    let mut spoilt = lines.clone();
-    spoilt.push(HeaderValue::from_static("&"));
-    assert_eq!(read(&spoilt), None, "RFC 9213 2.1");
+    let mut invalid = lines.clone();
+    invalid.push(HeaderValue::from_static("&"));
+    assert_eq!(read(&invalid), None, "RFC 9213 2.1");
     let Some(found) = found else { return };
     assert!(found.targeted && found.present && !lines.is_empty());
     for seconds in [found.max_age, found.s_maxage, found.stale_while_revalidate] {
@@ -34,9 +37,9 @@ pub fn targeted(data: &[u8]) {
     assert_eq!(targeted_directives(&[FIRST, SECOND], &two).as_ref(), Some(&found));
     let restricted =
         [lines.clone(), vec![HeaderValue::from_static("no-store, max-age=0")]].concat();
-    let restricted = read(&restricted).expect("a valid line more");
+    let restricted = read(&restricted).expect("one more valid line");
     assert!(restricted.no_store && restricted.max_age == Some(0), "the last of a name counts");
-    // RFC 9213 2.1: the same text as Cache-Control, where both grammars have it
+    // text that is valid in both grammars is read like Cache-Control (RFC 9213 2.1)
     let texts: Option<Vec<_>> =
         lines.iter().map(|line| reference::directives(line.as_bytes())).collect();
     let Some(members) = texts.map(|texts| texts.concat()) else { return };
@@ -48,7 +51,7 @@ pub fn targeted(data: &[u8]) {
             && names.len() == members.len();
     if plain {
         let other = ResponseDirectives::parse(&of(&CACHE_CONTROL, &lines));
-        // a lifetime without a value is true, the wrong type, here, and no lifetime there
+        // lifetimes are compared below: without a value they are a boolean here, but missing in Cache-Control
         let other = ResponseDirectives {
             targeted: true,
             max_age: None,
@@ -79,8 +82,11 @@ fn quoted(groups: &[String]) -> HeaderValue {
     HeaderValue::try_from(quoted.collect::<Vec<_>>().join(", ")).expect("strings are ASCII")
 }
 
-/// Lines of `Cache-Groups`: a list of strings is read as a plain reader reads it, never joined and never
-/// cut; what was read is read again when it is written; safe methods and errors invalidate none.
+/// Input: lines of `Cache-Groups`.
+///
+/// - A list of strings is read as the reference reads it; groups are never joined and never truncated.
+/// - Groups that were read can be written and read again.
+/// - Safe methods and errors invalidate no groups.
 pub fn groups(data: &[u8]) {
     let lines = values(data);
     let found = cache_groups(&of(&GROUPS, &lines));
@@ -94,7 +100,7 @@ pub fn groups(data: &[u8]) {
         .iter()
         .map(|line| {
             let text = line.to_str().ok()?;
-            // an empty line beside others leaves two commas next to each other
+            // an empty line among others would make two commas in a row
             let strings = reference::strings(text)?;
             (lines.len() == 1 || !strings.is_empty()).then_some(strings)
         })
@@ -118,16 +124,19 @@ pub fn groups(data: &[u8]) {
     assert!(invalidated(Method::POST, StatusCode::INTERNAL_SERVER_ERROR).is_empty());
 }
 
-/// Lines of `No-Vary-Search`, then two queries, a line each: queries are equivalent exactly where their
-/// canonical forms are equal, which is its own; a field that is not valid gives way in nothing.
+/// Input: lines of `No-Vary-Search`, then two queries, one line each.
+///
+/// - Queries are equivalent if and only if their canonical forms are equal.
+/// - The canonical form of a canonical query is the query itself.
+/// - An invalid field is ignored, so queries must be identical.
 pub fn no_vary_search(data: &[u8]) {
     let (field, queries) = sections(data);
     let field = values(field);
     let rules = NoVarySearch::parse(&of(&SEARCH, &field));
-    let mut spoilt = field;
-    spoilt.push(HeaderValue::from_static("params"));
-    let spoilt = NoVarySearch::parse(&of(&SEARCH, &spoilt));
-    assert!(spoilt.is_default(), "a boolean `params` means nothing");
+    let mut invalid = field;
+    invalid.push(HeaderValue::from_static("params"));
+    let invalid = NoVarySearch::parse(&of(&SEARCH, &invalid));
+    assert!(invalid.is_default(), "a boolean `params` makes the field invalid");
     let queries: Vec<_> =
         lines(queries).filter_map(|line| std::str::from_utf8(line).ok()).collect();
     let mut asked = vec![None];
@@ -136,13 +145,16 @@ pub fn no_vary_search(data: &[u8]) {
         let once = canonical(&rules, a);
         let again = once.strip_prefix('?');
         assert_eq!(once.is_empty(), again.is_none());
-        assert_eq!(canonical(&rules, again), once, "a canonical query is its own");
+        assert_eq!(canonical(&rules, again), once, "a canonical query does not change");
         assert!(equivalent(&rules, a, again));
         for &b in &asked {
             let same = equivalent(&rules, a, b);
             assert_eq!(same, canonical(&rules, a) == canonical(&rules, b));
             assert_eq!(same, equivalent(&rules, b, a));
-            assert!(!rules.is_default() || same == (a == b), "compared to the letter");
+            assert!(
+                !rules.is_default() || same == (a == b),
+                "without rules, queries must be identical"
+            );
         }
     }
 }

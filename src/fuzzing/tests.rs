@@ -1,4 +1,4 @@
-//! The corpus of `cargo fuzz`, replayed on every toolchain.
+//! Replays the corpus of `cargo fuzz` on every toolchain.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,7 +9,7 @@ use proptest::sample::Index;
 
 use super::*;
 
-/// Below `tests`, because what is below `fuzz`, a package of its own, is never in this one.
+/// In `tests`, because `fuzz` is a separate package and is not part of this one.
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join("corpus")
 }
@@ -38,12 +38,12 @@ fn every_target_has_a_corpus() {
     }
     assert_eq!(targets, kept);
     for target in targets {
-        assert!(corpus(&target).len() >= 5, "{target} has hardly a corpus");
+        assert!(corpus(&target).len() >= 5, "the corpus of {target} is too small");
     }
 }
 
 #[test]
-fn the_corpus_holds() {
+fn all_properties_hold_for_the_corpus() {
     let mut broken = Vec::new();
     for (target, property) in TARGETS {
         for (name, data) in corpus(target) {
@@ -63,13 +63,13 @@ fn the_corpus_stays_small() {
     assert!(bytes <= 500_000, "{bytes} bytes");
 }
 
-/// What a fuzzer does to an input, less cleverly.
+/// Simple random changes, like those of a fuzzer.
 #[derive(Clone, Debug)]
 enum Change {
     Set(Index, u8),
     Insert(Index, Vec<u8>),
     Cut(Index, usize),
-    /// Puts a piece of another input in.
+    /// Inserts a piece of another input.
     Splice(Index, Index, Index, usize),
     Twice,
 }
@@ -117,28 +117,28 @@ fn change() -> impl Strategy<Value = Change> {
 
 fn changed(mut data: Vec<u8>, changes: &[Change], others: &[(String, Vec<u8>)]) -> Vec<u8> {
     for change in changes {
-        let place = |at: &Index, data: &[u8]| at.index(data.len() + 1);
+        let position = |at: &Index, data: &[u8]| at.index(data.len() + 1);
         match change {
             Change::Set(at, byte) => {
-                let at = place(at, &data);
+                let at = position(at, &data);
                 if let Some(old) = data.get_mut(at) {
                     *old = *byte;
                 }
             }
             Change::Insert(at, word) => {
-                let at = place(at, &data);
+                let at = position(at, &data);
                 data.splice(at..at, word.iter().copied());
             }
             Change::Cut(at, len) => {
-                let at = place(at, &data);
+                let at = position(at, &data);
                 let end = (at + len).min(data.len());
                 data.drain(at..end);
             }
             Change::Splice(at, file, from, len) => {
                 let (_, other) = &others[file.index(others.len())];
-                let from = place(from, other);
+                let from = position(from, other);
                 let piece = &other[from..(from + len).min(other.len())];
-                let at = place(at, &data);
+                let at = position(at, &data);
                 data.splice(at..at, piece.iter().copied());
             }
             Change::Twice => data.extend_from_slice(&data.clone()),
@@ -147,8 +147,8 @@ fn changed(mut data: Vec<u8>, changes: &[Change], others: &[(String, Vec<u8>)]) 
     data
 }
 
-/// Changes the corpus of a target at random.
-fn stays_true(target: &str) {
+/// Checks the property of a target for random changes of its corpus.
+fn holds_for_changed_corpus(target: &str) {
     let (_, property) = TARGETS.iter().find(|(name, _)| *name == target).unwrap();
     let corpus = corpus(target);
     let inputs = (any::<Index>(), prop::collection::vec(change(), 1..8));
@@ -162,17 +162,16 @@ fn stays_true(target: &str) {
 
 macro_rules! changes_hold {
     ($($target:ident)*) => {
-        /// What comes of changing the corpus at random holds as well.
         mod changes {
             $(#[test]
             fn $target() {
-                super::stays_true(stringify!($target));
+                super::holds_for_changed_corpus(stringify!($target));
             })*
 
             #[cfg(feature = "mysql")]
             #[test]
             fn rows() {
-                super::stays_true("rows");
+                super::holds_for_changed_corpus("rows");
             }
         }
     };

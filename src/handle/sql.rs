@@ -1,4 +1,4 @@
-//! Invalidations as plain SQL, for other drivers.
+//! Invalidations as SQL statements, for other drivers.
 
 use super::CacheHandle;
 use crate::engine;
@@ -6,18 +6,32 @@ use crate::store::{SqlStatement, StoreError, Transactional};
 use crate::tag::Invalidation;
 
 impl<St: Transactional> CacheHandle<St> {
-    /// The statements that invalidate what `wanted` names, for SeaORM, diesel-async, `mysql_async` and
-    /// any other driver. Run all of them in the transaction that changes the data, on a connection whose
-    /// default database is the store's. The guide has a
-    /// [recipe for each driver](crate::guide::invalidation#other-drivers).
+    /// The SQL statements that invalidate the responses that `wanted` names. They are for SeaORM, diesel-async,
+    /// `mysql_async` and any other driver. Run all of them in the transaction that changes the data, on a connection
+    /// whose default database is the store's. The guide has a [recipe for each
+    /// driver](crate::guide::invalidation#other-drivers).
     ///
-    /// The rows count when the transaction commits: in the table at once, in memory behind a
-    /// [`Tiered`](crate::Tiered) store as [`Consistency`](crate::Consistency) says. This process does not
-    /// know of the commit either. After an unsafe request through the layer it reads the log by itself;
-    /// elsewhere call [`CacheHandle::sync`] after the commit.
+    /// The rows take effect when the transaction commits. In memory behind a [`Tiered`](crate::Tiered) store, they
+    /// take effect as [`Consistency`](crate::Consistency) says. This process does not know of the commit. After an
+    /// unsafe request through the layer, it reads the log without being asked; in other code, call
+    /// [`CacheHandle::sync`] after the commit.
     ///
-    /// This is a method of the handle, not of [`Invalidation`]: the rows for a URI, a path and
-    /// everything need the layer's prefix, version and query rules, and the store knows the table's name.
+    /// This is a method of the handle because a row contains the layer's prefix and version, and the statement
+    /// contains the table's name.
+    ///
+    /// ```no_run
+    /// # fn update(
+    /// #     cache: tower_mysql_cache::CacheHandle<tower_mysql_cache::MySqlStore>,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// use tower_mysql_cache::Invalidation;
+    ///
+    /// for statement in cache.to_sql(&Invalidation::tags(["product:7"]))? {
+    ///     // execute `statement.text` with `statement.values`
+    /// #   let _ = statement;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`StoreError::Config`] as [`CacheHandle::invalidate`].

@@ -1,4 +1,4 @@
-//! What a request asks for, and hooks that say so.
+//! The target of a request, and the hook by which an application chooses its own keys.
 
 use std::borrow::Cow;
 
@@ -8,23 +8,32 @@ use http::request::Parts;
 use super::parts::{escape, normalised, without_default_port};
 use super::{hash_values, hash128, shorten};
 
-/// Bytes of path and query kept whole. With the other parts' limits, a key stays under 1,024 bytes,
-/// and all keys of one target lie in one range even when the target is longer.
+/// A path with its query is shortened to this many bytes. With the limits of the other parts, a key stays under
+/// 1,024 bytes. So all keys of one target are in one range, even if the target is longer.
 pub(super) const MAX_TARGET_BYTES: usize = 480;
 
-/// What a request asks for, as the cache tells requests apart: the target URI, or a key of the
-/// application's own, and any partitions.
+/// What a request asks for: the target URI, or a custom key of the application, and its partitions. Requests with
+/// different target keys never share an entry.
+///
+/// ```
+/// use tower_mysql_cache::TargetKey;
+///
+/// let home = TargetKey::custom("home").partition("locale", "de");
+/// assert_ne!(home, TargetKey::custom("home").partition("locale", "fr"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetKey {
     pub(super) target: Target,
     pub(super) partition: Vec<u8>,
     spelling: Spelling,
-    /// The request's own URI, where the target is not one.
-    home: Option<Box<TargetKey>>,
+    /// The request's URI, if the target is a custom key.
+    request_uri: Option<Box<TargetKey>>,
 }
 
-/// Hashes of the path and the query as they were sent, where that is not the normal spelling. A router may tell
-/// spellings of one URI apart, so each has entries of its own; and whatever names one of them names all.
+/// Hashes of the path and the query as the client sent them, if they differ from the normal spelling.
+///
+/// A router may distinguish spellings of one URI (`/p/%37` and `/p/7`), so each spelling has its own entries. An
+/// invalidation of one spelling invalidates all of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Spelling {
     path: Option<[u8; 16]>,
@@ -38,23 +47,55 @@ pub(super) enum Target {
 }
 
 impl TargetKey {
-    /// A key of the application's own in place of the URI. Any bytes; it can never be confused with
-    /// a URI's key.
+    /// A key that the application chooses instead of the URI. Any bytes are allowed. A custom key is never equal to
+    /// the key of a URI.
     ///
-    /// The entry is still named by the URI of the request that filled it, in invalidations by URI and by path.
+    /// The entry belongs to the URI of the request that filled it: an invalidation of this URI, or of a path above
+    /// it, invalidates the entry too.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// use tower_mysql_cache::{CacheLayer, MemoryStore, TargetKey};
+    ///
+    /// // one entry for the start page, whatever the URI says
+    /// let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").key_builder(
+    ///     |request: &http::request::Parts, default: TargetKey| match request.uri.path() {
+    ///         "/" | "/index.html" => Some(TargetKey::custom("start")),
+    ///         _ => Some(default),
+    ///     },
+    /// );
+    /// cache.handle().invalidate_key(&TargetKey::custom("start")).await?;
+    /// # Ok::<(), tower_mysql_cache::StoreError>(())
+    /// # }).unwrap();
+    /// ```
     #[must_use]
     pub fn custom(key: impl AsRef<[u8]>) -> Self {
         let key = shorten(escape(key.as_ref()).into(), MAX_TARGET_BYTES);
         Self::of(Target::Custom(key))
     }
 
-    /// Adds something that tells requests for one target apart: `("tenant", "acme")`, `("locale", "de")`. The
-    /// name says what the value means, so that two releases that partition by different things share no entry.
-    /// Any bytes. May be called several times; the order counts.
+    /// Divides the entries of a target: requests with different partitions get different entries. Examples are
+    /// `("tenant", "acme")` and `("locale", "de")`. Any bytes are allowed. A key can have several partitions, and
+    /// their order matters.
     ///
-    /// Name and value are readable in the table's `cache_key` column. A secret belongs in a cookie or in
-    /// `Authorization`, which the policy can add to the key as a hash
+    /// The name says what the value means. So two releases that partition by different things share no entry.
+    ///
+    /// Name and value are readable in the table's `cache_key` column. Do not put a secret there. A secret belongs in
+    /// a cookie or in `Authorization`; the policy can add a hash of them to the key
     /// ([`Cookies::Key`](crate::Cookies::Key), [`Authorization::Key`](crate::Authorization::Key)).
+    ///
+    /// ```
+    /// use tower_mysql_cache::{CacheLayer, MemoryStore, TargetKey};
+    ///
+    /// // requests without a tenant bypass the cache
+    /// let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").key_builder(
+    ///     |request: &http::request::Parts, default: TargetKey| {
+    ///         let tenant = request.headers.get("x-tenant")?;
+    ///         Some(default.partition("tenant", tenant))
+    ///     },
+    /// );
+    /// # let _ = cache;
+    /// ```
     #[must_use]
     pub fn partition(mut self, name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Self {
         if !self.partition.is_empty() {
@@ -71,7 +112,7 @@ impl TargetKey {
         self
     }
 
-    /// Scheme and authority of the request's URI, where it has them.
+    /// Scheme and authority of the request's URI, if it has them.
     pub(crate) fn origin(&self) -> Option<(&str, &str)> {
         std::str::from_utf8(self.origin_bytes()?).ok()?.split_once("://")
     }
@@ -79,34 +120,34 @@ impl TargetKey {
     pub(super) fn origin_bytes(&self) -> Option<&Bytes> {
         match &self.target {
             Target::Uri { origin, .. } => Some(origin),
-            Target::Custom(_) => self.home.as_ref()?.origin_bytes(),
+            Target::Custom(_) => self.request_uri.as_ref()?.origin_bytes(),
         }
     }
 
-    /// The hash of the spelling that was sent, where it is not the normal one.
+    /// The hash of the spelling that the client sent, if it is not the normal one.
     pub(super) fn spelling(&self) -> Option<[u8; 16]> {
         let Spelling { path, query } = &self.spelling;
         let hashes = [path, query].map(|hash| hash.as_ref().map(|hash| &hash[..]));
         (self.spelling != Spelling::default()).then(|| hash_values(hashes))
     }
 
-    /// The request's own URI, where the target is not one.
-    pub(super) fn home(&self) -> Option<&Self> {
-        self.home.as_deref()
+    /// The request's URI, if the target is a custom key.
+    pub(super) fn request_uri(&self) -> Option<&Self> {
+        self.request_uri.as_deref()
     }
 
-    /// Whether it is a URI's, not one of the application's own.
+    /// `false` for a custom key.
     pub(crate) fn is_uri(&self) -> bool {
         matches!(self.target, Target::Uri { .. })
     }
 
-    /// The same, of a request to where `other` is.
-    pub(super) fn at_home_with(mut self, other: &Self) -> Self {
-        self.home = (!self.is_uri()).then(|| Box::new(other.clone()));
+    /// Notes the request's URI in a custom key.
+    pub(super) fn with_request_uri(mut self, uri: &Self) -> Self {
+        self.request_uri = (!self.is_uri()).then(|| Box::new(uri.clone()));
         self
     }
 
-    /// The same under https where this is under http, and the other way round.
+    /// The same target with `https` instead of `http`, or `http` instead of `https`. `None` without an origin.
     pub(super) fn with_other_scheme(&self) -> Option<Self> {
         let (scheme, authority) = self.origin()?;
         let other = if scheme == "http" { "https" } else { "http" };
@@ -114,13 +155,15 @@ impl TargetKey {
         let mut target = self.clone();
         match &mut target.target {
             Target::Uri { origin, .. } => *origin = new,
-            Target::Custom(_) => target.home = target.home?.with_other_scheme().map(Box::new),
+            Target::Custom(_) => {
+                target.request_uri = target.request_uri?.with_other_scheme().map(Box::new);
+            }
         }
         Some(target)
     }
 
-    /// The same with another query; `query` holds its question mark. As it is where that would be too long to be
-    /// kept whole.
+    /// The same target with another query; `query` begins with its question mark. Unchanged if path and query
+    /// together would be too long.
     pub(crate) fn with_query(&self, path: &str, query: &str) -> Self {
         let mut target = self.clone();
         if let Target::Uri { path_and_query, .. } = &mut target.target
@@ -144,7 +187,7 @@ impl TargetKey {
     }
 
     fn of(target: Target) -> Self {
-        Self { target, partition: Vec::new(), spelling: Spelling::default(), home: None }
+        Self { target, partition: Vec::new(), spelling: Spelling::default(), request_uri: None }
     }
 }
 
@@ -157,12 +200,30 @@ impl Spelling {
     }
 }
 
-/// Builds the key of a request: a hook for keys of the application's own.
+/// Chooses the key of a request, for [`CacheLayer::key_builder`](crate::CacheLayer::key_builder).
 ///
-/// Closures of the same shape are key builders too. For unsafe methods the builder is asked as well,
-/// to find out what the request invalidates.
+/// Closures with the same parameters are key builders too. The layer also calls the builder for unsafe methods, to
+/// find out which entry the request invalidates.
+///
+/// ```
+/// use http::request::Parts;
+/// use tower_mysql_cache::{CacheLayer, KeyBuilder, MemoryStore, TargetKey};
+///
+/// /// One entry per language; no cache for the languages that the shop does not have.
+/// struct ByLanguage(&'static [&'static str]);
+///
+/// impl KeyBuilder for ByLanguage {
+///     fn build(&self, request: &Parts, default: TargetKey) -> Option<TargetKey> {
+///         let language = request.uri.path().split('/').nth(1)?;
+///         self.0.contains(&language).then(|| default.partition("language", language))
+///     }
+/// }
+///
+/// let cache = CacheLayer::new(MemoryStore::new()).key_builder(ByLanguage(&["de", "fr"]));
+/// # let _ = cache;
+/// ```
 pub trait KeyBuilder: Send + Sync + 'static {
-    /// The key of `request`, given the one that the layer would use, or `None` to bypass the cache.
+    /// The key of `request`, or `None` to bypass the cache. `default` is the key that the layer would use.
     fn build(&self, request: &Parts, default: TargetKey) -> Option<TargetKey>;
 }
 

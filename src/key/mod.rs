@@ -1,16 +1,15 @@
-//! Cache keys: `prefix:version:target`, then what sets requests for one target apart.
+//! Cache keys: `prefix:version:target`, then the parts that distinguish requests for one target.
 //!
-//! A key is built of parts in one order, each part free of the separator (a space) by construction,
-//! so that no two requests can be confused: a target holds no spaces because a URI cannot, all other
-//! parts are escaped or hashed. The order makes ranges useful: every key of one path lies in one
-//! half-open range of bytes, whatever its authority, partition or variant.
+//! The parts of a key have a fixed order and are separated by one space. No part contains a space: a URI cannot, and
+//! all other parts are escaped or hashed. So two different requests never have the same key. Because of the order,
+//! all keys of one path are in one half-open range of bytes, whatever their authority, partition or variant.
 
 mod builder;
-mod known;
 mod parts;
 mod query;
 mod search;
 mod secret;
+mod shared;
 mod target;
 
 use std::fmt;
@@ -28,13 +27,13 @@ pub(crate) use search::Search;
 pub(crate) use secret::Secret;
 pub(crate) use target::{KeyRules, NoKey, TargetUri, variant_key};
 
-/// The longest key in bytes, and the width of the `cache_key` column. Longer keys keep their first
-/// bytes and end in a 256-bit hash of the whole.
+/// The maximum length of a key in bytes, and the width of the `cache_key` column. A longer key is shortened: it keeps
+/// its first bytes and ends with a 256-bit hash of the whole key.
 pub const MAX_KEY_BYTES: usize = 1024;
 
-/// A finished cache key and its 128-bit hash, the primary key of the table.
+/// A finished cache key, and its 128-bit hash, which is the primary key of the table.
 ///
-/// The hash is the first 16 bytes of SHA-256 over the key, so it can be computed in SQL as well:
+/// The hash is the first 16 bytes of the key's SHA-256. So SQL can compute it too:
 /// `UNHEX(LEFT(SHA2(cache_key, 256), 32))`.
 ///
 /// ```
@@ -50,15 +49,22 @@ pub struct CacheKey {
 }
 
 impl CacheKey {
-    /// A key of these bytes. One that does not stay under [`MAX_KEY_BYTES`] is kept as its first bytes, a `#` and the
-    /// SHA-256 of the whole in hexadecimal.
+    /// Makes a key of these bytes. If they are not shorter than [`MAX_KEY_BYTES`], the key consists of the first
+    /// bytes, a `#`, and the SHA-256 of the whole in hexadecimal.
+    ///
+    /// ```
+    /// use tower_mysql_cache::{CacheKey, MAX_KEY_BYTES};
+    ///
+    /// assert_eq!(CacheKey::new("shop:1:/").as_bytes(), b"shop:1:/");
+    /// assert_eq!(CacheKey::new("x".repeat(5_000)).as_bytes().len(), MAX_KEY_BYTES);
+    /// ```
     #[must_use]
     pub fn new(bytes: impl Into<Bytes>) -> Self {
         let bytes = shorten(bytes.into(), MAX_KEY_BYTES);
         Self { hash: hash128(&bytes), bytes }
     }
 
-    /// A key with a hash of the caller's choosing: only for tests that force two keys to collide.
+    /// A key with a chosen hash, for tests in which two keys have the same hash.
     #[doc(hidden)]
     #[must_use]
     pub fn with_forced_hash(bytes: impl Into<Bytes>, hash: [u8; 16]) -> Self {
@@ -66,24 +72,47 @@ impl CacheKey {
     }
 
     /// The whole key.
+    ///
+    /// ```
+    /// use tower_mysql_cache::CacheKey;
+    /// assert_eq!(CacheKey::new("shop:1:/").as_bytes(), b"shop:1:/");
+    /// ```
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// The whole key, as cheaply cloned bytes.
+    /// The whole key, as a cheap clone.
+    ///
+    /// ```
+    /// use tower_mysql_cache::CacheKey;
+    /// let bytes: bytes::Bytes = CacheKey::new("shop:1:/").to_bytes();
+    /// # let _ = bytes;
+    /// ```
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
         self.bytes.clone()
     }
 
-    /// 128 bits of SHA-256 over the key.
+    /// The first 16 bytes of the key's SHA-256.
+    ///
+    /// ```
+    /// use tower_mysql_cache::CacheKey;
+    ///
+    /// // SELECT HEX(LEFT(SHA2('abc', 256), 32))
+    /// assert_eq!(CacheKey::new("abc").hash()[..4], [0xba, 0x78, 0x16, 0xbf]);
+    /// ```
     #[must_use]
     pub fn hash(&self) -> [u8; 16] {
         self.hash
     }
 
-    /// The bytes before the first colon: the prefix of the cache that made the key.
+    /// The prefix of the cache that made the key: the bytes before the first colon.
+    ///
+    /// ```
+    /// use tower_mysql_cache::CacheKey;
+    /// assert_eq!(CacheKey::new("shop:1:/").prefix(), b"shop");
+    /// ```
     #[must_use]
     pub fn prefix(&self) -> &[u8] {
         prefix_of(&self.bytes)
@@ -108,16 +137,31 @@ pub(crate) fn prefix_of(key: &[u8]) -> &[u8] {
 }
 
 /// A half-open range of keys, in byte order: `from <= key < to`.
+///
+/// ```
+/// use tower_mysql_cache::KeyRange;
+///
+/// let shop = KeyRange::starting_with("shop:");
+/// assert!(shop.contains(b"shop:1:/products http://shop.example"));
+/// assert!(!shop.contains(b"shop2:1:/products http://shop.example"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyRange {
-    /// The first key inside.
+    /// The first key of the range.
     pub from: Bytes,
-    /// The first key beyond.
+    /// The first key after the range.
     pub to: Bytes,
 }
 
 impl KeyRange {
     /// One key and no other.
+    ///
+    /// ```
+    /// use tower_mysql_cache::{CacheKey, KeyRange};
+    ///
+    /// let range = KeyRange::only(&CacheKey::new("shop:1:/a"));
+    /// assert!(range.contains(b"shop:1:/a") && !range.contains(b"shop:1:/a/b"));
+    /// ```
     #[must_use]
     pub fn only(key: &CacheKey) -> Self {
         Self::only_bytes(key.to_bytes())
@@ -139,14 +183,22 @@ impl KeyRange {
         }
         match to.last_mut() {
             Some(last) => *last += 1,
-            // nothing is larger than a run of 0xff but a longer run of it
+            // `start` is a run of 0xff: only a longer run is larger than all that begin with it
             None => to = vec![u8::MAX; MAX_KEY_BYTES + 1],
         }
         Self { from, to: to.into() }
     }
 
-    /// The key `start` and every key that continues it with a separator: all authorities, partitions
-    /// and variants of a target.
+    /// The key `start`, and every key that continues it with a space: all authorities, partitions and variants of a
+    /// target.
+    ///
+    /// ```
+    /// use tower_mysql_cache::KeyRange;
+    ///
+    /// let page = KeyRange::continuing("shop:1:/products");
+    /// assert!(page.contains(b"shop:1:/products http://shop.example"));
+    /// assert!(!page.contains(b"shop:1:/products/7 http://shop.example"));
+    /// ```
     #[must_use]
     pub fn continuing(start: impl Into<Bytes>) -> Self {
         let from = start.into();
@@ -155,15 +207,20 @@ impl KeyRange {
         Self { from, to: to.into() }
     }
 
-    /// Whether `key` lies in the range.
+    /// Whether `key` is in the range.
+    ///
+    /// ```
+    /// use tower_mysql_cache::KeyRange;
+    /// assert!(KeyRange::starting_with("shop:").contains(b"shop:1:/"));
+    /// ```
     #[must_use]
     pub fn contains(&self, key: &[u8]) -> bool {
         key >= &self.from[..] && key < &self.to[..]
     }
 }
 
-/// What stands between the parts of a key: a byte that no part can hold, and the smallest that a
-/// URI's neighbours in byte order can have.
+/// Separates the parts of a key. No part contains this byte, and it is smaller than every byte of a URI, so the keys
+/// that continue a target form one range.
 pub(crate) const SEPARATOR: u8 = b' ';
 
 /// The first 16 bytes of SHA-256.
@@ -185,9 +242,9 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// `bytes` as they are when shorter than `max`, else their first bytes, `#` and their SHA-256 in
-/// hexadecimal, exactly `max` bytes: the length tells the two forms apart, so that nobody can send
-/// the short form of another's key.
+/// `bytes` unchanged if they are shorter than `max`. Otherwise exactly `max` bytes: the first bytes, `#`, and the
+/// SHA-256 of the whole in hexadecimal. The two forms differ in length, so no client can send the shortened form of
+/// another target's key.
 pub(crate) fn shorten(bytes: Bytes, max: usize) -> Bytes {
     const HASHED: usize = 1 + 64;
     if bytes.len() < max {
@@ -207,7 +264,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_key_keeps_its_first_bytes_and_a_hash_of_the_whole() {
+    fn long_keys_keep_their_first_bytes_and_end_in_a_hash() {
         let a = CacheKey::new(format!("p:1:/{}a", "x".repeat(9_000)));
         let b = CacheKey::new(format!("p:1:/{}b", "x".repeat(9_000)));
         assert_eq!(a.as_bytes().len(), MAX_KEY_BYTES);
@@ -217,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn the_short_form_of_a_key_is_no_other_keys_own_form() {
+    fn a_shortened_key_equals_no_unshortened_key() {
         let long = CacheKey::new("x".repeat(5_000));
         let forged = CacheKey::new(long.to_bytes());
         assert_ne!(long, forged);
@@ -231,18 +288,18 @@ mod tests {
     }
 
     #[test]
-    fn a_range_holds_just_the_continuations() {
+    fn a_target_range_contains_only_keys_of_the_target() {
         let range = KeyRange::continuing("p:1:/a");
-        for inside in ["p:1:/a", "p:1:/a http://h", "p:1:/a http://h v=1"] {
-            assert!(range.contains(inside.as_bytes()), "{inside}");
+        for own in ["p:1:/a", "p:1:/a http://h", "p:1:/a http://h v=1"] {
+            assert!(range.contains(own.as_bytes()), "{own}");
         }
-        for outside in ["p:1:/", "p:1:/a!", "p:1:/a?x", "p:1:/a/b", "p:1:/ab", "p:1:/b"] {
-            assert!(!range.contains(outside.as_bytes()), "{outside}");
+        for other in ["p:1:/", "p:1:/a!", "p:1:/a?x", "p:1:/a/b", "p:1:/ab", "p:1:/b"] {
+            assert!(!range.contains(other.as_bytes()), "{other}");
         }
     }
 
     #[test]
-    fn a_range_by_start_has_no_wildcards_and_survives_0xff() {
+    fn a_range_by_start_has_no_wildcards_and_handles_0xff() {
         let range = KeyRange::starting_with("a_%");
         assert!(range.contains(b"a_%z") && !range.contains(b"axz") && !range.contains(b"a_&"));
         let high = KeyRange::starting_with(vec![b'a', 0xff]);

@@ -1,4 +1,4 @@
-//! The parts of a key, made safe to stand next to each other.
+//! Normal forms of the parts of a key, and their escaping.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -10,19 +10,20 @@ use http::uri::Authority;
 use super::target::NoKey;
 use super::{hash128, hex};
 
-/// Lower case, without a user.
-pub(super) fn normal(authority: &str) -> String {
+/// An authority in lower case, without user information.
+pub(super) fn normal_authority(authority: &str) -> String {
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     host.to_ascii_lowercase()
 }
 
-/// An authority without the port that its scheme has anyway (RFC 9110 4.2.3).
+/// An authority without the default port of its scheme (RFC 9110 4.2.3).
 pub(super) fn without_default_port<'a>(scheme: &str, authority: &'a str) -> &'a str {
     let default = if scheme == "https" { ":443" } else { ":80" };
     authority.strip_suffix(default).unwrap_or(authority)
 }
 
-/// The Host field, if it is there; it must be there once and be an authority (RFC 9110 7.2).
+/// The authority in the `Host` field, `None` if the field is absent or empty. It is an error if the field occurs more
+/// than once or is not an authority (RFC 9110 7.2).
 pub(super) fn host(headers: &HeaderMap) -> Result<Option<Authority>, NoKey> {
     let mut lines = headers.get_all(HOST).iter();
     match (lines.next(), lines.next()) {
@@ -31,7 +32,7 @@ pub(super) fn host(headers: &HeaderMap) -> Result<Option<Authority>, NoKey> {
         (Some(line), None) => {
             let authority = Authority::try_from(line.as_bytes()).map_err(|_| NoKey::BadHost)?;
             if authority.as_str().contains('@') {
-                return Err(NoKey::BadHost); // RFC 9110 7.2: a Host has no user
+                return Err(NoKey::BadHost); // RFC 9110 7.2: no user information in Host
             }
             Ok(Some(authority))
         }
@@ -39,8 +40,8 @@ pub(super) fn host(headers: &HeaderMap) -> Result<Option<Authority>, NoKey> {
     }
 }
 
-/// A path and query in one spelling of the many that RFC 3986 6.2.2 makes equivalent: unreserved characters as
-/// they are, everything that a URI cannot hold percent-encoded, hexadecimal digits in upper case.
+/// The normal spelling of a path and query (RFC 3986 6.2.2): unreserved characters are not percent-encoded,
+/// characters that a URI cannot contain are, and hexadecimal digits are in upper case.
 pub(super) fn normalised(text: &str) -> Cow<'_, str> {
     if text.bytes().all(|byte| is_unreserved(byte) || is_reserved(byte)) {
         return text.into();
@@ -59,7 +60,7 @@ pub(super) fn normalised(text: &str) -> Cow<'_, str> {
     out.into()
 }
 
-/// The byte that an escape at the beginning stands for, and what follows.
+/// Decodes an escape at the beginning of `text`: the byte, and the text after the escape.
 fn escaped(text: &[u8]) -> Option<(u8, &[u8])> {
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     match text {
@@ -78,8 +79,8 @@ fn is_reserved(byte: u8) -> bool {
     b":/?#[]@!$&'()*+,;=".contains(&byte)
 }
 
-/// Percent-encodes what could be taken for the framing of a key: control characters, the space, the
-/// comma between partitions, `%` itself and everything outside ASCII.
+/// Percent-encodes every byte that could be confused with the syntax of a key: control characters, the space, the
+/// comma between partitions, `%` itself, and everything outside ASCII.
 pub(super) fn escape(bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len());
     for &byte in bytes {
@@ -93,7 +94,8 @@ pub(super) fn escape(bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-/// 128 bits of hash over a list of values that may be absent, framed so that no two lists agree.
+/// A 128-bit hash of a list of values, some of which may be absent. Each value is preceded by its length, so
+/// different lists are never hashed as the same bytes.
 pub(crate) fn hash_values<'a>(values: impl IntoIterator<Item = Option<&'a [u8]>>) -> [u8; 16] {
     let mut framed = Vec::new();
     for value in values {

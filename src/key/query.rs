@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-/// Parameters that advertisers and mailers append and no handler reads.
+/// Parameters that advertising and mailing tools append, and that handlers do not read.
 const TRACKING: &[&str] = &[
     "utm_*",
     "gclid",
@@ -113,14 +113,14 @@ mod tests {
     }
 
     #[test]
-    fn keeps_the_query_to_the_letter_without_rules() {
+    fn without_rules_the_query_is_unchanged() {
         for target in ["/", "/?", "/?&&", "/?b=1&a=2&b=0", "/a%20b?x=%00", "/?utm_source=x"] {
             assert_eq!(QueryRules::default().apply(target), target);
         }
     }
 
     #[test]
-    fn keeps_only_the_listed_names_however_they_are_spelt() {
+    fn only_listed_names_are_kept_in_any_encoding() {
         let rules = rules(|r| r.only(["page", "q r"]));
         assert_eq!(rules.apply("/l?x=1&page=2&utm_source=y"), "/l?page=2");
         assert_eq!(rules.apply("/l?p%61ge=2"), "/l?p%61ge=2");
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn drops_tracking_and_named_parameters() {
+    fn tracking_and_named_parameters_are_dropped() {
         let rules = rules(|r| {
             r.without_tracking();
             r.without(["session"]);
@@ -156,13 +156,13 @@ mod tests {
     }
 
     #[test]
-    fn sorts_by_name_and_keeps_the_order_of_values() {
+    fn sorting_by_name_keeps_the_order_of_values() {
         let rules = rules(QueryRules::sorted);
         assert_eq!(rules.apply("/?b=2&a=9&b=1&%61=0"), "/?a=9&%61=0&b=2&b=1");
     }
 
     #[test]
-    fn survives_broken_escapes() {
+    fn invalid_escapes_match_no_listed_name() {
         let rules = rules(|r| r.only(["a"]));
         assert_eq!(rules.apply("/?%=1&%zz=2&a%=3&a=%ff&=5&&&a"), "/?a=%ff&a");
     }

@@ -86,7 +86,7 @@ impl KeyRules {
     }
 
     /// The path and the query of a target, and the keys of the path's indexes. `None` if the target has no query, is
-    /// the application's own key, or is too long to be kept whole.
+    /// a custom key, or is shortened.
     pub(crate) fn search(&self, target: &TargetKey) -> Option<Search> {
         let Target::Uri { path_and_query, .. } = &target.target else { return None };
         if path_and_query.len() >= MAX_TARGET_BYTES {

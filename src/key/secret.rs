@@ -1,4 +1,4 @@
-//! Hashes of credentials that a reader of the table cannot check guesses against.
+//! Hashes of credentials with a secret. Without the secret, a reader of the table cannot test guesses against them.
 
 use std::fmt;
 
@@ -7,10 +7,10 @@ use sha2::{Digest, Sha256};
 use super::hash128;
 use crate::error::ConfigError;
 
-/// Fewer bytes could be guessed.
+/// A shorter secret could be guessed.
 const MIN_BYTES: usize = 16;
 
-/// What a layer hashes credentials with.
+/// The secret of a layer, with which it hashes credentials.
 #[derive(Clone)]
 pub(crate) struct Secret([u8; 32]);
 
@@ -18,14 +18,14 @@ impl Secret {
     pub(crate) fn new(secret: &[u8]) -> Result<Self, ConfigError> {
         if secret.len() < MIN_BYTES {
             let given = format!("{} bytes", secret.len());
-            let rule = "it must have at least 16 bytes, from a random source";
+            let rule = "it must have at least 16 random bytes";
             return Err(ConfigError::new("key_secret", given, rule));
         }
         Ok(Self(Sha256::digest(secret).into()))
     }
 
-    /// Hashes a hash again, with the secret. The secret has a fixed length and comes first, and half of the digest is
-    /// cut off, so that nothing can be appended.
+    /// Hashes a hash again, together with the secret. The secret comes first and has a fixed length. Half of the
+    /// digest is dropped, which prevents length extension attacks.
     pub(crate) fn hash(&self, kind: u8, hash: &[u8; 16]) -> [u8; 16] {
         hash128(&[&self.0[..], &[kind], hash].concat())
     }
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_has_sixteen_bytes_and_is_never_shown() {
+    fn a_secret_has_at_least_16_bytes_and_is_never_shown() {
         let error = Secret::new(b"too short").unwrap_err().to_string();
         assert!(error.contains("9 bytes") && error.contains("at least 16"), "{error}");
         assert!(!error.contains("too short"));

@@ -1,4 +1,4 @@
-//! From a request to its key.
+//! Computes the key of a request, and the ranges and scopes that invalidations use.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,21 +10,21 @@ use http::uri::Authority;
 use http::{HeaderMap, Uri};
 
 use super::builder::{KeyBuilder, Target, TargetKey};
-use super::known::Known;
-use super::parts::{host, normal, normalised, without_default_port};
+use super::parts::{host, normal_authority, normalised, without_default_port};
 use super::query::QueryRules;
 use super::search::SearchUse;
+use super::shared::SharedRules;
 use super::{CacheKey, KeyRange, SEPARATOR, hex, shorten};
 use crate::error::ConfigError;
 use crate::tag::Scope;
 
-/// Bytes of a path that are told apart in targets that are not kept whole.
+/// An invalidation by path uses at most this many bytes of the path. A shortened target keeps at least these bytes.
 const PATH_BYTES: usize = 400;
 const MAX_AUTHORITY_BYTES: usize = 160;
 const MAX_PARTITION_BYTES: usize = 120;
 const MAX_PREFIX_BYTES: usize = 64;
 
-/// How a layer makes keys.
+/// The settings by which a layer makes keys.
 #[derive(Clone)]
 pub(crate) struct KeyRules {
     pub(super) prefix: String,
@@ -34,16 +34,17 @@ pub(crate) struct KeyRules {
     pub(crate) query: QueryRules,
     builders: Vec<Arc<dyn KeyBuilder>>,
     /// Shared by the clones of a layer.
-    known: Arc<Known>,
-    /// Of this prefix and version.
+    shared: Arc<SharedRules>,
+    /// For this prefix and version.
     pub(super) search_use: Arc<SearchUse>,
 }
 
-/// What a request asks for.
+/// The target URI of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TargetUri<'a> {
     Known(&'a Uri),
-    /// One of two: the client's, of which the second is an end, or the second, if the application set it.
+    /// One of two URIs: the client's, or the shorter one that the request has inside `nest`. The second is the target
+    /// if the application set it.
     #[cfg_attr(not(feature = "axum"), expect(dead_code, reason = "only axum cuts paths"))]
     Either(&'a Uri, &'a Uri),
 }
@@ -51,13 +52,13 @@ pub(crate) enum TargetUri<'a> {
 /// Why a request has no key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NoKey {
-    /// The target does not begin with a slash: HTTP/2 lets through what a router takes for a path.
+    /// The target does not begin with a slash. HTTP/2 allows such targets, and a router might take one for a path.
     BadTarget,
-    /// The Host field is missing its meaning: repeated, not an authority.
+    /// The `Host` field is repeated, is not an authority, or contradicts the request's URI.
     BadHost,
-    /// The authority is not on the list.
+    /// The authority is not one of the layer's hosts.
     UnknownHost,
-    /// The key builder said so.
+    /// A key builder returned `None`.
     Builder,
 }
 
@@ -70,7 +71,7 @@ impl KeyRules {
         self.check_no_handle("prefix", prefix)?;
         let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
         if prefix.is_empty() || prefix.len() > MAX_PREFIX_BYTES || !prefix.bytes().all(allowed) {
-            let rule = "a prefix has 1 to 64 of the characters A-Z a-z 0-9 . _ -";
+            let rule = "it must have 1 to 64 of the characters A-Z a-z 0-9 . _ -";
             return Err(ConfigError::new("prefix", prefix, rule));
         }
         self.prefix = prefix.to_owned();
@@ -85,33 +86,34 @@ impl KeyRules {
         Ok(())
     }
 
-    /// A handle that was made before would invalidate nothing of what is stored from now on.
+    /// A handle that was made earlier would use the old prefix or version, so its invalidations would not reach new
+    /// entries.
     fn check_no_handle(
         &self,
         setting: &'static str,
         value: impl ToString,
     ) -> Result<(), ConfigError> {
-        let rule = "it is set before handle() is called, on this layer or a clone of it";
-        if self.known.has_handle() {
+        let rule = "it must be set before handle() is called on this layer or on a clone of it";
+        if self.shared.has_handle() {
             return Err(ConfigError::new(setting, value, rule));
         }
         Ok(())
     }
 
-    /// From here on, the prefix and the version stay as they are.
-    pub(crate) fn handle_is_made(&self) {
-        self.known.handle_is_made();
+    /// From now on, the prefix and the version cannot be changed.
+    pub(crate) fn freeze_prefix(&self) {
+        self.shared.set_has_handle();
     }
 
-    /// From here on, invalidations by every clone of the layer name what these rules store.
-    pub(crate) fn make_known(&self) {
-        self.known.add(&self.query);
+    /// From now on, invalidations by every clone of the layer cover the entries that these rules store.
+    pub(crate) fn share_query_rules(&self) {
+        self.shared.add(&self.query);
     }
 
     pub(crate) fn set_scheme(&mut self, scheme: &str) -> Result<(), ConfigError> {
         let scheme = scheme.to_ascii_lowercase();
         if scheme != "http" && scheme != "https" {
-            return Err(ConfigError::new("scheme", scheme, "it is http or https"));
+            return Err(ConfigError::new("scheme", scheme, "it must be http or https"));
         }
         self.scheme = Some(scheme);
         Ok(())
@@ -123,7 +125,7 @@ impl KeyRules {
     {
         let check = |host: I::Item| match host.as_ref().parse::<Authority>() {
             Ok(authority) => Ok(authority.as_str().to_ascii_lowercase()),
-            Err(_) => Err(ConfigError::new("host", host.as_ref(), "it is host or host:port")),
+            Err(_) => Err(ConfigError::new("host", host.as_ref(), "it must be host or host:port")),
         };
         self.hosts = Some(hosts.into_iter().map(check).collect::<Result<_, _>>()?);
         Ok(())
@@ -140,42 +142,44 @@ impl KeyRules {
         for builder in &self.builders {
             target = builder.build(request, target).ok_or(NoKey::Builder)?;
         }
-        Ok(target.at_home_with(&default))
+        Ok(target.with_request_uri(&default))
     }
 
-    /// The targets that an unsafe request to `uri` invalidates: its key, where it has one, else the URI itself;
-    /// under both schemes where requests do not all say theirs. Where its host is not known, those are without an
-    /// origin.
-    pub(crate) fn written(
+    /// The targets that an unsafe request to `uri` invalidates:
+    ///
+    /// - its key if it has one, and the URI in the form in which each clone stores it,
+    /// - if the layer has no fixed scheme, each of them under both schemes,
+    /// - if the request has no valid key, the URI on all origins.
+    pub(crate) fn targets_of_write(
         &self,
         uri: &Uri,
         request: &Parts,
         key: Option<&TargetKey>,
     ) -> Vec<TargetKey> {
         let path_and_query = rooted(uri);
-        let on_any_origin = || {
+        let on_all_origins = || {
             let path = self.query.apply(&path_and_query);
             uri.path_and_query().map(|_| TargetKey::uri(&path, String::new()))
         };
         let own = key.cloned();
         let own = own.or_else(|| self.default_target(uri, &request.headers).ok());
-        let Some(own) = own.or_else(on_any_origin) else { return Vec::new() };
-        // a key of the application's own is not all that there may be under the URI
-        let mut targets = self.beside(&own, &path_and_query);
+        let Some(own) = own.or_else(on_all_origins) else { return Vec::new() };
+        // if the key is a custom one, other entries may be stored under the URI
+        let mut targets = self.on_same_origin(&own, &path_and_query);
         targets.retain(|other| other.target != own.target);
         targets.insert(0, own);
         targets.into_iter().flat_map(|target| self.under_both_schemes(target)).collect()
     }
 
-    /// A target, and where requests do not all say their scheme, the same one under the other; without an origin
-    /// it is one under both.
+    /// The target, and if the layer has no fixed scheme, the same target under the other scheme: a request does not
+    /// always tell its scheme. A target without an origin covers both schemes already.
     pub(crate) fn under_both_schemes(&self, target: TargetKey) -> impl Iterator<Item = TargetKey> {
         let twin = self.scheme.is_none().then(|| target.with_other_scheme()).flatten();
         std::iter::once(target).chain(twin)
     }
 
     fn default_target(&self, uri: &Uri, headers: &HeaderMap) -> Result<TargetKey, NoKey> {
-        // a name without a path is for CONNECT (RFC 9112 3.2.3)
+        // an authority without a path is a target of CONNECT (RFC 9112 3.2.3)
         if uri.path_and_query().is_none() && uri.scheme().is_none() {
             return Err(NoKey::BadHost);
         }
@@ -187,13 +191,15 @@ impl KeyRules {
         Ok(TargetKey::uri(&self.query.apply(path_and_query), origin))
     }
 
-    /// Scheme and authority in their normal form: lower case, without user and default port.
+    /// Scheme and authority in their normal form: lower case, without user information and default port.
     fn origin(&self, uri: &Uri, headers: &HeaderMap) -> Result<String, NoKey> {
         let scheme = self.scheme.as_deref().or(uri.scheme_str()).unwrap_or("http");
         let scheme = scheme.to_ascii_lowercase();
-        let plain = |authority: &str| without_default_port(&scheme, &normal(authority)).to_owned();
+        let plain = |authority: &str| {
+            without_default_port(&scheme, &normal_authority(authority)).to_owned()
+        };
         let named = host(headers)?.map(|host| plain(host.as_str()));
-        // a handler may read either: they have to agree (RFC 9112 3.2.2)
+        // a handler may read either of them, so they must agree (RFC 9112 3.2.2)
         let host = match (uri.authority().map(|authority| plain(authority.as_str())), named) {
             (Some(target), Some(host)) if target != host => return Err(NoKey::BadHost),
             (Some(host), _) | (None, Some(host)) => host,
@@ -207,9 +213,10 @@ impl KeyRules {
         Ok(format!("{scheme}://{}", String::from_utf8_lossy(&host)))
     }
 
-    /// The key of a target, before anything that its response turns out to vary on.
+    /// The key of a target, without a variant. `credentials` are the hashed credentials that belong to the key, each
+    /// with its kind.
     pub(crate) fn base_key(&self, target: &TargetKey, credentials: &[(u8, [u8; 16])]) -> CacheKey {
-        let mut key = self.start(&target.target, true);
+        let mut key = self.key_start(&target.target, true);
         push_partition(&mut key, target);
         if let Some(hash) = target.spelling() {
             push_hashed(&mut key, b's', &hash);
@@ -220,26 +227,30 @@ impl KeyRules {
         CacheKey::new(key)
     }
 
-    /// What the key of a request would begin with without the builders, where they have put another in its place.
-    pub(crate) fn home(&self, target: &TargetKey) -> Option<CacheKey> {
-        Some(CacheKey::new(self.start(&target.home()?.target, true)))
+    /// For a custom key: the beginning of the keys that the request would have under its URI.
+    pub(crate) fn uri_key(&self, target: &TargetKey) -> Option<CacheKey> {
+        Some(CacheKey::new(self.key_start(&target.request_uri()?.target, true)))
     }
 
-    /// Every key of the application's own.
+    /// All custom keys.
     pub(crate) fn range_of_custom(&self) -> KeyRange {
         KeyRange::starting_with(format!("{}:{}:=", self.prefix, self.version))
     }
 
-    /// Another target on the same origin, as each clone of the layer stores it.
-    pub(crate) fn beside(&self, target: &TargetKey, path_and_query: &str) -> Vec<TargetKey> {
+    /// Another path and query on the origin of `target`, in the form in which each clone of the layer stores it.
+    pub(crate) fn on_same_origin(
+        &self,
+        target: &TargetKey,
+        path_and_query: &str,
+    ) -> Vec<TargetKey> {
         let Some(origin) = target.origin_bytes() else { return Vec::new() };
         let origin = String::from_utf8_lossy(origin);
-        let applied = self.known.applied(&self.query, path_and_query);
+        let applied = self.shared.applied(&self.query, path_and_query);
         applied.iter().map(|path| TargetKey::uri(path, origin.clone().into_owned())).collect()
     }
 
-    /// The targets that `uri` names, as each clone of the layer stores it, and whether on one origin, if it has
-    /// an authority, or on all.
+    /// The targets of `uri`, in the form in which each clone of the layer stores it. The flag says whether `uri` has
+    /// an authority; without one, it means the path on all origins.
     pub(crate) fn targets_of_uri(&self, uri: &str) -> Result<(Vec<TargetKey>, bool), ConfigError> {
         let rule = "it must be an absolute URI, or a path that begins with a slash";
         let parsed: Uri = uri.parse().map_err(|_| ConfigError::new("uri", uri, rule))?;
@@ -251,50 +262,50 @@ impl KeyRules {
         let path_and_query = rooted(&parsed);
         let origin = match with_origin {
             true => self.origin(&parsed, &HeaderMap::new()).map_err(|_| {
-                ConfigError::new("uri", uri, "its authority is not one of the layer's hosts")
+                ConfigError::new("uri", uri, "its authority must be one of the layer's hosts")
             })?,
             false => String::new(),
         };
-        let applied = self.known.applied(&self.query, &path_and_query);
+        let applied = self.shared.applied(&self.query, &path_and_query);
         let targets = applied.iter().map(|path| TargetKey::uri(path, origin.clone()));
         Ok((targets.collect(), with_origin))
     }
 
-    /// Every key of a target: on its own origin, or on all.
+    /// All keys of a target, on its own origin or on all origins.
     pub(crate) fn range(&self, target: &TargetKey, with_origin: bool) -> KeyRange {
-        KeyRange::continuing(self.start(&target.target, with_origin))
+        KeyRange::continuing(self.key_start(&target.target, with_origin))
     }
 
-    /// What names a target: on its own origin, or on all.
+    /// The scope of a target, on its own origin or on all origins.
     pub(crate) fn scope(&self, target: &TargetKey, with_origin: bool) -> Scope {
-        Scope::uri(self.start(&target.target, with_origin))
+        Scope::uri(self.key_start(&target.target, with_origin))
     }
 
-    /// What names everything with this prefix, whatever its version.
+    /// The scope of all entries with this prefix, whatever their version.
     pub(crate) fn scope_of_prefix(&self) -> Scope {
         Scope::Prefix(Bytes::copy_from_slice(self.prefix.as_bytes()))
     }
 
-    /// What names everything at and below a path.
+    /// The scope of all entries at and below a path.
     pub(crate) fn scope_of_path(&self, path: &str) -> Result<Scope, ConfigError> {
         let parsed = path.parse::<Uri>().ok().filter(|uri| uri.authority().is_none());
         if !path.starts_with('/') || path.contains('?') || parsed.is_none() {
-            let rule = "it is a path that begins with a slash, without a query";
+            let rule = "it must be a path that begins with a slash, without a query";
             return Err(ConfigError::new("path", path, rule));
         }
-        // a long target keeps its first bytes only: what is above it is all that can be told
+        // a shortened target keeps only its first bytes, so a longer path is replaced by a path above it
         let path = normalised(path);
         let kept = path.get(..PATH_BYTES).and_then(|cut| cut.rsplit_once('/'));
         let path = kept.map_or(&*path, |(above, _)| above);
         Ok(Scope::path(format!("{}:{}:{path}", self.prefix, self.version).as_bytes()))
     }
 
-    /// Every key with this prefix, whatever its version.
+    /// All keys with this prefix, whatever their version.
     pub(crate) fn range_of_prefix(&self) -> KeyRange {
         KeyRange::starting_with(format!("{}:", self.prefix))
     }
 
-    fn start(&self, target: &Target, with_origin: bool) -> Vec<u8> {
+    fn key_start(&self, target: &Target, with_origin: bool) -> Vec<u8> {
         let mut key = format!("{}:{}:", self.prefix, self.version).into_bytes();
         match target {
             Target::Uri { path_and_query, origin } => {
@@ -322,7 +333,7 @@ impl Default for KeyRules {
             hosts: None,
             query: QueryRules::default(),
             builders: Vec::new(),
-            known: Arc::default(),
+            shared: Arc::default(),
             search_use: Arc::default(),
         }
     }

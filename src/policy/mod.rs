@@ -373,7 +373,7 @@ mod tests {
             (NEW.statuses(&[200, 206]), "statuses", "206"),
             (NEW.statuses(&[99]), "statuses", "99"),
             (NEW.targeted(&["a b"]), "targeted", "a b"),
-            (NEW.tags(&["a", ""]), "tag", "at least one byte"),
+            (NEW.tags(&["a", ""]), "tag", "1 to 255 bytes"),
             (
                 NEW.stale_while_revalidate(Duration::MAX),
                 "stale_while_revalidate",

@@ -1,5 +1,5 @@
-//! Tags of stored responses, and the words of the invalidation log: what a row names, where a response
-//! stands, and what becomes of it.
+//! Tags of stored responses, and the types of the invalidation log: log rows, log positions, and the log verdict on a
+//! stored response.
 
 mod position;
 mod record;
@@ -13,15 +13,17 @@ pub use position::LogPosition;
 pub use record::{Invalidation, LogRecord, LogRow};
 pub(crate) use record::{Subject, reason_of};
 pub use scope::Scope;
-pub(crate) use scope::{Implied, has_any_query, implied_by, of_path, path_of};
+pub(crate) use scope::{Implied, has_any_query, implied_by, paths_of, without_query};
 #[cfg(feature = "mysql")]
-pub(crate) use scope::{homes, queries_of_path};
+pub(crate) use scope::{queries_of_path, uri_keys};
 
 use crate::error::ConfigError;
 
-/// A name shared by stored responses that are invalidated together: a *cache group* on the wire
-/// (RFC 9875). Any bytes, 1 to [`Tag::MAX_BYTES`] of them. Tags belong to the data, not to one cache:
-/// all caches that share a log share its tags, whatever their prefix.
+/// A name for stored responses that are invalidated together. In HTTP fields, a tag is called a *cache group*
+/// (RFC 9875). A tag consists of 1 to [`Tag::MAX_BYTES`] bytes of any value.
+///
+/// Tags belong to the data, not to one cache: all caches that share an invalidation log share its tags, whatever
+/// their prefix.
 ///
 /// ```
 /// use tower_mysql_cache::Tag;
@@ -32,17 +34,27 @@ use crate::error::ConfigError;
 pub struct Tag(Bytes);
 
 impl Tag {
-    /// The longest tag, in bytes.
+    /// The maximum length of a tag, in bytes.
     pub const MAX_BYTES: usize = 255;
 
-    /// A tag of these bytes. Whether it has a length that a tag may have is checked where it is used:
-    /// by the invalidation that names it, and by the layer when it is to store a response with it.
+    /// Makes a tag of these bytes. The length is checked later, when an invalidation uses the tag or when the layer
+    /// stores a response with it.
+    ///
+    /// ```
+    /// use tower_mysql_cache::Tag;
+    /// assert_eq!(Tag::new("product:7"), Tag::from("product:7"));
+    /// ```
     #[must_use]
     pub fn new(name: impl Into<Bytes>) -> Self {
         Self(name.into())
     }
 
     /// The bytes of the tag.
+    ///
+    /// ```
+    /// use tower_mysql_cache::Tag;
+    /// assert_eq!(Tag::from("product:7").as_bytes(), b"product:7");
+    /// ```
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
@@ -54,14 +66,22 @@ impl Tag {
 
     /// Checks the length.
     ///
+    /// ```
+    /// use tower_mysql_cache::Tag;
+    ///
+    /// assert!(Tag::new("product:7").check().is_ok());
+    /// let error = Tag::new("").check().unwrap_err();
+    /// assert!(error.to_string().contains("it must have 1 to 255 bytes"));
+    /// ```
+    ///
     /// # Errors
-    /// [`ConfigError`] for an empty tag and for one of more than [`Tag::MAX_BYTES`].
+    /// [`ConfigError`] if the tag is empty or longer than [`Tag::MAX_BYTES`].
     pub fn check(&self) -> Result<(), ConfigError> {
+        let rule = "it must have 1 to 255 bytes";
         if self.0.is_empty() {
-            return Err(ConfigError::new("tag", "", "a tag has at least one byte"));
+            return Err(ConfigError::new("tag", "", rule));
         }
         if self.0.len() > Self::MAX_BYTES {
-            let rule = "a tag has at most 255 bytes";
             return Err(ConfigError::new("tag", self.0.escape_ascii(), rule));
         }
         Ok(())
@@ -104,14 +124,21 @@ impl fmt::Debug for Tag {
     }
 }
 
-/// What the log says about a stored response.
+/// The log verdict: what the invalidation log says about a stored response.
+///
+/// ```
+/// use tower_mysql_cache::Validity;
+///
+/// // the stricter verdict is the greater one
+/// assert_eq!(Validity::Valid.max(Validity::Invalid), Validity::Invalid);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Validity {
-    /// Nothing that names it came after its position.
+    /// No log row after the response's position names it.
     Valid,
-    /// Something *soft* did: it counts as stale.
+    /// A *soft* invalidation names it: it counts as stale.
     Outdated,
-    /// Something did: it is not served without validation, by nobody and under no permission
-    /// (RFC 9111 4.4).
+    /// An invalidation names it: it is never served without revalidation, not even where a stale response may be
+    /// served (RFC 9111 4.4).
     Invalid,
 }

@@ -1,18 +1,24 @@
-//! Invalidations: as the application asks for them, as rows to be appended, and as rows that are there.
+//! Invalidations: the request of the application, the row that is appended to the log, and the row that is read.
 
 use super::{Scope, Tag};
 use crate::error::ConfigError;
 
-/// The longest reason that a row keeps, in characters; the rest is cut off.
+/// The maximum length of a reason in characters, which is the width of the column. A longer one is truncated.
 const MAX_REASON_CHARS: usize = 255;
 
-/// What an application wants to have invalidated. Several subjects are one request.
+/// Says which responses a [`CacheHandle`](crate::CacheHandle) must invalidate. One invalidation can name several
+/// tags.
 ///
 /// ```
-/// use tower_mysql_cache::Invalidation;
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// use tower_mysql_cache::{CacheLayer, Invalidation, MemoryStore};
+///
+/// let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").handle();
 /// let prices = Invalidation::tags(["prices", "product:7"]).soft().reason("price import");
-/// let page = Invalidation::uri("/products?page=2");
-/// # let _ = (prices, page);
+/// cache.invalidate(prices).await?;
+/// cache.invalidate(Invalidation::uri("/products?page=2")).await?;
+/// # Ok::<(), tower_mysql_cache::StoreError>(())
+/// # }).unwrap();
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "an invalidation does nothing until it is given to a handle"]
@@ -22,7 +28,7 @@ pub struct Invalidation {
     pub(crate) reason: Option<String>,
 }
 
-/// What an invalidation is about, as the application says it.
+/// One thing that an invalidation names, in the words of the application.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Subject {
     Tag(Tag),
@@ -36,51 +42,95 @@ impl Invalidation {
         Self { subjects, soft: false, reason: None }
     }
 
-    /// Everything with one of these tags, in all caches that share the log, whatever their prefix.
+    /// All responses with at least one of these tags, in all caches that share the log, whatever their prefix.
+    ///
+    /// ```
+    /// use tower_mysql_cache::Invalidation;
+    /// let product = Invalidation::tags(["product:7", "product-list"]);
+    /// # let _ = product;
+    /// ```
     pub fn tags(tags: impl IntoIterator<Item: Into<Tag>>) -> Self {
         Self::of(tags.into_iter().map(|tag| Subject::Tag(tag.into())).collect())
     }
 
-    /// One target, all its variants and partitions: an absolute URI, or a path with or without a query,
-    /// which then means that path on every origin.
+    /// One target with all its variants and partitions. `uri` is an absolute URI, or a path with or without a query;
+    /// a path means this path on all origins.
+    ///
+    /// ```
+    /// use tower_mysql_cache::Invalidation;
+    /// let on_one_origin = Invalidation::uri("https://shop.example/products?page=2");
+    /// let on_all_origins = Invalidation::uri("/products?page=2");
+    /// # let _ = (on_one_origin, on_all_origins);
+    /// ```
     pub fn uri(uri: impl Into<String>) -> Self {
         Self::of(vec![Subject::Uri(uri.into())])
     }
 
-    /// Everything at and below a path, on every origin: `/products` is `/products`, `/products?page=2`
-    /// and `/products/7`, and not `/products-old`.
+    /// All responses at and below a path, on all origins. `/products` covers `/products`, `/products?page=2` and
+    /// `/products/7`, but not `/products-old`.
+    ///
+    /// ```
+    /// use tower_mysql_cache::Invalidation;
+    /// let catalogue = Invalidation::path("/products").reason("new catalogue");
+    /// # let _ = catalogue;
+    /// ```
     pub fn path(path: impl Into<String>) -> Self {
         Self::of(vec![Subject::Path(path.into())])
     }
 
-    /// Everything under the layer's prefix, all versions included.
+    /// All responses under the layer's prefix, of all versions.
+    ///
+    /// ```
+    /// use tower_mysql_cache::Invalidation;
+    /// let everything = Invalidation::all().reason("new design");
+    /// # let _ = everything;
+    /// ```
     pub fn all() -> Self {
         Self::of(vec![Subject::All])
     }
 
-    /// These tags as well.
+    /// Adds tags to the invalidation.
+    ///
+    /// ```
+    /// use tower_mysql_cache::Invalidation;
+    /// let page_and_lists = Invalidation::uri("/products/7").and_tags(["product-list"]);
+    /// # let _ = page_and_lists;
+    /// ```
     pub fn and_tags(mut self, tags: impl IntoIterator<Item: Into<Tag>>) -> Self {
         self.subjects.extend(tags.into_iter().map(|tag| Subject::Tag(tag.into())));
         self
     }
 
-    /// What it names counts as stale, not as invalid: it may still be served where a stale response
-    /// may (`stale-while-revalidate`, `stale-if-error`).
+    /// Makes the responses stale instead of invalid. They may still be served where a stale response may be served
+    /// (`stale-while-revalidate`, `stale-if-error`).
+    ///
+    /// ```
+    /// use tower_mysql_cache::Invalidation;
+    /// let rating_changed = Invalidation::tags(["product:7"]).soft();
+    /// # let _ = rating_changed;
+    /// ```
     pub fn soft(mut self) -> Self {
         self.soft = true;
         self
     }
 
-    /// Why, for people who read the log: up to 255 characters.
+    /// The reason, for people who read the log. At most 255 characters; a longer text is truncated.
+    ///
+    /// ```
+    /// use tower_mysql_cache::Invalidation;
+    /// let import = Invalidation::tags(["prices"]).reason("price import of 2 May");
+    /// # let _ = import;
+    /// ```
     pub fn reason(mut self, reason: impl Into<String>) -> Self {
         self.reason = Some(reason.into());
         self
     }
 
-    /// Checks its tags.
+    /// Checks that there is at least one subject, and that all tags are valid.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         if self.subjects.is_empty() {
-            return Err(ConfigError::new("invalidation", "", "it names at least one thing"));
+            let rule = "it must name at least one tag, URI or path";
+            return Err(ConfigError::new("invalidation", "", rule));
         }
         self.subjects.iter().try_for_each(|subject| match subject {
             Subject::Tag(tag) => tag.check(),
@@ -89,36 +139,63 @@ impl Invalidation {
     }
 }
 
-/// A row to be appended to the log.
+/// A row that a store appends to its invalidation log.
+///
+/// ```
+/// use tower_mysql_cache::{LogRecord, Scope, Tag};
+///
+/// let row = LogRecord::hard(Scope::Tag(Tag::from("product:7")));
+/// assert!(!row.soft && row.reason.is_none());
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogRecord {
-    /// What it names.
+    /// Which responses the row names.
     pub scope: Scope,
-    /// Whether what it names counts as stale rather than invalid.
+    /// `true` if these responses become stale instead of invalid.
     pub soft: bool,
-    /// Why, for people.
+    /// The reason, for people.
     pub reason: Option<String>,
 }
 
 impl LogRecord {
-    /// A hard one without a reason.
+    /// A row that makes responses invalid (not only stale), without a reason.
+    ///
+    /// ```
+    /// use tower_mysql_cache::{LogRecord, Scope};
+    /// let everything = LogRecord::hard(Scope::Everything);
+    /// # let _ = everything;
+    /// ```
     #[must_use]
     pub fn hard(scope: Scope) -> Self {
         Self { scope, soft: false, reason: None }
     }
 }
 
-/// A row of the log.
+/// A row of the invalidation log, as [`CacheHandle::invalidations`](crate::CacheHandle::invalidations) shows it.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// use tower_mysql_cache::{CacheLayer, Invalidation, MemoryStore};
+///
+/// let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").handle();
+/// cache.invalidate(Invalidation::tags(["prices"]).reason("price import")).await?;
+/// for row in cache.invalidations(10).await? {
+///     println!("{} {:?}: {:?}", row.at_ms, row.scope, row.reason);
+/// }
+/// # Ok::<(), tower_mysql_cache::StoreError>(())
+/// # }).unwrap();
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LogRow {
-    /// Its number: later rows have larger ones, but for rows of transactions that overlap.
+    /// The id of the row. Later rows have larger ids; only rows of overlapping transactions can become visible in
+    /// another order.
     pub id: u64,
-    /// What it names.
+    /// Which responses the row names.
     pub scope: Scope,
-    /// Whether it is a soft one.
+    /// `true` if these responses became stale instead of invalid.
     pub soft: bool,
-    /// Why.
+    /// The reason, for people.
     pub reason: Option<String>,
     /// When it was inserted, in milliseconds since the Unix epoch on the store's clock.
     pub at_ms: u64,
@@ -132,7 +209,7 @@ impl LogRow {
     }
 }
 
-/// A reason as the column takes it.
+/// The reason, truncated to the width of the column.
 pub(crate) fn reason_of(record: &LogRecord) -> Option<String> {
     let reason = record.reason.as_deref()?;
     Some(reason.chars().take(MAX_REASON_CHARS).collect())
@@ -143,11 +220,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tag_too_long_or_empty_is_an_error_that_says_so() {
+    fn an_empty_or_too_long_tag_is_an_error_with_the_rule() {
         let long = "x".repeat(256);
-        for (tags, says) in [(vec![""], "at least one byte"), (vec!["a", &long], "at most 255")] {
+        for tags in [vec![""], vec!["a", &long]] {
             let error = Invalidation::tags(tags).check().unwrap_err().to_string();
-            assert!(error.contains("tag") && error.contains(says), "{error}");
+            assert!(error.starts_with("tag is") && error.contains("1 to 255 bytes"), "{error}");
         }
         let none: [&str; 0] = [];
         assert!(Invalidation::tags(none).check().is_err());
@@ -155,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_is_cut_at_a_character() {
+    fn a_long_reason_is_truncated_at_a_character() {
         let mut record = LogRecord::hard(Scope::Everything);
         record.reason = Some("\u{e9}".repeat(300));
         assert_eq!(reason_of(&record).unwrap().chars().count(), 255);

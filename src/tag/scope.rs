@@ -1,8 +1,7 @@
-//! What a row of the log names: the tag of a response, or a part of its key.
+//! What a log row names: a tag of responses, or the beginning of their keys.
 //!
-//! The tags that every response has without being told, its target, its prefix and the paths above it,
-//! are beginnings of its key. So nothing of them is stored with a response, and a row names them by
-//! those beginnings.
+//! Prefix, path and target of a response are beginnings of its key. So they are not stored as tags: a log row
+//! contains the beginning of the keys that it invalidates.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,37 +10,46 @@ use bytes::Bytes;
 
 use super::Tag;
 
-/// How far down a path its beginnings are told apart; one that goes deeper is named by its first 32
-/// segments, which only invalidates more.
+/// The number of segments of a path that are compared. A deeper path is truncated to its first 32 segments. This can
+/// only invalidate more.
 const MAX_DEPTH: usize = 32;
 
-/// What an invalidation names. In the log's `tag` column each has a form of its own:
+/// Which responses a log row names. The `tag` column of the log contains it in one of these forms:
 ///
 /// | scope | column |
 /// |---|---|
-/// | a tag | its bytes; one that begins with a colon gets another one in front |
-/// | everything in all caches of the log | `:everything` |
-/// | everything under a prefix | `:all shop` |
+/// | a tag | its bytes; if they begin with a colon, another colon is put in front |
+/// | all responses of all caches that share the log | `:everything` |
+/// | all responses under a prefix | `:all shop` |
 /// | a target on all origins | `:uri shop:1:/products?page=2` |
 /// | a target on one origin | `:uri shop:1:/products http://shop.example` |
-/// | everything at and below a path | `:path shop:1:/products` |
+/// | all responses at and below a path | `:path shop:1:/products` |
 /// | a cache group of an origin (RFC 9875) | `:group http://shop.example news` |
 ///
-/// A row that begins with a colon and is none of these counts as `:everything`: it is a newer
-/// release's, and to invalidate too much is safe.
+/// Any other value that begins with a colon counts as `:everything`: a newer release may have written it, and to
+/// invalidate too much is safe.
+///
+/// ```
+/// use tower_mysql_cache::{Scope, Tag};
+///
+/// let page = Scope::Path("shop:1:/products".into());
+/// assert_eq!(page.to_column(), ":path shop:1:/products");
+/// assert!(page.names(b"shop:1:/products/7 http://shop.example", &[]));
+/// assert!(Scope::Tag(Tag::from("a")).names(b"shop:1:/", &[Tag::from("a")]));
+/// ```
 #[derive(Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Scope {
-    /// Every response with this tag.
+    /// All responses with this tag.
     Tag(Tag),
-    /// Every response of every cache that uses the log.
+    /// All responses of all caches that share the log.
     Everything,
-    /// Every response under a prefix, whatever its version.
+    /// All responses under a prefix, of all versions.
     Prefix(Bytes),
-    /// Every response whose key is this, or continues it with a space: a target. And, whatever its query,
-    /// every response on the same path that may answer for other queries (`No-Vary-Search`).
+    /// A target: all responses whose key is these bytes, or continues them with a space. Also all responses on the
+    /// same path that may answer other queries (`No-Vary-Search`).
     Uri(Bytes),
-    /// Every response whose key continues this with `/` or `?`, or whose target it is.
+    /// A path: all responses whose target is these bytes, or whose key continues them with `/` or `?`.
     Path(Bytes),
 }
 
@@ -51,18 +59,18 @@ const URI: &[u8] = b":uri ";
 const PATH: &[u8] = b":path ";
 const GROUP: &[u8] = b":group ";
 
-/// The tag of responses that may answer other queries of their path as well (`No-Vary-Search`): a row that
-/// names one query of the path names them, whatever theirs is.
+/// The tag of responses that may also answer other queries of their path (`No-Vary-Search`). A row that names the
+/// path with any query names them.
 const ANY_QUERY: &[u8] = b":any query";
 
-/// The tag of responses under a key of the application's own: what their keys would begin with if they were
-/// stored under the request's URI. What names that names them.
+/// The beginning of a tag of responses under a custom key. The rest of the tag is the beginning of the key that the
+/// response would have under its request's URI. A row that names such a key names the response.
 const AT: &[u8] = b":at ";
 
 impl Scope {
-    /// The tag of a response under a key of the application's own, to a request whose URI has this key.
-    pub(crate) fn at(home: &[u8]) -> Tag {
-        Tag::new([AT, home].concat())
+    /// The tag for a response under a custom key. `uri_key` is the beginning of the keys of the request's URI.
+    pub(crate) fn at(uri_key: &[u8]) -> Tag {
+        Tag::new([AT, uri_key].concat())
     }
 
     /// A cache group of an origin, as a tag.
@@ -70,12 +78,17 @@ impl Scope {
         Tag::new(format!(":group {scheme}://{authority} {group}"))
     }
 
-    /// The tag of responses that a row names which names any query of their path.
+    /// The tag of responses that may also answer other queries of their path.
     pub(crate) fn any_query() -> Tag {
         Tag::new(Bytes::from_static(ANY_QUERY))
     }
 
-    /// What the `tag` column holds.
+    /// The value for the log's `tag` column.
+    ///
+    /// ```
+    /// use tower_mysql_cache::Scope;
+    /// assert_eq!(Scope::Prefix("shop".into()).to_column(), ":all shop");
+    /// ```
     #[must_use]
     pub fn to_column(&self) -> Bytes {
         let with = |start: &[u8], rest: &[u8]| Bytes::from([start, rest].concat());
@@ -90,7 +103,15 @@ impl Scope {
         }
     }
 
-    /// What a `tag` column says.
+    /// Reads a value of the log's `tag` column.
+    ///
+    /// ```
+    /// use tower_mysql_cache::Scope;
+    ///
+    /// assert_eq!(Scope::from_column(&":all shop".into()), Scope::Prefix("shop".into()));
+    /// // a form of a newer release
+    /// assert_eq!(Scope::from_column(&":unknown".into()), Scope::Everything);
+    /// ```
     #[must_use]
     pub fn from_column(column: &Bytes) -> Self {
         let after = |start: &[u8]| column.starts_with(start).then(|| column.slice(start.len()..));
@@ -108,13 +129,13 @@ impl Scope {
             .unwrap_or(Self::Everything)
     }
 
-    /// The target, on one origin or all, whose keys begin with this.
+    /// The target whose keys begin with `start`, on one origin or on all.
     pub(crate) fn uri(start: impl Into<Bytes>) -> Self {
         Self::Uri(start.into())
     }
 
-    /// Everything at and below a path, whose keys begin with `start`, which ends in the path. A path
-    /// that goes deeper than can be told apart stands for what is above it.
+    /// All responses at and below a path. `start` is the beginning of their keys, up to the end of the path. A path
+    /// of more than [`MAX_DEPTH`] segments is truncated.
     pub(crate) fn path(start: &[u8]) -> Self {
         let mut cut = start;
         while let Some(shorter) = cut.strip_suffix(b"/") {
@@ -125,26 +146,34 @@ impl Scope {
         Self::Path(Bytes::copy_from_slice(cut))
     }
 
-    /// Whether this names a response by its key and tags.
+    /// Whether this names the response with this key and these tags.
+    ///
+    /// ```
+    /// use tower_mysql_cache::Scope;
+    ///
+    /// let page = Scope::Uri("shop:1:/products".into());
+    /// assert!(page.names(b"shop:1:/products http://shop.example", &[]));
+    /// assert!(!page.names(b"shop:1:/products?page=2 http://shop.example", &[]));
+    /// ```
     #[must_use]
     pub fn names(&self, key: &[u8], tags: &[Tag]) -> bool {
         match self {
             Self::Tag(tag) => tags.contains(tag),
             Self::Uri(start) if has_any_query(tags) => {
-                of_path(key, tags).any(|own| own == path_of(start))
+                paths_of(key, tags).any(|own| own == without_query(start))
             }
             own => implied_by(key, tags).any(|implied| implied.is(own)),
         }
     }
 }
 
-/// Whether a response may answer other queries of its path as well.
+/// Whether a response may also answer other queries of its path.
 pub(crate) fn has_any_query(tags: &[Tag]) -> bool {
     tags.iter().any(|tag| tag.as_bytes() == ANY_QUERY)
 }
 
-/// The path that a target's beginning is on, without the query, with the origin if it has one.
-pub(crate) fn path_of(start: &[u8]) -> Cow<'_, [u8]> {
+/// Removes the query from the beginning of a target's keys. The origin stays, if there is one.
+pub(crate) fn without_query(start: &[u8]) -> Cow<'_, [u8]> {
     let target = start.iter().position(|&byte| byte == b' ').unwrap_or(start.len());
     let (target, origin) = start.split_at_checked(target).unwrap_or((start, &[]));
     match target.iter().position(|&byte| byte == b'?') {
@@ -153,22 +182,22 @@ pub(crate) fn path_of(start: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-/// The paths that a response is on: on all origins, and on its own.
-pub(crate) fn of_path<'a>(
+/// The path of a response, as the beginning of keys: on all origins, and on its own.
+pub(crate) fn paths_of<'a>(
     key: &'a [u8],
     tags: &'a [Tag],
 ) -> impl Iterator<Item = Cow<'a, [u8]>> + 'a {
     implied_by(key, tags).filter_map(|implied| match implied {
-        Implied::Uri(start) => Some(path_of(start)),
+        Implied::Uri(start) => Some(without_query(start)),
         _ => None,
     })
 }
 
-/// The columns of rows that name a path with some query: from the first on, and before the second. Rows for
-/// other origins are among them.
+/// The `tag` columns of all rows that name the path of `key` with a query, as a half-open range. Rows for other
+/// origins are in the range too.
 #[cfg(feature = "mysql")]
 pub(crate) fn queries_of_path(key: &[u8]) -> Option<(Bytes, Bytes)> {
-    let path = of_path(key, &[]).next()?;
+    let path = paths_of(key, &[]).next()?;
     let column = |end: &[u8]| Bytes::from([URI, &path[..], end].concat());
     Some((column(b"?"), column(b"@"))) // the byte after the question mark
 }
@@ -179,7 +208,7 @@ impl fmt::Debug for Scope {
     }
 }
 
-/// A scope that a response is in by its key alone.
+/// A scope that follows from a response's key alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Implied<'a> {
     Everything,
@@ -199,7 +228,7 @@ impl Implied<'_> {
         }
     }
 
-    /// What the `tag` column of a row holds that names this.
+    /// The `tag` column of the rows that name this scope.
     #[cfg(feature = "mysql")]
     pub(crate) fn to_column(self) -> Bytes {
         let with = |start: &[u8], rest: &[u8]| Bytes::from([start, rest].concat());
@@ -212,20 +241,20 @@ impl Implied<'_> {
     }
 }
 
-/// The scopes that a response is in by its key, and by its request's URI where the key is not that.
+/// The scopes that follow from a response's key. For a custom key, also those of its request's URI.
 pub(crate) fn implied_by<'a>(
     key: &'a [u8],
     tags: &'a [Tag],
 ) -> impl Iterator<Item = Implied<'a>> + 'a {
-    implied(key).chain(homes(tags).flat_map(implied))
+    implied(key).chain(uri_keys(tags).flat_map(implied))
 }
 
-/// What the keys of a response's URI begin with, where it is under a key of the application's own.
-pub(crate) fn homes(tags: &[Tag]) -> impl Iterator<Item = &[u8]> {
+/// For a response under a custom key: the beginning of the keys of its request's URI.
+pub(crate) fn uri_keys(tags: &[Tag]) -> impl Iterator<Item = &[u8]> {
     tags.iter().filter_map(|tag| tag.as_bytes().strip_prefix(AT))
 }
 
-/// The scopes that a key is in: `prefix:version:/path?query origin ...`.
+/// The scopes that follow from a key `prefix:version:/path?query origin ...`.
 fn implied(key: &[u8]) -> impl Iterator<Item = Implied<'_>> {
     let prefix = key.split(|&b| b == b':').next().unwrap_or(key);
     let mut spaces = key.iter().enumerate().filter(|(_, byte)| **byte == b' ').map(|(at, _)| at);
@@ -236,11 +265,11 @@ fn implied(key: &[u8]) -> impl Iterator<Item = Implied<'_>> {
     let uris = uris.into_iter().take(if target == origin { 1 } else { 2 });
     let query = until(target).iter().position(|&byte| byte == b'?').unwrap_or(target);
     let path = until(query);
-    // a key of the application's own has no path
+    // a custom key has no path
     let is_path = path_at(path).is_some();
     let above = slashes(path).chain(std::iter::once(path.len())).take(MAX_DEPTH + 1);
     let whole = path.len();
-    // the root's own end would name it twice
+    // a path that ends with a slash would be listed twice
     let above = above.filter(move |&end| is_path && (end != whole || !path.ends_with(b"/")));
     [Implied::Everything, Implied::Prefix(prefix)]
         .into_iter()
@@ -248,14 +277,14 @@ fn implied(key: &[u8]) -> impl Iterator<Item = Implied<'_>> {
         .chain(above.map(until).map(Implied::Path))
 }
 
-/// Where the path of a key begins: behind `prefix:version:`.
+/// The position of the path in a key, after `prefix:version:`. `None` for a custom key.
 fn path_at(start: &[u8]) -> Option<usize> {
     let mut colons = start.iter().enumerate().filter(|(_, byte)| **byte == b':');
     let at = colons.nth(1)?.0 + 1;
     (start.get(at) == Some(&b'/')).then_some(at)
 }
 
-/// Where the slashes of the path are: each ends what is above it.
+/// The positions of the slashes in the path. Each is the end of a path above it.
 fn slashes(start: &[u8]) -> impl Iterator<Item = usize> {
     let from = path_at(start).unwrap_or(start.len());
     let path = start.get(from..).unwrap_or_default();
@@ -276,7 +305,7 @@ mod tests {
 
     #[cfg(feature = "mysql")]
     #[test]
-    fn a_key_is_in_all_its_beginnings() {
+    fn a_key_is_in_the_scopes_of_all_its_beginnings() {
         let expected = [
             ":everything",
             ":all shop",
@@ -293,19 +322,19 @@ mod tests {
     }
 
     #[test]
-    fn a_path_names_what_is_at_and_below_it_and_no_neighbour() {
+    fn a_path_names_all_keys_at_and_below_it_and_no_others() {
         let names = |path: &str, key: &str| Scope::path(path.as_bytes()).names(key.as_bytes(), &[]);
-        for inside in ["s:1:/a http://h", "s:1:/a?q http://h", "s:1:/a/ x", "s:1:/a/b/c?d=/e x"] {
-            assert!(names("s:1:/a", inside) && names("s:1:/a/", inside), "{inside}");
-            assert!(names("s:1:/", inside) && names("s:1:", inside), "{inside}");
+        for below in ["s:1:/a http://h", "s:1:/a?q http://h", "s:1:/a/ x", "s:1:/a/b/c?d=/e x"] {
+            assert!(names("s:1:/a", below) && names("s:1:/a/", below), "{below}");
+            assert!(names("s:1:/", below) && names("s:1:", below), "{below}");
         }
-        for outside in ["s:1:/ab x", "s:1:/b x", "s:2:/a x", "t:1:/a x", "s:1:=/a x", "s:1:?/a x"] {
-            assert!(!names("s:1:/a", outside), "{outside}");
+        for other in ["s:1:/ab x", "s:1:/b x", "s:2:/a x", "t:1:/a x", "s:1:=/a x", "s:1:?/a x"] {
+            assert!(!names("s:1:/a", other), "{other}");
         }
     }
 
     #[test]
-    fn what_may_answer_other_queries_is_named_by_each_of_them() {
+    fn a_response_for_many_queries_is_named_by_any_query() {
         let (mark, none) = ([Tag::from("a"), Scope::any_query()], []);
         let names = |uri: &str, tags: &[Tag]| Scope::uri(uri.as_bytes().to_vec()).names(KEY, tags);
         for uri in ["s", "s?", "s?z=1", "s?z=1 http://h", "s http://h"] {
@@ -337,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_too_deep_stands_for_what_is_above_it() {
+    fn a_path_that_is_too_deep_is_truncated() {
         let deep = format!("s:1:{}", "/d".repeat(100));
         let scope = Scope::path(deep.as_bytes());
         assert_eq!(scope, Scope::Path(format!("s:1:{}", "/d".repeat(32)).into()));
@@ -346,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_column_says_what_was_written_and_tags_pose_as_nothing_else() {
+    fn a_scope_is_read_as_written_and_no_tag_can_imitate_it() {
         for scope in [
             Scope::Tag(Tag::from("product:7")),
             Scope::Tag(Tag::from(":everything")),
@@ -360,16 +389,16 @@ mod tests {
             assert_eq!(Scope::from_column(&scope.to_column()), scope);
         }
         assert_eq!(Scope::Tag(Tag::from(":everything")).to_column(), "::everything");
-        assert_eq!(Scope::from_column(&":of the future".into()), Scope::Everything);
+        assert_eq!(Scope::from_column(&":form of a newer release".into()), Scope::Everything);
     }
 
     #[test]
-    fn tags_are_compared_to_the_letter() {
+    fn tags_are_compared_byte_by_byte() {
         let tags = [Tag::from("a"), Tag::from(":all shop")];
         assert!(Scope::Tag(Tag::from("a")).names(KEY, &tags));
         assert!(!Scope::Tag(Tag::from("A")).names(KEY, &tags));
         assert!(!Scope::Tag(Tag::from("a ")).names(KEY, &tags));
-        assert!(Scope::Prefix("shop".into()).names(KEY, &[]), "by its key");
+        assert!(Scope::Prefix("shop".into()).names(KEY, &[]), "the key has the prefix");
         assert!(!Scope::Prefix("sho".into()).names(KEY, &tags));
     }
 }

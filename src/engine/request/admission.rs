@@ -79,10 +79,10 @@ impl Write {
             TargetUri::Either(uri, other) => (uri, Some(other)),
         };
         let key = route.keys.target(uri, request).ok();
-        let mut targets = route.keys.written(uri, request, key.as_ref());
+        let mut targets = route.keys.targets_of_write(uri, request, key.as_ref());
         if let Some(other) = other {
             let key = route.keys.target(other, request).ok();
-            targets.extend(route.keys.written(other, request, key.as_ref()));
+            targets.extend(route.keys.targets_of_write(other, request, key.as_ref()));
         }
         if targets.is_empty() {
             return None;
@@ -116,7 +116,7 @@ impl Plan {
             }
         }
         let base = route.keys.base_key(target, &keyed);
-        let home = route.keys.home(target);
+        let home = route.keys.uri_key(target);
         let (target, path_and_query) = (target.clone(), uri.path_and_query().cloned());
         Self {
             base,

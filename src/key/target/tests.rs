@@ -26,7 +26,7 @@ fn key_with(rules: &KeyRules, uri: &str, host: Option<&str>) -> String {
 }
 
 fn targets_written(rules: &KeyRules, parts: &Parts) -> Vec<TargetKey> {
-    rules.written(&parts.uri, parts, rules.target(&parts.uri, parts).ok().as_ref())
+    rules.targets_of_write(&parts.uri, parts, rules.target(&parts.uri, parts).ok().as_ref())
 }
 
 fn target_of_uri(rules: &KeyRules, uri: &str) -> Result<(TargetKey, bool), ConfigError> {
@@ -45,7 +45,7 @@ fn key(uri: &str, host: &str) -> String {
 }
 
 #[test]
-fn holds_prefix_version_target_and_origin() {
+fn a_key_has_prefix_version_target_and_origin() {
     assert_eq!(
         key("/products?page=2", "Shop.Example"),
         "shop:1:/products?page=2 http://shop.example"
@@ -54,7 +54,7 @@ fn holds_prefix_version_target_and_origin() {
 }
 
 #[test]
-fn an_absolute_target_and_the_host_field_have_to_agree() {
+fn an_absolute_target_must_agree_with_the_host_field() {
     assert_eq!(key("https://a.example/x", "A.example"), "shop:1:/x https://a.example");
     assert_eq!(key_with(&rules(), "http://a.example", None), "shop:1:/ http://a.example");
     for (uri, host) in
@@ -67,7 +67,7 @@ fn an_absolute_target_and_the_host_field_have_to_agree() {
 
 // RFC 9110 4.2.3
 #[test]
-fn the_schemes_own_port_tells_no_hosts_apart() {
+fn the_default_port_does_not_change_the_key() {
     assert_eq!(key("http://a.example:80/", "a.example"), "shop:1:/ http://a.example");
     assert_eq!(key("https://a.example/", "A.example:443"), "shop:1:/ https://a.example");
     let mut listed = rules();
@@ -86,7 +86,7 @@ fn the_schemes_own_port_tells_no_hosts_apart() {
         let refused = listed.target(&parts.uri, &parts).unwrap_err();
         assert_eq!(refused, NoKey::UnknownHost, "{uri} {host}");
     }
-    // a port that is one scheme's own is not the other's
+    // the default port of one scheme is not the default port of the other
     let twins = |uri: &str| {
         let parts = parts(uri, None);
         let written = targets_written(&rules(), &parts);
@@ -100,7 +100,7 @@ fn the_schemes_own_port_tells_no_hosts_apart() {
 
 // RFC 9111 4.4
 #[test]
-fn a_write_to_a_host_that_is_not_known_is_one_on_every_origin() {
+fn a_write_to_an_unknown_host_invalidates_all_origins() {
     let mut rules = rules();
     rules.set_hosts(["a.example"]).unwrap();
     for (uri, host) in
@@ -117,7 +117,7 @@ fn a_write_to_a_host_that_is_not_known_is_one_on_every_origin() {
 }
 
 #[test]
-fn a_path_has_an_index_of_its_own_on_each_origin_and_in_each_partition() {
+fn a_path_has_one_index_per_origin_and_partition() {
     let search = |rules: &KeyRules, uri: &str| {
         let parts = parts(uri, None);
         rules.search(&rules.target(&parts.uri, &parts).unwrap()).unwrap()
@@ -140,14 +140,14 @@ fn a_path_has_an_index_of_its_own_on_each_origin_and_in_each_partition() {
 }
 
 #[test]
-fn another_query_that_is_too_long_to_be_kept_whole_is_not_taken() {
+fn a_query_that_is_too_long_leaves_the_target_unchanged() {
     let target = TargetKey::uri("/p?a", "http://h".to_owned());
     assert_eq!(target.with_query("/p", &format!("?{}", "a".repeat(480))), target);
     assert_ne!(target.with_query("/p", "?b"), target);
 }
 
 #[test]
-fn a_write_is_one_under_both_schemes_and_whatever_the_builders_say() {
+fn a_write_invalidates_both_schemes_even_without_a_key() {
     let mut rules = rules();
     rules.push_builder(Arc::new(|_: &Parts, _: TargetKey| None));
     let parts = parts("/x", Some("h"));
@@ -159,7 +159,7 @@ fn a_write_is_one_under_both_schemes_and_whatever_the_builders_say() {
 }
 
 #[test]
-fn drops_user_and_default_port_of_the_authority() {
+fn user_and_default_port_are_not_part_of_the_key() {
     let key = |uri| key_with(&rules(), uri, None);
     assert_eq!(key("http://u:secret@a.example:80/"), "shop:1:/ http://a.example");
     assert_eq!(key("https://a.example:443/"), "shop:1:/ https://a.example");
@@ -167,7 +167,7 @@ fn drops_user_and_default_port_of_the_authority() {
 }
 
 #[test]
-fn a_fixed_scheme_wins_over_the_requests() {
+fn a_fixed_scheme_overrides_the_scheme_of_the_request() {
     let mut rules = rules();
     rules.set_scheme("HTTPS").unwrap();
     assert_eq!(key_with(&rules, "http://a.example/", None), "shop:1:/ https://a.example");
@@ -175,7 +175,7 @@ fn a_fixed_scheme_wins_over_the_requests() {
 }
 
 #[test]
-fn keeps_the_case_of_the_path_and_every_byte_of_the_query() {
+fn the_case_of_the_path_and_every_byte_of_the_query_count() {
     assert_ne!(key("/A", "h"), key("/a", "h"));
     assert_ne!(key("/a?", "h"), key("/a", "h"));
     assert_ne!(key("/a?x=1&y=2", "h"), key("/a?y=2&x=1", "h"));
@@ -183,7 +183,7 @@ fn keeps_the_case_of_the_path_and_every_byte_of_the_query() {
 }
 
 #[test]
-fn hostile_targets_have_keys_of_their_own() {
+fn hostile_targets_have_distinct_keys() {
     let long = format!("/{}", "a".repeat(8 * 1024));
     let longer = format!("/{}b", "a".repeat(8 * 1024));
     let emoji = "/\u{1f980}?q=\u{1f980}";
@@ -210,7 +210,7 @@ fn a_bad_or_repeated_host_has_no_key() {
 }
 
 #[test]
-fn a_target_that_is_no_path_has_no_key() {
+fn a_target_without_a_path_has_no_key() {
     let mut parts = parts("/", Some("h"));
     for target in ["?/products", "*", "?x=1"] {
         let target = target.parse::<http::uri::PathAndQuery>().unwrap();
@@ -224,7 +224,7 @@ fn a_target_that_is_no_path_has_no_key() {
 }
 
 #[test]
-fn a_host_off_the_list_has_no_key() {
+fn a_host_that_is_not_listed_has_no_key() {
     let mut rules = rules();
     rules.set_hosts(["Shop.example", "shop.example:8443"]).unwrap();
     assert_eq!(key_with(&rules, "/", Some("SHOP.example")), "shop:1:/ http://shop.example");
@@ -234,7 +234,7 @@ fn a_host_off_the_list_has_no_key() {
 }
 
 #[test]
-fn partitions_cannot_be_confused_with_each_other_or_with_targets() {
+fn partitions_and_targets_cannot_be_confused() {
     let rules = rules();
     let parts = parts("/a", Some("h"));
     let target = || rules.target(&parts.uri, &parts).unwrap();
@@ -267,7 +267,7 @@ fn partitions_cannot_be_confused_with_each_other_or_with_targets() {
 }
 
 #[test]
-fn a_builder_changes_the_key_or_bypasses() {
+fn a_builder_changes_the_key_or_bypasses_the_cache() {
     let mut rules = rules();
     rules.push_builder(Arc::new(|parts: &Parts, default: TargetKey| {
         let tenant = parts.headers.get("x-tenant")?;
@@ -281,7 +281,7 @@ fn a_builder_changes_the_key_or_bypasses() {
 }
 
 #[test]
-fn a_uri_names_all_origins_or_one() {
+fn a_uri_means_one_origin_and_a_path_means_all() {
     let rules = rules();
     let everywhere = range_of_uri(&rules, "/a?x=1").unwrap();
     let one = range_of_uri(&rules, "HTTP://H/a?x=1").unwrap();
@@ -312,7 +312,7 @@ fn a_range_covers_long_targets_and_their_variants() {
 }
 
 #[test]
-fn a_bad_prefix_is_named_with_its_rule() {
+fn an_invalid_prefix_is_an_error_that_states_the_rule() {
     for bad in ["", "a:b", "a b", "é", &"x".repeat(65)] {
         let error = KeyRules::default().set_prefix(bad).unwrap_err();
         assert_eq!(error.setting(), "prefix");
@@ -324,7 +324,7 @@ fn a_bad_prefix_is_named_with_its_rule() {
 }
 
 #[test]
-fn hashed_lists_of_values_are_framed() {
+fn different_lists_of_values_have_different_hashes() {
     let hash = |values: &[Option<&[u8]>]| hash_values(values.iter().copied());
     assert_ne!(hash(&[Some(b"ab"), Some(b"c")]), hash(&[Some(b"a"), Some(b"bc")]));
     assert_ne!(hash(&[None]), hash(&[Some(b"")]));
@@ -332,7 +332,7 @@ fn hashed_lists_of_values_are_framed() {
 }
 
 #[test]
-fn a_uri_is_named_in_every_equivalent_spelling() {
+fn a_uri_is_invalidated_in_all_equivalent_spellings() {
     let rules = rules();
     for (a, b) in [
         ("/caf\u{e9}", "/caf%C3%A9"),
@@ -355,7 +355,7 @@ fn a_uri_is_named_in_every_equivalent_spelling() {
             let path = named.split('?').next().unwrap();
             assert!(rules.scope_of_path(path).unwrap().names(key.as_bytes(), &[]));
         }
-        assert_ne!(key(a, "h"), key(b, "h"), "a router may tell them apart");
+        assert_ne!(key(a, "h"), key(b, "h"), "a router may distinguish them");
     }
     let long = "x".repeat(1_000);
     let (target, _) = target_of_uri(&rules, &format!("/{long}7\u{e9}")).unwrap();
@@ -364,7 +364,7 @@ fn a_uri_is_named_in_every_equivalent_spelling() {
 }
 
 #[test]
-fn what_is_no_equivalent_spelling_is_not_named() {
+fn other_spellings_are_not_invalidated() {
     let rules = rules();
     for (named, sent) in [
         ("/a/b", "/a%2Fb"),

@@ -57,7 +57,7 @@ fn an_invalid_expires_is_in_the_past() {
 
 // RFC 9111 5.3, 4.2.1
 #[test]
-fn expires_is_held_against_the_date_of_the_response() {
+fn expires_is_compared_with_the_date_of_the_response() {
     for (date, expires, seconds) in [
         (0, 60, 60),
         (0, 0, 0),

@@ -6,7 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use bytes::Bytes;
 
 use crate::tag::{
-    Implied, LogPosition, Scope, Tag, Validity, has_any_query, implied_by, of_path, path_of,
+    Implied, LogPosition, Scope, Tag, Validity, has_any_query, implied_by, paths_of, without_query,
 };
 
 /// The ids of rows that name one thing, in ascending order.
@@ -117,7 +117,7 @@ impl Index {
             Implied::Uri(start) => self.uris.get(start),
             Implied::Path(start) => self.paths.get(start),
         });
-        let by_path = has_any_query(tags).then(|| of_path(key, tags));
+        let by_path = has_any_query(tags).then(|| paths_of(key, tags));
         let by_path = by_path.into_iter().flatten();
         let by_path = by_path.filter_map(|path| self.any_query.get(path.as_ref()));
         by_key.chain(by_tag).chain(by_path).filter(|rows| !rows.is_empty())
@@ -129,7 +129,7 @@ impl Index {
 }
 
 fn path(start: &Bytes) -> Bytes {
-    match path_of(start) {
+    match without_query(start) {
         Cow::Borrowed(_) => start.clone(),
         Cow::Owned(path) => path.into(),
     }

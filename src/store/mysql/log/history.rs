@@ -18,8 +18,8 @@ use crate::store::StoreError;
 use crate::stored::StoredHead;
 use crate::sync::lock;
 use crate::tag::{
-    Implied, LogPosition, Scope, Tag, Validity, has_any_query, homes, implied_by, of_path,
-    queries_of_path,
+    Implied, LogPosition, Scope, Tag, Validity, has_any_query, implied_by, paths_of,
+    queries_of_path, uri_keys,
 };
 
 /// Which rows of a range of ids hold one of these columns?
@@ -41,7 +41,7 @@ struct AnyQuery {
 
 impl AnyQuery {
     fn of(key: &CacheKey, tags: &[Tag]) -> Option<Self> {
-        let home = homes(tags).next().map(Bytes::copy_from_slice);
+        let home = uri_keys(tags).next().map(Bytes::copy_from_slice);
         let key = home.unwrap_or_else(|| key.to_bytes());
         let (first, too_far) = queries_of_path(&key)?;
         Some(Self { key, first, too_far })
@@ -290,7 +290,7 @@ fn columns(key: &[u8], tags: &[Tag]) -> Vec<Bytes> {
     let mut columns: Vec<_> = own.chain(tagged).collect();
     if has_any_query(tags) {
         let path = |path: Cow<'_, [u8]>| Scope::uri(path.into_owned()).to_column();
-        columns.extend(of_path(key, tags).map(path));
+        columns.extend(paths_of(key, tags).map(path));
     }
     columns
 }

@@ -1,4 +1,4 @@
-//! What all clones of a layer know of each other.
+//! What the clones of a layer share about their keys.
 
 use std::borrow::Cow;
 use std::sync::RwLock;
@@ -7,19 +7,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::query::QueryRules;
 use crate::sync;
 
-/// Shared by the clones of a layer: an invalidation by one of them has to name what the others store.
+/// Shared by the clones of a layer, so that an invalidation by one clone covers what all clones store.
 #[derive(Debug, Default)]
-pub(super) struct Known {
-    /// The query rules of the clones that wrap a service, each once.
+pub(super) struct SharedRules {
+    /// The query rules of all clones that wrap a service, without repeats.
     rules: RwLock<Vec<QueryRules>>,
-    /// Whether there is a handle, which knows the prefix and the version as they were when it was made.
+    /// Whether a handle exists. A handle keeps the prefix and the version that its layer had when it was made.
     has_handle: AtomicBool,
 }
 
-impl Known {
+impl SharedRules {
     pub(super) fn add(&self, rules: &QueryRules) {
-        let known = sync::read(&self.rules).contains(rules);
-        if !known {
+        let is_known = sync::read(&self.rules).contains(rules);
+        if !is_known {
             let mut all = sync::write(&self.rules);
             if !all.contains(rules) {
                 all.push(rules.clone());
@@ -27,7 +27,7 @@ impl Known {
         }
     }
 
-    pub(super) fn handle_is_made(&self) {
+    pub(super) fn set_has_handle(&self) {
         self.has_handle.store(true, Ordering::Relaxed);
     }
 
@@ -35,7 +35,7 @@ impl Known {
         self.has_handle.load(Ordering::Relaxed)
     }
 
-    /// What a path and query is stored under: by `own` rules first, then by those of each clone.
+    /// The forms in which the clones store a path with its query: the form by `own` rules first, then the others.
     pub(super) fn applied<'a>(
         &self,
         own: &QueryRules,
