@@ -448,8 +448,8 @@ impl<St: Store> CacheHandle<St> {
     /// How often a request was not answered from the store, or a response not stored, for each named reason, in this
     /// process. The names are:
     ///
-    /// - those of [`CacheStatus::detail`](crate::CacheStatus::detail),
-    /// - those of [`Forward`](crate::Forward), if there is no detail,
+    /// - those of [`CacheStatus::reason`](crate::CacheStatus::reason),
+    /// - those of [`Forward`](crate::Forward), if there is no reason,
     /// - for bodies that were being recorded: `aborted`, `body-error`, `too-large`, `trailers`, `incomplete` and
     ///   `recording-budget`.
     ///

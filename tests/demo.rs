@@ -57,7 +57,7 @@ fn has_line(text: &str, words: &[&str]) {
 }
 
 #[tokio::test]
-async fn per_route_shows_policies_and_keys_at_work() {
+async fn the_per_route_example_applies_policies_and_keys() {
     let text = text(&output(example("per_route", &[])).await);
     has_line(&text, &["/search?page=2&q=tea&session=41", "hit, fresh for"]);
     has_line(&text, &["/report x-tenant:red", "inside: uri-miss, stored"]);
@@ -68,7 +68,7 @@ async fn per_route_shows_policies_and_keys_at_work() {
 }
 
 #[tokio::test]
-async fn a_store_of_ones_own_works_behind_the_layer() {
+async fn a_custom_store_works_behind_the_layer() {
     let text = text(&output(example("custom_store", &[])).await);
     has_line(&text, &["HEAD /texts/1", "texts; hit"]);
     has_line(&text, &["PUT /texts/1", "texts; fwd=method"]);
@@ -92,7 +92,7 @@ async fn an_invalidation_commits_with_the_data_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn the_demonstration_holds_with_a_database() {
+async fn the_demo_works_with_a_database() {
     let database = support::database().await;
     let output = output(example("shop", &["--drive", "--database", database.url()])).await;
     let text = text(&output);
@@ -102,7 +102,7 @@ async fn the_demonstration_holds_with_a_database() {
 }
 
 #[tokio::test]
-async fn the_demonstration_holds_without_a_database() {
+async fn the_demo_works_without_a_database() {
     let output = output(example("shop", &["--drive"])).await;
     has_line(&text(&output), &["Everything was as announced."]);
     let notice = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -120,7 +120,7 @@ async fn the_shop_says_why_it_cannot_start() {
 }
 
 #[test]
-fn the_servers_answer_the_second_request_out_of_the_cache() {
+fn the_example_servers_answer_the_second_request_by_a_hit() {
     for (name, target) in [("axum", "/products/7"), ("hyper", "/primes?below=1000")] {
         let server = Server::start(name);
         assert!(server.get(target).contains("fwd=uri-miss; stored"), "{name}");

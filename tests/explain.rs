@@ -45,7 +45,7 @@ impl Traced {
 }
 
 #[tokio::test]
-async fn every_reason_is_in_the_extension_the_field_the_trace_and_a_counter() {
+async fn every_reason_is_in_status_field_trace_and_counters() {
     let traced = Traced::default();
     let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(traced.clone());
     let subscriber = subscriber.with_max_level(tracing::Level::TRACE).finish();

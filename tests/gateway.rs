@@ -352,7 +352,7 @@ fn a_request_that_comes_back_is_a_loop() {
 }
 
 #[test]
-fn what_a_request_says_of_its_target_in_other_fields_sets_responses_apart() {
+fn other_fields_that_name_a_target_do_not_mix_responses() {
     let origin = Origin::saying(HELLO);
     let gateway = Gateway::before(origin.address);
     gateway.get("/");
@@ -418,7 +418,7 @@ fn fields_with_an_underscore_do_not_reach_the_origin() {
 }
 
 #[test]
-fn requests_carry_via_and_the_clients_host_and_nothing_new_besides() {
+fn only_via_is_added_to_forwarded_requests() {
     let origin = Origin::saying(HELLO);
     let gateway = Gateway::before(origin.address);
     let reply = gateway.ask(&get_with("/a?b=%20c", "Via: 1.0 fred\r\nX-One: 1\r\n"));
@@ -438,7 +438,7 @@ fn requests_carry_via_and_the_clients_host_and_nothing_new_besides() {
 }
 
 #[test]
-fn the_host_is_part_of_the_key_and_a_target_with_an_authority_overrides_it() {
+fn the_key_has_the_host_or_the_authority_of_the_target() {
     let origin = Origin::saying(HELLO);
     let gateway = Gateway::before(origin.address);
     gateway.get("/");
@@ -451,7 +451,7 @@ fn the_host_is_part_of_the_key_and_a_target_with_an_authority_overrides_it() {
 }
 
 #[test]
-fn requests_that_say_not_whom_they_are_for_are_refused() {
+fn requests_without_a_clear_host_are_refused() {
     let origin = Origin::saying(HELLO);
     let gateway = Gateway::before(origin.address);
     for fields in ["", "Host: a\r\nHost: a\r\n", "Host: a b\r\n", "Host: a@b\r\n"] {
@@ -518,7 +518,7 @@ fn methods_for_intermediaries_are_answered_or_counted_down() {
 }
 
 #[test]
-fn request_bodies_are_passed_on_however_they_are_framed() {
+fn request_bodies_are_passed_on_with_any_framing() {
     let origin = Origin::saying("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n");
     let gateway = Gateway::before(origin.address);
     let post = |fields: &str, body: &str| {
@@ -546,7 +546,7 @@ fn request_bodies_are_passed_on_however_they_are_framed() {
 }
 
 #[test]
-fn a_client_that_waits_for_100_continue_gets_it_and_other_1xx_are_dropped() {
+fn a_client_gets_100_continue_and_no_other_1xx() {
     let origin = Origin::saying(
         "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
     );
@@ -562,7 +562,7 @@ fn a_client_that_waits_for_100_continue_gets_it_and_other_1xx_are_dropped() {
 }
 
 #[test]
-fn trailers_are_passed_on_to_those_who_take_them_and_not_stored() {
+fn trailers_are_passed_on_with_te_and_not_stored() {
     let origin = Origin::saying(
         "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nTrailer: X-Sum\r\n\
          Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\nX-Sum: 7\r\n\r\n",
@@ -631,7 +631,7 @@ fn a_miss_streams() {
 }
 
 #[test]
-fn a_body_cut_off_upstream_is_cut_off_for_the_client_and_not_stored() {
+fn a_body_cut_off_upstream_is_cut_off_and_not_stored() {
     let origin = Origin::new(|request, stream| {
         let framing = match request.line.contains("/chunked") {
             true => "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
@@ -705,7 +705,7 @@ fn a_hundred_megabytes_go_through_both_ways_in_little_memory() {
 // -- trouble upstream --
 
 #[test]
-fn an_origin_that_is_gone_is_a_502_and_hits_go_on() {
+fn an_unreachable_origin_is_a_502_and_hits_are_served() {
     let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let reply = Gateway::before(dead).get("/");
     assert_eq!((reply.status(), reply.field("cache-status")), (502, None));
@@ -726,7 +726,7 @@ fn an_origin_that_is_gone_is_a_502_and_hits_go_on() {
 }
 
 #[test]
-fn an_origin_that_closes_idle_connections_unannounced_costs_no_safe_request() {
+fn a_closed_idle_connection_fails_no_safe_request() {
     const FRESH: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
     let origin = Origin::new(|_, stream| {
         say(stream, FRESH);
@@ -753,7 +753,7 @@ fn an_origin_that_does_not_answer_in_time_is_a_504() {
 }
 
 #[test]
-fn nonsense_of_the_origins_is_a_502() {
+fn an_invalid_response_of_the_origin_is_a_502() {
     for nonsense in [
         "nonsense\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
@@ -774,7 +774,7 @@ fn nonsense_of_the_origins_is_a_502() {
 }
 
 #[test]
-fn a_length_beside_chunks_means_nothing() {
+fn a_length_with_chunked_coding_is_ignored() {
     let origin = Origin::saying(
         "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 2\r\n\
          Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
@@ -810,7 +810,7 @@ fn hits_do_not_touch_the_origin() {
 
 /// RFC 9111 4.2.1, 5.2, 5.3: what is odd on the wire is read strictly, over all lines of a field.
 #[test]
-fn odd_fields_on_the_wire_never_make_a_response_fresher() {
+fn unusual_fields_never_make_a_response_fresher() {
     const CASES: [(&str, bool); 22] = [
         ("Cache-Control: max-age=60", true),
         ("cache-control:max-age=60", true),
@@ -852,12 +852,12 @@ fn odd_fields_on_the_wire_never_make_a_response_fresher() {
 }
 
 #[test]
-fn a_second_request_sent_the_moment_the_first_body_has_ended_is_a_hit() {
+fn a_request_right_after_the_first_body_is_a_hit() {
     hits_at_once(&[]);
 }
 
 #[test]
-fn with_a_database_it_is_one_too_whatever_that_is_doing() {
+fn a_request_right_after_it_is_a_hit_with_a_database_too() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let database = runtime.block_on(support::database());
     hits_at_once(&["--database", database.url()]);
@@ -936,7 +936,7 @@ fn head_is_answered_from_a_stored_get() {
 }
 
 #[test]
-fn a_head_that_goes_to_the_origin_keeps_the_length_and_has_no_body() {
+fn a_forwarded_head_has_its_length_and_no_body() {
     let origin = Origin::new(|request, stream| match request.line.starts_with("HEAD") {
         true => say(stream, HELLO.split_once("hello").unwrap().0),
         false => say(stream, HELLO),
@@ -953,7 +953,7 @@ fn a_head_that_goes_to_the_origin_keeps_the_length_and_has_no_body() {
 }
 
 #[test]
-fn a_range_is_cut_out_of_the_stored_response() {
+fn a_range_is_served_from_the_stored_response() {
     let origin = Origin::saying(HELLO);
     let gateway = Gateway::before(origin.address);
     gateway.get("/");
@@ -974,7 +974,7 @@ fn a_range_is_cut_out_of_the_stored_response() {
 }
 
 #[test]
-fn a_client_that_has_the_response_already_gets_a_304() {
+fn a_client_with_the_response_gets_a_304() {
     let origin = Origin::saying(HELLO);
     let gateway = Gateway::before(origin.address);
     gateway.get("/");
@@ -989,7 +989,7 @@ fn a_client_that_has_the_response_already_gets_a_304() {
 }
 
 #[test]
-fn a_stale_response_is_validated_and_freshened() {
+fn a_stale_response_is_revalidated_and_freshened() {
     let origin = Origin::new(|request, stream| match request.field("if-none-match") {
         None => say(stream, &HELLO.replace("max-age=60", "max-age=0")),
         Some(_) => say(
@@ -1033,7 +1033,7 @@ fn an_unsafe_method_invalidates_unless_it_fails() {
 }
 
 #[test]
-fn a_post_that_shows_its_target_answers_later_gets() {
+fn a_post_with_content_location_answers_later_gets() {
     let origin = Origin::new(|request, stream| {
         let what = if request.line.starts_with("POST") { "posted" } else { "gotten" };
         let shown = match request.line.split(' ').nth(1) {
@@ -1112,7 +1112,7 @@ fn a_slow_request_is_not_an_idle_connection() {
 
 #[cfg(unix)]
 #[test]
-fn silent_connections_lock_nobody_out() {
+fn silent_connections_do_not_lock_clients_out() {
     let origin = Origin::saying(HELLO);
     let gateway = Gateway::with_files(origin.address, 256);
     let silent: Vec<_> = (0..300).map(|_| gateway.client()).collect();
@@ -1128,7 +1128,7 @@ fn silent_connections_lock_nobody_out() {
 }
 
 #[test]
-fn the_connection_that_is_idle_for_the_longest_makes_room() {
+fn the_longest_idle_connection_is_closed_for_a_new_one() {
     let origin = Origin::saying(HELLO);
     let gateway = Gateway::with(origin.address, &["--idle", "3600", "--connections", "2"]);
     // it sends nothing, so that it is idle from the start
@@ -1198,7 +1198,7 @@ fn sigterm_lets_open_requests_end() {
 }
 
 #[test]
-fn arguments_that_it_does_not_know_are_errors() {
+fn unknown_arguments_are_errors() {
     for (arguments, says) in [
         (&["--origin", "http://a", "--wat"][..], "unknown argument '--wat'"),
         (&["--listen", "127.0.0.1:0"], "--origin is missing"),

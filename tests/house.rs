@@ -47,7 +47,7 @@ fn source_files(folder: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// Each file below `src`: its top-level module, its path, its lines without comments and tests.
+/// Each file below `src`: its top-level module, its path, its lines without tests.
 fn code() -> Vec<(String, PathBuf, Vec<String>)> {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
@@ -72,7 +72,7 @@ fn storey(module: &str) -> Option<u8> {
 }
 
 #[test]
-fn modules_use_their_own_and_lower_storeys_only() {
+fn modules_use_only_their_own_and_lower_levels() {
     for (module, path, lines) in code() {
         if module == "lib" || module == "bin" {
             continue;
@@ -89,7 +89,7 @@ fn modules_use_their_own_and_lower_storeys_only() {
 }
 
 #[test]
-fn every_storey_is_lived_in() {
+fn every_level_has_modules() {
     let modules: Vec<_> = code().into_iter().map(|(module, ..)| module).collect();
     for (name, _) in STOREYS {
         assert!(modules.iter().any(|module| module == name), "{name} is gone");
@@ -97,9 +97,10 @@ fn every_storey_is_lived_in() {
 }
 
 #[test]
-fn no_file_is_longer_than_400_lines_without_its_tests() {
+fn no_file_has_more_than_400_lines_of_code() {
     for (_, path, lines) in code() {
-        assert!(lines.len() <= MAX_LINES, "{} has {} lines", path.display(), lines.len());
+        let code = lines.iter().filter(|line| !line.trim_start().starts_with("//")).count();
+        assert!(code <= MAX_LINES, "{} has {code} lines of code", path.display());
     }
 }
 

@@ -111,23 +111,23 @@ async fn keeps_its_bound(entry: impl Fn(usize) -> Entry) {
 }
 
 #[test]
-fn a_memory_store_keeps_its_bound_with_small_pages() {
-    alone("a_memory_store_keeps_its_bound_with_small_pages", async {
+fn a_memory_store_keeps_its_limit_with_small_pages() {
+    alone("a_memory_store_keeps_its_limit_with_small_pages", async {
         let page = |n| entry(n, fields(), Vec::new(), Bytes::from(vec![b'x'; 100]));
         keeps_its_bound(page).await;
     });
 }
 
 #[test]
-fn a_memory_store_keeps_its_bound_with_empty_pages() {
-    alone("a_memory_store_keeps_its_bound_with_empty_pages", async {
+fn a_memory_store_keeps_its_limit_with_empty_pages() {
+    alone("a_memory_store_keeps_its_limit_with_empty_pages", async {
         keeps_its_bound(|n| entry(n, HeaderMap::new(), Vec::new(), Bytes::new())).await;
     });
 }
 
 #[test]
-fn a_memory_store_keeps_its_bound_with_many_fields() {
-    alone("a_memory_store_keeps_its_bound_with_many_fields", async {
+fn a_memory_store_keeps_its_limit_with_many_fields() {
+    alone("a_memory_store_keeps_its_limit_with_many_fields", async {
         let page = |n| {
             let mut headers = HeaderMap::new();
             for field in 0..30 {
@@ -204,8 +204,8 @@ async fn grown_by_stalled(clients: usize, frame: Bytes, frames: usize) -> u64 {
 }
 
 #[test]
-fn stalled_clients_hold_no_more_than_recording_bytes() {
-    alone("stalled_clients_hold_no_more_than_recording_bytes", async {
+fn stalled_clients_hold_at_most_recording_bytes() {
+    alone("stalled_clients_hold_at_most_recording_bytes", async {
         // 160 MB without a bound
         let grown = grown_by_stalled(40, Bytes::from(vec![b'x'; 64 << 10]), 64).await;
         assert!(grown < 72 << 20, "{grown} bytes");
@@ -213,8 +213,8 @@ fn stalled_clients_hold_no_more_than_recording_bytes() {
 }
 
 #[test]
-fn tiny_frames_cost_no_more_memory_than_they_carry() {
-    alone("tiny_frames_cost_no_more_memory_than_they_carry", async {
+fn tiny_frames_take_only_the_memory_of_their_bytes() {
+    alone("tiny_frames_take_only_the_memory_of_their_bytes", async {
         let grown = grown_by_stalled(1, Bytes::from_static(b"x"), 1 << 20).await;
         assert!(grown < 3 << 20, "{grown} bytes");
     });

@@ -183,7 +183,7 @@ fn every_fault_is_in_the_table() {
 }
 
 #[test]
-fn every_file_that_is_named_exists_and_holds_what_is_named_beside_it() {
+fn every_file_that_is_named_exists_and_has_the_named_items() {
     let mut wrong = Vec::new();
     for row in rows() {
         let is_file = |name: &&str| name.ends_with(".rs") || name.starts_with("scripts/");

@@ -90,7 +90,7 @@ async fn hits(process: &Process, path: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_process_whose_clock_is_wrong_by_an_hour_agrees_with_the_others() {
+async fn a_process_whose_clock_is_an_hour_off_agrees_with_others() {
     let database = support::database().await;
     let shift = Shift::new("process");
     shift.set(-HOUR);
@@ -160,7 +160,7 @@ impl Shop {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_database_whose_clock_steps_serves_nothing_old_and_keeps_no_lease() {
+async fn a_clock_step_of_the_database_serves_nothing_old() {
     let shift = Shift::new("server");
     let server = support::own_server_under(shift.environment()).await;
     let state = Arc::new(AtomicU64::new(1));

@@ -13,7 +13,7 @@ use crate::kit::{Site, execute, number, plain_account, until};
 use crate::support;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_with_too_many_connections_costs_no_answer() {
+async fn a_server_with_too_many_connections_fails_no_request() {
     let server = support::own_server(None).await;
     let mut root = server.connection().await;
     let url = plain_account(&mut root, server.url()).await;
@@ -40,7 +40,7 @@ async fn a_server_with_too_many_connections_costs_no_answer() {
 
 /// As in a cluster whose nodes share the numbers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_leaves_ids_out_loses_no_invalidation_and_none_is_waited_for_in_vain() {
+async fn a_server_that_skips_ids_loses_no_invalidation() {
     let server = support::own_server(None).await;
     let mut root = server.connection().await;
     execute(&mut root, "SET GLOBAL auto_increment_increment = 7, GLOBAL auto_increment_offset = 3")

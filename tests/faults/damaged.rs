@@ -4,7 +4,7 @@ use crate::kit::{Site, execute, number};
 use crate::support;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_row_damaged_in_any_byte_is_a_miss_and_is_written_anew() {
+async fn a_row_damaged_in_any_byte_is_a_miss_and_is_rewritten() {
     let database = support::database().await;
     let site = Site::at(database.url()).await;
     let mut connection = database.connection().await;

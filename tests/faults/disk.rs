@@ -47,7 +47,7 @@ async fn stores_nothing_and_serves(site: &Site) {
 
 /// MariaDB 10.11 aborts when it has tried in vain for some seconds to make a table's file larger.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_disk_costs_no_answer_and_room_on_it_is_used_again() {
+async fn a_full_disk_fails_no_request_and_free_space_is_used_again() {
     let Some(mut server) = support::server_on_a_small_disk(450).await else {
         return eprintln!("nothing can be mounted here: the full tablespace stands for this");
     };
@@ -74,7 +74,7 @@ const SMALL_SPACE: &str =
     "--innodb-file-per-table=0 --innodb-data-file-path=ibdata1:12M:autoextend:max:32M";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_tablespace_costs_no_answer() {
+async fn a_full_tablespace_fails_no_request() {
     let server = support::own_server_with(SMALL_SPACE).await;
     let site = Site::over(builder(server.url()).background_cull(false)).await;
     site.fill("/before").await;

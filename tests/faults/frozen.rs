@@ -6,7 +6,7 @@ use crate::kit::{Site, WAIT, builder, until};
 use crate::support;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_stopped_for_ten_seconds_costs_one_wait_and_then_none() {
+async fn a_server_stopped_for_ten_seconds_costs_only_one_wait() {
     let server = support::own_server(None).await;
     let site = Site::at(server.url()).await;
     site.fill("/").await;
@@ -33,7 +33,7 @@ async fn a_server_stopped_for_ten_seconds_costs_one_wait_and_then_none() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn while_the_breaker_is_open_nobody_waits_and_a_probe_closes_it() {
+async fn an_open_breaker_causes_no_waits_and_a_probe_closes_it() {
     let server = support::own_server(None).await;
     // the store itself hangs on for longer than this test takes: only the breaker helps
     let store = builder(server.url()).query_timeout(Duration::from_secs(60));
@@ -64,7 +64,7 @@ async fn while_the_breaker_is_open_nobody_waits_and_a_probe_closes_it() {
 /// Nobody can say whether another's response is valid; but one that was made after a request had arrived is as good as
 /// its own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_database_many_requests_for_a_page_are_few_calls() {
+async fn without_a_database_many_requests_cause_few_calls() {
     let server = support::own_server(None).await;
     let site = Site::at(server.url()).await;
     site.fill("/").await;
@@ -89,7 +89,7 @@ async fn without_a_database_many_requests_for_a_page_are_few_calls() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn puts_to_a_stopped_server_are_answered_and_their_invalidations_said_to_have_failed() {
+async fn with_a_stopped_server_puts_are_answered_and_errors_counted() {
     let server = support::own_server(None).await;
     let site = Site::at(server.url()).await;
     site.fill("/page").await;

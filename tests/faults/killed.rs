@@ -10,7 +10,7 @@ use crate::proxy::{Network, Proxy};
 use crate::support;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_was_never_there_is_a_clear_error_at_start() {
+async fn a_missing_server_is_a_clear_error_at_start() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let url = format!("mysql://root:hunter2@{free}/cache");
     let since = Instant::now();
@@ -23,7 +23,7 @@ async fn a_server_that_was_never_there_is_a_clear_error_at_start() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_start_is_tried_again_until_the_server_is_there() {
+async fn a_start_is_retried_until_the_server_is_there() {
     let mut server = support::own_server(None).await;
     server.kill_9();
     assert_eq!(MySqlStore::connect(server.url()).await.unwrap_err().as_str(), "connect");
@@ -32,7 +32,7 @@ async fn a_start_is_tried_again_until_the_server_is_there() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn refused_connections_cost_no_wait_and_no_answer() {
+async fn refused_connections_cause_no_wait_and_no_failure() {
     let database = support::database().await;
     let proxy = Proxy::to(database.url()).await;
     let site = Site::at(&proxy.url(database.url())).await;
@@ -53,7 +53,7 @@ async fn refused_connections_cost_no_wait_and_no_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_killed_in_the_middle_of_lookups_answers_them_by_the_handler() {
+async fn if_the_server_is_killed_during_lookups_the_handler_answers() {
     let mut server = support::own_server(None).await;
     let site = Site::at(server.url()).await;
     site.fill("/page/0").await;
@@ -76,7 +76,7 @@ async fn a_server_killed_in_the_middle_of_lookups_answers_them_by_the_handler() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_killed_in_the_middle_of_writes_loses_them_and_nothing_else() {
+async fn a_server_killed_during_writes_loses_only_those() {
     let mut server = support::own_server(None).await;
     let site = Site::at(server.url()).await;
     site.fill("/before").await;

@@ -5,7 +5,7 @@ use crate::support;
 use sqlx::{MySqlConnection, Row};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rows_locked_by_others_are_served_and_not_replaced() {
+async fn rows_locked_by_others_are_served_but_not_replaced() {
     let database = support::database().await;
     let site = Site::at(database.url()).await;
     site.fill("/page").await;
@@ -21,7 +21,7 @@ async fn rows_locked_by_others_are_served_and_not_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lock_held_for_too_long_fails_the_write_and_not_the_request() {
+async fn a_lock_that_is_held_too_long_fails_only_the_write() {
     let database = support::database().await;
     let site = Site::at(database.url()).await;
     let mut other = database.connection().await;
@@ -36,7 +36,7 @@ async fn a_lock_held_for_too_long_fails_the_write_and_not_the_request() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_deadlock_is_survived_and_the_write_done_again() {
+async fn after_a_deadlock_the_write_is_retried() {
     let database = support::database().await;
     let site = Site::at(database.url()).await;
     let mut other = database.connection().await;

@@ -65,7 +65,7 @@ async fn memory_does_not_grow_while_the_database_is_away() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn small_pages_that_wait_count_with_all_that_they_cost() {
+async fn waiting_small_pages_count_with_their_whole_memory() {
     let server = support::own_server(None).await;
     let store = builder(server.url()).connect().await.expect("connects");
     store.migrate().await.expect("migrates");

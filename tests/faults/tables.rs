@@ -6,7 +6,7 @@ use crate::kit::{Site, execute, until};
 use crate::support;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_table_dropped_under_way_costs_no_answer_and_a_new_one_is_used() {
+async fn a_table_dropped_at_run_time_fails_no_request() {
     let database = support::database().await;
     let site = Site::at(database.url()).await;
     site.fill("/").await;
@@ -29,7 +29,7 @@ async fn a_table_dropped_under_way_costs_no_answer_and_a_new_one_is_used() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_column_missing_costs_no_answer_and_comes_back_with_it() {
+async fn a_missing_column_fails_no_request() {
     let database = support::database().await;
     let site = Site::at(database.url()).await;
     let mut connection = database.connection().await;

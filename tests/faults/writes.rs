@@ -4,7 +4,7 @@ use crate::kit::{Site, execute, plain_account, until};
 use crate::support;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_read_only_server_serves_what_is_stored_and_stores_nothing() {
+async fn a_read_only_server_serves_hits_and_stores_nothing() {
     let server = support::own_server(None).await;
     let mut root = server.connection().await;
     let url = plain_account(&mut root, server.url()).await;
@@ -30,7 +30,7 @@ async fn a_read_only_server_serves_what_is_stored_and_stores_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_page_larger_than_the_servers_packet_is_not_stored_and_small_ones_are() {
+async fn only_pages_within_the_servers_packet_size_are_stored() {
     let server = support::own_server(None).await;
     let site = Site::at(server.url()).await; // has learnt that packets may have 16 MiB or more
     let mut root = server.connection().await;

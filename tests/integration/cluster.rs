@@ -1,4 +1,4 @@
-//! One call for many, of all processes that share a database.
+//! Request collapsing in all processes that share a database: one call of the handler for many requests.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -38,11 +38,11 @@ async fn store(database: &TestDatabase) -> MySqlStore {
 }
 
 fn layer<St: Store>(store: St, policy: CachePolicy) -> CacheLayer<St> {
-    // slow machines are no concern of these tests
+    // so that slow machines do not fail these tests
     CacheLayer::new(store).prefix("test").store_timeout(5 * SECOND).with_policy(policy)
 }
 
-/// An application whose handler's calls wait for a permit each.
+/// An application whose handler needs a permit for each call.
 fn app<St: Store>(
     layer: &CacheLayer<St>,
     calls: &Calls,
@@ -90,11 +90,11 @@ where
 }
 
 async fn answers(waiting: Vec<tokio::task::JoinHandle<Answer>>) -> Vec<Answer> {
-    let all = tokio::time::timeout(60 * SECOND, join_all(waiting)).await.expect("nobody hangs");
+    let all = tokio::time::timeout(60 * SECOND, join_all(waiting)).await.expect("no request hangs");
     all.into_iter().map(Result::unwrap).collect()
 }
 
-/// Waits for something to become true.
+/// Waits until a condition holds.
 async fn until(what: &str, mut reached: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + 20 * SECOND;
     while !reached().await {
@@ -139,7 +139,7 @@ fn granted(lease: Lease) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn three_processes_and_three_hundred_clients_on_a_cold_key_are_one_call() {
+async fn many_clients_of_three_processes_cause_one_handler_call() {
     let database = migrated().await;
     let (calls, gate) = gate(0);
     let (mut layers, mut waiting) = (Vec::new(), Vec::new());
@@ -164,7 +164,7 @@ async fn three_processes_and_three_hundred_clients_on_a_cold_key_are_one_call() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_not_to_be_shared_releases_the_waiters_of_all_processes_together() {
+async fn an_unshareable_response_releases_followers_everywhere() {
     let database = migrated().await;
     let (calls, gate) = gate(0);
     let (mut layers, mut waiting) = (Vec::new(), Vec::new());
@@ -181,13 +181,13 @@ async fn what_is_not_to_be_shared_releases_the_waiters_of_all_processes_together
     .await;
     assert_eq!(calls.count(), 1);
     gate.add_permits(1);
-    until("all are inside together", async || calls.count() == 30).await;
+    until("the handler runs for all of them", async || calls.count() == 30).await;
     gate.add_permits(29);
     let mut seen: Vec<usize> =
         answers(waiting).await.iter().map(|answer| answer.text().parse().unwrap()).collect();
     seen.sort_unstable();
     assert_eq!(seen, (1..=30).collect::<Vec<_>>(), "each got its own");
-    // a process that has not heard of it yet does not wait either
+    // a process that does not know of it yet does not wait either
     let other = layer(store(&database).await, CLUSTER);
     gate.add_permits(1);
     let app = self::app(&other, &calls, &gate, |_| response(200, &[FRESH], "x"));
@@ -197,7 +197,7 @@ async fn what_is_not_to_be_shared_releases_the_waiters_of_all_processes_together
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_failing_service_is_asked_twice_by_each_process() {
+async fn a_failing_handler_is_called_twice_per_process() {
     let database = migrated().await;
     let (calls, gate) = gate(0);
     let (mut layers, mut apps, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
@@ -222,7 +222,7 @@ async fn a_failing_service_is_asked_twice_by_each_process() {
     assert!(answers(waiting).await.iter().all(|answer| answer.text() == "down"));
     let before = calls.count();
     assert!(before <= 12, "{before} calls");
-    // nothing is remembered
+    // the key is not marked as unshareable
     is_up.store(true, Ordering::SeqCst);
     let waiting: Vec<_> = apps.iter().flat_map(|app| start(app, 10)).collect();
     assert!(answers(waiting).await.iter().all(|answer| answer.text() == "up"));
@@ -230,12 +230,12 @@ async fn a_failing_service_is_asked_twice_by_each_process() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_follower_gets_what_another_process_has_stored() {
+async fn a_follower_gets_the_response_of_another_process() {
     let database = migrated().await;
     let policy = CLUSTER.lease(SECOND).collapse_wait(30 * SECOND);
     let slow = layer(store(&database).await, policy);
     let body = || {
-        // a client that does not read: its body has no end
+        // a client that does not read an endless body
         let stream = futures_util::stream::pending::<Result<Frame<Bytes>, Infallible>>();
         Response::builder()
             .header(FRESH.0, FRESH.1)
@@ -263,7 +263,7 @@ async fn a_follower_gets_what_another_process_has_stored() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn people_and_everyone_lease_apart_and_a_private_page_is_nobody_elses() {
+async fn users_and_anonymous_clients_have_separate_leases() {
     let database = migrated().await;
     let (calls, gate) = gate(0);
     let policy = CLUSTER.cookies(tower_mysql_cache::Cookies::Bypass).collapse_wait(30 * SECOND);
@@ -290,10 +290,10 @@ async fn people_and_everyone_lease_apart_and_a_private_page_is_nobody_elses() {
         })
     };
     let mut waiting = vec![ask(&first, Some("s=1".to_owned()))];
-    until("it is inside", async || calls.count() == 1).await;
-    // everyone's page is not held up by it
+    until("the handler is called", async || calls.count() == 1).await;
+    // the public page does not wait for it
     waiting.push(ask(&second, None));
-    until("both are inside", async || calls.count() == 2).await;
+    until("both handlers are called", async || calls.count() == 2).await;
     waiting.push(ask(&second, Some("s=2".to_owned())));
     waiting.push(ask(&first, None));
     gate.add_permits(100);
@@ -303,7 +303,7 @@ async fn people_and_everyone_lease_apart_and_a_private_page_is_nobody_elses() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_process_refreshes_what_all_of_them_serve_stale() {
+async fn one_process_refreshes_a_page_that_all_serve_stale() {
     let database = migrated().await;
     let (calls, gate) = gate(1);
     let policy = CLUSTER.stale_while_revalidate(60 * SECOND);
@@ -342,15 +342,15 @@ async fn one_process_refreshes_what_all_of_them_serve_stale() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_leader_whose_process_is_gone_is_followed_when_its_lease_ends() {
+async fn a_dead_leaders_lease_ends_and_another_process_leads() {
     let database = migrated().await;
     let policy = CLUSTER.lease(2 * SECOND).collapse_wait(30 * SECOND);
     let (calls, hangs) = gate(0);
     let dead = store(&database).await;
     let first = app(&layer(dead.clone(), policy), &calls, &hangs, |_| response(200, &[FRESH], "?"));
     let leading = start(&first, 1);
-    until("it is inside", async || calls.count() == 1).await;
-    // it can give nothing back any more
+    until("the handler is called", async || calls.count() == 1).await;
+    // it can no longer give its lease back
     dead.close().await;
     let other = layer(store(&database).await, policy);
     let began = Instant::now();
@@ -366,13 +366,13 @@ async fn a_leader_whose_process_is_gone_is_followed_when_its_lease_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_leader_that_comes_back_late_does_not_replace_what_is_newer() {
+async fn a_late_leader_does_not_replace_a_newer_response() {
     let database = migrated().await;
     let policy = CLUSTER.lease(SECOND).collapse_wait(30 * SECOND);
     let slow = layer(store(&database).await, policy);
     let (calls, paused) = gate(0);
     let waiting = start(&app(&slow, &calls, &paused, |_| response(200, &[FRESH], "old")), 1);
-    until("it is inside", async || calls.count() == 1).await;
+    until("the handler is called", async || calls.count() == 1).await;
     let quick = layer(store(&database).await, policy);
     let (_, free) = gate(1);
     let app = self::app(&quick, &calls, &free, |_| response(200, &[FRESH], "new"));
@@ -395,7 +395,7 @@ async fn a_leader_that_comes_back_late_does_not_replace_what_is_newer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_table_of_leases_each_process_goes_inside_and_nothing_fails() {
+async fn without_a_lease_table_each_process_calls_the_handler() {
     let database = migrated().await;
     let mut connection = database.connection().await;
     sqlx::raw_sql("DROP TABLE cache_leases").execute(&mut connection).await.unwrap();
@@ -407,7 +407,7 @@ async fn without_a_table_of_leases_each_process_goes_inside_and_nothing_fails() 
         waiting.extend(start(&app, 10));
         layers.push(layer);
     }
-    until("both are inside", async || calls.count() == 2).await;
+    until("both handlers are called", async || calls.count() == 2).await;
     gate.add_permits(100);
     let answers = answers(waiting).await;
     assert!(answers.iter().all(|answer| answer.text() == "hello"));
@@ -424,7 +424,7 @@ async fn without_a_table_of_leases_each_process_goes_inside_and_nothing_fails() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_row_of_a_lease_that_others_lock_is_waited_for_no_longer_than_the_store() {
+async fn a_locked_lease_row_costs_only_store_timeout() {
     let database = migrated().await;
     let first = layer(store(&database).await, CLUSTER).store_timeout(SECOND / 4);
     let (calls, gate) = gate(100);
@@ -447,7 +447,7 @@ async fn a_row_of_a_lease_that_others_lock_is_waited_for_no_longer_than_the_stor
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_cluster_no_statement_touches_the_table_of_leases() {
+async fn without_cluster_no_statement_uses_the_lease_table() {
     let server = support::own_server(None).await;
     let store = MySqlStore::builder(server.url()).unwrap();
     let store = store.idle_cull_interval(SECOND / 20).connect().await.unwrap();
@@ -455,7 +455,7 @@ async fn without_cluster_no_statement_touches_the_table_of_leases() {
     let mut connection = server.connection().await;
     let log = "SET GLOBAL log_output = 'TABLE'; SET GLOBAL general_log = 1";
     sqlx::raw_sql(log).execute(&mut connection).await.unwrap();
-    // but for this one
+    // except this one
     let said = "SELECT COUNT(*) FROM mysql.general_log WHERE CONVERT(argument USING utf8mb4) \
                 LIKE '%`cache\\_leases`%' AND CONVERT(argument USING utf8mb4) NOT LIKE '%general%'";
     for (policy, touches) in [(CLUSTER.collapse(Collapse::Process), false), (CLUSTER, true)] {
@@ -475,7 +475,7 @@ async fn without_cluster_no_statement_touches_the_table_of_leases() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lease_is_granted_to_one_until_it_ends_or_is_given_back_and_its_numbers_grow() {
+async fn a_lease_has_one_holder_and_its_fences_grow() {
     let database = migrated().await;
     let (one, two) = (store(&database).await, store(&database).await);
     let key = CacheKey::new("test:1:/");
@@ -486,7 +486,7 @@ async fn a_lease_is_granted_to_one_until_it_ends_or_is_given_back_and_its_number
     granted(two.lease(&CacheKey::new("test:1:/other"), long).await.unwrap());
     let fence = |number| Fence { key: key.clone(), number };
     two.release(&fence(first + 1), None).await.unwrap();
-    assert_eq!(two.lease(&key, long).await.unwrap(), Lease::Held, "given back by nobody");
+    assert_eq!(two.lease(&key, long).await.unwrap(), Lease::Held, "no process gave it back");
     one.release(&fence(first), None).await.unwrap();
     let second = granted(two.lease(&key, long).await.unwrap());
     assert!(second > first);
@@ -507,9 +507,9 @@ async fn a_lease_is_granted_to_one_until_it_ends_or_is_given_back_and_its_number
     assert!(granted(one.lease(&key, long).await.unwrap()) > third, "also without the row");
 }
 
-/// What the clock has made of a row, or somebody's UPDATE: by itself nothing keeps a lease from being granted.
+/// Values that a clock step or an UPDATE may leave in a row. None of them blocks a lease permanently.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_damaged_row_of_a_lease_keeps_nobody_from_it() {
+async fn a_damaged_lease_row_does_not_block_the_lease() {
     const MAX: u64 = u64::MAX;
     const DAY: u64 = 86_400_000;
     let database = migrated().await;
@@ -517,11 +517,11 @@ async fn a_damaged_row_of_a_lease_keeps_nobody_from_it() {
     let mut connection = database.connection().await;
     let now_ms = store.now_ms();
     let rows = [
-        (7, now_ms, MAX),              // an end that never comes
+        (7, now_ms, MAX),              // an end in the far future
         (7, now_ms, now_ms + 600_000), // granted before the clock stepped back by ten minutes
         (7, MAX, MAX),
         (7, MAX - 1, 0),
-        (0, now_ms, MAX), // nothing to wait for, for ever
+        (0, now_ms, MAX), // an endless time without sharing
         (0, now_ms, now_ms + 2 * DAY),
         (7, now_ms + DAY, 0), // given back before the clock stepped back by a day
     ];
@@ -542,7 +542,7 @@ async fn a_damaged_row_of_a_lease_keeps_nobody_from_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_many_who_ask_at_once_one_gets_the_lease() {
+async fn of_many_requests_for_a_lease_one_succeeds() {
     let database = migrated().await;
     let mut stores = Vec::new();
     for _ in 0..3 {
@@ -557,21 +557,21 @@ async fn of_many_who_ask_at_once_one_gets_the_lease() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_write_counts_while_its_lease_has_not_passed_on() {
+async fn a_fenced_write_succeeds_until_another_gets_the_lease() {
     let database = migrated().await;
     let (one, two) = (store(&database).await, store(&database).await);
     let front = Tiered::new(MemoryStore::new(), one.clone());
     let key = CacheKey::new("test:1:/");
     let (other, now_ms) = (CacheKey::new("test:1:/other"), one.now_ms());
     let fence = |number| Fence { key: key.clone(), number };
-    // bytes that are no text
+    // bytes that are not UTF-8
     const BYTES: &[u8] = &[0xff, 0xfe, 0, 0x80, 0xc3, 0x28];
     let first = granted(one.lease(&key, Duration::from_millis(1)).await.unwrap());
     let entries = |body| vec![entry(&key, now_ms, body), entry(&other, now_ms, body)];
     assert!(one.put_fenced(entries(BYTES), &fence(first)).await.unwrap());
     assert_eq!(body(&two, &key).await.as_deref(), Some(BYTES));
     assert_eq!(body(&two, &other).await.as_deref(), Some(BYTES));
-    // its time is over, and nobody else has it: it still counts
+    // the lease has ended, but no other process has got it, so the write still succeeds
     tokio::time::sleep(Duration::from_millis(5)).await;
     assert!(one.put_fenced(entries(b"b"), &fence(first)).await.unwrap());
     let second = granted(two.lease(&key, 60 * SECOND).await.unwrap());
@@ -582,13 +582,13 @@ async fn a_write_counts_while_its_lease_has_not_passed_on() {
     assert!(two.put_fenced(entries(b"d"), &fence(second)).await.unwrap());
     assert!(!one.put_fenced(entries(b"e"), &fence(first)).await.unwrap());
     assert_eq!(body(&two, &other).await.as_deref(), Some(&b"d"[..]));
-    // who writes without a lease is not asked
+    // a write without a fence is not checked
     one.put_many(entries(b"f")).await.unwrap();
     assert_eq!(body(&two, &key).await.as_deref(), Some(&b"f"[..]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rows_of_leases_that_ended_long_ago_are_removed_and_others_stay() {
+async fn only_leases_that_ended_long_ago_are_deleted() {
     let database = migrated().await;
     let store = MySqlStore::builder(database.url()).unwrap();
     let store = store.idle_cull_interval(SECOND / 50).connect().await.unwrap();
@@ -609,7 +609,7 @@ async fn rows_of_leases_that_ended_long_ago_are_removed_and_others_stay() {
         let insert = sqlx::query(insert).bind([n; 16].to_vec()).bind(fence).bind(until_ms);
         insert.execute(&mut connection).await.unwrap();
     }
-    // only who takes leases removes them
+    // only a store that uses leases deletes them
     let culls = store.stats().await.unwrap().culls;
     until("it culls", async || store.stats().await.unwrap().culls > culls + 1).await;
     assert_eq!(number(&mut connection, "SELECT COUNT(*) FROM cache_leases").await, 8);

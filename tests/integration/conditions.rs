@@ -1,4 +1,4 @@
-//! Conditional requests both ways, ranges, HEAD, and the strict mode.
+//! Conditional requests from clients and to the handler, ranges, HEAD, and the strict mode.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ where
 }
 
 on_every_store! {
-    async fn a_client_that_has_the_stored_response_is_told_so(kit: Kit) {
+    async fn a_client_with_the_stored_response_gets_a_304(kit: Kit) {
         let (app, calls) = cached(&kit.layer(), |_| {
             response(200, &[FRESH, ETAG, MODIFIED, ("vary", "x"), ("content-type", "text/plain")], "hello")
         });
@@ -69,7 +69,7 @@ on_every_store! {
         assert_eq!(calls.count(), 1);
     }
 
-    async fn if_match_and_if_unmodified_since_go_inside(kit: Kit) {
+    async fn if_match_and_if_unmodified_since_reach_the_handler(kit: Kit) {
         let (app, seen) = scripted(&kit.layer(), vec![(200, vec![FRESH, ETAG], "x"), (412, vec![], "")]);
         with(&app, &[]).await;
         for condition in [("if-match", "\"9\""), ("if-unmodified-since", "Tue, 15 Nov 1994 12:45:26 GMT")] {
@@ -80,7 +80,7 @@ on_every_store! {
         }
     }
 
-    async fn a_first_conditional_request_fills_the_cache_and_is_judged_by_what_was_stored(kit: Kit) {
+    async fn a_first_conditional_request_fills_the_cache(kit: Kit) {
         let (app, seen) = scripted(&kit.layer(), vec![(200, vec![FRESH, ETAG], "0123456789")]);
         let first = with(&app, &[("if-none-match", "\"1\"")]).await;
         assert_eq!((first.status, first.body.len()), (StatusCode::NOT_MODIFIED, 0));
@@ -93,19 +93,19 @@ on_every_store! {
         assert!(send(&app, get("/other", &[])).await.is_hit());
     }
 
-    async fn a_client_that_has_an_unstorable_response_is_told_so_too(kit: Kit) {
+    async fn a_client_with_an_unstorable_response_gets_a_304_too(kit: Kit) {
         let layer = kit.layer();
         let (app, seen) = scripted(&layer, vec![(200, vec![("cache-control", "no-store"), ETAG], "x")]);
         let first = with(&app, &[("if-none-match", "\"1\"")]).await;
         assert_eq!((first.status, first.body.len()), (StatusCode::NOT_MODIFIED, 0));
         assert_eq!(first.field("cache-status"), "test; fwd=uri-miss; fwd-status=200");
-        // from now on the handler sees the conditions itself: it may be quicker to answer them
+        // from now on, the handler gets the conditions, because it may answer them faster
         with(&app, &[("if-none-match", "\"1\""), ("range", "bytes=0-1")]).await;
         let seen = seen.lock().unwrap();
         assert!(seen[1].contains_key("if-none-match") && seen[1].contains_key("range"));
     }
 
-    async fn a_stale_response_is_validated_and_freshened(kit: Kit) {
+    async fn a_stale_response_is_revalidated_and_freshened(kit: Kit) {
         let layer = kit.layer();
         let freshened = vec![FRESH, ETAG, ("x-new", "1"), ("content-length", "99")];
         let (app, seen) = scripted(&layer, vec![
@@ -133,7 +133,7 @@ on_every_store! {
         assert_eq!(seen.lock().unwrap().len(), 2);
     }
 
-    async fn a_client_that_has_the_validated_response_is_told_so(kit: Kit) {
+    async fn a_client_with_the_revalidated_response_gets_a_304(kit: Kit) {
         let (app, _) = scripted(&kit.layer(), vec![(200, vec![STALE, ETAG], "x"), (304, vec![ETAG], "")]);
         with(&app, &[]).await;
         let answer = with(&app, &[("if-none-match", "\"1\"")]).await;
@@ -152,7 +152,7 @@ on_every_store! {
         assert_eq!((hit.text(), hit.is_hit()), ("new", true));
     }
 
-    async fn an_error_on_validation_is_passed_on_and_the_stored_response_stays(kit: Kit) {
+    async fn a_failed_revalidation_keeps_the_stored_response(kit: Kit) {
         let (app, _) = scripted(&kit.layer(), vec![
             (200, vec![STALE, ETAG], "old"),
             (503, vec![], "down"),
@@ -164,7 +164,7 @@ on_every_store! {
         assert!(with(&app, &[]).await.is_hit());
     }
 
-    async fn a_304_of_another_response_updates_nothing(kit: Kit) {
+    async fn a_304_for_another_response_updates_nothing(kit: Kit) {
         let (app, _) = scripted(&kit.layer(), vec![
             (200, vec![STALE, ETAG], "old"),
             (304, vec![FRESH, ("etag", "\"2\"")], ""),
@@ -175,7 +175,7 @@ on_every_store! {
         assert!(!with(&app, &[]).await.is_hit(), "nothing made it fresh");
     }
 
-    async fn a_304_that_nobody_asked_for_is_passed_on(kit: Kit) {
+    async fn an_unrequested_304_is_passed_on(kit: Kit) {
         let (app, _) = scripted(&kit.layer(), vec![(304, vec![FRESH, ETAG], "")]);
         for _ in 0..2 {
             let answer = with(&app, &[]).await;
@@ -183,7 +183,7 @@ on_every_store! {
         }
     }
 
-    async fn a_no_cache_response_is_validated_every_time(kit: Kit) {
+    async fn a_no_cache_response_is_revalidated_every_time(kit: Kit) {
         let no_cache = ("cache-control", "no-cache, max-age=60");
         let (app, seen) = scripted(&kit.layer(), vec![(200, vec![no_cache, ETAG], "x"), (304, vec![ETAG], "")]);
         for n in 0..4 {
@@ -193,7 +193,7 @@ on_every_store! {
         assert_eq!(seen.lock().unwrap().len(), 4);
     }
 
-    async fn a_304_that_forbids_storing_ends_the_stored_response(kit: Kit) {
+    async fn a_304_with_no_store_ends_the_stored_response(kit: Kit) {
         let layer = kit.layer();
         let (app, _) = scripted(&layer, vec![
             (200, vec![STALE, ETAG], "old"),
@@ -215,7 +215,7 @@ on_every_store! {
         }
     }
 
-    async fn ranges_are_cut_out_of_a_stored_response(kit: Kit) {
+    async fn ranges_are_served_from_a_stored_response(kit: Kit) {
         let (app, calls) = cached(&kit.layer(), |_| {
             response(200, &[FRESH, ETAG, ("content-type", "text/plain")], "0123456789")
         });
@@ -255,7 +255,7 @@ on_every_store! {
         assert_eq!(calls.count(), 1);
     }
 
-    async fn several_ranges_make_a_multipart(kit: Kit) {
+    async fn several_ranges_are_served_as_multipart(kit: Kit) {
         let (app, _) = cached(&kit.layer(), |_| {
             response(200, &[FRESH, ("content-type", "text/plain")], "0123456789")
         });
@@ -270,7 +270,7 @@ on_every_store! {
         assert_eq!(answer.text(), format!("{}\r\n--{boundary}--\r\n", expected.concat()));
     }
 
-    async fn a_head_that_agrees_freshens_and_one_that_differs_makes_stale(kit: Kit) {
+    async fn a_head_freshens_a_page_or_makes_it_stale(kit: Kit) {
         let agrees = vec![FRESH, ETAG, ("content-length", "5"), ("x-new", "1")];
         let (app, _) = scripted(&kit.layer(), vec![(200, vec![STALE, ETAG], "hello"), (200, agrees, "")]);
         with(&app, &[]).await;
@@ -292,7 +292,7 @@ on_every_store! {
         assert_eq!(seen.lock().unwrap().len(), 3);
     }
 
-    async fn a_head_as_long_as_what_was_invalidated_does_not_revive_it(kit: Kit) {
+    async fn a_head_of_equal_length_does_not_revive_an_invalid_page(kit: Kit) {
         let layer = kit.layer();
         let (app, seen) = scripted(&layer, vec![
             (200, vec![FRESH], "10"),
@@ -308,7 +308,7 @@ on_every_store! {
         assert_eq!(seen.lock().unwrap().len(), 3);
     }
 
-    async fn a_part_does_not_carry_the_digest_of_the_whole(kit: Kit) {
+    async fn a_part_has_no_digest_of_the_whole(kit: Kit) {
         let digest = ("content-digest", "sha-256=:RK/0qy18MlBSVnWgjwz6lZEWjP/lF5HF9bvEF8FabDg=:");
         let repr = ("repr-digest", digest.1);
         let fields = vec![FRESH, digest, repr];
@@ -322,7 +322,7 @@ on_every_store! {
         assert_eq!(with(&app, &[]).await.field("content-digest"), digest.1);
     }
 
-    async fn what_is_not_stored_for_somebody_is_asked_for_as_they_ask(kit: Kit) {
+    async fn requests_that_cannot_fill_keep_their_conditions(kit: Kit) {
         let (app, seen) = scripted(&kit.layer(), vec![(200, vec![FRESH], "page")]);
         for (name, value) in [("range", "bytes=0-1"), ("if-none-match", "\"1\"")] {
             for credentials in [("cookie", "sid=1"), ("authorization", "Bearer x")] {
@@ -342,7 +342,7 @@ on_every_store! {
         assert_eq!(calls.count(), 1);
     }
 
-    async fn clients_cannot_drive_load_in_safe_mode_and_are_obeyed_in_strict_mode(kit: Kit) {
+    async fn client_directives_count_only_in_strict_mode(kit: Kit) {
         let safe = kit.layer();
         let strict = safe.try_with_policy(CachePolicy::rfc9111()).unwrap();
         let asking = [("cache-control", "no-cache"), ("cache-control", "max-age=0"), ("pragma", "no-cache"), ("cache-control", "min-fresh=3600")];
@@ -379,7 +379,7 @@ on_every_store! {
         assert_eq!(send(&app, get("/cookies", &[])).await.field("set-cookie"), "a=b | c=d");
     }
 
-    async fn a_stale_response_is_served_to_whoever_takes_it_in_strict_mode(kit: Kit) {
+    async fn max_stale_is_obeyed_in_strict_mode(kit: Kit) {
         let layer = kit.layer().with_policy(CachePolicy::rfc9111());
         let (app, _) = cached(&layer, |_| response(200, &[STALE, ETAG], "x"));
         with(&app, &[]).await;
@@ -390,7 +390,7 @@ on_every_store! {
         assert!(!send(&app, get("/must", &[("cache-control", "max-stale")])).await.is_hit());
     }
 
-    async fn a_targeted_field_on_the_list_decides_instead_of_cache_control(kit: Kit) {
+    async fn a_listed_targeted_field_overrides_cache_control(kit: Kit) {
         let safe = kit.layer();
         let strict = safe.with_policy(CachePolicy::rfc9111());
         let cases: [(&CacheLayer<BoxStore>, &[(&str, &str)], bool); 8] = [
@@ -417,7 +417,7 @@ on_every_store! {
         }
     }
 
-    async fn a_post_that_shows_its_target_answers_later_gets(kit: Kit) {
+    async fn a_post_with_content_location_answers_later_gets(kit: Kit) {
         let layer = kit.layer().with_policy(MINUTE);
         let cases: [(&[(&str, &str)], bool); 5] = [
             (&[FRESH, ("content-location", "/p?x=1")], true),
@@ -444,7 +444,7 @@ on_every_store! {
         }
     }
 
-    async fn a_post_is_not_stored_where_the_key_builder_makes_no_key_or_one_of_its_own(kit: Kit) {
+    async fn a_post_is_not_stored_without_a_key_or_with_a_custom_key(kit: Kit) {
         for own in [false, true] {
             let layer = kit.layer().with_policy(MINUTE).key_builder(
                 move |request: &http::request::Parts, default: TargetKey| {
@@ -463,7 +463,7 @@ on_every_store! {
         }
     }
 
-    async fn a_lifetime_of_the_policys_counts_from_the_confirmation(kit: Kit) {
+    async fn a_policys_lifetime_starts_again_with_a_304(kit: Kit) {
         let layer = kit.layer().with_policy(MINUTE);
         let confirmed = vec![ETAG, ("age", "3000")];
         let (app, _) = scripted(&layer, vec![(200, vec![ETAG], "hello"), (304, confirmed, "")]);
@@ -476,7 +476,7 @@ on_every_store! {
         assert!(with(&app, &[]).await.is_hit());
     }
 
-    async fn an_invalidation_during_a_validation_is_not_undone(kit: Kit) {
+    async fn an_invalidation_during_a_revalidation_is_not_undone(kit: Kit) {
         let layer = kit.layer();
         let handle = layer.handle();
         let app = layer.layer(tower::service_fn(move |request: Request<()>| {
@@ -492,12 +492,12 @@ on_every_store! {
         with(&app, &[]).await;
         assert_eq!(with(&app, &[]).await.text(), "old");
         let after = with(&app, &[]).await;
-        // what was confirmed before the invalidation is not used, only asked about once more
+        // the response freshened before the invalidation is not served, only revalidated again
         assert_eq!(after.cache.forward(), Some(Forward::Stale));
         assert_eq!(after.cache.reason().map(|reason| reason.as_str()), Some("invalidated"));
     }
 
-    async fn a_304_without_validators_updates_nothing_that_has_one(kit: Kit) {
+    async fn a_304_without_a_validator_updates_no_response_with_one(kit: Kit) {
         for (script, updates) in [
             (vec![(200, vec![STALE, ETAG], "x"), (304, vec![FRESH], "")], false),
             (vec![(200, vec![STALE, MODIFIED], "x"), (304, vec![FRESH, MODIFIED], "")], true),
@@ -513,7 +513,7 @@ on_every_store! {
         }
     }
 
-    async fn cookies_of_a_confirmation_are_one_clients_in_both_modes(kit: Kit) {
+    async fn cookies_of_a_304_are_not_stored_in_either_mode(kit: Kit) {
         for (version, policy) in [(1, CachePolicy::new()), (2, CachePolicy::rfc9111())] {
             let layer = kit.layer().version(version).with_policy(policy);
             let (app, _) = scripted(&layer, vec![
@@ -527,7 +527,7 @@ on_every_store! {
         }
     }
 
-    async fn a_field_that_is_private_by_a_targeted_field_does_not_come_in_by_a_304(kit: Kit) {
+    async fn a_field_of_a_304_that_is_private_is_not_stored(kit: Kit) {
         let targeted = ("tower-mysql-cache-control", r#"max-age=60, private="x-user""#);
         let (app, _) = scripted(&kit.layer(), vec![
             (200, vec![("tower-mysql-cache-control", r#"max-age=0, private="x-user""#), ETAG, ("x-user", "ann")], "x"),
@@ -539,7 +539,7 @@ on_every_store! {
         assert_eq!((hit.is_hit(), hit.field("x-user").as_str()), (true, ""));
     }
 
-    async fn a_dictionary_coded_response_has_to_say_that_it_varies(kit: Kit) {
+    async fn a_dictionary_coded_response_needs_vary(kit: Kit) {
         for (i, (vary, stored)) in [("accept-encoding", false), ("accept-encoding, available-dictionary", true)].into_iter().enumerate() {
             let fields = [FRESH, ("content-encoding", "dcb"), ("vary", vary)];
             let (app, _) = cached(&kit.layer(), move |_| response(200, &fields, "x"));
@@ -550,9 +550,9 @@ on_every_store! {
     }
 }
 
-/// The body in the table is damaged, so that whatever reads it is no hit.
+/// Damages the body in the table, so that a response whose body is read is no hit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_large_body_is_read_only_where_it_is_needed() {
+async fn a_large_body_is_read_only_if_it_is_needed() {
     let database = support::database().await;
     let store = MySqlStore::connect(database.url()).await.unwrap();
     store.migrate().await.unwrap();
@@ -584,13 +584,13 @@ async fn a_large_body_is_read_only_where_it_is_needed() {
         assert_eq!(head.split(';').next(), whole.split(';').next(), "{name}");
     }
     assert_eq!(calls.count(), 1);
-    // a condition that does not hold needs the body, and finds the damage
+    // a condition that does not hold needs the body, so the damage is noticed
     let answer = with(&app, &[("if-none-match", "\"2\"")]).await;
     assert_eq!((answer.status, answer.is_hit()), (StatusCode::OK, false));
     layer.handle().flush().await.unwrap();
     let answer = with(&app, &[("if-none-match", "\"2\"")]).await;
     assert!(answer.is_hit() && answer.body == whole.body, "it has been mended");
-    // and what has been invalidated is no answer, with or without its body
+    // an invalid response is not served, with or without its body
     layer.handle().invalidate_uri("/").await.unwrap();
     assert!(!send(&app, request("HEAD", "/", &[])).await.is_hit());
     layer.handle().invalidate_uri("/").await.unwrap();

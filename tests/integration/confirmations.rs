@@ -1,4 +1,4 @@
-//! Whom the answer to a validation is for: a stored head takes fields only from what is for everyone.
+//! A 304 to one user: it changes a stored head only if it is for everyone.
 
 use http::Request;
 use tower::Layer;
@@ -13,20 +13,20 @@ const FRESH: (&str, &str) = ("cache-control", "max-age=60");
 const ETAG: (&str, &str) = ("etag", "\"1\"");
 const WEAK: (&str, &str) = ("etag", "W/\"1\"");
 const MODIFIED: (&str, &str) = ("last-modified", "Tue, 15 Nov 1994 12:45:26 GMT");
-/// Older than the 60 s of its lifetime.
+/// Older than its lifetime of 60 s.
 const OLD: (&str, &str) = ("age", "70");
 const ALICE: (&str, &str) = ("cookie", "sid=alice");
 const USER: (&str, &str) = ("x-user", "alice");
 const SETS: (&str, &str) = ("set-cookie", "sid=1");
 
-/// Neither the cookie nor another field that was made for Alice.
+/// Asserts that the response has no cookie and no field that was made for Alice.
 #[track_caller]
 fn assert_not_alices(answer: &Answer) {
     assert_eq!((answer.text(), answer.field("x-user")), ("page", String::new()), "{answer:?}");
     assert_eq!(answer.field("set-cookie"), "", "{answer:?}");
 }
 
-/// A page that is stored with these fields, and out of date by its age.
+/// A page that is stored with these fields, and stale because of its age.
 fn page(cache_control: (&'static str, &'static str)) -> (u16, Fields, &'static str) {
     (200, vec![cache_control, ETAG, OLD], "page")
 }
@@ -46,7 +46,7 @@ on_every_store! {
                 let alice = send(&app, request(method, "/", &[ALICE])).await;
                 assert_eq!((alice.status.as_u16(), alice.field("x-user").as_str()), (200, "alice"));
                 layer.handle().flush().await.unwrap();
-                // what she was told confirms the content: it is fresh for another lifetime
+                // the 304 for Alice confirms the content, so the page is fresh for another lifetime
                 let bob = send(&app, get("/", &[])).await;
                 assert_not_alices(&bob);
                 assert!(bob.is_hit(), "{method} {status}");
@@ -66,18 +66,18 @@ on_every_store! {
         assert_eq!((bob.is_hit(), bob.field("x-mode").as_str()), (true, "new"));
     }
 
-    async fn an_anonymous_304_keeps_what_it_does_not_repeat(kit: Kit) {
+    async fn an_anonymous_304_keeps_the_fields_that_it_omits(kit: Kit) {
         let layer = kit.layer();
         let confirmed = vec![ETAG, ("x-mode", "new")];
         let (app, _) = scripted(&layer, vec![page(PUBLIC), (304, confirmed, "")]);
         send(&app, get("/", &[])).await;
         send(&app, get("/", &[])).await;
-        // for people who are logged in as well: it is still public
+        // the page is still public, so it is also for users who are logged in
         let bob = send(&app, get("/", &[ALICE])).await;
         assert_eq!((bob.is_hit(), bob.field("x-mode").as_str()), (true, "new"));
     }
 
-    async fn a_304_that_sets_a_cookie_is_for_its_own_client(kit: Kit) {
+    async fn a_304_with_a_cookie_is_only_for_its_own_client(kit: Kit) {
         let confirmed = || (304, vec![PUBLIC, ETAG, SETS, USER], "");
         let layer = kit.layer();
         let (app, _) = scripted(&layer, vec![page(PUBLIC), confirmed()]);
@@ -87,7 +87,7 @@ on_every_store! {
         let second = send(&app, get("/", &[])).await;
         assert_not_alices(&second);
         assert!(second.is_hit());
-        // RFC 9111 to the letter stores the fields, as those of a 200, but for the cookie
+        // the strict mode stores the fields like those of a 200, except the cookie
         let layer = kit.layer().version(2).with_policy(CachePolicy::rfc9111());
         let (app, _) = scripted(&layer, vec![page(PUBLIC), confirmed()]);
         send(&app, get("/", &[])).await;
@@ -96,7 +96,7 @@ on_every_store! {
         assert_eq!((second.is_hit(), second.field("set-cookie").as_str()), (true, ""));
     }
 
-    async fn a_cookie_of_another_validator_is_its_own_clients(kit: Kit) {
+    async fn a_304_for_another_etag_is_only_for_its_own_client(kit: Kit) {
         for (version, policy) in [(1, CachePolicy::new()), (2, CachePolicy::rfc9111())] {
             let layer = kit.layer().version(version).with_policy(policy);
             let other = (304, vec![PUBLIC, ("etag", "\"2\""), SETS, USER], "");
@@ -122,7 +122,7 @@ on_every_store! {
         assert_eq!((bob.is_hit(), bob.cache.reason().map(|reason| reason.as_str()), seen.lock().unwrap().len()), (true, None, 2));
     }
 
-    async fn a_private_304_of_one_user_leaves_what_is_stored(kit: Kit) {
+    async fn a_private_304_of_one_user_keeps_the_stored_response(kit: Kit) {
         for (version, said) in [(1, "private"), (2, "no-store"), (3, "private, max-age=60")] {
             let layer = kit.layer().version(version);
             let private = (304, vec![("cache-control", said), ETAG, USER], "");
@@ -131,7 +131,7 @@ on_every_store! {
             let alice = send(&app, get("/", &[ALICE])).await;
             assert_eq!((alice.text(), alice.field("x-user").as_str()), ("page", "alice"));
             kit.settle(&layer.handle()).await;
-            // neither removed nor fresh
+            // neither deleted nor fresh
             let bob = send(&app, get("/", &[])).await;
             assert_not_alices(&bob);
             assert_eq!(bob.cache.forward(), Some(Forward::Stale), "{said}");
@@ -139,7 +139,7 @@ on_every_store! {
         }
     }
 
-    async fn a_304_of_one_user_renews_no_longer_lifetime_than_both_say(kit: Kit) {
+    async fn a_304_of_one_user_uses_the_shorter_lifetime(kit: Kit) {
         for (version, said, ttl) in [(1, "max-age=9", 9), (2, "max-age=3600", 60)] {
             let layer = kit.layer().version(version);
             let confirmed = (304, vec![("cache-control", said), ETAG], "");
@@ -151,7 +151,7 @@ on_every_store! {
         }
     }
 
-    async fn a_weak_304_of_one_user_renews_nothing(kit: Kit) {
+    async fn a_weak_304_of_one_user_freshens_nothing(kit: Kit) {
         for (version, validator) in [(1, WEAK), (2, MODIFIED)] {
             let layer = kit.layer().version(version);
             let stored = (200, vec![PUBLIC, validator, OLD], "page");
@@ -209,8 +209,8 @@ on_every_store! {
         }
     }
 
-    async fn of_two_layers_the_inner_one_says_whom_a_304_is_for(kit: Kit) {
-        // the outer layer does not look at cookies
+    async fn of_two_layers_the_inner_one_decides_about_a_304(kit: Kit) {
+        // the outer layer ignores cookies
         let inner = kit.layer();
         let outer = inner.with_policy(CachePolicy::new().cookies(Cookies::Ignore));
         for method in ["GET", "HEAD"] {
@@ -240,7 +240,7 @@ on_every_store! {
     }
 
     // RFC 9110 8.8.1, 8.8.2.2
-    async fn what_was_invalidated_is_validated_by_a_strong_etag_only(kit: Kit) {
+    async fn an_invalidated_page_is_revalidated_only_by_a_strong_etag(kit: Kit) {
         let cases: [(&[(&str, &str)], bool); 5] = [
             (&[ETAG], true),
             (&[ETAG, MODIFIED], true),
@@ -254,7 +254,7 @@ on_every_store! {
                 let validators = validators.to_vec();
                 let (app, calls) = cached(&layer, move |request| {
                     let asked = request.headers();
-                    // two versions of one second: for the handler nothing has changed since
+                    // two versions in the same second: for the handler, nothing has changed
                     let same = asked.contains_key("if-none-match") || asked.contains_key("if-modified-since");
                     let fields: Fields = [&[FRESH], &validators[..]].concat();
                     response(if same { 304 } else { 200 }, &fields, if same { "" } else { "page" })
@@ -289,7 +289,7 @@ on_every_store! {
                     other => panic!("{other:?}"),
                 };
                 let before = position().await;
-                // another row of the log, that the next position has seen
+                // another log row, so that the next position has read it
                 layer.handle().invalidate_uri("/other").await.unwrap();
                 send(&app, get("http://h/other", &[])).await;
                 send(&app, request(method, "http://h/", &[])).await;

@@ -1,4 +1,4 @@
-//! What every store promises.
+//! The contract of every store.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,7 +69,7 @@ fn key(text: &str) -> CacheKey {
 }
 
 on_every_store! {
-    async fn what_was_put_comes_back_to_the_last_bit(kit: Kit) {
+    async fn a_stored_response_is_read_back_unchanged(kit: Kit) {
         let bodies: [Bytes; 5] = [
             Bytes::new(),
             Bytes::from_static(&[0]),
@@ -85,7 +85,7 @@ on_every_store! {
         }
     }
 
-    async fn heads_are_those_of_whole_responses(kit: Kit) {
+    async fn heads_equal_the_heads_of_whole_responses(kit: Kit) {
         let random = |bytes: u32| (0..bytes).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8);
         let bodies: [Bytes; 3] =
             ["small".into(), random(200_000).collect(), "compressible ".repeat(20_000).into()];
@@ -112,7 +112,7 @@ on_every_store! {
         }
     }
 
-    async fn an_index_of_variants_comes_back(kit: Kit) {
+    async fn an_index_of_variants_is_read_back_unchanged(kit: Kit) {
         let names = vec![HeaderName::from_static("accept"), HeaderName::from_static("x-a")];
         let stored = Stored::Variants(Arc::new(VariantIndex { names, variants: vec![[1; 16], [2; 16]], search: Some("key-order".into()) }));
         let expires_ms = kit.store.now_ms() + 60_000;
@@ -121,13 +121,13 @@ on_every_store! {
         assert_eq!(kit.store.get(key("t:1:/")).await.unwrap(), Some(stored));
     }
 
-    async fn what_was_never_put_is_not_found(kit: Kit) {
+    async fn unknown_keys_are_not_found(kit: Kit) {
         assert_eq!(kit.store.get(key("t:1:/")).await.unwrap(), None);
         let update = update("t:1:/", Arc::new(head(9)), Arc::new(head(9)), u64::MAX);
         assert!(!kit.store.freshen(update).await.unwrap());
     }
 
-    async fn answers_come_in_the_order_of_the_keys_with_repeats(kit: Kit) {
+    async fn results_have_the_order_of_the_keys_with_repeats(kit: Kit) {
         let many: Vec<_> = (0..100).map(|n| entry(&kit, &format!("t:1:/{n}"), format!("{n}"))).collect();
         kit.store.put_many(many).await.unwrap();
         let order = [99, 0, 42, 1000, 42, 7];
@@ -140,7 +140,7 @@ on_every_store! {
         assert!(kit.store.get_many(all).await.unwrap().iter().all(Option::is_some));
     }
 
-    async fn empty_batches_are_no_errors(kit: Kit) {
+    async fn empty_batches_are_allowed(kit: Kit) {
         assert_eq!(kit.store.get_many(Vec::new()).await.unwrap(), Vec::new());
         kit.store.put_many(Vec::new()).await.unwrap();
     }
@@ -184,7 +184,7 @@ on_every_store! {
         }
     }
 
-    async fn keys_that_hash_alike_are_never_confused(kit: Kit) {
+    async fn keys_with_the_same_hash_are_never_confused(kit: Kit) {
         let (a, b) = (CacheKey::with_forced_hash("t:1:/a", [7; 16]), CacheKey::with_forced_hash("t:1:/b", [7; 16]));
         kit.store.put(Entry { key: a.clone(), ..entry(&kit, "x", "page of a") }).await.unwrap();
         assert_eq!(kit.store.get(b.clone()).await.unwrap(), None);
@@ -194,7 +194,7 @@ on_every_store! {
         assert!(at_a.is_none_or(|body| body == "page of a"));
     }
 
-    async fn keys_are_bytes_without_folding_or_padding(kit: Kit) {
+    async fn keys_are_compared_byte_by_byte(kit: Kit) {
         let keys: [&[u8]; 12] = [
             b"t:1:/k", b"t:1:/k ", b"t:1:/k  ", b"t:1:/K", b"t:1:/k\0", b"t:1:/k\n", b"t:1:/k%", b"t:1:/k_",
             b"t:1:/\xff", "t:1:/\u{1f980}".as_bytes(), "t:1:/\u{e9}".as_bytes(), b"t:1:/e\xcc\x81",
@@ -229,7 +229,7 @@ on_every_store! {
         }
     }
 
-    async fn removing_a_range_takes_just_that_range(kit: Kit) {
+    async fn removing_a_range_deletes_only_that_range(kit: Kit) {
         let inside = ["t:1:/a", "t:1:/a http://h", "t:1:/a http://h v=1", "t:1:/a http://i"];
         let outside = ["t:1:/", "t:1:/a!", "t:1:/a/b http://h", "t:1:/aa", "t:1:/A", "t:2:/a", "u:1:/a"];
         let entries = inside.iter().chain(&outside).map(|key| entry(&kit, key, *key));
@@ -244,7 +244,7 @@ on_every_store! {
         assert_eq!(kit.store.remove(KeyRange::continuing("t:1:/a")).await.unwrap(), 0);
     }
 
-    async fn removing_a_prefix_leaves_its_neighbours(kit: Kit) {
+    async fn removing_a_prefix_keeps_other_prefixes(kit: Kit) {
         for prefix in ["a_", "a%", "ab", "a", "a-"] {
             kit.store.put(entry(&kit, &format!("{prefix}:1:/x"), "x")).await.unwrap();
         }
@@ -255,7 +255,7 @@ on_every_store! {
         }
     }
 
-    async fn removing_takes_thousands_of_entries(kit: Kit) {
+    async fn a_removal_can_delete_thousands_of_entries(kit: Kit) {
         let many = (0..3_000).map(|n| entry(&kit, &format!("t:1:/{n}"), "x")).collect();
         kit.store.put_many(many).await.unwrap();
         kit.store.put(entry(&kit, "u:1:/", "x")).await.unwrap();
@@ -263,7 +263,7 @@ on_every_store! {
         assert!(kit.store.get(key("u:1:/")).await.unwrap().is_some());
     }
 
-    async fn a_cull_removes_the_expired_and_nothing_else(kit: Kit) {
+    async fn a_cull_deletes_only_expired_entries(kit: Kit) {
         let past = |n| Entry { expires_ms: 1, ..entry(&kit, &format!("t:1:/old/{n}"), "x") };
         kit.store.put_many((0..40).map(past).collect()).await.unwrap();
         let live = (0..40).map(|n| entry(&kit, &format!("t:1:/new/{n}"), "x")).collect();
@@ -276,8 +276,8 @@ on_every_store! {
         assert_eq!(kit.store.stats().await.unwrap().entries, 40);
     }
 
-    async fn counts_entries_and_bytes(kit: Kit) {
-        let mut state = 1_u64; // noise that no compression makes smaller
+    async fn stats_count_entries_and_bytes(kit: Kit) {
+        let mut state = 1_u64; // random bytes, which cannot be compressed
         let noise = std::iter::repeat_with(|| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (state >> 56) as u8
@@ -290,7 +290,7 @@ on_every_store! {
         assert!((50_000..80_000).contains(&stats.bytes), "{stats:?}");
     }
 
-    async fn an_entry_over_the_limit_is_refused_and_the_store_goes_on(kit: Kit) {
+    async fn an_entry_over_the_limit_is_refused(kit: Kit) {
         let mut big = entry(&kit, "t:1:/big", vec![7; 65 << 20]);
         let mut incompressible = head(kit.store.now_ms());
         incompressible.headers.insert("content-type", HeaderValue::from_static("image/png"));
@@ -304,7 +304,7 @@ on_every_store! {
         assert_eq!(kit.store.stats().await.unwrap().too_large, 1);
     }
 
-    async fn processes_find_each_others_entries(kit: Kit) {
+    async fn processes_find_the_entries_of_other_processes(kit: Kit) {
         let other = kit.neighbour().await;
         kit.store.put(entry(&kit, "t:1:/a", "from one")).await.unwrap();
         other.put(entry(&kit, "t:1:/b", "from the other")).await.unwrap();

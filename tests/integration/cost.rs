@@ -1,5 +1,5 @@
-//! What an invalidation costs: by the server's own counters, which do not depend on how busy a machine is.
-//! Times are printed (`--nocapture`), not judged. `TMC_COST=full` for a million entries.
+//! The cost of an invalidation, by the server's counters, which do not depend on the load of the machine. Times are
+//! printed (`--nocapture`) but not checked. `TMC_COST=full` uses a million entries.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -14,7 +14,7 @@ use tower_mysql_cache::{CacheHandle, CacheLayer, CacheOverride, CachePolicy, MyS
 use crate::kit::{get, response, send};
 use crate::support;
 
-/// Entries that carry the tag.
+/// The number of entries with the tag.
 fn many() -> u64 {
     match std::env::var("TMC_COST") {
         Ok(size) if size == "full" => 1_000_000,
@@ -34,7 +34,7 @@ async fn count(connection: &mut MySqlConnection, sql: &str) -> u64 {
     sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(connection).await.unwrap()
 }
 
-/// What the storage engine has been asked for on this connection: rows read, by which way, and written.
+/// What the storage engine has done for this connection: rows read, by kind of access, and rows written.
 async fn handlers(connection: &mut MySqlConnection) -> BTreeMap<String, u64> {
     let rows = sqlx::query("SHOW SESSION STATUS LIKE 'Handler\\_%'").fetch_all(connection).await;
     rows.unwrap()
@@ -43,7 +43,7 @@ async fn handlers(connection: &mut MySqlConnection) -> BTreeMap<String, u64> {
         .collect()
 }
 
-/// A server's counter of waits for locks, and of deadlocks.
+/// The server's counters of lock waits and deadlocks.
 async fn waits_and_deadlocks(connection: &mut MySqlConnection) -> (u64, u64) {
     let mut status = BTreeMap::new();
     let rows = sqlx::query("SHOW GLOBAL STATUS LIKE 'Innodb%'").fetch_all(&mut *connection).await;
@@ -53,7 +53,7 @@ async fn waits_and_deadlocks(connection: &mut MySqlConnection) -> (u64, u64) {
     let waits = status["Innodb_row_lock_waits"].parse().unwrap();
     let deadlocks = match status.get("Innodb_deadlocks") {
         Some(deadlocks) => deadlocks.parse().unwrap(),
-        // MySQL counts them elsewhere
+        // MySQL counts them in another place
         None => {
             let metric = "SELECT count FROM information_schema.innodb_metrics \
                  WHERE name = 'lock_deadlocks' AND status = 'enabled'";
@@ -63,7 +63,7 @@ async fn waits_and_deadlocks(connection: &mut MySqlConnection) -> (u64, u64) {
     (waits, deadlocks)
 }
 
-/// Invalidates these tags in a transaction; what that asked of the storage engine, and the median time.
+/// Invalidates these tags in a transaction. Returns what the storage engine did, and the median time.
 async fn cost(
     handle: &CacheHandle<MySqlStore>,
     connection: &mut MySqlConnection,
@@ -87,7 +87,7 @@ async fn cost(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_invalidation_costs_the_same_however_many_entries_carry_the_tag() {
+async fn an_invalidation_costs_the_same_for_any_number_of_entries() {
     let database = support::database().await;
     let builder = MySqlStore::builder(database.url()).unwrap().background_cull(false);
     let store = builder.connect().await.unwrap();
@@ -108,7 +108,7 @@ async fn an_invalidation_costs_the_same_however_many_entries_carry_the_tag() {
     assert!(one.0["Handler_write"] < hundred.0["Handler_write"], "{one:?} {hundred:?}");
     assert!(hundred.0["Handler_write"] >= 100, "{hundred:?}");
 
-    // a page of the layer's, and copies of its row
+    // a page of the layer, and copies of its row
     send(&app, get("http://h/p", &[])).await;
     handle.flush().await.unwrap();
     let columns = "value, value_type, expires, head, size, status, born_ms, fresh_until_ms, gen_ms";
@@ -132,13 +132,13 @@ async fn an_invalidation_costs_the_same_however_many_entries_carry_the_tag() {
     );
     assert_eq!(one.0, one_of_many.0, "1 tag");
     assert_eq!(hundred.0, hundred_of_many.0, "100 tags");
-    // and it counts
+    // the invalidation is effective
     assert!(!send(&app, get("http://h/p", &[])).await.is_hit());
 }
 
-/// Each writer changes a row of its own, so that all that they could wait for is the log.
+/// Each writer changes its own row, so they could wait for each other only in the log.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn writers_of_one_broad_tag_do_not_wait_for_each_other() {
+async fn transactions_with_one_tag_do_not_wait_for_each_other() {
     const WRITERS: u64 = 32;
     const TIMES: u64 = 25;
     let server = support::own_server(None).await;
@@ -161,7 +161,7 @@ async fn writers_of_one_broad_tag_do_not_wait_for_each_other() {
                 let mut tx = connection.begin().await.unwrap();
                 run(&mut tx, &format!("UPDATE shop SET price = price + 1 WHERE id = {id}")).await;
                 handle.invalidate_tags_on(&mut tx, ["all"]).await.unwrap();
-                // all of them hold their row of the log for a while
+                // all of them hold their log row for a while
                 tokio::time::sleep(Duration::from_millis(id % 7)).await;
                 tx.commit().await.unwrap();
             }
@@ -177,7 +177,7 @@ async fn writers_of_one_broad_tag_do_not_wait_for_each_other() {
     assert_eq!(rows, WRITERS * TIMES);
     assert_eq!(before, after, "waits for locks, and deadlocks");
 
-    // the counter counts: one who waits for another's row is seen in it
+    // the counter works: it counts a transaction that waits for another's row
     let mut tx = connection.begin().await.unwrap();
     run(&mut tx, "UPDATE shop SET price = 0 WHERE id = 1").await;
     let mut other = server.connection().await;

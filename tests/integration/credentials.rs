@@ -1,4 +1,4 @@
-//! Credentials beside cookies and `Authorization`: what is made for one user reaches no other.
+//! Credentials other than cookies and `Authorization`: a response for one user reaches no other.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use crate::kit::{Kit, cached, get, on_every_store, request, response, send};
 
 const MINUTE: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(60));
 
-/// A user that an outer layer has found.
+/// A user that an outer layer has identified.
 #[derive(Clone)]
 struct User;
 
 on_every_store! {
-    async fn a_page_made_for_an_api_key_reaches_nobody_else(kit: Kit) {
+    async fn a_page_for_an_api_key_reaches_no_other_client(kit: Kit) {
         let layer = kit.layer().with_policy(MINUTE);
         for name in ["x-api-key", "x-auth-token", "proxy-authorization", "x-forwarded-user", "client-cert"] {
             let uri = format!("/{name}");
@@ -41,7 +41,7 @@ on_every_store! {
         assert_eq!(calls.count(), 1);
     }
 
-    async fn a_layer_names_more_credential_headers_and_leaves_some_out(kit: Kit) {
+    async fn a_layer_can_add_and_remove_credential_headers(kit: Kit) {
         let base = kit.layer().with_policy(MINUTE);
         let named = base.clone().credential_headers(["X-Partner-Key"]);
         let (app, _) = cached(&named, |_| response(200, &[], "x"));
@@ -64,8 +64,8 @@ on_every_store! {
         }
     }
 
-    // RFC 9111 3.5 lets `must-revalidate` share what is made for `Authorization`, and for nothing else
-    async fn authorization_lifts_no_other_credential(kit: Kit) {
+    // RFC 9111 3.5: `must-revalidate` permits sharing a response to `Authorization`, but not to other credentials
+    async fn must_revalidate_shares_for_authorization_only(kit: Kit) {
         let strict = kit.layer().with_policy(CachePolicy::rfc9111());
         let layer = strict.credential_headers(["x-partner-key"]);
         let (app, _) = cached(&layer, |_| response(200, &[("cache-control", "max-age=60, must-revalidate")], "x"));
@@ -75,7 +75,7 @@ on_every_store! {
         assert!(send(&app, get("/one", &fields[..1])).await.cache.is_stored());
     }
 
-    async fn a_user_in_the_extensions_is_a_credential_where_the_layer_is_told(kit: Kit) {
+    async fn a_user_in_the_extensions_can_be_a_credential(kit: Kit) {
         let layer = kit.layer().with_policy(MINUTE);
         let layer = layer.credentials_by(|request| request.extensions.get::<User>().is_some());
         let (app, _) = cached(&layer, |request| {

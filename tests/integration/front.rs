@@ -1,4 +1,4 @@
-//! A store in memory in front of the table: what is served out of it, and what that waits for.
+//! A store in memory in front of the table: when hits in memory see invalidations, and what they wait for.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -24,13 +24,13 @@ use crate::kit::{Answer, get, request, response, send};
 use crate::support::{self, TestDatabase};
 
 const HOUR: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(3600));
-/// So long that no read of the log by itself falls into a test.
+/// So long that no scheduled read of the log happens during a test.
 const SELDOM: Duration = Duration::from_secs(60);
 
 type Service = BoxCloneSyncService<Request<()>, Response<CacheBody<Full<Bytes>>>, std::io::Error>;
 type Front = Tiered<MemoryStore, MySqlStore>;
 
-/// One process with `Tiered` in its default. `GET /v` shows a version that `POST` raises, which tells the log by
+/// One process with `Tiered` and its defaults. `GET /v` shows a version. `POST` increments it and writes a log row by
 /// plain SQL. `POST /fails` is answered 500, `POST /breaks` with an error of the service.
 struct App {
     pool: MySqlPool,
@@ -84,7 +84,7 @@ impl App {
         self.store.stats().await.unwrap()
     }
 
-    /// Fills, until a hit comes out of memory.
+    /// Requests the page until a hit comes from memory.
     async fn warm(&self, service: &Service) {
         send_to(service, get("http://h/v", &[])).await;
         self.handle().flush().await.unwrap();
@@ -93,7 +93,7 @@ impl App {
     }
 }
 
-/// Raises the version, and tells the log as any other driver would.
+/// Increments the version, and writes the log row as any other driver would.
 async fn commit(pool: &MySqlPool, version: &AtomicUsize) {
     let mut tx = pool.begin().await.unwrap();
     let insert = "INSERT INTO cache_invalidations (tag) VALUES ('v')";
@@ -108,14 +108,14 @@ async fn send_to(service: &Service, request: Request<()>) -> Answer {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn raw_sql_in_a_write_counts_for_the_next_hit() {
+async fn raw_sql_in_a_write_request_affects_the_next_hit() {
     let database = support::database().await;
     let app = App::new(&database, SELDOM).await;
     let (reads, writes) = (app.service(), app.service_with(CachePolicy::bypass()));
     app.warm(&reads).await;
     let mut stale = 0;
     for round in 0..200 {
-        // whatever its policy and however it ends
+        // with any policy, and however the request ends
         let service = if round % 2 == 0 { &reads } else { &writes };
         let path = ["/elsewhere", "/fails", "/breaks"][round % 3];
         let post = request("POST", &format!("http://h{path}"), &[]);
@@ -128,7 +128,7 @@ async fn raw_sql_in_a_write_counts_for_the_next_hit() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_write_dropped_half_way_counts_for_the_next_hit() {
+async fn an_aborted_write_request_affects_the_next_hit() {
     let database = support::database().await;
     let app = App::new(&database, SELDOM).await;
     let service = app.service();
@@ -155,12 +155,12 @@ async fn a_write_dropped_half_way_counts_for_the_next_hit() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_burst_of_writes_costs_the_hits_after_it_one_read() {
+async fn after_a_burst_of_writes_the_log_is_read_once() {
     let database = support::database().await;
     let app = App::new(&database, SELDOM).await;
     let service = app.service();
     app.warm(&service).await;
-    // nothing that the layer itself would tell the log of
+    // a write that is answered 404 invalidates nothing
     let silent = app.layer.layer(tower::service_fn(|_: Request<()>| async {
         Ok::<_, Infallible>(response(404, &[], ""))
     }));
@@ -175,7 +175,7 @@ async fn a_burst_of_writes_costs_the_hits_after_it_one_read() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sync_makes_hits_see_what_other_connections_committed() {
+async fn after_sync_hits_see_commits_of_other_connections() {
     let database = support::database().await;
     let app = App::new(&database, SELDOM).await;
     let service = app.service();
@@ -188,7 +188,7 @@ async fn sync_makes_hits_see_what_other_connections_committed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn statements_for_other_drivers_invalidate_what_they_name() {
+async fn statements_for_other_drivers_invalidate() {
     let database = support::database().await;
     let app = App::new(&database, SELDOM).await;
     let (service, handle) = (app.service(), app.handle());
@@ -222,7 +222,7 @@ async fn statements_for_other_drivers_invalidate_what_they_name() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hits_in_memory_do_not_wait_for_the_database() {
     let database = support::database().await;
-    // half of it is how late a read may be on a busy machine
+    // half of this time is the tolerance for late reads on a busy machine
     let app = App::new(&database, Duration::from_millis(800)).await;
     let service = app.service();
     app.warm(&service).await;
@@ -239,7 +239,7 @@ async fn hits_in_memory_do_not_wait_for_the_database() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fenced_write_is_in_front_only_once_it_is_written() {
+async fn a_fenced_write_reaches_the_front_after_the_back() {
     let database = support::database().await;
     let app = App::new(&database, SELDOM).await;
     let memory = MemoryStore::new();
@@ -258,7 +258,7 @@ async fn a_fenced_write_is_in_front_only_once_it_is_written() {
             break fence;
         }
     };
-    // given up half way
+    // dropped half way
     let mut writing = Box::pin(front.put_fenced(vec![entry.clone()], &second));
     let mut nobody = Context::from_waker(Waker::noop());
     assert!(writing.as_mut().poll(&mut nobody).is_pending());
@@ -273,19 +273,19 @@ async fn a_fenced_write_is_in_front_only_once_it_is_written() {
     assert!(!is_in_front().await, "what is behind is not known");
 }
 
-/// The other process's handler has read the data before; what it answers is stored after the removal.
+/// The handler of the other process has read the data before the erasure, and its response is stored after it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fill_that_meets_an_erasure_is_not_served() {
+async fn a_response_stored_during_an_erasure_is_not_served() {
     let database = support::database().await;
     let one = App::new(&database, SELDOM).await;
     let two = App::new(&database, SELDOM).await;
-    let (inside, go) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let (started, go) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
     let slow = one.layer.layer(tower::service_fn({
-        let (inside, go) = (Arc::clone(&inside), Arc::clone(&go));
+        let (started, go) = (Arc::clone(&started), Arc::clone(&go));
         move |_: Request<()>| {
-            let (inside, go) = (Arc::clone(&inside), Arc::clone(&go));
+            let (started, go) = (Arc::clone(&started), Arc::clone(&go));
             async move {
-                inside.add_permits(1);
+                started.add_permits(1);
                 let _ = go.acquire().await.unwrap();
                 Ok::<_, Infallible>(response(200, &[("etag", "\"1\"")], "personal data"))
             }
@@ -293,7 +293,7 @@ async fn a_fill_that_meets_an_erasure_is_not_served() {
     }));
     let slow = BoxCloneSyncService::new(slow);
     let filling = tokio::spawn(async move { send(&slow, get("http://h/me", &[])).await });
-    let _ = inside.acquire().await.unwrap();
+    let _ = started.acquire().await.unwrap();
     two.handle().erase_uri("http://h/me").await.unwrap();
     go.add_permits(1);
     assert!(filling.await.unwrap().cache.is_stored());

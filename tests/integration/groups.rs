@@ -8,8 +8,8 @@ use crate::kit::{Kit, cached, get, on_every_store, request, response, send};
 
 const MINUTE: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(60));
 
-/// A site whose pages belong to the groups that their query names, and whose POST, GET and failing DELETE
-/// invalidate those that theirs names.
+/// A site whose pages belong to the groups in their query. Its POST, GET and failing DELETE invalidate the groups in
+/// theirs.
 macro_rules! site {
     ($layer:expr) => {
         cached(&$layer, |request| {
@@ -40,7 +40,7 @@ on_every_store! {
             page("/three", r#""C,d""#),
             page("/four", r#""a", "b""#),
             page("/five", r#""c,d";p=1, "x""#),
-            // none of these parses as a list of strings
+            // none of these is a list of strings
             page("/six", r#"c,d"#),
             page("/seven", r#""c,d", 1"#),
         ];
@@ -74,8 +74,8 @@ on_every_store! {
         assert!(!send(&app, get(&one, &[host])).await.is_hit(), "an unknown method might change something");
     }
 
-    // RFC 9875 2: a group is its origin's
-    async fn groups_of_another_origin_are_left_alone(kit: Kit) {
+    // RFC 9875 2: a group belongs to its origin
+    async fn groups_of_another_origin_are_not_invalidated(kit: Kit) {
         let layer = kit.layer().with_policy(MINUTE);
         let (app, _) = site!(layer);
         let one = page("/one", r#""g""#);
@@ -91,7 +91,7 @@ on_every_store! {
     }
 
     // RFC 9875 2.2.1
-    async fn an_invalidated_group_takes_no_other_along(kit: Kit) {
+    async fn an_invalidated_group_does_not_affect_other_groups(kit: Kit) {
         let layer = kit.layer().with_policy(MINUTE);
         let (app, _) = site!(layer);
         let host = ("host", "shop.example");
@@ -104,8 +104,8 @@ on_every_store! {
         assert!(send(&app, get(&other, &[host])).await.is_hit());
     }
 
-    // a group is no tag of the application's, and no tag a group
-    async fn tags_and_groups_are_apart_and_many_are_kept(kit: Kit) {
+    // a group is not a tag of the application, and a tag is not a group
+    async fn tags_and_groups_are_separate_and_many_are_kept(kit: Kit) {
         let layer = kit.layer().with_policy(MINUTE.tags(&["t"]));
         let (app, _) = site!(layer);
         let host = ("host", "shop.example");
@@ -121,7 +121,7 @@ on_every_store! {
         assert!(send(&app, get(&one, &[host])).await.is_hit());
         send(&app, request("POST", &page("/change", &names[31]), &[host])).await;
         assert!(!send(&app, get(&one, &[host])).await.is_hit());
-        // another prefix on the same log has the same origin, and so the same groups
+        // another prefix on the same log has the same origin, so it has the same groups
         let other = CacheLayer::new(kit.store.clone()).prefix("other").with_policy(MINUTE);
         let (app_of_other, _) = site!(other);
         send(&app_of_other, get(&one, &[host])).await;

@@ -1,4 +1,4 @@
-//! The guard: what layers around the cache add to a response decides whether it is stored.
+//! The guard: fields that layers outside the cache add decide whether a response is stored.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -87,12 +87,12 @@ async fn get(app: &Router, uri: &str) -> Reply {
     tokio::time::timeout(Duration::from_secs(20), reply).await.expect("an answer")
 }
 
-/// How often each of the guard's reasons kept a response from being stored.
+/// How often each of the guard's reasons prevented storing.
 fn called_off<St: Store>(handle: &CacheHandle<St>) -> Vec<(&'static str, u64)> {
     handle.reasons().into_iter().filter(|(reason, _)| OURS.contains(reason)).collect()
 }
 
-/// A body in two pieces, the second of which is not there at once.
+/// A body in two pieces; the second one comes later.
 fn streamed() -> Body {
     let pieces = stream::unfold(0, |sent| async move {
         if sent == 1 {
@@ -104,7 +104,7 @@ fn streamed() -> Body {
     Body::from_stream(pieces)
 }
 
-/// A router with one page at every path, cached; whole below `/whole`, streamed elsewhere.
+/// A router with one cached page at every path: complete at once below `/whole`, streamed elsewhere.
 fn pages<St: Store>(cache: &CacheLayer<St>) -> (Router, Calls) {
     let calls = Calls::default();
     let counted = calls.clone();
@@ -123,7 +123,7 @@ fn with(name: &'static str, value: &'static str) -> impl Fn(Response) -> Respons
     }
 }
 
-/// A layer outside that changes responses.
+/// A layer outside the cache that changes responses.
 fn outside(
     app: Router,
     change: impl Fn(Response) -> Response + Clone + Send + Sync + 'static,
@@ -134,7 +134,7 @@ fn outside(
     }))
 }
 
-/// A layer outside that lets each response through when there is a permit for it.
+/// A layer outside the cache that lets each response pass when there is a permit for it.
 #[derive(Clone)]
 struct Gate {
     came: Arc<Semaphore>,
@@ -156,7 +156,7 @@ impl Gate {
         app.layer(from_fn_with_state(self.clone(), pass))
     }
 
-    /// Waits until a response has come to the gate.
+    /// Waits until a response has reached the gate.
     async fn came(&self) {
         self.came.acquire().await.unwrap().forget();
     }
@@ -166,7 +166,7 @@ impl Gate {
     }
 }
 
-/// Lets everything that can go on go on.
+/// Lets all other tasks run as far as they can.
 async fn settle() {
     for _ in 0..50 {
         tokio::task::yield_now().await;
@@ -189,9 +189,9 @@ async fn basket(cookies: Cookies) -> Body {
 }
 
 #[tokio::test]
-async fn a_session_begun_outside_is_nobody_elses() {
+async fn a_session_from_an_outer_layer_reaches_no_other_client() {
     let sessions = || SessionManagerLayer::new(Sessions::default());
-    // without a guard nothing can see it
+    // without a guard, the cache cannot see the cookie
     let cache = memory(MINUTE);
     let app = Router::new().route("/", on_get(greeting).layer(cache)).layer(sessions());
     let (ann, bob) = (get(&app, "/").await, get(&app, "/").await);
@@ -210,7 +210,7 @@ async fn a_session_begun_outside_is_nobody_elses() {
 }
 
 #[tokio::test]
-async fn a_session_begun_inside_is_nobody_elses() {
+async fn a_session_from_an_inner_layer_reaches_no_other_client() {
     let cache = memory(MINUTE);
     let app = Router::new()
         .route("/", on_get(greeting))
@@ -224,7 +224,7 @@ async fn a_session_begun_inside_is_nobody_elses() {
 }
 
 #[tokio::test]
-async fn a_session_begun_outside_is_not_in_the_table() {
+async fn a_session_from_an_outer_layer_is_not_in_the_table() {
     let kit = Kit::mysql().await;
     let cache = kit.layer().with_policy(MINUTE);
     let app = Router::new()
@@ -241,7 +241,7 @@ async fn a_session_begun_outside_is_not_in_the_table() {
 }
 
 #[tokio::test]
-async fn cookies_added_outside_call_the_storing_off() {
+async fn a_cookie_of_an_outer_layer_prevents_storing() {
     let cache = memory(MINUTE);
     for guarded_outside in [true, false] {
         let page = on_get(basket);
@@ -263,7 +263,7 @@ async fn cookies_added_outside_call_the_storing_off() {
 }
 
 #[tokio::test]
-async fn what_is_added_outside_decides_and_is_not_stored() {
+async fn fields_of_an_outer_layer_decide_and_are_not_stored() {
     let replaced = |response: Response| (response.status(), "other").into_response();
     let failed = |mut response: Response| {
         *response.status_mut() = StatusCode::IM_A_TEAPOT;
@@ -274,7 +274,7 @@ async fn what_is_added_outside_decides_and_is_not_stored() {
         (Arc::new(|response| response), None),
         (Arc::new(with("x-frame-options", "deny")), None),
         (Arc::new(with("vary", "accept-encoding")), None),
-        // what CORS layers add is about fields that they add themselves
+        // the field names that CORS layers add to `Vary` are allowed
         (Arc::new(with("vary", "Origin, access-control-request-method")), None),
         (Arc::new(with("vary", "*")), Some("vary-outside")),
         (Arc::new(with("vary", "accept-encoding, HX-Request")), Some("vary-outside")),
@@ -314,7 +314,7 @@ async fn what_is_added_outside_decides_and_is_not_stored() {
 }
 
 #[tokio::test]
-async fn a_field_that_the_policy_names_decides_as_well() {
+async fn a_field_that_the_policy_names_decides_too() {
     for (value, reason) in [("private", "private-outside"), ("no-store", "no-store-outside")] {
         let cache = memory(MINUTE.targeted(&["Surrogate-Control"]));
         let (inside, calls) = pages(&cache);
@@ -328,7 +328,7 @@ async fn a_field_that_the_policy_names_decides_as_well() {
 }
 
 #[tokio::test]
-async fn what_the_cache_says_itself_calls_nothing_off() {
+async fn the_caches_own_fields_do_not_prevent_storing() {
     let cache = memory(MINUTE.strip_set_cookies(&["seen"]));
     let page = || async {
         let targeted = HeaderName::from_static("tower-mysql-cache-control");
@@ -341,7 +341,7 @@ async fn what_the_cache_says_itself_calls_nothing_off() {
 }
 
 #[tokio::test]
-async fn hits_do_not_wait_for_what_is_added_to_them() {
+async fn hits_do_not_wait_for_the_guard() {
     let cache = memory(MINUTE);
     let (inside, calls) = pages(&cache);
     get(&inside, "/whole").await;
@@ -382,7 +382,7 @@ async fn followers_wait_for_the_guard() {
     }
 }
 
-/// A hundred clients of a page whose handler says that it is down, behind a guard. How often it is called.
+/// A hundred clients of a page whose handler answers 503, behind a guard. Returns the number of calls.
 async fn calls_of_a_failing_page(
     change: impl Fn(Response) -> Response + Clone + Send + Sync + 'static,
 ) -> usize {
@@ -417,14 +417,14 @@ async fn calls_of_a_failing_page(
 }
 
 #[tokio::test]
-async fn a_failure_is_shared_once_the_guard_has_seen_it() {
+async fn a_failure_is_shared_after_the_guard_has_seen_it() {
     assert_eq!(calls_of_a_failing_page(|response| response).await, 2);
-    // a layer outside says that it is one client's
+    // a layer outside adds `private`
     assert_eq!(calls_of_a_failing_page(with("set-cookie", "sid=1")).await, 100);
 }
 
 #[tokio::test]
-async fn followers_of_what_is_called_off_do_not_wait_for_its_body() {
+async fn followers_of_a_refused_response_do_not_wait_for_its_body() {
     let cache = memory(MINUTE);
     let calls = Calls::default();
     let counted = calls.clone();
@@ -457,7 +457,7 @@ async fn followers_of_what_is_called_off_do_not_wait_for_its_body() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_before_the_guard_leaves_nothing() {
+async fn if_the_client_disconnects_early_nothing_is_stored() {
     let cache = memory(MINUTE);
     let (app, calls) = pages(&cache);
     let gate = Gate::new();
@@ -482,7 +482,7 @@ async fn a_client_that_leaves_before_the_guard_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn a_panic_outside_leaves_nothing() {
+async fn if_an_outer_layer_panics_nothing_is_stored() {
     let cache = memory(MINUTE);
     let (inside, calls) = pages(&cache);
     let broken = Arc::new(AtomicBool::new(true));
@@ -504,7 +504,7 @@ async fn a_panic_outside_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn what_an_outer_time_out_replaces_is_not_stored() {
+async fn a_response_replaced_by_an_outer_timeout_is_not_stored() {
     let cache = memory(MINUTE);
     let (inside, calls) = pages(&cache);
     let gate = Gate::new();
@@ -524,7 +524,7 @@ async fn what_an_outer_time_out_replaces_is_not_stored() {
 }
 
 #[tokio::test]
-async fn conditions_and_ranges_hold_behind_a_guard() {
+async fn conditions_and_ranges_work_behind_a_guard() {
     let cache = memory(MINUTE);
     let page = || async { ([("etag", "\"1\"")], "page") };
     let app = Router::new().route("/{*path}", on_get(page).layer(cache.clone()));
@@ -544,7 +544,7 @@ async fn conditions_and_ranges_hold_behind_a_guard() {
     }
 }
 
-/// Pages that are stale at once, for an hour of use; their handler waits for a permit after the first call.
+/// Pages that are stale at once, with a window of an hour. After its first call, the handler needs a permit for each.
 fn stale_pages(cache: &CacheLayer<MemoryStore>) -> (Router, Calls, Arc<Semaphore>) {
     let (calls, gate) = (Calls::default(), Arc::new(Semaphore::new(1)));
     let (counted, waits) = (calls.clone(), Arc::clone(&gate));
@@ -610,7 +610,7 @@ async fn behind_a_guard_one_request_refreshes_and_others_are_served() {
 }
 
 #[tokio::test]
-async fn a_refresh_that_fails_behind_a_guard_serves_what_is_stored() {
+async fn behind_a_guard_a_failed_refresh_serves_stale() {
     let cache = memory(CachePolicy::new().handler_timeout(Duration::from_millis(20)));
     let (inside, calls, gate) = stale_pages(&cache);
     get(&inside, "/").await;
@@ -619,18 +619,18 @@ async fn a_refresh_that_fails_behind_a_guard_serves_what_is_stored() {
     let ask = request("GET", "/", &[("x-fail", "1")]);
     let reply = read(app.clone().oneshot(ask).await.unwrap()).await;
     assert_eq!((reply.status, reply.text(), calls.count()), (StatusCode::OK, "old", 2));
-    // one that takes too long is dropped, and its answer is not stored
+    // a handler that takes too long is dropped, and its response is not stored
     let reply = get(&app, "/").await;
     assert_eq!((reply.status, reply.text(), calls.count()), (StatusCode::OK, "old", 3));
     gate.add_permits(1);
     cache.handle().flush().await.unwrap();
-    assert_eq!(gate.available_permits(), 1, "nobody waits for it");
+    assert_eq!(gate.available_permits(), 1, "no request waits for it");
     assert_eq!(get(&app, "/").await.text(), "new");
     assert!(get(&app, "/").await.is_hit());
 }
 
 #[tokio::test]
-async fn a_page_that_is_refreshed_early_has_one_request_wait() {
+async fn behind_a_guard_one_request_waits_for_an_early_refresh() {
     let policy = CachePolicy::new().ttl(Duration::from_secs(2)).early_refresh(100.0);
     let cache = memory(policy);
     let calls = Calls::default();
@@ -638,7 +638,7 @@ async fn a_page_that_is_refreshed_early_has_one_request_wait() {
     let handler = move || {
         counted.add();
         async move {
-            // what takes no time at all is not refreshed early
+            // a handler that takes no time is not refreshed early
             tokio::time::sleep(Duration::from_millis(50)).await;
             "page"
         }
@@ -647,7 +647,7 @@ async fn a_page_that_is_refreshed_early_has_one_request_wait() {
     get(&app, "/").await;
     let early = loop {
         let reply = get(&app, "/").await;
-        // each is early by chance, most of them
+        // whether a request refreshes early is random; most do
         if !reply.is_hit() {
             break reply;
         }
@@ -657,7 +657,7 @@ async fn a_page_that_is_refreshed_early_has_one_request_wait() {
 }
 
 #[tokio::test]
-async fn a_head_that_confirms_is_held_back_as_well() {
+async fn a_freshened_head_waits_for_the_guard() {
     for cookie in [false, true] {
         let cache = memory(CachePolicy::new());
         let calls = Calls::default();
@@ -682,7 +682,7 @@ async fn a_head_that_confirms_is_held_back_as_well() {
 #[tokio::test]
 async fn one_guard_serves_all_caches_and_the_outermost_decides() {
     let (outer, inner) = (memory(MINUTE), memory(MINUTE));
-    // another cache, and another layer of the same one, around the route's
+    // another cache, and another layer of the same cache, around that of the route
     let (app, calls) = pages(&inner);
     let nested = app.layer(inner.guard()).layer(inner.clone()).layer(outer.clone());
     let private = outside(nested.clone(), with("cache-control", "private")).layer(outer.guard());
@@ -734,10 +734,10 @@ async fn two_layers_of_one_cache_refresh_without_a_guard() {
 }
 
 #[tokio::test]
-async fn what_a_layer_drops_does_not_hold_up_its_next_request() {
+async fn a_dropped_response_does_not_delay_the_next_request() {
     let cache = memory(MINUTE);
     let (inside, calls) = pages(&cache);
-    // asks twice, and uses the second answer
+    // sends the request twice, and uses the second response
     let twice = |State(inside): State<Router>, request: Request, _: Next| async move {
         let (parts, _) = request.into_parts();
         let again = || inside.clone().oneshot(Request::from_parts(parts.clone(), Body::empty()));
@@ -752,7 +752,7 @@ async fn what_a_layer_drops_does_not_hold_up_its_next_request() {
 }
 
 #[tokio::test]
-async fn the_answer_to_a_post_is_held_back_as_well() {
+async fn the_response_to_a_post_waits_for_the_guard() {
     for cookie in [false, true] {
         let cache = memory(CachePolicy::new());
         let page = || async {
@@ -773,7 +773,7 @@ async fn the_answer_to_a_post_is_held_back_as_well() {
 }
 
 #[tokio::test]
-async fn over_a_socket_a_session_is_nobody_elses() {
+async fn over_a_socket_a_session_reaches_no_other_client() {
     let cache = memory(MINUTE);
     let app = Router::new()
         .route("/", on_get(greeting).layer(cache.clone()))
@@ -793,7 +793,7 @@ async fn over_a_socket_a_session_is_nobody_elses() {
     let (ann, bob) = (get("/").await, get("/").await);
     assert_ne!(ann.1, bob.1);
     assert!(ann.0.contains_key(SET_COOKIE) && bob.0.contains_key(SET_COOKIE));
-    // a page that begins no session is stored
+    // a page that starts no session is stored
     get("/about").await;
     let (fields, body) = get("/about").await;
     assert!(fields["cache-status"].to_str().unwrap().starts_with("test; hit"));

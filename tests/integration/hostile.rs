@@ -1,4 +1,4 @@
-//! What hostile clients, unlucky moments and odd handlers must not be able to do.
+//! Hostile clients, unlucky timing, and unusual handlers.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -24,7 +24,7 @@ fn layer() -> CacheLayer<BoxStore> {
     CacheLayer::new(BoxStore::new(MemoryStore::new())).prefix("test")
 }
 
-/// A memory store that waits where a test says so.
+/// A memory store that waits where a test wants it to.
 #[derive(Clone)]
 struct Slow {
     inner: MemoryStore,
@@ -94,7 +94,7 @@ impl Store for Slow {
 
 // 1 ---------------------------------------------------------------------
 #[tokio::test]
-async fn a_session_cookie_that_begins_like_analytics_is_a_session_cookie() {
+async fn a_session_cookie_named_like_analytics_is_a_credential() {
     let (app, _) = cached(&layer().with_policy(MINUTE), |r| {
         response(200, &[], r.headers().get("cookie").map_or("-", |c| c.to_str().unwrap()))
     });
@@ -142,7 +142,7 @@ async fn a_target_that_is_an_authority_is_not_the_root() {
 }
 
 fn ranged(r: Request<()>) -> Response<Full<Bytes>> {
-    // as tower-http's ServeFile with a Cache-Control header set on everything
+    // like tower-http's ServeFile with a Cache-Control header on every response
     if r.headers().contains_key("if-unmodified-since") || r.headers().contains_key("if-match") {
         return response(412, &[FRESH], "");
     }
@@ -163,7 +163,7 @@ async fn a_failed_condition_is_not_stored_for_everyone() {
 #[tokio::test]
 async fn an_unsatisfiable_range_is_not_stored_for_everyone() {
     let (app, _) = cached(&layer(), ranged);
-    send(&app, get("/f", &[("cache-control", "no-store")])).await; // the target is now "unstorable"
+    send(&app, get("/f", &[("cache-control", "no-store")])).await; // the target is now marked as unstorable
     send(&app, get("/f", &[("range", "bytes=999-")])).await;
     let victim = send(&app, get("/f", &[])).await;
     assert_eq!((victim.status.as_u16(), victim.text()), (200, "file"));
@@ -217,14 +217,14 @@ async fn a_write_without_a_partition_invalidates_all_partitions() {
 }
 
 #[tokio::test]
-async fn a_write_whose_client_leaves_after_its_commit_invalidates() {
+async fn a_write_aborted_after_its_commit_invalidates() {
     let v = Arc::new(AtomicUsize::new(1));
     let app = layer().with_policy(MINUTE).layer(tower::service_fn(move |r: Request<()>| {
         let v = v.clone();
         async move {
             if r.method() == "PUT" {
                 v.fetch_add(1, Ordering::SeqCst); // commit
-                std::future::pending::<()>().await; // rendering the answer; the client leaves
+                std::future::pending::<()>().await; // while the response is rendered, the client disconnects
             }
             Ok::<_, Infallible>(response(200, &[], &v.load(Ordering::SeqCst).to_string()))
         }
@@ -247,7 +247,7 @@ async fn a_write_that_fails_after_its_commit_invalidates() {
         async move {
             if r.method() == "PUT" {
                 v.fetch_add(1, Ordering::SeqCst);
-                return Err("timed out inside");
+                return Err("the handler timed out");
             }
             Ok(response(200, &[], &v.load(Ordering::SeqCst).to_string()))
         }
@@ -258,7 +258,7 @@ async fn a_write_that_fails_after_its_commit_invalidates() {
 }
 
 #[tokio::test]
-async fn a_confirmation_from_before_an_invalidation_revives_nothing() {
+async fn a_304_from_before_an_invalidation_revives_nothing() {
     let store = Slow::new();
     let layer = CacheLayer::new(BoxStore::new(store.clone())).prefix("test");
     let v = Arc::new(AtomicUsize::new(1));
@@ -286,8 +286,8 @@ async fn a_confirmation_from_before_an_invalidation_revives_nothing() {
             }
         }
     }));
-    send(&app, get("/p", &[])).await; // stored, stale
-    store.freshen.store(true, Ordering::SeqCst); // a database that takes its time
+    send(&app, get("/p", &[])).await; // stored and stale
+    store.freshen.store(true, Ordering::SeqCst); // a slow database
     let validating = tokio::spawn({
         let app = app.clone();
         async move { send(&app, get("/p", &[])).await }
@@ -301,7 +301,7 @@ async fn a_confirmation_from_before_an_invalidation_revives_nothing() {
 }
 
 #[tokio::test]
-async fn a_late_confirmation_hides_no_newer_response() {
+async fn a_late_304_does_not_hide_a_newer_response() {
     let store = Slow::new();
     let layer = CacheLayer::new(BoxStore::new(store.clone())).prefix("test");
     let calls = Arc::new(AtomicUsize::new(0));
@@ -339,7 +339,7 @@ async fn a_late_confirmation_hides_no_newer_response() {
 }
 
 #[tokio::test]
-async fn an_invalidation_whose_future_is_dropped_goes_on() {
+async fn a_dropped_invalidation_future_still_invalidates() {
     let store = Slow::new();
     let layer = CacheLayer::new(BoxStore::new(store.clone())).prefix("test").with_policy(MINUTE);
     let (app, _) = cached(&layer, |_| response(200, &[], "x"));
@@ -347,7 +347,7 @@ async fn an_invalidation_whose_future_is_dropped_goes_on() {
     store.put.store(true, Ordering::SeqCst);
     send(&app, get("/other", &[])).await; // hangs in the store
     let handle = layer.handle();
-    let _ = tokio::time::timeout(Duration::from_millis(10), handle.invalidate_uri("/p")).await; // the client leaves
+    let _ = tokio::time::timeout(Duration::from_millis(10), handle.invalidate_uri("/p")).await; // the client disconnects
     store.go.notify_waiters();
     store.put.store(false, Ordering::SeqCst);
     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -355,7 +355,7 @@ async fn an_invalidation_whose_future_is_dropped_goes_on() {
 }
 
 #[tokio::test]
-async fn nothing_is_served_while_its_invalidation_goes_on() {
+async fn a_page_is_not_served_during_its_invalidation() {
     let store = Slow::new();
     let layer = CacheLayer::new(BoxStore::new(store.clone())).prefix("test").with_policy(MINUTE);
     let (app, _) = cached(&layer, |_| response(200, &[], "x"));
@@ -379,7 +379,7 @@ async fn nothing_is_served_while_its_invalidation_goes_on() {
 
 // 4 ---------------------------------------------------------------------
 #[tokio::test]
-async fn cookies_of_a_confirmation_reach_their_client() {
+async fn cookies_of_a_304_reach_their_client() {
     let calls = AtomicUsize::new(0);
     let calls = Arc::new(calls);
     let (app, _) = cached(&layer(), move |_| match calls.fetch_add(1, Ordering::SeqCst) {
@@ -399,7 +399,7 @@ async fn stripped_cookies_reach_the_first_client_of_a_range() {
 }
 
 #[tokio::test]
-async fn an_unstored_response_without_a_validator_is_never_unmodified() {
+async fn without_a_validator_an_unstored_response_is_never_a_304() {
     let n = Arc::new(AtomicUsize::new(0));
     let (app, _) = cached(&layer(), move |_| {
         response(
@@ -435,7 +435,7 @@ async fn an_unsatisfiable_range_has_no_lifetime() {
 }
 
 #[tokio::test]
-async fn a_private_field_of_a_targeted_confirmation_is_withheld() {
+async fn a_private_field_of_a_targeted_304_is_withheld() {
     let calls = Arc::new(AtomicUsize::new(0));
     let (app, _) = cached(&layer(), move |_| match calls.fetch_add(1, Ordering::SeqCst) {
         0 => response(200, &[("tower-mysql-cache-control", "max-age=0"), ("etag", "\"1\"")], "x"),
@@ -457,7 +457,7 @@ async fn a_private_field_of_a_targeted_confirmation_is_withheld() {
 }
 
 #[tokio::test]
-async fn what_is_refused_is_not_said_to_be_stored() {
+async fn a_refused_response_is_not_reported_as_stored() {
     let store = BoxStore::new(MemoryStore::builder().max_bytes(4096).build().unwrap());
     let (app, _) = cached(&CacheLayer::new(store).with_policy(MINUTE), |_| {
         response(200, &[], &"x".repeat(9000))
@@ -471,7 +471,7 @@ async fn what_is_refused_is_not_said_to_be_stored() {
 }
 
 #[tokio::test]
-async fn a_body_over_the_limit_has_its_reason() {
+async fn a_body_over_the_limit_has_a_named_reason() {
     let (app, _) = cached(&layer().with_policy(MINUTE.max_body_bytes(3)), |_| {
         response(200, &[("content-length", "4")], "0123")
     });
@@ -486,7 +486,7 @@ async fn a_slow_handler_with_a_short_lifetime_is_stored() {
     let app = layer().with_policy(CachePolicy::new().ttl(Duration::from_secs(1))).layer(
         tower::service_fn(|_: Request<()>| async {
             tokio::time::sleep(Duration::from_millis(1100)).await;
-            Ok::<_, Infallible>(response(200, &[], "dear"))
+            Ok::<_, Infallible>(response(200, &[], "slow"))
         }),
     );
     let answer = send(&app, get("/", &[])).await;
@@ -494,7 +494,7 @@ async fn a_slow_handler_with_a_short_lifetime_is_stored() {
 }
 
 #[tokio::test]
-async fn one_visitors_session_does_not_stop_others_from_filling() {
+async fn one_visitors_session_does_not_prevent_others_filling() {
     let (app, calls) = cached(&layer().with_policy(MINUTE), |r| {
         if r.headers().contains_key("cookie") {
             response(200, &[("cache-control", "private")], "account")
@@ -554,7 +554,7 @@ async fn a_body_of_known_size_is_complete_without_its_end() {
     let app = layer().with_policy(MINUTE).layer(tower::service_fn(|_: Request<()>| async {
         Ok::<_, Infallible>(Response::new(Sized(Some("hello".into()))))
     }));
-    // hyper writes a Content-Length of 5 and stops polling after five bytes
+    // hyper writes a Content-Length of 5, and stops polling after five bytes
     let mut r = app.clone().oneshot(get("/", &[])).await.unwrap();
     let _ = r.body_mut().frame().await;
     drop(r);
@@ -563,7 +563,7 @@ async fn a_body_of_known_size_is_complete_without_its_end() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn an_old_response_is_never_seen_after_an_invalidation() {
-    // the fill's entry is visible between `begin` and the fence's verdict
+    // the entry is visible after `begin` and before the fence is checked
     let layer = layer().with_policy(MINUTE);
     let v = Arc::new(AtomicUsize::new(0));
     let (app, _) = cached(&layer, {
@@ -611,7 +611,7 @@ async fn an_old_response_is_never_seen_after_an_invalidation() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_head_is_replaced_only_where_it_is_the_one_named() {
+async fn a_head_is_replaced_only_if_it_is_the_expected_one() {
     let kit = crate::kit::Kit::mysql().await;
     let now = kit.store.now_ms();
     let head = |etag: &'static str| StoredHead {
@@ -703,7 +703,7 @@ async fn an_authority_over_the_wire_poisons_nothing() {
 }
 
 #[tokio::test]
-async fn a_head_without_a_validator_proves_nothing() {
+async fn a_head_without_a_validator_freshens_nothing() {
     let layer = layer().with_policy(CachePolicy::rfc9111());
     let (app, _) = cached(&layer, |r| {
         if r.method() == "HEAD" {
@@ -739,7 +739,7 @@ async fn extensions_of_a_first_response_reach_the_layers_outside() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_written_is_not_said_to_be_stored() {
+async fn a_failed_write_is_not_reported_as_stored() {
     let store = Slow::new();
     store.fail_put.store(true, Ordering::SeqCst);
     let (app, _) = cached(&CacheLayer::new(BoxStore::new(store)).with_policy(MINUTE), |_| {
@@ -752,7 +752,7 @@ async fn what_cannot_be_written_is_not_said_to_be_stored() {
 fn _f(_: impl Future) {}
 
 #[tokio::test]
-async fn the_answer_to_a_post_from_before_another_write_is_not_stored() {
+async fn a_post_from_before_another_write_is_not_stored() {
     let v = Arc::new(AtomicUsize::new(1));
     let (started, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let app = layer().with_policy(MINUTE).layer(tower::service_fn({
@@ -786,7 +786,7 @@ async fn the_answer_to_a_post_from_before_another_write_is_not_stored() {
 }
 
 #[tokio::test]
-async fn invalidating_a_path_does_not_forget_what_its_queries_mean() {
+async fn invalidating_a_path_keeps_its_query_rule() {
     let store = BoxStore::new(MemoryStore::new());
     let v = Arc::new(AtomicUsize::new(1));
     let handler = {
@@ -805,7 +805,7 @@ async fn invalidating_a_path_does_not_forget_what_its_queries_mean() {
     let one = CacheLayer::new(store.clone()).prefix("test");
     let (app, _) = cached(&one, handler.clone());
     send(&app, get("/s?q=1&utm=a", &[])).await;
-    one.handle().invalidate_uri("/s").await.unwrap(); // the page without a query: another target
+    one.handle().invalidate_uri("/s").await.unwrap(); // the page without a query is another target
     let (app, _) = cached(&CacheLayer::new(store).prefix("test"), handler); // another process
     send(&app, request("PUT", "/s?q=1&utm=b", &[])).await;
     let after = send(&app, get("/s?q=1", &[])).await;
@@ -813,7 +813,7 @@ async fn invalidating_a_path_does_not_forget_what_its_queries_mean() {
 }
 
 #[tokio::test]
-async fn a_hit_costs_one_lookup_also_for_responses_with_vary() {
+async fn a_hit_costs_one_lookup_also_with_vary() {
     let store = Slow::new();
     let lookups = Arc::clone(&store.lookups);
     let layer = CacheLayer::new(BoxStore::new(store)).prefix("test");
@@ -832,7 +832,7 @@ async fn a_hit_costs_one_lookup_also_for_responses_with_vary() {
             lookups.lock().unwrap().clear();
             let hit = send(&app, get(path, &[("accept-language", language)])).await;
             assert_eq!((hit.is_hit(), hit.text()), (true, language));
-            // one call, for the target's own key and the variant's
+            // one call, with the keys of the target and of the variant
             assert_eq!(*lookups.lock().unwrap(), [keys], "{path}");
         }
     }

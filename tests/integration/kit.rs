@@ -14,11 +14,11 @@ use tower_mysql_cache::{
 
 use crate::support::{self, TestDatabase};
 
-/// A store of one kind, alone in its database.
+/// A store of one kind, with its own database.
 pub(crate) struct Kit {
     pub(crate) store: BoxStore,
     database: Option<TestDatabase>,
-    /// There is a store in memory before the one in the database.
+    /// Whether a store in memory is in front of the database.
     pub(crate) has_front: bool,
 }
 
@@ -29,23 +29,23 @@ impl Kit {
 
     pub(crate) async fn mysql() -> Self {
         let database = support::database().await;
-        // the suites count rows: culling at random would disturb them
+        // the suites count rows, and a random cull would change the counts
         let store = MySqlStore::builder(database.url()).expect("a URL").background_cull(false);
         let store = store.connect().await.expect("connects");
         store.migrate().await.expect("migrates");
         Self { store: BoxStore::new(store), database: Some(database), has_front: false }
     }
 
-    /// The recommended set-up: a store in memory in front of one in the database.
+    /// The recommended set-up: a store in memory in front of a store in the database.
     pub(crate) async fn tiered() -> Self {
         let mut kit = Self::mysql().await;
-        // what a neighbour invalidates counts at once
+        // invalidations of another process act at once
         let store = Tiered::new(MemoryStore::new(), kit.store).consistency(Consistency::Strict);
         (kit.store, kit.has_front) = (BoxStore::new(store), true);
         kit
     }
 
-    /// Another process's view: a store of its own on the same database, the same store in memory.
+    /// Another process: another store on the same database, or the same store in memory.
     pub(crate) async fn neighbour(&self) -> BoxStore {
         match &self.database {
             Some(database) => {
@@ -59,7 +59,7 @@ impl Kit {
         CacheLayer::new(self.store.clone()).prefix("test")
     }
 
-    /// Everything has been written, so that the next lookup is answered by the store itself.
+    /// Waits until everything is written, so that the next lookup asks the store itself.
     pub(crate) async fn settle(&self, handle: &CacheHandle<BoxStore>) {
         handle.flush().await.expect("flushes");
     }
@@ -94,7 +94,7 @@ macro_rules! on_every_store {
 }
 pub(crate) use on_every_store;
 
-/// How often a handler ran.
+/// The number of calls of a handler.
 #[derive(Clone, Default)]
 pub(crate) struct Calls(Arc<AtomicUsize>);
 
@@ -108,7 +108,7 @@ impl Calls {
     }
 }
 
-/// A response that has been read to its end.
+/// A response whose body has been read to the end.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
@@ -133,7 +133,7 @@ impl Answer {
         self.cache.is_hit()
     }
 
-    /// The field's lines, joined.
+    /// The lines of the field, joined.
     pub(crate) fn field(&self, name: &str) -> String {
         let lines = self.headers.get_all(name).iter().map(|line| line.to_str().unwrap_or("?"));
         lines.collect::<Vec<_>>().join(" | ")
@@ -167,7 +167,7 @@ pub(crate) fn response(status: u16, fields: &[(&str, &str)], body: &str) -> Resp
     response.body(Full::from(body.to_owned())).expect("a response")
 }
 
-/// Sends one request through a clone of a service and reads the response.
+/// Sends one request through a clone of a service, and reads the response.
 pub(crate) async fn send<S, B, RB>(service: &S, request: Request<B>) -> Answer
 where
     S: Service<Request<B>, Response = Response<CacheBody<RB>>> + Clone,
@@ -178,7 +178,7 @@ where
     Answer::of(service.clone().oneshot(request).await.expect("an answer")).await
 }
 
-/// A layer around a handler made of a plain function, and how often that ran.
+/// A layer around a handler that is a plain function, and the number of its calls.
 pub(crate) fn cached<F>(
     layer: &CacheLayer<BoxStore>,
     handler: F,
@@ -206,10 +206,10 @@ where
     (service, calls)
 }
 
-/// Requests as the handler saw them.
+/// Requests as the handler received them.
 pub(crate) type Seen = Arc<Mutex<Vec<HeaderMap>>>;
 
-/// A handler that answers each call with the next of these responses, the last one for ever.
+/// A handler that answers each call with the next of these responses. The last response repeats.
 pub(crate) fn scripted(
     layer: &CacheLayer<BoxStore>,
     script: Vec<(u16, Vec<(&'static str, &'static str)>, &'static str)>,

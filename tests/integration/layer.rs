@@ -1,4 +1,4 @@
-//! The layer over every store: what is answered out of it, and what is kept out.
+//! The layer over every store: which responses are served from the store, and which are not stored.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ const MINUTE: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(60));
 const FRESH: (&str, &str) = ("cache-control", "max-age=60");
 
 on_every_store! {
-    async fn a_miss_turns_into_a_hit(kit: Kit) {
+    async fn the_request_after_a_miss_is_a_hit(kit: Kit) {
         let layer = kit.layer();
         let fields = [FRESH, ("content-type", "text/plain"), ("etag", "\"1\""), ("x-a", "1"), ("x-a", "2")];
         let (app, calls) = cached(&layer, move |_| response(200, &fields, "hello"));
@@ -64,7 +64,7 @@ on_every_store! {
         assert_eq!(calls.count(), 3 * targets.len());
     }
 
-    async fn a_policy_gives_a_lifetime_to_complete_answers_only(kit: Kit) {
+    async fn a_policys_lifetime_is_for_complete_responses_only(kit: Kit) {
         let layer = kit.layer().with_policy(MINUTE);
         for (status, fields, stored) in [
             (200, &[][..], true),
@@ -102,7 +102,7 @@ on_every_store! {
         assert_eq!(calls.count(), 2);
     }
 
-    async fn of_two_layers_around_a_handler_the_inner_one_does_the_work(kit: Kit) {
+    async fn of_two_layers_around_a_handler_the_inner_one_works(kit: Kit) {
         let outer = kit.layer().with_policy(MINUTE);
         let inner = outer.clone().with_policy(MINUTE.tags(&["t"]));
         let (app, calls) = cached(&inner, |_| response(200, &[], "x"));
@@ -152,7 +152,7 @@ on_every_store! {
         assert_eq!((reasons["no-store"], reasons["private"], reasons["vary-any"]), (4, 4, 4));
     }
 
-    async fn requests_with_credentials_neither_fill_nor_read_what_is_not_for_everyone(kit: Kit) {
+    async fn requests_with_credentials_use_only_public_responses(kit: Kit) {
         let layer = kit.layer().with_policy(MINUTE);
         let (app, calls) = cached(&layer, |request| {
             let who = request.headers().get("cookie").or(request.headers().get("authorization"));
@@ -175,7 +175,7 @@ on_every_store! {
         assert_eq!(calls.count(), 8);
     }
 
-    async fn what_says_that_it_is_public_is_shared_with_everyone(kit: Kit) {
+    async fn public_responses_are_shared_with_everyone(kit: Kit) {
         for (i, field) in ["public, max-age=60", "s-maxage=60"].into_iter().enumerate() {
             let (app, calls) = cached(&kit.layer(), move |_| response(200, &[("cache-control", field)], "all"));
             let uri = format!("/{i}");
@@ -186,7 +186,7 @@ on_every_store! {
         }
     }
 
-    async fn keyed_credentials_have_entries_of_their_own(kit: Kit) {
+    async fn keyed_credentials_have_their_own_entries(kit: Kit) {
         let policy = MINUTE.cookies(Cookies::Key(&["theme"])).authorization(Authorization::Key);
         let (app, calls) = cached(&kit.layer().with_policy(policy), |request| {
             let field = |name| request.headers().get(name).map_or("-", |value| value.to_str().unwrap());
@@ -218,7 +218,7 @@ on_every_store! {
         assert_eq!(calls.count(), 1);
     }
 
-    async fn listed_cookies_are_stripped_from_what_is_stored(kit: Kit) {
+    async fn listed_cookies_are_stripped_from_stored_responses(kit: Kit) {
         let layer = kit.layer().with_policy(MINUTE.strip_set_cookies(&["seen"]));
         let (app, _) = cached(&layer, |request| match request.uri().path() {
             "/one" => response(200, &[("set-cookie", "seen=1; Path=/")], "x"),
@@ -232,7 +232,7 @@ on_every_store! {
         assert_eq!((second.is_hit(), second.cache.reason().map(|reason| reason.as_str())), (false, Some("set-cookie")));
     }
 
-    async fn an_override_wins_over_policy_and_fields(kit: Kit) {
+    async fn an_override_beats_the_policy_and_the_fields(kit: Kit) {
         let layer = kit.layer().with_policy(MINUTE);
         let hour = Duration::from_secs(3600);
         let cases: [(CacheOverride, &[(&str, &str)], Option<&str>); 8] = [
@@ -263,7 +263,7 @@ on_every_store! {
         }
     }
 
-    async fn an_overridden_response_is_shared_with_requests_that_carry_credentials(kit: Kit) {
+    async fn an_override_can_share_with_requests_with_credentials(kit: Kit) {
         let (app, calls) = cached(&kit.layer().with_policy(MINUTE), |_| {
             let mut response = response(200, &[], "x");
             response.extensions_mut().insert(CacheOverride::default().shared());
@@ -274,7 +274,7 @@ on_every_store! {
         assert_eq!(calls.count(), 1);
     }
 
-    async fn variants_live_side_by_side(kit: Kit) {
+    async fn variants_are_stored_side_by_side(kit: Kit) {
         let layer = kit.layer();
         let (app, calls) = cached(&layer, |request| {
             let field = |name| request.headers().get(name).map_or("absent", |value| value.to_str().unwrap());
@@ -304,7 +304,7 @@ on_every_store! {
         assert_eq!(another.cache.forward(), Some(Forward::VaryMiss));
     }
 
-    async fn the_oldest_of_too_many_variants_goes(kit: Kit) {
+    async fn the_oldest_of_too_many_variants_is_deleted(kit: Kit) {
         let layer = kit.layer();
         let (app, _) = cached(&layer, |request| {
             let language = request.headers()["accept-language"].to_str().unwrap().to_owned();
@@ -345,7 +345,7 @@ on_every_store! {
         assert_eq!(calls.count(), 0);
     }
 
-    async fn a_target_that_varies_only_sometimes_never_mixes_its_answers(kit: Kit) {
+    async fn a_target_that_sometimes_varies_never_mixes_variants(kit: Kit) {
         let calls = Calls::default();
         let counted = calls.clone();
         let (app, _) = cached(&kit.layer(), move |request| {
@@ -365,7 +365,7 @@ on_every_store! {
         }
     }
 
-    async fn head_is_answered_out_of_a_stored_get_and_stores_nothing(kit: Kit) {
+    async fn a_head_is_answered_by_a_stored_get_and_stores_nothing(kit: Kit) {
         let (app, calls) = cached(&kit.layer(), |_| response(200, &[FRESH], "hello"));
         let first = send(&app, request("HEAD", "/", &[])).await;
         assert_eq!((first.is_hit(), first.cache.reason().map(|reason| reason.as_str())), (false, Some("method")));
@@ -425,7 +425,7 @@ on_every_store! {
         }
     }
 
-    async fn writes_that_change_no_page_append_no_row(kit: Kit) {
+    async fn writes_that_change_no_page_append_no_log_row(kit: Kit) {
         let layer = kit.layer().with_policy(MINUTE);
         let handle = layer.handle();
         let grpc = ("content-type", "application/grpc+proto");
@@ -459,7 +459,7 @@ on_every_store! {
         assert_eq!(handle.invalidations(9).await.unwrap().len(), 7, "one row where the scheme is known");
     }
 
-    async fn a_client_cannot_invalidate_another_page_by_location(kit: Kit) {
+    async fn a_client_cannot_invalidate_other_pages_by_location(kit: Kit) {
         let (app, _) = cached(&kit.layer().with_policy(MINUTE), |request| {
             let fields = [("location", "/home"), ("content-location", "/list")];
             response(if request.method() == "POST" { 303 } else { 200 }, &fields, "x")
@@ -472,7 +472,7 @@ on_every_store! {
         assert!(!send(&app, get("/list", &[])).await.is_hit());
     }
 
-    async fn layers_around_each_other_do_not_wait_for_themselves(kit: Kit) {
+    async fn layers_of_two_caches_do_not_wait_for_each_other(kit: Kit) {
         let layer = kit.layer().with_policy(MINUTE);
         let other = CacheLayer::new(MemoryStore::new()).prefix("other").with_policy(MINUTE);
         let (app, calls) = cached(&layer, |_| response(200, &[], "x"));
@@ -487,7 +487,7 @@ on_every_store! {
         assert_eq!(layer.handle().counts().stored + other.handle().counts().stored, 2);
     }
 
-    async fn location_and_content_location_are_invalidated_on_the_same_origin(kit: Kit) {
+    async fn location_fields_invalidate_only_on_the_same_origin(kit: Kit) {
         let layer = kit.layer().with_policy(MINUTE.invalidates_location(true));
         let (app, _) = cached(&layer, |request| {
             if request.method() == "POST" {
@@ -513,7 +513,7 @@ on_every_store! {
         assert_eq!(hits().await, 1);
     }
 
-    async fn the_handle_invalidates_one_uri_on_one_origin_or_all(kit: Kit) {
+    async fn the_handle_invalidates_a_uri_on_one_origin_or_all(kit: Kit) {
         let layer = kit.layer().with_policy(MINUTE).sort_query();
         let handle = layer.handle();
         let (app, _) = cached(&layer, |_| response(200, &[], "x"));
@@ -534,7 +534,7 @@ on_every_store! {
         assert_eq!(handle.invalidate_uri("not a uri").await.unwrap_err().as_str(), "config");
     }
 
-    async fn a_purge_takes_the_prefix_and_leaves_others(kit: Kit) {
+    async fn a_purge_invalidates_only_its_prefix(kit: Kit) {
         let shop = kit.layer().try_prefix("shop").unwrap().with_policy(MINUTE);
         let blog = kit.layer().try_prefix("shop-blog").unwrap().with_policy(MINUTE);
         let (shop_app, _) = cached(&shop, |_| response(200, &[], "shop"));
@@ -553,7 +553,7 @@ on_every_store! {
         assert!(send(&blog_app, get("/", &[])).await.is_hit());
     }
 
-    async fn custom_keys_take_the_place_of_the_target(kit: Kit) {
+    async fn custom_keys_replace_the_target(kit: Kit) {
         let layer = kit.layer().with_policy(MINUTE).key_builder(
             |request: &http::request::Parts, default: TargetKey| match request.uri.path() {
                 "/bypass" => None,
@@ -575,7 +575,7 @@ on_every_store! {
         assert_eq!(calls.count(), 5);
     }
 
-    async fn a_write_says_what_changed_also_where_keys_are_the_applications_own(kit: Kit) {
+    async fn a_write_also_invalidates_entries_under_custom_keys(kit: Kit) {
         let layer = kit.layer().with_policy(MINUTE.invalidates_location(true)).key_builder(
             |request: &http::request::Parts, default: TargetKey| match request.uri.path() {
                 "/listed" => Some(default),
@@ -600,7 +600,7 @@ on_every_store! {
         }
     }
 
-    async fn a_write_to_a_host_that_is_not_listed_is_one_all_the_same(kit: Kit) {
+    async fn a_write_to_an_unlisted_host_invalidates_too(kit: Kit) {
         let layer = kit.layer().with_policy(MINUTE).hosts(["known.example"]);
         let (app, _) = cached(&layer, |_| response(200, &[], "x"));
         let page = async |path: &str| send(&app, get(path, &[("host", "known.example:80")])).await;
@@ -614,7 +614,7 @@ on_every_store! {
         }
     }
 
-    async fn queries_count_as_the_route_says(kit: Kit) {
+    async fn query_rules_belong_to_the_route(kit: Kit) {
         let layer = kit.layer().with_policy(MINUTE);
         let (only, calls) = cached(&layer.clone().only_query(["q"]), |_| response(200, &[], "x"));
         send(&only, get("/s?q=1&utm_source=a", &[])).await;
@@ -627,7 +627,7 @@ on_every_store! {
         assert!(send(&clean, get("/t?a=2&fbclid=3", &[])).await.is_hit());
     }
 
-    async fn what_cannot_be_cached_goes_inside_with_a_reason(kit: Kit) {
+    async fn uncacheable_requests_reach_the_handler_with_a_reason(kit: Kit) {
         let layer = kit.layer().with_policy(MINUTE).hosts(["known.example"]);
         let (app, calls) = cached(&layer, |_| response(200, &[], "x"));
         let cases: [(&str, &[(&str, &str)]); 4] = [
@@ -651,7 +651,7 @@ on_every_store! {
         assert_eq!(calls.count(), 8);
     }
 
-    async fn status_and_age_can_be_switched(kit: Kit) {
+    async fn cache_status_and_age_can_be_switched_off(kit: Kit) {
         let layer = kit.layer().with_policy(MINUTE);
         let (app, _) = cached(&layer, |_| response(200, &[("cache-status", "origin; hit")], "x"));
         send(&app, get("/a", &[("host", "h")])).await;
@@ -671,7 +671,7 @@ on_every_store! {
         assert_eq!(miss.field("cache-status"), expected);
     }
 
-    async fn the_next_request_finds_what_has_just_been_read(kit: Kit) {
+    async fn the_next_request_after_a_fill_is_a_hit(kit: Kit) {
         let (app, _) = cached(&kit.layer(), |request| response(200, &[FRESH], request.uri().path()));
         for n in 0..300 {
             let uri = format!("/{n}");
@@ -681,7 +681,7 @@ on_every_store! {
         }
     }
 
-    async fn a_uri_is_named_under_either_scheme_where_requests_do_not_say_theirs(kit: Kit) {
+    async fn without_a_fixed_scheme_both_schemes_are_invalidated(kit: Kit) {
         let layer = kit.layer().with_policy(MINUTE);
         let (app, _) = cached(&layer, |_| response(200, &[], "x"));
         let handle = layer.handle();
@@ -703,7 +703,7 @@ on_every_store! {
         let app = layer.layer(tower::service_fn(move |_: http::Request<()>| {
             let handle = handle.clone();
             async move {
-                // the data is read, then changed by somebody, then sent
+                // the handler reads the data, another client changes the data, and then the handler answers
                 handle.invalidate_uri("/p").await.unwrap();
                 Ok::<_, std::convert::Infallible>(response(200, &[], "old"))
             }

@@ -1,4 +1,4 @@
-//! The invalidation log on real servers: what commits, what does not, and when it counts.
+//! The invalidation log on real servers: which invalidations take effect, and when.
 
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use crate::support::{self, TestDatabase};
 
 const HOUR: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(3600));
 const TAGGED: &str = "http://h/p/7";
-/// What it is stored under.
+/// The key of this page.
 const KEY: &str = "test:1:/p/7 http://h";
 
 /// One process of an application: `/p/<n>` has the tag `product:<n>`.
@@ -65,7 +65,7 @@ impl<St: Store> Node<St> {
         send(&self.service, get(uri, &[])).await
     }
 
-    /// Fills and waits until every process finds it.
+    /// Requests the page, and waits until every process finds it.
     async fn fill(&self, uri: &str) {
         let answer = self.get(uri).await;
         assert!(!answer.is_hit() && answer.cache.is_stored(), "{:?}", answer.cache);
@@ -77,21 +77,21 @@ impl<St: Store> Node<St> {
         assert!(answer.is_hit(), "{uri}: {:?}", answer.cache);
     }
 
-    /// It is there, and not served because the log says so.
+    /// Asserts that the page is stored, and not served because of the log.
     async fn assert_refused(&self, uri: &str, detail: &str) {
         let answer = self.get(uri).await;
         let said = (answer.cache.forward(), answer.cache.reason().map(|reason| reason.as_str()));
         assert_eq!(said, (Some(Forward::Stale), Some(detail)), "{uri}");
     }
 
-    /// Whether it would be served, without filling it anew.
+    /// The log verdict on the page, without a request for it.
     async fn validity(&self, uri: &str) -> Validity {
         self.handle.inspect(uri).await.unwrap().first().expect("an entry").validity
     }
 }
 
 fn builder(url: &str) -> MySqlStoreBuilder {
-    // what is left over is removed at times of the tests' own
+    // the tests choose when rows are deleted
     let builder = MySqlStore::builder(url).unwrap().background_cull(false);
     builder.gap_grace(Duration::from_millis(200))
 }
@@ -126,7 +126,7 @@ async fn largest(connection: &mut MySqlConnection) -> u64 {
     number(connection, "SELECT MAX(id) FROM cache_invalidations").await
 }
 
-/// Waits for something that tasks of the stores do by themselves.
+/// Waits for something that the tasks of the stores do.
 macro_rules! until {
     ($what:literal, $reached:expr) => {
         let since = Instant::now();
@@ -143,7 +143,7 @@ mod packets;
 mod pruning;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_invalidation_counts_when_its_transaction_commits_and_never_when_it_rolls_back() {
+async fn an_invalidation_takes_effect_only_if_committed() {
     let database = support::database().await;
     let (one, two) = (node(&database).await, node(&database).await);
     one.fill(TAGGED).await;
@@ -166,7 +166,7 @@ async fn an_invalidation_counts_when_its_transaction_commits_and_never_when_it_r
     assert_eq!(one.validity(TAGGED).await, Validity::Invalid);
     one.assert_refused(TAGGED, "invalidated").await;
 
-    // a URI and the whole prefix in the same way
+    // the same for a URI and for the whole prefix
     for (uri, all) in [(true, false), (false, true)] {
         one.handle.flush().await.unwrap();
         one.assert_hit(TAGGED).await;
@@ -184,12 +184,12 @@ async fn an_invalidation_counts_when_its_transaction_commits_and_never_when_it_r
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gap_stays_open_as_long_as_its_transaction_and_closes_when_that_is_rolled_back() {
+async fn a_gap_closes_when_its_transaction_is_rolled_back() {
     let database = support::database().await;
     let node = node_of(builder(database.url()).gap_grace(Duration::from_millis(100))).await;
     node.handle.invalidate_tags(["first"]).await.unwrap();
     let (mut long, mut other) = (database.connection().await, database.connection().await);
-    // one id that is rolled back, one that is held for long, one that commits at once
+    // one id that is rolled back, one that stays open, one that commits at once
     let mut tx = other.begin().await.unwrap();
     node.handle.invalidate_tags_on(&mut tx, ["gone"]).await.unwrap();
     let mut held = long.begin().await.unwrap();
@@ -198,11 +198,11 @@ async fn a_gap_stays_open_as_long_as_its_transaction_and_closes_when_that_is_rol
     let newest = largest(&mut database.connection().await).await;
     let open = newest - 1;
     tx.rollback().await.unwrap();
-    // filled while the transaction is open: with what was there before it
+    // stored while the transaction is open, from the data before it
     node.fill(TAGGED).await;
     let mut connection = database.connection().await;
     until!("the gap below is closed", settled(&mut connection).await == open - 1);
-    // and the one that is held is not, however often it is looked at after its grace
+    // the open one is not closed, even if its grace has passed and the log is read often
     for _ in 0..20 {
         assert_eq!(settled(&mut connection).await, open - 1);
         node.assert_hit(TAGGED).await;
@@ -215,7 +215,7 @@ async fn a_gap_stays_open_as_long_as_its_transaction_and_closes_when_that_is_rol
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_starts_while_a_transaction_is_open_does_not_miss_its_commit() {
+async fn a_new_process_does_not_miss_a_later_commit() {
     let database = support::database().await;
     let one = node(&database).await;
     one.handle.invalidate_tags(["first"]).await.unwrap();
@@ -224,10 +224,10 @@ async fn a_node_that_starts_while_a_transaction_is_open_does_not_miss_its_commit
     one.fill(TAGGED).await;
     one.fill("http://h/p/8").await;
     let mut tx = connection.begin().await.unwrap();
-    // by plain SQL, of which no process knows
+    // by plain SQL, so that no process knows of it
     run(&mut tx, "INSERT INTO cache_invalidations (tag) VALUES ('product:7')").await;
     one.handle.invalidate_tags(["newer"]).await.unwrap();
-    // filled after the newer row had been seen, before the older one is there
+    // stored after the newer row was read, and before the older row is visible
     one.fill("http://h/p/9").await;
     let two = node(&database).await;
     two.assert_hit(TAGGED).await;
@@ -237,8 +237,9 @@ async fn a_node_that_starts_while_a_transaction_is_open_does_not_miss_its_commit
     two.assert_hit("http://h/p/9").await;
 }
 
-/// Fills until it is served: a log that was made anew is waited for until no transaction holds an id in it.
-async fn fill_anew<St: Store>(node: &Node<St>, uri: &str) {
+/// Requests the page until it is a hit. After the log was emptied, this can take until no transaction holds an id in
+/// it.
+async fn fill_again<St: Store>(node: &Node<St>, uri: &str) {
     until!("it is served again", {
         let is_hit = node.get(uri).await.is_hit();
         node.handle.flush().await.unwrap();
@@ -247,7 +248,7 @@ async fn fill_anew<St: Store>(node: &Node<St>, uri: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_log_that_was_emptied_invalidates_everything_older() {
+async fn an_emptied_log_invalidates_all_older_responses() {
     let database = support::database().await;
     let (one, two) = (node(&database).await, node(&database).await);
     one.handle.invalidate_tags(["a", "b", "c"]).await.unwrap();
@@ -257,16 +258,16 @@ async fn a_log_that_was_emptied_invalidates_everything_older() {
     let mut connection = database.connection().await;
     until!("it is settled", settled(&mut connection).await == 3);
     run(&mut connection, "TRUNCATE TABLE cache_invalidations").await;
-    // its next row would have the number of one that was seen long ago
+    // its next row would have an id that was read long ago
     run(&mut connection, "INSERT INTO cache_invalidations (tag) VALUES ('product:7')").await;
     two.assert_refused(TAGGED, "invalidated").await;
     one.assert_refused("http://h/p/8", "invalidated").await;
-    // one row for all, and what is filled from then on is served again
+    // one row invalidates everything, and responses stored after it are served
     let restarts = "SELECT COUNT(*) FROM cache_invalidations WHERE tag = ':everything'";
     assert_eq!(number(&mut connection, restarts).await, 1);
     for each in [&one, &two] {
-        fill_anew(each, TAGGED).await;
-        fill_anew(each, "http://h/p/8").await;
+        fill_again(each, TAGGED).await;
+        fill_again(each, "http://h/p/8").await;
     }
     let three = node(&database).await;
     three.assert_hit(TAGGED).await;
@@ -278,9 +279,9 @@ async fn a_log_that_was_emptied_invalidates_everything_older() {
     assert_eq!(number(&mut connection, restarts).await, 1);
 }
 
-/// Two processes have seen the log to different lengths when it is emptied, and the one behind notices first.
+/// Two processes have read different parts of the log when it is emptied. The one that is behind notices first.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn when_a_log_is_emptied_it_does_not_matter_who_had_seen_most_of_it() {
+async fn a_process_that_is_behind_notices_an_emptied_log_too() {
     let database = support::database().await;
     let seldom = Duration::from_secs(60);
     let ahead = node(&database).await;
@@ -295,17 +296,17 @@ async fn when_a_log_is_emptied_it_does_not_matter_who_had_seen_most_of_it() {
     let mut connection = database.connection().await;
     run(&mut connection, "TRUNCATE TABLE cache_invalidations").await;
     behind.assert_refused("http://h/p/1", "invalidated").await;
-    // its ids reach those that the other has seen
+    // the new ids reach those that the other process has read
     let more: Vec<String> = (0..250).map(|n| format!("m:{n}")).collect();
     behind.handle.invalidate_tags(more).await.unwrap();
     behind.assert_refused(TAGGED, "invalidated").await;
     ahead.assert_refused("http://h/p/2", "invalidated").await;
-    fill_anew(&ahead, TAGGED).await;
-    fill_anew(&behind, TAGGED).await;
+    fill_again(&ahead, TAGGED).await;
+    fill_again(&behind, TAGGED).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_emptied_log_is_noticed_when_its_ids_have_come_as_far_again() {
+async fn an_emptied_log_is_noticed_after_its_ids_caught_up() {
     let database = support::database().await;
     let node = node_of(builder(database.url()).poll_interval(Duration::from_secs(60))).await;
     node.handle.invalidate_tags(["a", "b", "c"]).await.unwrap();
@@ -322,10 +323,10 @@ async fn an_emptied_log_is_noticed_when_its_ids_have_come_as_far_again() {
     node.assert_refused(TAGGED, "invalidated").await;
 }
 
-/// A server that comes back from a crash has lost what it had shown and not yet made durable, here the newest
-/// row, and gives its id to another. One process had seen that row; only the other one looks at the log.
+/// After a crash, a server can lose rows that were visible but not durable yet, here the newest row. Then it assigns
+/// the id again. One process had read the lost row; only the other process reads the log again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_had_seen_a_row_that_a_crash_has_undone_is_invalid_before_it_is_stored() {
+async fn an_id_reused_after_a_crash_still_invalidates() {
     let database = support::database().await;
     let mut connection = database.connection().await;
     for round in 0..3 {
@@ -352,7 +353,7 @@ async fn what_had_seen_a_row_that_a_crash_has_undone_is_invalid_before_it_is_sto
         let others: Vec<u64> = sqlx::query_scalar(others).fetch_all(&mut connection).await.unwrap();
         for id in others {
             let kill = format!("KILL {id}");
-            // one that is gone already
+            // the connection may already be closed
             let _ = sqlx::raw_sql(AssertSqlSafe(kill)).execute(&mut connection).await;
         }
         two.handle.invalidate_tags(["product:7"]).await.unwrap();
@@ -366,9 +367,10 @@ async fn what_had_seen_a_row_that_a_crash_has_undone_is_invalid_before_it_is_sto
     }
 }
 
-/// Its id is one that had been seen before the log was emptied, and its row appears after all have begun anew.
+/// The new row has an id that was read before the log was emptied, and appears after all processes have started
+/// again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_transaction_that_holds_an_id_of_an_emptied_log_is_waited_for() {
+async fn an_id_reused_after_truncate_still_invalidates() {
     let database = support::database().await;
     let one = node_of(builder(database.url()).gap_grace(Duration::from_millis(100))).await;
     one.handle.invalidate_tags(["a", "b", "c"]).await.unwrap();
@@ -381,9 +383,9 @@ async fn a_transaction_that_holds_an_id_of_an_emptied_log_is_waited_for() {
     run(&mut tx, "INSERT INTO cache_invalidations (tag) VALUES ('product:7')").await;
     one.assert_refused(TAGGED, "invalidated").await;
     let other = "http://h/p/8";
-    fill_anew(&one, other).await;
-    // served meanwhile, but it remembers what it has not seen
-    fill_anew(&one, TAGGED).await;
+    fill_again(&one, other).await;
+    // it is served meanwhile, but its position has a gap
+    fill_again(&one, TAGGED).await;
     let two = node(&database).await;
     tx.commit().await.unwrap();
     for each in [&one, &two] {
@@ -394,7 +396,7 @@ async fn a_transaction_that_holds_an_id_of_an_emptied_log_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_its_log_nothing_is_served_and_a_new_one_invalidates_everything_older() {
+async fn a_missing_log_serves_nothing_and_a_new_one_invalidates() {
     let database = support::database().await;
     let node = node(&database).await;
     node.handle.invalidate_tags(["a", "b"]).await.unwrap();
@@ -419,11 +421,11 @@ async fn without_its_log_nothing_is_served_and_a_new_one_invalidates_everything_
     until!("owed rows are written", node.store.stats().await.unwrap().owed_invalidations == 0);
     node.handle.flush().await.unwrap();
     assert_eq!(node.validity(TAGGED).await, Validity::Invalid);
-    fill_anew(&node, TAGGED).await;
+    fill_again(&node, TAGGED).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_older_than_a_process_remembers_is_judged_by_the_log_itself() {
+async fn responses_older_than_the_view_are_checked_in_the_log() {
     let database = support::database().await;
     let one = node(&database).await;
     one.handle.invalidate_tags(["first"]).await.unwrap();
@@ -433,7 +435,7 @@ async fn what_is_older_than_a_process_remembers_is_judged_by_the_log_itself() {
     one.handle.invalidate_tags(["product:1"]).await.unwrap();
     one.handle.soft_invalidate_tags(["product:2"]).await.unwrap();
     let mut connection = database.connection().await;
-    // nobody else appends: what INSERT ... SELECT does with ids does not matter here
+    // no other process appends, so the ids of INSERT ... SELECT do no harm here
     run(
         &mut connection,
         "INSERT INTO cache_invalidations (tag) \
@@ -453,18 +455,18 @@ async fn what_is_older_than_a_process_remembers_is_judged_by_the_log_itself() {
     assert_eq!(two.validity("http://h/p/1").await, Validity::Invalid);
     assert_eq!(two.validity("http://h/p/2").await, Validity::Outdated);
     two.assert_hit("http://h/p/3").await;
-    // asked once: what comes later is seen by itself
+    // asked once: later rows are read from the log as usual
     one.handle.invalidate_tags(["product:3"]).await.unwrap();
     two.assert_refused("http://h/p/3", "invalidated").await;
     two.assert_hit("http://h/p/0").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pruned_rows_invalidate_what_had_not_seen_them() {
+async fn pruned_rows_invalidate_responses_that_missed_them() {
     let database = support::database().await;
     let one = node_of(builder(database.url()).background_cull(true)).await;
     let mut connection = database.connection().await;
-    // long ago, as far as anybody can see
+    // a row whose `at_ms` is long ago, so that it may be pruned
     let long_ago = async |connection: &mut MySqlConnection, tag: &str| {
         let insert = "INSERT INTO cache_invalidations (tag, at_ms) VALUES";
         run(connection, &format!("{insert} ('{tag}', 1)")).await;
@@ -478,21 +480,21 @@ async fn pruned_rows_invalidate_what_had_not_seen_them() {
     one.assert_refused(TAGGED, "invalidated").await;
     one.handle.flush().await.unwrap();
     one.assert_hit(TAGGED).await;
-    one.assert_hit("http://h/p/8").await; // it remembers that nothing names it
+    one.assert_hit("http://h/p/8").await; // it remembers that no row names the response
     until!("it is settled", settled(&mut connection).await == 4);
     one.handle.cull().await.unwrap();
     let smallest = number(&mut connection, "SELECT MIN(id) FROM cache_invalidations").await;
     let newest = largest(&mut connection).await;
     assert_eq!((smallest, newest), (3, 4), "the two newest rows stay, whatever their age");
-    // a process that starts now cannot know
+    // a process that starts now cannot know it
     let two = node(&database).await;
     assert_eq!(two.validity("http://h/p/8").await, Validity::Invalid);
     two.assert_hit(TAGGED).await;
 }
 
-/// What it had seen last has been pruned since: that is no loss of the log's.
+/// The last row that this process had read has been pruned. This must not count as a lost log.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_process_that_was_away_for_long_begins_anew_and_nothing_else_is_lost() {
+async fn pruned_rows_do_not_look_like_an_emptied_log() {
     let database = support::database().await;
     let one = node_of(builder(database.url()).background_cull(true)).await;
     let away = node_of(builder(database.url()).poll_interval(Duration::from_secs(60))).await;
@@ -515,7 +517,7 @@ async fn a_process_that_was_away_for_long_begins_anew_and_nothing_else_is_lost()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_pruned_behind_a_transaction_that_is_open() {
+async fn rows_after_an_open_transaction_are_not_pruned() {
     let database = support::database().await;
     let one = node_of(builder(database.url()).background_cull(true)).await;
     let (mut connection, mut writer) = (database.connection().await, database.connection().await);
@@ -538,7 +540,7 @@ async fn nothing_is_pruned_behind_a_transaction_that_is_open() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_invalidation_that_fails_is_an_error_and_is_written_when_the_server_is_back() {
+async fn a_failed_invalidation_is_an_error_and_written_later() {
     let mut server = support::own_server(None).await;
     let one = node_of(builder(server.url())).await;
     one.handle.invalidate_tags(["first"]).await.unwrap();
@@ -560,7 +562,7 @@ async fn an_invalidation_that_fails_is_an_error_and_is_written_when_the_server_i
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_process_reads_its_own_writes_from_a_front_that_hardly_looks() {
+async fn a_process_sees_its_own_invalidations_at_once() {
     let database = support::database().await;
     let slow = |url: &str| builder(url).poll_interval(Duration::from_secs(10));
     let store = slow(database.url()).connect().await.unwrap();
@@ -579,7 +581,7 @@ async fn a_process_reads_its_own_writes_from_a_front_that_hardly_looks() {
             _ => {
                 let mut tx = connection.begin().await.unwrap();
                 one.handle.invalidate_tags_on(&mut tx, ["other", "product:7"]).await.unwrap();
-                // a newer row is there before the commit
+                // a newer row is visible before the commit
                 two.handle.invalidate_tags(["newer"]).await.unwrap();
                 one.assert_hit(TAGGED).await;
                 one.assert_hit(TAGGED).await;
@@ -596,7 +598,7 @@ async fn a_process_reads_its_own_writes_from_a_front_that_hardly_looks() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_transactions_that_name_the_same_each_counts_when_it_commits() {
+async fn overlapping_transactions_with_one_tag_both_invalidate() {
     let database = support::database().await;
     let store = builder(database.url()).poll_interval(Duration::from_secs(10));
     let store = store.connect().await.unwrap();
@@ -637,7 +639,7 @@ async fn of_transactions_that_name_the_same_each_counts_when_it_commits() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_process_that_invalidates_before_its_first_lookup_reads_that_write_too() {
+async fn an_invalidation_before_the_first_lookup_is_seen() {
     let database = support::database().await;
     let other = node(&database).await;
     other.handle.invalidate_tags(["first"]).await.unwrap();
@@ -654,7 +656,7 @@ async fn a_process_that_invalidates_before_its_first_lookup_reads_that_write_too
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_strict_front_counts_what_others_commit_at_once_and_a_bounded_one_soon() {
+async fn a_strict_front_sees_commits_at_once_a_bounded_one_soon() {
     let database = support::database().await;
     let front = |poll: u64, consistency| {
         let builder = builder(database.url()).poll_interval(Duration::from_millis(poll));
@@ -670,7 +672,7 @@ async fn a_strict_front_counts_what_others_commit_at_once_and_a_bounded_one_soon
     for _ in 0..20 {
         strict.get(TAGGED).await;
         strict.handle.flush().await.unwrap();
-        // what it has brought itself, and has not written yet, it finds first
+        // it finds a response that it has not written yet
         bounded.handle.flush().await.unwrap();
         strict.assert_hit(TAGGED).await;
         bounded.assert_hit(TAGGED).await;
@@ -689,12 +691,12 @@ async fn a_strict_front_counts_what_others_commit_at_once_and_a_bounded_one_soon
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_tags_of_any_bytes_are_kept_also_when_a_response_is_freshened() {
+async fn a_thousand_tags_of_any_bytes_survive_freshening() {
     let database = support::database().await;
     let tags = |_: &str| {
         let mut tags: Vec<Tag> = (0..1_000).map(|n| Tag::from(format!("tag:{n}"))).collect();
         tags.extend([Tag::new(&b"\0\xff"[..]), Tag::new(&b" "[..]), Tag::new(vec![0xff; 255])]);
-        tags.push(Tag::from(":everything")); // a tag that looks like something else
+        tags.push(Tag::from(":everything")); // a tag that looks like another scope
         tags
     };
     let store = builder(database.url()).connect().await.unwrap();
@@ -713,14 +715,14 @@ async fn a_thousand_tags_of_any_bytes_are_kept_also_when_a_response_is_freshened
         one.assert_hit(TAGGED).await;
         two.handle.invalidate_tags([&name[..]]).await.unwrap();
         assert_eq!(one.validity(TAGGED).await, Validity::Invalid, "{}", name.escape_ascii());
-        // the handler confirms it: its head is replaced, with its tags
+        // the handler answers 304, so the head is replaced together with its tags
         let answer = one.get(TAGGED).await;
         assert_eq!((answer.text(), answer.status.as_u16()), ("call 1", 200));
         one.handle.flush().await.unwrap();
         assert_eq!(one.handle.inspect(TAGGED).await.unwrap()[0].head.tags.len(), 1_004);
     }
     let too_long = one.handle.invalidate_tags([vec![b'x'; 256]]).await.unwrap_err();
-    assert!(too_long.to_string().contains("at most 255 bytes"), "{too_long}");
+    assert!(too_long.to_string().contains("1 to 255 bytes"), "{too_long}");
     assert!(one.handle.invalidate_tags([""]).await.is_err());
 }
 
@@ -741,7 +743,7 @@ async fn a_soft_invalidation_makes_stale_and_a_hard_one_invalid() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn people_can_ask_what_would_be_and_what_was_invalidated() {
+async fn dry_runs_and_past_invalidations_can_be_listed() {
     let database = support::database().await;
     let node = node(&database).await;
     for n in 0..5 {
@@ -774,7 +776,7 @@ async fn people_can_ask_what_would_be_and_what_was_invalidated() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_trigger_invalidates_what_any_client_changes() {
+async fn a_trigger_invalidates_for_any_database_client() {
     let database = support::database().await;
     let (one, two) = (node(&database).await, node(&database).await);
     let mut connection = database.connection().await;
@@ -805,7 +807,7 @@ async fn a_trigger_invalidates_what_any_client_changes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_trigger_takes_its_numbers_one_by_one() {
+async fn a_trigger_gets_its_ids_one_by_one() {
     let database = support::database().await;
     let node = node(&database).await;
     let mut connection = database.connection().await;
@@ -821,7 +823,7 @@ async fn a_trigger_takes_its_numbers_one_by_one() {
          INSERT INTO cache_invalidations (tag) VALUES (CONCAT('product:', NEW.id))",
     )
     .await;
-    // a statement that changes many rows hands no id out before it fills it
+    // the trigger gets each id when it needs it, and none in advance
     run(&mut connection, "UPDATE products SET price = 2").await;
     node.handle.invalidate_tags(["after"]).await.unwrap();
     let rows = number(&mut connection, "SELECT COUNT(*) FROM cache_invalidations").await;
@@ -829,7 +831,7 @@ async fn a_trigger_takes_its_numbers_one_by_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tags_come_out_of_a_query_in_the_callers_transaction() {
+async fn tags_can_be_selected_in_the_applications_transaction() {
     let database = support::database().await;
     let node = node(&database).await;
     let mut connection = database.connection().await;
@@ -879,7 +881,7 @@ async fn last_insert_id_is_kept_by_results_variables_and_triggers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn outside_of_a_transaction_it_counts_at_once() {
+async fn without_a_transaction_an_invalidation_acts_at_once() {
     let database = support::database().await;
     let (one, two) = (node(&database).await, node(&database).await);
     let mut connection = database.connection().await;

@@ -1,4 +1,4 @@
-//! What is particular to the store in MySQL and MariaDB: the table, the server, the connections.
+//! The store in MySQL and MariaDB: the table, the server, the connections.
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -81,14 +81,14 @@ async fn count(connection: &mut MySqlConnection) -> i64 {
     number(connection, "SELECT COUNT(*) FROM cache_entries").await
 }
 
-/// A figure of `SHOW GLOBAL STATUS`.
+/// A value of `SHOW GLOBAL STATUS`.
 async fn status(connection: &mut MySqlConnection, name: &str) -> u64 {
     let sql = format!("SHOW GLOBAL STATUS LIKE '{name}'");
     let row = sqlx::query(AssertSqlSafe(sql)).fetch_one(connection).await.unwrap();
     row.get::<String, _>(1).parse().unwrap()
 }
 
-/// Waits until something holds, at most 20 s.
+/// Waits until a condition holds, at most 20 s.
 async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
     let since = Instant::now();
     while !holds().await {
@@ -99,7 +99,7 @@ async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> 
 
 // ---- connecting
 
-/// What `#[tokio::test]`s that share a `static` store do to it.
+/// Tests with `#[tokio::test]` may share a `static` store, although each has its own runtime.
 #[test]
 fn a_store_whose_runtime_has_ended_works_on_the_next_one() {
     let runtimes = || {
@@ -129,12 +129,12 @@ fn a_store_whose_runtime_has_ended_works_on_the_next_one() {
         };
         let limited = async { tokio::time::timeout(Duration::from_secs(20), uses).await };
         runtime.block_on(limited).expect("nothing hangs");
-        // half of what is on its way is lost with it, and nobody waits for that
+        // requests that are half way fail with the runtime; no caller waits for them
         let waiting = store.clone();
         runtime.spawn(async move { waiting.get(key("p:1:/kept")).await });
         drop(runtime);
     }
-    // without any, each call says so at once
+    // without a runtime, each call returns an error at once
     use futures_util::FutureExt as _;
     let closed = |error| assert!(matches!(error, StoreError::Closed), "{error}");
     closed(store.flush().now_or_never().expect("at once").unwrap_err());
@@ -154,7 +154,7 @@ async fn a_missing_server_is_an_error_within_the_timeout() {
     let since = Instant::now();
     let refused = MySqlStore::connect("mysql://root@127.0.0.1:1/cache").await.unwrap_err();
     assert!(matches!(refused, StoreError::Connect(_)), "{refused}");
-    // accepts and never says a word
+    // accepts connections and never answers
     let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("mysql://root@{}/cache", mute.local_addr().unwrap());
     let builder = MySqlStore::builder(&url).unwrap().connect_timeout(Duration::from_millis(200));
@@ -165,7 +165,7 @@ async fn a_missing_server_is_an_error_within_the_timeout() {
 }
 
 #[tokio::test]
-async fn a_wrong_login_and_an_unknown_database_are_connect_errors_without_the_password() {
+async fn connect_errors_do_not_show_the_password() {
     let database = support::database().await;
     let host = database.url().split('@').next_back().unwrap().to_owned();
     let wrong = format!("mysql://nobody:hunter2@{host}");
@@ -181,13 +181,13 @@ async fn a_wrong_login_and_an_unknown_database_are_connect_errors_without_the_pa
     assert!(error.to_string().contains("no_such_database"), "{error}");
 }
 
-/// On MySQL, the feature `mysql-rsa` is what makes this work.
+/// On MySQL, this needs the feature `mysql-rsa`.
 #[tokio::test]
-async fn a_password_logs_in_without_tls() {
+async fn a_password_works_without_tls() {
     let database = support::database().await;
     let (host, name) = (database.url().split('@').next_back().unwrap(), database.name());
     let mut connection = database.connection().await;
-    // a user that the server has not seen: it remembers passwords
+    // a new user, because the server remembers passwords that were used
     let user = format!("u{}", &name[name.len() - 12..]);
     execute(&mut connection, format!("CREATE USER '{user}'@'%' IDENTIFIED BY 'hunter2'")).await;
     execute(&mut connection, format!("GRANT ALL ON {name}.* TO '{user}'@'%'")).await;
@@ -224,7 +224,7 @@ async fn settings_are_checked_before_the_network() {
 }
 
 #[test]
-fn connecting_outside_of_a_runtime_is_an_error() {
+fn connecting_outside_a_runtime_is_an_error() {
     let mut connecting = std::pin::pin!(MySqlStore::connect("mysql://root@127.0.0.1:1/cache"));
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     match connecting.as_mut().poll(&mut context) {
@@ -236,7 +236,7 @@ fn connecting_outside_of_a_runtime_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_closed_store_says_so_and_its_connections_are_gone() {
+async fn a_closed_store_returns_errors_and_has_no_connections() {
     let (database, store) = fresh().await;
     let mut connection = database.connection().await;
     let key = key("p:1:/");
@@ -254,12 +254,12 @@ async fn a_closed_store_says_so_and_its_connections_are_gone() {
 }
 
 #[tokio::test]
-async fn the_last_handle_takes_the_connections_along_and_what_is_queued_is_written() {
+async fn the_last_handle_writes_the_queue_and_disconnects() {
     let (database, store) = fresh().await;
     let mut connection = database.connection().await;
     let (first, second) = (store.clone(), store);
     for i in 0..50 {
-        // polled once, so that it is queued, then dropped
+        // polled once so that it is queued, then dropped
         let mut put = Box::pin(first.put(entry(&first, key(format!("p:1:/{i}")), "x")));
         let _ = poll_once(put.as_mut());
     }
@@ -274,7 +274,7 @@ async fn the_last_handle_takes_the_connections_along_and_what_is_queued_is_writt
     no_connection_is_left(&mut connection, database.name()).await;
 }
 
-/// Waits until only the test's own connection uses the database.
+/// Waits until no other connection uses the database.
 async fn no_connection_is_left(connection: &mut MySqlConnection, database: &str) {
     for attempt in 0.. {
         match connections(connection, database).await {
@@ -285,20 +285,20 @@ async fn no_connection_is_left(connection: &mut MySqlConnection, database: &str)
     }
 }
 
-/// Connections to a database other than the test's own.
+/// The number of connections to another database than the test's.
 async fn connections(connection: &mut MySqlConnection, database: &str) -> i64 {
     let sql = format!(
         "SELECT COUNT(*) FROM information_schema.processlist \
          WHERE db = '{database}' AND id <> CONNECTION_ID()"
     );
-    // the view shows other tests' statements too, and MySQL 9 fails on bytes in one that are no text
+    // the view also shows statements of other tests, and MySQL 9 fails if they contain bytes that are not UTF-8
     for _ in 0..200 {
         if let Ok(row) = sqlx::query(AssertSqlSafe(sql.clone())).fetch_one(&mut *connection).await {
             return row.get(0);
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    panic!("{sql} goes on failing")
+    panic!("{sql} still fails")
 }
 
 /// Polls once.
@@ -309,7 +309,7 @@ fn poll_once<F: Future>(future: std::pin::Pin<&mut F>) -> std::task::Poll<F::Out
 // ---- the table
 
 #[tokio::test]
-async fn migrating_twice_and_by_eight_at_once_is_fine() {
+async fn migrations_can_be_repeated_and_run_in_parallel() {
     let database = support::database().await;
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..8 {
@@ -325,7 +325,7 @@ async fn migrating_twice_and_by_eight_at_once_is_fine() {
 }
 
 #[tokio::test]
-async fn the_printed_ddl_makes_the_table() {
+async fn the_printed_ddl_creates_the_table() {
     let database = support::database().await;
     let store = builder(&database).table("page_cache").connect().await.unwrap();
     let log = format!("{}.cache_invalidations", database.name());
@@ -344,7 +344,7 @@ async fn the_printed_ddl_makes_the_table() {
 }
 
 #[tokio::test]
-async fn a_missing_table_says_what_to_do_wherever_it_is_met() {
+async fn a_missing_table_is_an_error_that_says_what_to_do() {
     let database = support::database().await;
     let store = builder(&database).connect().await.unwrap();
     let key = key("p:1:/");
@@ -367,7 +367,7 @@ async fn a_missing_table_says_what_to_do_wherever_it_is_met() {
 }
 
 #[tokio::test]
-async fn a_table_of_another_shape_is_named_by_its_difference() {
+async fn a_table_of_another_shape_is_an_error_with_the_difference() {
     let database = support::database().await;
     let store = builder(&database).connect().await.unwrap();
     let mut connection = database.connection().await;
@@ -398,7 +398,7 @@ async fn a_table_of_another_shape_is_named_by_its_difference() {
 // ---- rows
 
 #[tokio::test]
-async fn keys_that_collide_are_misses_of_each_other() {
+async fn keys_with_the_same_hash_are_misses_for_each_other() {
     let (_database, store) = fresh().await;
     let one = CacheKey::with_forced_hash("p:1:/one", [7; 16]);
     let two = CacheKey::with_forced_hash("p:1:/two", [7; 16]);
@@ -432,7 +432,7 @@ async fn a_row_that_inflates_over_the_limit_is_a_miss() {
 }
 
 #[tokio::test]
-async fn a_row_damaged_anywhere_is_a_miss_and_the_next_put_repairs_it() {
+async fn a_damaged_row_is_a_miss_until_the_next_put() {
     let (database, store) = fresh().await;
     let mut connection = database.connection().await;
     let key = key("p:1:/page http://h");
@@ -454,7 +454,7 @@ async fn a_row_damaged_anywhere_is_a_miss_and_the_next_put_repairs_it() {
         "head = CONCAT(head, 'x')".to_owned(),
         "head = LEFT(head, LENGTH(head) - 1)".to_owned(),
         "head = CONCAT(CHAR(2), SUBSTRING(head, 2))".to_owned(), // an unknown version
-        "value_type = 'r'".to_owned(),                           // it is compressed
+        "value_type = 'r'".to_owned(),                           // the row is compressed
         "value_type = 'v'".to_owned(),
         "value_type = 'j'".to_owned(),
         "value_type = ''".to_owned(),
@@ -471,13 +471,13 @@ async fn a_row_damaged_anywhere_is_a_miss_and_the_next_put_repairs_it() {
         let stats = store.stats().await.unwrap();
         assert_eq!((stats.unreadable, stats.failures), (done as u64 + 1, 0), "{damage}");
     }
-    // these make it another row, not a damaged one
+    // with these columns it is another row, not a damaged one
     for change in ["expires = 0", "cache_key = 'p:1:/page http://H'"] {
         store.put(put()).await.unwrap();
         execute(&mut connection, format!("UPDATE cache_entries SET {change}")).await;
         assert_eq!(store.get(key.clone()).await.unwrap(), None, "{change}");
     }
-    // and these are for people to read only
+    // these columns are only for people
     store.put(put()).await.unwrap();
     let harmless = "size = 0, status = 500, born_ms = NULL, fresh_until_ms = 1, gen_ms = NULL, \
                     expires = 18446744073709551615";
@@ -523,7 +523,7 @@ async fn columns_are_readable_in_sql() {
 }
 
 #[tokio::test]
-async fn keys_of_any_bytes_stay_apart() {
+async fn keys_of_any_bytes_are_distinct() {
     let (database, store) = fresh().await;
     let keys: Vec<CacheKey> = [
         &b"p:1:/a"[..],
@@ -551,7 +551,7 @@ async fn keys_of_any_bytes_stay_apart() {
     for (key, found) in keys.iter().zip(found) {
         assert_eq!(body(found).as_deref(), Some(key.as_bytes()), "{key:?}");
     }
-    // what ranges hold is the same in the database as in memory
+    // a range contains the same keys in the database as in memory
     for range in [
         KeyRange::continuing("p:1:/a"),
         KeyRange::starting_with("p:1:/a\0"),
@@ -603,7 +603,7 @@ async fn an_entry_over_the_limits_is_refused_before_it_is_sent() {
 }
 
 #[tokio::test]
-async fn large_and_compressible_bodies_come_back_bit_for_bit() {
+async fn large_and_compressed_bodies_are_read_back_unchanged() {
     let (database, store) = fresh().await;
     let text: Vec<u8> = (0..3_000_000_u32).map(|i| b"abcdefgh\n"[(i % 9) as usize]).collect();
     for (name, body) in [("text", text.clone()), ("empty", Vec::new()), ("one", vec![0])] {
@@ -618,7 +618,7 @@ async fn large_and_compressible_bodies_come_back_bit_for_bit() {
 // ---- time
 
 #[tokio::test]
-async fn expiry_goes_by_the_databases_clock() {
+async fn entries_expire_by_the_databases_clock() {
     let (database, store) = fresh().await;
     let mut connection = database.connection().await;
     let sql = "SELECT CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED)";
@@ -648,10 +648,10 @@ async fn expiry_goes_by_the_databases_clock() {
 }
 
 #[tokio::test]
-async fn the_session_of_the_user_does_not_matter() {
+async fn session_settings_of_the_user_do_not_matter() {
     let (database, _) = fresh().await;
     let mut connection = database.connection().await;
-    // what an application may have set for its own sake
+    // settings that an application may use
     let settings = "SET GLOBAL time_zone = '-11:00'";
     execute(&mut connection, settings).await;
     let store = builder(&database).connect().await.unwrap();
@@ -663,7 +663,7 @@ async fn the_session_of_the_user_does_not_matter() {
 // ---- several stores
 
 #[tokio::test]
-async fn two_stores_on_one_table_see_each_others_entries() {
+async fn two_stores_on_one_table_share_their_entries() {
     let (database, one) = fresh().await;
     let two = builder(&database).connect().await.unwrap();
     one.put(entry(&one, key("p:1:/a"), "1")).await.unwrap();
@@ -683,7 +683,7 @@ async fn sixteen_writers_on_the_same_keys_never_deadlock() {
     let before = deadlocks(&mut connection).await;
     let mut tasks = tokio::task::JoinSet::new();
     for writer in 0..16_usize {
-        // stores of their own, like so many processes
+        // separate stores, like separate processes
         let builder = builder(&database);
         tasks.spawn(async move {
             let store = builder.connect().await.unwrap();
@@ -703,11 +703,11 @@ async fn sixteen_writers_on_the_same_keys_never_deadlock() {
         assert_eq!(failures.unwrap(), 0);
     }
     assert_eq!(count(&mut connection).await, 400);
-    // retries would hide them from the counter of failures
+    // so that retries do not hide deadlocks from the counter of failures
     assert_eq!(deadlocks(&mut connection).await, before);
 }
 
-/// Deadlocks that the server has seen: MariaDB and MySQL keep the figure in different places.
+/// The number of deadlocks on the server. MariaDB and MySQL keep it in different places.
 async fn deadlocks(connection: &mut MySqlConnection) -> i64 {
     let version: String =
         sqlx::query("SELECT VERSION()").fetch_one(&mut *connection).await.unwrap().get(0);
@@ -721,13 +721,13 @@ async fn deadlocks(connection: &mut MySqlConnection) -> i64 {
 // ---- order
 
 #[tokio::test]
-async fn a_removal_takes_the_puts_before_it_and_leaves_those_after_it() {
+async fn a_removal_deletes_earlier_puts_and_keeps_later_ones() {
     let (_database, store) = fresh().await;
     let noise: Vec<u8> = (0..2_000_000_u64).map(|i| ((i * i) >> 7) as u8).collect();
     for round in 0..20 {
         let (before, after) = (key(format!("p:1:/{round}/a")), key(format!("p:1:/{round}/b")));
         let range = KeyRange::starting_with(format!("p:1:/{round}/"));
-        // the first takes long to compress
+        // the first body takes long to compress
         let (one, removed, two) = tokio::join!(
             store.put(entry(&store, before.clone(), noise.clone())),
             store.remove(range),
@@ -742,7 +742,7 @@ async fn a_removal_takes_the_puts_before_it_and_leaves_those_after_it() {
 }
 
 #[tokio::test]
-async fn the_later_put_wins_however_long_the_earlier_takes() {
+async fn the_later_put_wins_even_if_the_earlier_is_slow() {
     let (_database, store) = fresh().await;
     let text = vec![b'x'; 4_000_000];
     for round in 0..10 {
@@ -758,9 +758,9 @@ async fn the_later_put_wins_however_long_the_earlier_takes() {
 }
 
 #[tokio::test]
-async fn a_large_range_is_removed_whole_and_its_neighbours_stay() {
+async fn a_large_range_is_deleted_and_no_other_entries() {
     let (database, store) = fresh().await;
-    let long = "x".repeat(300); // beyond what the index tells apart
+    let long = "x".repeat(300); // beyond the bytes that the index compares
     for part in 0..6 {
         let puts = (0..500).map(|i| entry(&store, key(format!("p:1:/in/{long}/{part}/{i}")), "x"));
         store.put_many(puts.collect()).await.unwrap();
@@ -775,7 +775,7 @@ async fn a_large_range_is_removed_whole_and_its_neighbours_stay() {
 }
 
 #[tokio::test]
-async fn a_removal_reads_a_range_of_the_index() {
+async fn a_removal_reads_only_a_range_of_the_index() {
     let (database, store) = fresh().await;
     let mut connection = database.connection().await;
     for part in 0..20 {
@@ -796,7 +796,7 @@ async fn a_removal_reads_a_range_of_the_index() {
 }
 
 #[tokio::test]
-async fn flushing_waits_for_what_was_put_before() {
+async fn flushing_waits_for_earlier_puts() {
     let (database, store) = fresh().await;
     let mut puts: Vec<_> = (0..300)
         .map(|i| Box::pin(store.put(entry(&store, key(format!("p:1:/{i}")), "x"))))
@@ -811,7 +811,7 @@ async fn flushing_waits_for_what_was_put_before() {
 // ---- load and failure
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_dropped_lookups_harm_nothing() {
+async fn a_thousand_dropped_lookups_do_no_harm() {
     let (database, store) = fresh().await;
     let keys: Vec<CacheKey> = (0..64).map(|i| key(format!("p:1:/{i}"))).collect();
     let large = |i: usize| vec![i as u8; 20_000];
@@ -819,7 +819,7 @@ async fn a_thousand_dropped_lookups_harm_nothing() {
     store.put_many(puts.collect()).await.unwrap();
     for round in 0..1000 {
         let lookup = store.get_many(keys.clone());
-        // dropped at any point: before it is sent, half way, after it came back
+        // dropped at any point: before it is sent, half way, and after the answer
         let patience = Duration::from_micros((round % 50) * 40);
         let _ = tokio::time::timeout(patience, lookup).await;
     }
@@ -841,7 +841,7 @@ async fn many_shapes_of_lookups_prepare_few_statements() {
     store.migrate().await.unwrap();
     let mut tasks = tokio::task::JoinSet::new();
     for n in 1..150_usize {
-        // all of them at once are more keys than may wait
+        // all together are more keys than the queue holds
         if tasks.len() >= 50 {
             tasks.join_next().await.unwrap().unwrap();
         }
@@ -867,7 +867,7 @@ async fn many_shapes_of_lookups_prepare_few_statements() {
 }
 
 #[tokio::test]
-async fn lookups_and_writes_that_wait_together_go_together() {
+async fn waiting_lookups_and_waiting_writes_are_batched() {
     let server = support::own_server(None).await;
     let mut connection = server.connection().await;
     let store = MySqlStore::builder(server.url()).unwrap().background_cull(false).connect();
@@ -893,7 +893,7 @@ async fn lookups_and_writes_that_wait_together_go_together() {
 }
 
 #[tokio::test]
-async fn a_killed_server_fails_fast_and_is_found_again() {
+async fn a_killed_server_fails_fast_and_is_reconnected() {
     let mut server = support::own_server(None).await;
     let store = MySqlStore::connect(server.url()).await.unwrap();
     store.migrate().await.unwrap();
@@ -924,7 +924,7 @@ async fn a_killed_server_fails_fast_and_is_found_again() {
 }
 
 #[tokio::test]
-async fn connections_that_the_server_closed_are_replaced_unnoticed() {
+async fn connections_closed_by_the_server_are_replaced() {
     let server = support::own_server(None).await;
     let store = MySqlStore::connect(server.url()).await.unwrap();
     store.migrate().await.unwrap();
@@ -954,21 +954,21 @@ async fn connections_that_the_server_closed_are_replaced_unnoticed() {
     }
 }
 
-/// Ends all connections to the database `cache` but this one.
+/// Closes all connections to the database `cache` except this one.
 async fn kill_the_others(connection: &mut MySqlConnection) {
     let rows = sqlx::query(
         "SELECT CAST(id AS UNSIGNED) FROM information_schema.processlist \
          WHERE db = 'cache' AND id <> CONNECTION_ID()",
     );
     for row in rows.fetch_all(&mut *connection).await.unwrap() {
-        // one may have gone by itself
+        // a connection may already be closed
         let kill = format!("KILL {}", row.get::<u64, _>(0));
         let _ = sqlx::raw_sql(AssertSqlSafe(kill)).execute(&mut *connection).await;
     }
 }
 
 #[tokio::test]
-async fn a_frozen_server_costs_one_timeout_and_then_nothing() {
+async fn a_frozen_server_costs_only_one_timeout() {
     let server = support::own_server(None).await;
     let timeout = Duration::from_millis(300);
     let store = MySqlStore::builder(server.url())
@@ -1007,7 +1007,7 @@ async fn a_frozen_server_costs_one_timeout_and_then_nothing() {
 }
 
 #[tokio::test]
-async fn a_locked_row_fails_one_write_and_not_the_store() {
+async fn a_locked_row_fails_only_its_own_write() {
     let (database, store) = fresh().await;
     let mut other = database.connection().await;
     store.put(entry(&store, key("p:1:/locked"), "x")).await.unwrap();
@@ -1024,7 +1024,7 @@ async fn a_locked_row_fails_one_write_and_not_the_store() {
 }
 
 #[tokio::test]
-async fn a_full_queue_sheds_and_counts() {
+async fn a_full_queue_sheds_writes_and_counts_them() {
     let (database, _) = fresh().await;
     let store =
         builder(&database).max_entry_bytes(20_000).queue_bytes(50_000).connect().await.unwrap();
@@ -1050,7 +1050,7 @@ async fn a_full_queue_sheds_and_counts() {
 // ---- culling
 
 #[tokio::test]
-async fn expired_rows_go_in_the_background() {
+async fn expired_rows_are_deleted_in_the_background() {
     let database = support::database().await;
     let store = builder(&database).cull_probability(0.2).connect().await.unwrap();
     store.migrate().await.unwrap();
@@ -1063,7 +1063,7 @@ async fn expired_rows_go_in_the_background() {
         });
         store.put_many(puts.collect()).await.unwrap();
     }
-    // new rows bring the old ones down
+    // new rows cause culls of the old rows
     let mut left = 400;
     for round in 0..200 {
         let put = entry(&store, key(format!("p:1:/new/{round}")), "x");
@@ -1079,7 +1079,7 @@ async fn expired_rows_go_in_the_background() {
 }
 
 #[tokio::test]
-async fn an_idle_store_culls_as_well() {
+async fn an_idle_store_culls_too() {
     let database = support::database().await;
     let store =
         builder(&database).idle_cull_interval(Duration::from_millis(50)).connect().await.unwrap();
@@ -1096,7 +1096,7 @@ async fn an_idle_store_culls_as_well() {
 }
 
 #[tokio::test]
-async fn without_background_culls_nothing_goes_until_asked() {
+async fn without_background_culls_only_cull_deletes() {
     let database = support::database().await;
     let store = builder(&database)
         .background_cull(false)
@@ -1120,7 +1120,7 @@ async fn without_background_culls_nothing_goes_until_asked() {
 }
 
 #[tokio::test]
-async fn the_limit_is_held_and_other_prefixes_are_left_alone() {
+async fn the_limit_evicts_only_entries_of_the_own_prefix() {
     let database = support::database().await;
     let theirs = builder(&database).background_cull(false).connect().await.unwrap();
     theirs.migrate().await.unwrap();
@@ -1135,7 +1135,7 @@ async fn the_limit_is_held_and_other_prefixes_are_left_alone() {
     for round in 0.. {
         let puts = (0..100).map(|i| entry(&store, key(format!("ours:1:/{round}/{i}")), "x"));
         store.put_many(puts.collect()).await.unwrap();
-        // thousands have come by now: they are held down as they come, soon if not at once
+        // thousands of rows by now; culls keep the table near its limit, though not exactly
         let held = number(&mut connection, ours).await;
         if round > 40 && held < 1_000 {
             break;
@@ -1149,7 +1149,7 @@ async fn the_limit_is_held_and_other_prefixes_are_left_alone() {
 }
 
 #[tokio::test]
-async fn a_whole_cull_evicts_the_oldest_down_to_the_limit() {
+async fn a_full_cull_evicts_the_oldest_down_to_the_limit() {
     let database = support::database().await;
     let store = builder(&database).background_cull(false).max_entries(300).connect().await.unwrap();
     store.migrate().await.unwrap();
@@ -1168,17 +1168,17 @@ async fn a_whole_cull_evicts_the_oldest_down_to_the_limit() {
     assert_eq!(count(&mut connection).await, 300);
     let oldest = number(&mut connection, "SELECT CAST(MIN(born_ms) AS SIGNED) FROM cache_entries");
     let oldest = oldest.await as u64 - (now_ms - 100_000);
-    // 900 lived, of which every tenth was gone: the last 300 begin here
+    // of 900 entries every tenth had expired; the last 300 start here
     assert_eq!(oldest, 667);
     let report = store.cull().await.unwrap();
     assert_eq!((report.examined, report.expired, report.evicted), (300, 0, 0));
 }
 
 #[tokio::test]
-async fn figures_of_a_large_table_are_estimates_and_close() {
+async fn figures_of_a_large_table_are_close_estimates() {
     let (database, store) = fresh().await;
     let mut connection = database.connection().await;
-    // hashes are what makes windows a fair sample
+    // windows are a fair sample because keys are hashes
     let sql = "INSERT INTO cache_entries (key_hash, cache_key, value, value_type, expires, size) \
                SELECT UNHEX(LEFT(SHA2(n, 256), 32)), CONCAT('p:1:/', n), '', 'r', 99999999999999, 100 \
                FROM (SELECT a.d + 10*b.d + 100*c.d + 1000*e.d + 10000*f.d AS n FROM \
@@ -1202,7 +1202,7 @@ async fn figures_of_a_large_table_are_estimates_and_close() {
 }
 
 #[tokio::test]
-async fn an_index_of_variants_is_stored_beside_its_variants() {
+async fn an_index_is_stored_in_addition_to_its_variants() {
     let (_database, store) = fresh().await;
     let names = vec![HeaderName::from_static("accept"), HeaderName::from_static("x-tenant")];
     let index =

@@ -1,5 +1,5 @@
-//! What an invalidation names: every spelling of a URI, keys of the application's own, and what clones of a
-//! layer store by other rules.
+//! Which entries an invalidation covers: all spellings of a URI, custom keys, and entries that clones of a layer
+//! store by other query rules.
 
 use http::request::Parts;
 use sqlx::{AssertSqlSafe, Connection};
@@ -12,7 +12,7 @@ use crate::support;
 
 const FRESH: (&str, &str) = ("cache-control", "max-age=60");
 
-/// Spellings of one URI each (RFC 3986 6.2.2), as a request may say them and as an application names them.
+/// Spellings of one URI (RFC 3986 6.2.2), in requests and in invalidations.
 const SPELLINGS: [&[&str]; 3] = [
     &["/caf%C3%A9", "/caf%c3%a9", "/caf\u{e9}", "/%63af%C3%a9"],
     &["/p/7?q=%41", "/p/%37?q=A", "/%70/7?q=%41"],
@@ -20,7 +20,7 @@ const SPELLINGS: [&[&str]; 3] = [
 ];
 
 on_every_store! {
-    async fn an_invalidation_names_every_spelling_of_its_uri(kit: Kit) {
+    async fn an_invalidation_covers_all_spellings_of_its_uri(kit: Kit) {
         let layer = kit.layer();
         let handle = layer.handle();
         let (app, _) = cached(&layer, |request| response(200, &[FRESH], &request.uri().to_string()));
@@ -52,9 +52,9 @@ on_every_store! {
         }
     }
 
-    async fn spellings_of_a_uri_have_entries_of_their_own(kit: Kit) {
+    async fn spellings_of_a_uri_have_separate_entries(kit: Kit) {
         let (app, calls) = cached(&kit.layer(), |request| {
-            // a router that compares letters knows one of them only
+            // a router that compares bytes knows only one of them
             let status = if request.uri().path() == "/home" { 200 } else { 404 };
             response(status, &[FRESH], "x")
         });
@@ -65,7 +65,7 @@ on_every_store! {
         assert_eq!(calls.count(), 2);
     }
 
-    async fn an_entry_under_a_custom_key_is_named_by_its_uri(kit: Kit) {
+    async fn an_entry_under_a_custom_key_is_invalidated_by_its_uri(kit: Kit) {
         let layer = kit.layer().without_credential_headers(["x-user"]);
         let layer = layer.key_builder(|request: &Parts, _: TargetKey| {
             let user = request.headers.get("x-user").map_or("-", |user| user.to_str().unwrap());
@@ -122,7 +122,7 @@ on_every_store! {
         assert!(hit("/today").await && hit("/now").await);
     }
 
-    async fn a_handle_names_what_clones_store_by_other_query_rules(kit: Kit) {
+    async fn a_handle_invalidates_the_entries_of_all_clones(kit: Kit) {
         let base = kit.layer();
         let handle = base.handle();
         let search = base.clone().only_query(["q", "page"]).sort_query();
@@ -151,7 +151,7 @@ on_every_store! {
 }
 
 #[test]
-fn prefix_and_version_are_set_before_a_handle_is_made() {
+fn prefix_and_version_must_be_set_before_handle() {
     let layer = CacheLayer::new(MemoryStore::new()).prefix("shop").version(2);
     let clone = layer.clone();
     let _handle = layer.handle();
@@ -169,7 +169,7 @@ async fn a_transaction_on_another_server_is_refused() {
     let (database, other) = (support::database().await, support::own_server(None).await);
     let store = MySqlStore::connect(database.url()).await.unwrap();
     store.migrate().await.unwrap();
-    // there, a database of the same name has the same tables
+    // on that server, a database with the same name has the same tables
     let mut elsewhere = other.connection().await;
     let name = database.name();
     let create = format!("CREATE DATABASE {name}; USE {name}; {}", store.ddl());

@@ -1,4 +1,4 @@
-//! The database goes away under the layer: the handler answers, and the cache comes back by itself.
+//! The database fails under the layer: the handler answers, and the cache recovers later.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +20,7 @@ async fn layer(url: &str) -> CacheLayer<BoxStore> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_server_costs_no_request_and_a_restarted_one_is_used_again() {
+async fn a_killed_server_fails_no_request_and_is_used_again() {
     let mut server = support::own_server(None).await;
     let layer = layer(server.url()).await;
     let handle = layer.handle();
@@ -40,7 +40,7 @@ async fn a_killed_server_costs_no_request_and_a_restarted_one_is_used_again() {
     }
     assert!(send(&app, get("/before", &[])).await.cache.forward() == Some(Forward::Miss));
     assert!(calls.count() >= 202, "the handler answered");
-    // nobody waited for a server that is not there: 400 waits of 250 ms would be 100 s
+    // no request waited for the missing server: 400 waits of 250 ms would be 100 s
     assert!(down.elapsed() < Duration::from_secs(30), "{:?}", down.elapsed());
     assert!(handle.counts().invalidation_errors > 0, "a lost invalidation is counted");
 
@@ -58,7 +58,7 @@ async fn a_killed_server_costs_no_request_and_a_restarted_one_is_used_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hanging_server_costs_one_timeout_and_then_nothing() {
+async fn a_hanging_server_costs_only_one_timeout() {
     let server = support::own_server(None).await;
     let layer = layer(server.url()).await;
     let handle = layer.handle();
@@ -74,7 +74,7 @@ async fn a_hanging_server_costs_one_timeout_and_then_nothing() {
         assert_eq!(send(&app, get(&uri, &[])).await.text(), uri);
         slowest = slowest.max(start.elapsed());
     }
-    // one wait is 250 ms; a loaded machine gets room, a second wait for the same request would not
+    // one wait is 250 ms; the limit leaves room for a busy machine, but not for a second wait
     assert!(slowest < Duration::from_secs(2), "{slowest:?}");
     let counts = handle.counts();
     assert!(counts.lookup_errors + counts.lookups_skipped >= 40, "{counts:?}");
@@ -91,9 +91,9 @@ async fn a_hanging_server_costs_one_timeout_and_then_nothing() {
     }
 }
 
-/// RFC 9111 4.2.4, with the store gone as well: what a front still has in memory is no answer either.
+/// RFC 9111 4.2.4, when the store fails too: a stale response in the front's memory is not served either.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_database_nothing_stale_takes_the_place_of_an_error() {
+async fn without_a_database_no_stale_response_replaces_an_error() {
     const FORBIDDING: [&str; 4] = ["must-revalidate", "proxy-revalidate", "no-cache", "s-maxage=1"];
     let server = support::own_server(None).await;
     let store = MySqlStore::connect(server.url()).await.expect("connects");
@@ -143,7 +143,7 @@ async fn without_a_database_nothing_stale_takes_the_place_of_an_error() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dropped_table_costs_no_request_and_a_new_one_is_used() {
+async fn a_dropped_table_fails_no_request_and_a_new_one_is_used() {
     let database = support::database().await;
     let layer = layer(database.url()).await;
     let (app, _) = cached(&layer, |request| response(200, &[], request.uri().path()));
@@ -170,9 +170,9 @@ async fn a_dropped_table_costs_no_request_and_a_new_one_is_used() {
     }
 }
 
-/// A `static` application that one `#[tokio::test]` after the other uses.
+/// A `static` application that is used by one `#[tokio::test]` after another.
 #[test]
-fn a_cache_whose_runtime_has_ended_goes_on_in_the_next_one() {
+fn a_cache_works_on_after_its_runtime_has_ended() {
     let runtime = || {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         runtime.enable_all().build().unwrap()
@@ -197,7 +197,7 @@ fn a_cache_whose_runtime_has_ended_goes_on_in_the_next_one() {
             handle.flush().await.unwrap();
             handle.erase_uri("/").await.unwrap();
             handle.stats().await.unwrap();
-            // on its way when the runtime ends
+            // running when the runtime ends
             send(&app, get(&format!("/{n}"), &[])).await;
         };
         let limited = async { tokio::time::timeout(Duration::from_secs(20), uses).await };

@@ -1,4 +1,4 @@
-//! What is in the tables, who may read it, and that the server encrypts it.
+//! What the tables contain, who may read them, and that the server encrypts them.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -19,7 +19,7 @@ fn encrypted(url: &str) -> MySqlStoreBuilder {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn encrypted_tables_are_an_error_where_the_server_has_no_keys_or_there_are_others() {
+async fn encrypted_fails_without_keys_or_with_unencrypted_tables() {
     let database = support::database().await;
     let store = encrypted(database.url()).connect().await.expect("connects");
     let option = if support::engine() == "mysql" { "ENCRYPTION='Y';" } else { "ENCRYPTED=YES;" };
@@ -40,10 +40,10 @@ async fn encrypted_tables_are_an_error_where_the_server_has_no_keys_or_there_are
     }
 }
 
-/// In the run on MySQL only: MariaDB has its keys from a plugin that comes with the package which starts a
-/// service, and tests install none.
+/// Runs only on MySQL. MariaDB has its keys from a plugin in a package that starts a service, and the tests do not
+/// install packages.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_mysql_that_has_keys_encrypts_the_tables_and_the_cache_works() {
+async fn a_mysql_with_keys_encrypts_the_tables() {
     if support::engine() != "mysql" {
         return;
     }
@@ -81,7 +81,7 @@ async fn no_column_holds_a_credential() {
     let policy = CachePolicy::new().ttl(Duration::from_secs(60));
     let policy = policy.cookies(Cookies::Key(&["who"])).authorization(Authorization::Key);
     let layer = CacheLayer::new(store).prefix("p").with_policy(policy);
-    // a field that selects
+    // a selecting field
     let layer = layer.without_credential_headers(["x-token"]);
     let page =
         |_| async { Ok::<_, Infallible>(response(200, &[("vary", "x-token, cookie")], "page")) };
@@ -149,7 +149,7 @@ async fn hashes_of_credentials_need_the_secret() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn credentials_in_keys_without_a_secret_are_warned_of() {
+async fn credentials_in_keys_without_a_secret_cause_a_warning() {
     let database = support::database().await;
     let store = MySqlStore::connect(database.url()).await.expect("connects");
     let plain = CachePolicy::new().ttl(Duration::from_secs(60));
@@ -170,7 +170,7 @@ async fn credentials_in_keys_without_a_secret_are_warned_of() {
     assert_eq!(warned(plain, None), 0);
 }
 
-/// What has been traced.
+/// All events that were traced.
 #[derive(Clone, Default)]
 struct Traced(Arc<Mutex<String>>);
 
@@ -192,7 +192,7 @@ impl tracing_subscriber::fmt::MakeWriter<'_> for Traced {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_rights_that_the_guide_names_are_enough() {
+async fn the_privileges_in_the_guide_are_sufficient() {
     let database = support::database().await;
     let admin = MySqlStore::connect(database.url()).await.expect("connects");
     admin.migrate().await.expect("migrates");
@@ -226,7 +226,7 @@ async fn the_rights_that_the_guide_names_are_enough() {
     handle.flush().await.expect("flushes");
     assert!(send(&service, get("/", &[])).await.is_hit());
     let mut own = MySqlConnection::connect(&url_of(&app)).await.expect("connects");
-    // a gap that has to be closed by the cache's user, and a row that counts
+    // a gap that the cache's user must close, and a row that takes effect
     let mut tx = own.begin().await.expect("begins");
     handle.invalidate_tags_on(&mut tx, ["t"]).await.expect("inserts");
     tx.rollback().await.expect("rolls back");

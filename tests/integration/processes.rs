@@ -12,7 +12,7 @@ use hyper_util::rt::TokioExecutor;
 
 use crate::support;
 
-/// An example, running.
+/// An example that runs as a process.
 struct Process {
     child: Child,
     address: String,
@@ -45,7 +45,7 @@ async fn request(
     uri: String,
     method: &str,
 ) -> Result<(String, String), Box<dyn Error + Send + Sync>> {
-    // what a load balancer does: one name for all processes
+    // like a load balancer: one name for all processes
     let request = Request::builder().method(method).uri(uri).header("host", "shop.example");
     let client = Client::builder(TokioExecutor::new()).build_http();
     let response = client.request(request.body(Empty::<Bytes>::new())?).await?;
@@ -61,9 +61,9 @@ impl Drop for Process {
     }
 }
 
-/// The path of a built example: `cargo test` builds them all.
+/// The path of a built example; `cargo test` builds all examples.
 fn example(name: &str) -> std::path::PathBuf {
-    // target/<profile>/deps/<this test> beside target/<profile>/examples/<name>
+    // target/<profile>/deps/<this test> is next to target/<profile>/examples/<name>
     let this = std::env::current_exe().unwrap();
     let path = this.parent().unwrap().parent().unwrap().join("examples").join(name);
     assert!(path.exists(), "the examples are not built: run `cargo build --examples` first");
@@ -71,14 +71,14 @@ fn example(name: &str) -> std::path::PathBuf {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn serve_each_others_entries_and_invalidate_them() {
+async fn processes_share_entries_and_invalidations() {
     let database = support::database().await;
     let (one, two) = tokio::task::block_in_place(|| {
         (Process::start(database.url()), Process::start(database.url()))
     });
     let (status, body) = one.request("GET", "/products/7").await;
     assert_eq!((status.as_str(), body.as_str()), ("shop; fwd=uri-miss; stored", "product 7"));
-    // the write goes on behind the response: the other process sees it once it is in the table
+    // the write continues after the response, so the other process sees it when the row is in the table
     let mut connection = database.connection().await;
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
     loop {
@@ -101,7 +101,7 @@ async fn serve_each_others_entries_and_invalidate_them() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_that_is_killed_while_it_is_inside_for_all_is_followed_by_the_next() {
+async fn if_the_leading_process_is_killed_another_leads() {
     let database = support::database().await;
     let start = |seconds| {
         let mut command = Command::new(example("cluster"));
@@ -129,7 +129,7 @@ async fn one_that_is_killed_while_it_is_inside_for_all_is_followed_by_the_next()
     assert_eq!(second.1, third.1, "one of them made it for both");
     let made = [&second.0, &third.0].into_iter().filter(|status| status.contains("stored"));
     assert_eq!(made.count(), 1, "{second:?} {third:?}");
-    // three seconds of the lease, one of the handler, and the waits between looks
+    // three seconds for the lease, one for the handler, and the time between two lease requests
     assert!(waited < std::time::Duration::from_secs(15), "{waited:?}");
     assert!(waited > std::time::Duration::from_secs(2), "it waited for the lease: {waited:?}");
 }

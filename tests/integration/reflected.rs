@@ -1,4 +1,4 @@
-//! Responses that answer to a field of one request, and do not say so.
+//! Responses that contain a field of their request, without saying so in `Vary`.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ const THERE: (&str, &str) = ("origin", "https://other.example");
 const REPEATED: (&str, &str) = ("access-control-allow-origin", "https://app.example");
 
 on_every_store! {
-    async fn a_repeated_origin_is_not_stored_for_other_sites(kit: Kit) {
+    async fn a_reflected_origin_is_not_stored_for_other_sites(kit: Kit) {
         let cases: [(&[(&str, &str)], bool); 6] = [
             (&[REPEATED], false),
             (&[REPEATED, ("vary", "accept")], false),
@@ -35,7 +35,7 @@ on_every_store! {
         }
     }
 
-    async fn an_origin_that_a_304_repeats_is_not_stored(kit: Kit) {
+    async fn an_origin_reflected_by_a_304_is_not_stored(kit: Kit) {
         let layer = kit.layer();
         let (app, _) = cached(&layer, |request| {
             let etag = ("etag", "\"1\"");
@@ -83,7 +83,7 @@ on_every_store! {
         }
     }
 
-    async fn who_says_that_it_is_shared_may_repeat_an_origin(kit: Kit) {
+    async fn a_response_marked_as_shared_may_reflect_an_origin(kit: Kit) {
         let layer = kit.layer();
         let (app, _) = cached(&layer, |_| {
             let mut response = response(200, &[REPEATED], "page");
@@ -94,7 +94,7 @@ on_every_store! {
         assert!(send(&app, get("/", &[THERE])).await.is_hit());
     }
 
-    async fn rfc_9111_to_the_letter_stores_both(kit: Kit) {
+    async fn strict_mode_stores_reflected_origins_and_self_redirects(kit: Kit) {
         let layer = kit.layer().with_policy(CachePolicy::rfc9111());
         let fresh = ("cache-control", "max-age=60");
         let (app, _) = cached(&layer, move |_| {

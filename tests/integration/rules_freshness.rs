@@ -1,5 +1,5 @@
-//! How long a response is fresh, and how old it is, seen from outside: a hit says how long it still is in
-//! `Cache-Status`, so that nobody has to wait for it.
+//! How long a response is fresh, and how old it is, seen from outside. A hit shows its remaining lifetime in
+//! `Cache-Status`, so no test has to wait for it.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,17 +10,17 @@ use crate::kit::{Answer, Kit, cached, get, on_every_store, response, send};
 
 const ETAG: (&str, &str) = ("etag", "\"1\"");
 const YEAR: i64 = 365 * 24 * 3600;
-/// How long a test may take without anybody noticing, in seconds.
+/// The tolerance for the duration of a test, in seconds.
 const SLACK: i64 = 100;
 
-/// A date so many seconds from now.
+/// The date this many seconds from now.
 fn date(seconds: i64) -> String {
     let by = Duration::from_secs(seconds.unsigned_abs());
     let now = SystemTime::now();
     httpdate::fmt_http_date(if seconds < 0 { now - by } else { now + by })
 }
 
-/// The same moment in the obsolete forms of RFC 9110 5.6.7: RFC 850's, and asctime's.
+/// The same date in the obsolete forms of RFC 9110 5.6.7: RFC 850's and asctime's.
 fn obsolete(date: &str) -> [String; 2] {
     let parts: Vec<_> = date.split([' ', ',']).filter(|part| !part.is_empty()).collect();
     let [weekday, day, month, year, time, _] = parts[..] else { panic!("{date}") };
@@ -36,7 +36,7 @@ fn obsolete(date: &str) -> [String; 2] {
     ]
 }
 
-/// The `ttl` that a hit says.
+/// The `ttl` of a hit.
 fn ttl(answer: &Answer) -> i64 {
     let field = answer.field("cache-status");
     field
@@ -46,7 +46,7 @@ fn ttl(answer: &Answer) -> i64 {
         .unwrap_or_else(|| panic!("{field}"))
 }
 
-/// How long a second request finds a response with these fields fresh, `None` when it does not.
+/// The `ttl` of the second request for a response with these fields; `None` if it is no hit.
 async fn fresh_for(
     layer: &CacheLayer<BoxStore>,
     uri: &str,
@@ -65,7 +65,7 @@ async fn fresh_for(
     again.is_hit().then(|| ttl(&again))
 }
 
-/// Each response is fresh for about as long as it should, in a layer of this policy.
+/// Asserts that each response has about the expected lifetime, in a layer with this policy.
 async fn check(kit: &Kit, policy: CachePolicy, cases: &[(&[(&str, &str)], i64)]) {
     let layer = kit.layer().with_policy(policy);
     for (i, (fields, expected)) in cases.iter().enumerate() {
@@ -83,7 +83,7 @@ const SAFE: CachePolicy = CachePolicy::new();
 
 on_every_store! {
     // RFC 9111 4.2.1, 5.3
-    async fn s_maxage_comes_before_max_age_before_expires(kit: Kit) {
+    async fn s_maxage_overrides_max_age_and_max_age_overrides_expires(kit: Kit) {
         let (day, past) = (date(86_400), date(-86_400));
         check(&kit, SAFE, &[
             (&[("cache-control", "s-maxage=1000, max-age=5000")], 1000),
@@ -102,7 +102,7 @@ on_every_store! {
     }
 
     // RFC 9111 4.2.1: the first, or stale
-    async fn of_two_lifetimes_never_the_longer_second_counts(kit: Kit) {
+    async fn of_two_lifetimes_a_longer_second_one_never_counts(kit: Kit) {
         check(&kit, SAFE, &[
             (&[("cache-control", "max-age=1000, max-age=5000")], 1000),
             (&[("cache-control", "max-age=1000"), ("cache-control", "max-age=5000")], 1000),
@@ -114,14 +114,14 @@ on_every_store! {
     }
 
     // RFC 9111 5.2
-    async fn text_in_quotes_is_no_directive_and_a_number_may_be_quoted(kit: Kit) {
+    async fn quoted_text_is_no_directive_but_numbers_may_be_quoted(kit: Kit) {
         check(&kit, SAFE, &[
             (&[("cache-control", "ext=\"max-age=5000\", max-age=1000")], 1000),
             (&[("cache-control", "max-age=1000, ext=\"no-store, max-age=0\"")], 1000),
             (&[("cache-control", "ext=\"a\\\", max-age=5000, b=\\\"\", max-age=1000")], 1000),
             (&[("cache-control", "ext=\"max-age=1000\"")], 0),
             (&[("cache-control", "max-age=\"1000\"")], 1000),
-            // a quote without an end may hide a restriction, and never a permission
+            // an unclosed quote may hide a restriction, but never a permission
             (&[("cache-control", "ext=\"x, max-age=1000")], 0),
             (&[("cache-control", "max-age=1000, ext=\"x, no-store")], 0),
         ]).await;
@@ -145,8 +145,8 @@ on_every_store! {
         ]).await;
     }
 
-    // RFC 9111 1.2.2: too large is large; this cache keeps nothing longer than a year
-    async fn numbers_too_large_are_large_and_do_not_wrap(kit: Kit) {
+    // RFC 9111 1.2.2: a number that is too large is large; this cache stores nothing for more than a year
+    async fn numbers_that_are_too_large_do_not_overflow(kit: Kit) {
         let ages = "9".repeat(400);
         let huge = format!("max-age={ages}");
         check(&kit, SAFE, &[
@@ -164,7 +164,7 @@ on_every_store! {
     }
 
     // RFC 9110 5.6.7, RFC 9111 5.3
-    async fn what_is_nearly_a_date_is_the_past_and_obsolete_dates_are_dates(kit: Kit) {
+    async fn invalid_dates_are_past_and_obsolete_formats_are_valid(kit: Kit) {
         let day = date(86_400);
         let [rfc850, asctime] = obsolete(&day);
         let nearly = [
@@ -194,18 +194,18 @@ on_every_store! {
     }
 
     // RFC 9111 4.2.1, 5.3; RFC 9110 6.6.1
-    async fn expires_is_held_against_the_date_of_the_response(kit: Kit) {
+    async fn expires_is_compared_with_the_date_of_the_response(kit: Kit) {
         let at = [-5_000, -4_000, 0, 1_000, 4_000, 5_000, 86_400].map(date);
         let [m5000, m4000, _, p1000, p4000, p5000, day] = &at;
         check(&kit, SAFE, &[
-            // the origin's clock is fast: the lifetime is that of the origin
+            // the origin's clock is fast: the lifetime is counted by the origin's clock
             (&[("date", p4000), ("expires", p5000)], 1_000),
-            // slow: its age is that of its Date
+            // the origin's clock is slow: the age is counted from Date
             (&[("date", m5000), ("expires", m4000)], 0),
             (&[("date", m5000), ("expires", p1000)], 1_000),
             (&[("date", day), ("expires", day)], 0),
             (&[("date", p5000), ("expires", p1000)], 0),
-            // no valid Date: the time of receipt counts
+            // without a valid Date, the time of receipt counts
             (&[("date", "0"), ("expires", p1000)], 1_000),
             (&[("date", p5000), ("date", p5000), ("expires", p1000)], 1_000),
             (&[("date", ""), ("cache-control", "max-age=1000")], 1_000),
@@ -213,7 +213,7 @@ on_every_store! {
     }
 
     // RFC 9111 4.2.2, RFC 9110 15.1
-    async fn heuristics_are_a_tenth_and_for_statuses_that_allow_them(kit: Kit) {
+    async fn a_heuristic_lifetime_is_a_tenth_for_some_statuses(kit: Kit) {
         let (old, now, future) = (date(-10_000), date(0), date(10_000));
         let strict = CachePolicy::rfc9111();
         check(&kit, strict, &[
@@ -241,8 +241,8 @@ on_every_store! {
         }
     }
 
-    // RFC 9111 3, 4.2: equal is stale
-    async fn any_status_is_reused_while_it_is_fresh_and_not_after(kit: Kit) {
+    // RFC 9111 3, 4.2: a response whose age equals its lifetime is stale
+    async fn any_status_is_reused_only_while_fresh(kit: Kit) {
         let layer = kit.layer();
         for status in [200, 201, 203, 204, 299, 301, 302, 307, 400, 403, 404, 410, 451, 499, 500, 502, 503, 504, 599] {
             let fresh = [("cache-control", "max-age=5000"), ("age", "4000"), ETAG];
@@ -254,14 +254,14 @@ on_every_store! {
     }
 
     // RFC 9111 4.2.3, 5.1
-    async fn the_age_of_a_hit_is_the_greater_of_what_it_says_and_what_its_date_says(kit: Kit) {
+    async fn the_age_of_a_hit_is_the_greater_of_age_and_date(kit: Kit) {
         let layer = kit.layer();
         let old = date(-3_000);
         let cases: [(&[(&str, &str)], i64); 12] = [
             (&[("age", "2000")], 2_000),
             (&[("age", "2000"), ("date", &old)], 3_000),
             (&[("age", "4000"), ("date", &old)], 4_000),
-            // of a list the first member, of several lines the first line
+            // of a list, the first member; of several lines, the first line
             (&[("age", "2000, 9")], 2_000),
             (&[("age", "2000"), ("age", "9")], 2_000),
             (&[("age", "9"), ("age", "2000")], 9),
@@ -309,7 +309,7 @@ on_every_store! {
     }
 
     // RFC 9211 2.4, RFC 9111 4.2.4
-    async fn a_stale_answer_shows_its_true_age_and_a_negative_ttl(kit: Kit) {
+    async fn a_stale_hit_has_its_true_age_and_a_negative_ttl(kit: Kit) {
         let layer = kit.layer().with_policy(CachePolicy::rfc9111());
         let (app, _) = cached(&layer, |_| {
             response(200, &[("cache-control", "max-age=4000"), ("age", "10000"), ETAG], "x")
@@ -326,10 +326,10 @@ on_every_store! {
     }
 }
 
-/// RFC 9111 4.2.3: the time that the response took counts, and the time in the store, to the second at
-/// which it is as old as its lifetime.
+/// RFC 9111 4.2.3: the age includes the delay of the response and the time in the store. The response is stale
+/// exactly at the second when its age equals its lifetime.
 #[tokio::test]
-async fn the_delay_of_a_response_and_its_time_in_the_store_are_its_age() {
+async fn the_age_includes_the_delay_and_the_time_in_the_store() {
     let clock = ManualClock::at(1_768_435_200_000);
     let store = MemoryStore::builder().clock(clock.clone()).build().unwrap();
     let layer = CacheLayer::new(store).prefix("test");

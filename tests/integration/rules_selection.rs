@@ -1,5 +1,5 @@
-//! Which of several stored responses answers, and what the handler and the client are told, seen from
-//! outside: `Vary`, content codings, conditions.
+//! Which of several stored responses is selected, and what the handler and the client get, seen from outside: `Vary`,
+//! content codings, conditions.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -19,8 +19,8 @@ fn date(seconds_ago: u64) -> String {
     httpdate::fmt_http_date(SystemTime::now() - Duration::from_secs(seconds_ago))
 }
 
-/// Whether the second of two requests, each with these lines of fields, is answered with what the first
-/// got, where the response has these lines of `Vary`.
+/// Whether the second of two requests gets the response to the first. Each request has these lines of fields, and the
+/// response has these lines of `Vary`.
 async fn alike(
     kit: &Kit,
     uri: &str,
@@ -40,7 +40,7 @@ async fn alike(
 
 on_every_store! {
     // RFC 9111 4.1, RFC 9110 12.5.5: one list, without order, over all lines
-    async fn vary_is_one_list_whose_order_means_nothing(kit: Kit) {
+    async fn vary_is_one_list_and_its_order_does_not_matter(kit: Kit) {
         let ab = [("x-a", "1"), ("x-b", "2")];
         let cases: [(&[&str], &[(&str, &str)], bool); 9] = [
             (&["x-a, x-b"], &[("x-b", "2"), ("x-a", "1")], true),
@@ -51,7 +51,7 @@ on_every_store! {
             (&["", ","], &[], true),
             (&["x-a, *"], &ab, false),
             (&[",*"], &ab, false),
-            // no name of a field: nobody knows what it varies on
+            // not a field name: the cache cannot know what the response varies on
             (&["x-a, \"x b\""], &ab, false),
         ];
         for (i, (vary, other, expected)) in cases.into_iter().enumerate() {
@@ -61,7 +61,7 @@ on_every_store! {
     }
 
     // RFC 9111 4.1, RFC 9110 5.3, 12.5
-    async fn values_are_alike_as_far_as_their_syntax_goes(kit: Kit) {
+    async fn values_are_compared_by_their_syntax(kit: Kit) {
         let cases: [(&str, &[&str], &[&str], bool); 22] = [
             ("x-a", &["1, 2"], &["1,\t 2"], true),
             ("x-a", &["1", "2"], &["1, 2"], true),
@@ -93,8 +93,8 @@ on_every_store! {
         }
     }
 
-    // RFC 9111 4, 4.1: two processes, of which one learns late what the target varies on
-    async fn of_two_that_match_the_one_with_the_newest_date_answers(kit: Kit) {
+    // RFC 9111 4, 4.1: two processes, one of which learns late what the target varies on
+    async fn of_two_matching_variants_the_newest_date_answers(kit: Kit) {
         for (uri, first_ago, second_ago, expected) in [("/new", 300, 100, "second"), ("/old", 100, 300, "first")] {
             let (first, second) = (date(first_ago), date(second_ago));
             let here = kit.layer();
@@ -108,19 +108,19 @@ on_every_store! {
             let (there_app, _) = cached(&there, move |_| {
                 response(200, &[FRESH, ("vary", "x-b"), ("date", &second)], "second")
             });
-            let anew = [asked[0], asked[1], ("cache-control", "no-cache")];
-            assert_eq!(send(&there_app, get(uri, &anew)).await.text(), "second");
+            let again = [asked[0], asked[1], ("cache-control", "no-cache")];
+            assert_eq!(send(&there_app, get(uri, &again)).await.text(), "second");
             kit.settle(&there.handle()).await;
             let found = send(&here_app, get(uri, &asked)).await;
-            // a front is a cache of its own: what it holds and what is fresh and valid is its answer
+            // a front is a cache too: it serves what it has, if that is fresh and valid
             let expected = if kit.has_front { "first" } else { expected };
             assert_eq!((found.is_hit(), found.text()), (true, expected), "{uri}");
             assert_eq!(calls.count(), 1);
         }
     }
 
-    // RFC 9111 4.1: one without Vary does not stand for those that have one, however new it is
-    async fn one_with_vary_comes_before_one_without(kit: Kit) {
+    // RFC 9111 4.1: a response without Vary is not selected if there are variants, even if it is newer
+    async fn a_variant_is_preferred_to_a_response_without_vary(kit: Kit) {
         let uri = "/sometimes";
         let (older, newer) = (date(300), date(0));
         let here = kit.layer();
@@ -138,7 +138,7 @@ on_every_store! {
                 Ok::<_, std::convert::Infallible>(response(200, &[FRESH, ("date", &newer)], "for all"))
             }
         }));
-        // while this one is being made, the other process learns that the target varies
+        // while the handler runs, the other process learns that the target varies
         let meanwhile = async {
             started.notified().await;
             send(&here_app, get(uri, &[("x-a", "1")])).await;
@@ -152,8 +152,8 @@ on_every_store! {
         assert_eq!((found.is_hit(), found.text()), (true, "for 1"));
     }
 
-    // RFC 9110 12.5.3: also where the handler forgets to say that it varies
-    async fn no_client_gets_a_coding_that_it_did_not_ask_for(kit: Kit) {
+    // RFC 9110 12.5.3: even if the handler does not send Vary
+    async fn no_client_gets_a_coding_that_it_did_not_accept(kit: Kit) {
         for (path, vary) in [("/says", "Accept-Encoding"), ("/forgets", "x-other")] {
             let (app, calls) = cached(&kit.layer(), move |request| {
                 let wanted = request.headers().get("accept-encoding").map_or("", |v| v.to_str().unwrap());
@@ -189,7 +189,7 @@ on_every_store! {
     }
 
     // RFC 9111 4.3.1
-    async fn the_validating_request_carries_what_vary_names(kit: Kit) {
+    async fn a_revalidation_has_the_fields_that_vary_names(kit: Kit) {
         let (app, seen) = scripted(&kit.layer(), vec![
             (200, vec![STALE, ETAG, ("vary", "x-a, Accept-Language")], "x"),
             (304, vec![ETAG], ""),
@@ -202,7 +202,7 @@ on_every_store! {
         assert_eq!(seen[1]["if-none-match"], "\"1\"");
         assert_eq!(seen[1].get_all("x-a").iter().collect::<Vec<_>>(), ["1", "2"]);
         assert_eq!(seen[1]["accept-language"], "de;q=0.5, EN");
-        // who is selected otherwise is not asked to validate somebody else's
+        // a request for another variant does not revalidate this one
         let other = send(&app, get("/", &[("x-a", "3")])).await;
         assert_eq!(other.cache.forward(), Some(Forward::VaryMiss));
     }
@@ -229,7 +229,7 @@ on_every_store! {
     }
 
     // RFC 9110 13.2.1
-    async fn conditions_are_ignored_where_the_answer_is_no_success(kit: Kit) {
+    async fn conditions_are_ignored_for_unsuccessful_responses(kit: Kit) {
         for status in [301, 404, 410, 500, 503] {
             let modified = ("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT");
             let (app, calls) = cached(&kit.layer(), move |_| response(status, &[FRESH, ETAG, modified], "gone"));

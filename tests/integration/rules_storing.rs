@@ -1,4 +1,4 @@
-//! What is stored and what is not, seen from outside, with the inputs that are easily read wrong.
+//! Which responses are stored, seen from outside, with inputs that are easily misread.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ const ETAG: (&str, &str) = ("etag", "\"1\"");
 
 on_every_store! {
     // RFC 9111 5.2.2.3
-    async fn must_understand_stores_known_statuses_in_spite_of_no_store_and_no_others(kit: Kit) {
+    async fn must_understand_stores_only_known_statuses(kit: Kit) {
         let cases = [
             (200, "must-understand, no-store, max-age=60", None),
             (404, "No-Store,max-age=60,\tMUST-UNDERSTAND", None),
             (299, "must-understand, max-age=60", Some("must-understand")),
             (599, "must-understand, no-store, max-age=60", Some("must-understand")),
-            // with an argument it is not the directive that lifts no-store
+            // with an argument, it is not the directive that overrides no-store
             (200, "must-understand=1, no-store, max-age=60", Some("no-store")),
             (200, "x=\"must-understand\", no-store, max-age=60", Some("no-store")),
         ];
@@ -32,8 +32,8 @@ on_every_store! {
         }
     }
 
-    // RFC 9111 4: a stored response that is still fresh goes on being used
-    async fn a_no_store_answer_leaves_a_fresh_one_alone(kit: Kit) {
+    // RFC 9111 4: a stored response that is still fresh is used further
+    async fn a_no_store_response_keeps_a_fresh_stored_one(kit: Kit) {
         let layer = kit.layer().with_policy(CachePolicy::rfc9111());
         let (app, seen) = scripted(&layer, vec![
             (200, vec![FRESH, ETAG], "old"),
@@ -48,7 +48,7 @@ on_every_store! {
         assert_eq!((after.is_hit(), after.text()), (true, "old"));
         assert_eq!(seen.lock().unwrap().len(), 2);
 
-        // in safe mode it is somebody with a session who goes past it
+        // in safe mode, a client with a session bypasses the cache
         let (app, _) = cached(&kit.layer(), |request| match request.headers().contains_key("authorization") {
             true => response(200, &[("cache-control", "no-store")], "mine"),
             false => response(200, &[FRESH], "ours"),
@@ -59,8 +59,8 @@ on_every_store! {
         assert_eq!((after.is_hit(), after.text()), (true, "ours"));
     }
 
-    // RFC 9110 7.6.1, RFC 9111 3.1: several lines, odd lists, capitals
-    async fn what_the_cache_decides_by_is_kept_whatever_connection_says(kit: Kit) {
+    // RFC 9110 7.6.1, RFC 9111 3.1: several lines, unusual lists, upper case
+    async fn fields_for_decisions_are_kept_despite_connection(kit: Kit) {
         let fields = [
             ("connection", "cache-control, vary, x-hop"),
             ("cache-control", "max-age=60, must-revalidate"),
@@ -78,7 +78,7 @@ on_every_store! {
         assert_eq!(calls.count(), 2);
     }
 
-    async fn fields_of_one_connection_are_not_replayed(kit: Kit) {
+    async fn fields_of_one_connection_are_not_stored(kit: Kit) {
         const ONE_HOP: [(&str, &str); 14] = [
             ("connection", "close, X-One ,,\t"),
             ("connection", ",x-two"),
@@ -111,7 +111,7 @@ on_every_store! {
         }
     }
 
-    // RFC 9209 2: an application is an origin, and those send none
+    // RFC 9209 2: an application is an origin, and an origin does not send this field
     async fn no_proxy_status_is_ever_sent(kit: Kit) {
         let strict = kit.layer().with_policy(CachePolicy::rfc9111());
         let (app, _) = cached(&strict, |request| match request.uri().path() {
@@ -137,7 +137,7 @@ on_every_store! {
             assert_eq!(answer.status.as_u16(), status, "{method} {uri} {fields:?}");
             assert!(!answer.headers.contains_key("proxy-status"), "{method} {uri} {fields:?}");
         }
-        // a handler's own is its own to send
+        // a field that the handler itself sends is passed on
         for _ in 0..2 {
             let own = send(&app, get("/own", &[])).await;
             assert_eq!(own.field("proxy-status"), "upstream; error=timeout");
@@ -145,7 +145,7 @@ on_every_store! {
     }
 
     // RFC 9111 5.5
-    async fn no_warning_is_made_of_age_or_staleness(kit: Kit) {
+    async fn no_warning_field_is_added(kit: Kit) {
         let layer = kit.layer().with_policy(CachePolicy::rfc9111());
         let old = [("cache-control", "max-age=40"), ("age", "100"), ETAG];
         let (app, _) = cached(&layer, move |_| response(200, &old, "x"));
@@ -171,7 +171,7 @@ on_every_store! {
             ("max-age=60, no-store=?0", None),
             ("max-age=60;no-store", None),
             ("max-age=60, no-store=?0, no-store", Some("no-store")),
-            // these do not parse, so that Cache-Control counts
+            // these are invalid, so Cache-Control counts
             ("Max-Age=0", None),
             ("max-age=0,", None),
             ("max-age=0; =", None),
@@ -187,7 +187,7 @@ on_every_store! {
     }
 
     // RFC 9111 5.2.3
-    async fn directives_that_nobody_knows_change_nothing(kit: Kit) {
+    async fn unknown_directives_change_nothing(kit: Kit) {
         let layer = kit.layer();
         let value = "community=\"UCI, no-store\", max-age=60, x-private, no-storee, foo=, =bar, \"\", private-x=1";
         let (app, calls) = cached(&layer, move |_| response(200, &[("cache-control", value)], "x"));
@@ -206,7 +206,7 @@ on_every_store! {
 
 // RFC 9111 3: 1,000 lines of a field, and a field of many kilobytes
 #[tokio::test]
-async fn very_many_and_very_long_fields_come_back_as_they_were() {
+async fn very_many_and_very_long_fields_are_read_back_unchanged() {
     let kit = Kit::mysql().await;
     let layer = kit.layer();
     let app = layer.layer(tower::service_fn(|_: http::Request<()>| async {

@@ -1,4 +1,4 @@
-//! `No-Vary-Search`: requests that differ in what does not matter share a response.
+//! `No-Vary-Search`: requests whose queries differ only in parameters that do not matter share a response.
 
 use std::convert::Infallible;
 
@@ -10,7 +10,7 @@ use crate::kit::{Kit, cached, get, on_every_store, request, response, send};
 
 const FRESH: (&str, &str) = ("cache-control", "max-age=60");
 
-/// Whether these queries, asked for one after the other, are answered by one call.
+/// Whether one call answers these queries, sent one after another.
 async fn share(kit: &Kit, path: &str, field: &'static str, a: &str, b: &str) -> bool {
     let layer = kit.layer();
     let (app, calls) =
@@ -23,7 +23,7 @@ async fn share(kit: &Kit, path: &str, field: &'static str, a: &str, b: &str) -> 
 }
 
 on_every_store! {
-    async fn what_does_not_matter_does_not_distinguish(kit: Kit) {
+    async fn parameters_that_do_not_matter_share_an_entry(kit: Kit) {
         let cases = [
             (r#"params=("a")"#, "?a=1&b=2", "?b=2", true),
             (r#"params=("a")"#, "?a=1&b=2", "?b=3&a=1", false),
@@ -45,7 +45,7 @@ on_every_store! {
         }
     }
 
-    async fn another_process_learns_it_from_the_store(kit: Kit) {
+    async fn another_process_learns_the_rule_from_the_store(kit: Kit) {
         let field = ("no-vary-search", r#"params=("a")"#);
         let layer = kit.layer();
         let (app, _) = cached(&layer, move |_| response(200, &[FRESH, field], "x"));
@@ -58,7 +58,7 @@ on_every_store! {
         assert_eq!(calls.count(), 1);
     }
 
-    async fn a_match_still_has_to_match_in_vary(kit: Kit) {
+    async fn a_match_by_query_must_also_match_vary(kit: Kit) {
         let fields = [FRESH, ("no-vary-search", "except=()"), ("vary", "x-a")];
         let (app, calls) = cached(&kit.layer(), move |_| response(200, &fields, "x"));
         for (uri, value) in [("/p?a=1", "1"), ("/p?b=2", "2"), ("/p?c=3", "1"), ("/p?d=4", "2")] {
@@ -67,7 +67,7 @@ on_every_store! {
         assert_eq!(calls.count(), 2);
     }
 
-    async fn invalidating_one_spelling_invalidates_what_is_stored_under_another(kit: Kit) {
+    async fn invalidating_one_query_invalidates_its_equivalents(kit: Kit) {
         let field = ("no-vary-search", r#"params=("a")"#);
         let layer = kit.layer();
         let (app, _) = cached(&layer, move |_| response(200, &[FRESH, field], "x"));
@@ -85,7 +85,7 @@ on_every_store! {
         assert!(!hit("/p?b=2").await);
     }
 
-    async fn a_rule_that_changes_never_answers_by_the_old_one(kit: Kit) {
+    async fn a_changed_rule_never_answers_by_the_old_rule(kit: Kit) {
         let layer = kit.layer();
         let (app, _) = cached(&layer, |request| {
             let query = request.uri().query().unwrap_or_default().to_owned();
@@ -96,11 +96,11 @@ on_every_store! {
         assert_eq!(send(&app, get("/p?b=1&a=1", &[])).await.text(), "b=1&a=1");
         assert_eq!(send(&app, get("/p?b=1&a=2", &[])).await.text(), "b=1&a=1");
         send(&app, get("/p?late=1", &[])).await;
-        // by the new rule "a" matters: what was stored under the old one is not an answer
+        // by the new rule "a" matters, so a response stored under the old rule is not served
         assert_eq!(send(&app, get("/p?b=1&a=2", &[])).await.text(), "b=1&a=2");
     }
 
-    async fn what_does_not_say_what_others_of_its_path_say_is_found_by_its_own_query(kit: Kit) {
+    async fn a_response_without_the_paths_rule_is_found_by_its_query(kit: Kit) {
         let layer = kit.layer();
         let (app, calls) = cached(&layer, |request| {
             let query = request.uri().query().unwrap_or_default().to_owned();
@@ -118,7 +118,7 @@ on_every_store! {
         assert_eq!(calls.count(), 3);
     }
 
-    async fn a_confirmation_that_changes_the_rule_has_it_made_anew(kit: Kit) {
+    async fn after_a_304_changes_the_rule_the_old_one_is_not_used(kit: Kit) {
         let layer = kit.layer();
         let (app, _) = cached(&layer, |request| {
             let query = request.uri().query().unwrap_or_default().to_owned();
@@ -138,7 +138,7 @@ on_every_store! {
         assert!(!other.is_hit(), "{other:?}");
     }
 
-    async fn an_entry_goes_by_its_own_rule_when_another_spelling_is_invalidated(kit: Kit) {
+    async fn an_entry_is_invalidated_by_its_own_rule(kit: Kit) {
         let layer = kit.layer();
         let (app, _) = cached(&layer, |request| {
             let query = request.uri().query().unwrap_or_default().to_owned();
@@ -155,14 +155,14 @@ on_every_store! {
         assert!(hit("/p?b=1").await && hit("/p").await && hit("/p?late=2").await);
         layer.handle().invalidate_uri("/p?b=1&a=7").await.unwrap();
         assert!(!hit("/p?b=1").await, "its own rule takes them for one");
-        assert!(!hit("/p").await, "nobody knows which ones it answered");
+        assert!(!hit("/p").await, "the cache cannot know which queries it answered");
         assert!(hit("/q?b=1").await, "another path");
         hit("/p?a=5").await;
         layer.handle().invalidate_uri("http://elsewhere.example/p?a=6").await.unwrap();
         assert!(hit("/p?a=5").await, "another origin");
     }
 
-    async fn another_spelling_invalidated_while_the_handler_runs_counts(kit: Kit) {
+    async fn an_equivalent_query_is_invalidated_during_a_fill(kit: Kit) {
         let layer = kit.layer();
         let handle = layer.handle();
         let app = layer.layer(tower::service_fn(move |request: Request<()>| {
@@ -180,7 +180,7 @@ on_every_store! {
         assert!(send(&app, get("/p?a=3&b=2", &[])).await.is_hit());
     }
 
-    async fn a_process_that_starts_later_learns_of_it_from_the_log(kit: Kit) {
+    async fn a_later_process_learns_the_invalidation_from_the_log(kit: Kit) {
         let field = ("no-vary-search", r#"params=("a")"#);
         let page = move |_| response(200, &[FRESH, field], "x");
         let layer = kit.layer();
@@ -201,7 +201,7 @@ on_every_store! {
         }
     }
 
-    async fn what_is_stored_under_another_spelling_is_inspected_counted_and_erased(kit: Kit) {
+    async fn equivalent_queries_are_inspected_counted_and_erased(kit: Kit) {
         let field = ("no-vary-search", r#"params=("a")"#);
         let layer = kit.layer();
         let (app, _) = cached(&layer, move |_| response(200, &[FRESH, field], "x"));

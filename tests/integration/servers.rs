@@ -72,7 +72,7 @@ impl Site {
         self.request("GET", path, &[]).await
     }
 
-    /// The bytes of one HTTP/1.1 exchange, as they are on the wire.
+    /// The bytes of one HTTP/1.1 exchange on the connection.
     async fn raw(&self, request: &str) -> String {
         let mut socket = TcpStream::connect(self.address).await.unwrap();
         socket.write_all(request.as_bytes()).await.unwrap();
@@ -93,7 +93,7 @@ async fn counted(State(calls): State<Calls>) -> String {
 }
 
 on_every_store! {
-    async fn wraps_an_axum_router_one_route_and_a_route_layer(kit: Kit) {
+    async fn a_layer_wraps_axum_routers_routes_and_route_layers(kit: Kit) {
         let cache = kit.layer().with_policy(MINUTE);
         let whole = Router::new().route("/a", on_get(counted)).layer(cache.clone());
         let one = Router::new().route("/b", on_get(counted).layer(cache.clone()));
@@ -111,7 +111,7 @@ on_every_store! {
         assert_eq!(site.get("/missing").await.status, StatusCode::NOT_FOUND);
     }
 
-    async fn keys_hold_the_whole_path_inside_nest(kit: Kit) {
+    async fn keys_have_the_whole_path_inside_nest(kit: Kit) {
         let cache = kit.layer().with_policy(MINUTE);
         let handle = cache.handle();
         let inner = || Router::new().route("/x", on_get(counted)).layer(cache.clone());
@@ -126,7 +126,7 @@ on_every_store! {
         assert!(site.get("/one/x").await.is_hit() && !site.get("/two/x").await.is_hit());
     }
 
-    async fn a_put_on_a_route_invalidates_its_get_and_an_override_is_part_of_a_response(kit: Kit) {
+    async fn a_put_invalidates_the_get_of_its_route(kit: Kit) {
         async fn show(State(calls): State<Calls>) -> (CacheOverride, Json<usize>) {
             (CacheOverride::ttl(Duration::from_secs(30)), Json(calls.add()))
         }
@@ -207,7 +207,7 @@ on_every_store! {
         assert!(head.contains("content-length: 5\r\n") && head.ends_with("\r\n\r\n"), "{head}");
     }
 
-    async fn a_megabyte_comes_back_to_the_last_bit(kit: Kit) {
+    async fn a_megabyte_is_served_unchanged(kit: Kit) {
         let body: Bytes = (0..1_u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 15) as u8).collect();
         let sent = body.clone();
         let app = Router::new()
@@ -220,7 +220,7 @@ on_every_store! {
         }
     }
 
-    async fn a_client_that_leaves_half_way_leaves_nothing_behind(kit: Kit) {
+    async fn if_the_client_disconnects_half_way_nothing_is_stored(kit: Kit) {
         let cache = kit.layer().with_policy(MINUTE);
         let handle = cache.handle();
         let endless = || async {
@@ -261,7 +261,7 @@ on_every_store! {
         }
     }
 
-    async fn serves_plain_hyper_with_incoming_bodies(kit: Kit) {
+    async fn plain_hyper_with_incoming_bodies_is_served(kit: Kit) {
         let calls = Calls::default();
         let counted = calls.clone();
         let cache = kit.layer().with_policy(MINUTE);
@@ -295,7 +295,7 @@ on_every_store! {
         let over_http2 = http2.get(uri).await.unwrap();
         assert!(over_http2.headers()["cache-status"].to_str().unwrap().contains("; hit"));
         assert_eq!(over_http2.into_body().collect().await.unwrap().to_bytes(), "none");
-        // over HTTP/2 a body needs no field that announces it
+        // over HTTP/2, no header field needs to announce a body
         let bodies = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
         for text in ["one", "two"] {
             let parts = [Ok::<_, Infallible>(Frame::data(Bytes::from(text)))];
@@ -313,7 +313,7 @@ on_every_store! {
     }
 }
 
-/// What the cache around an upstream client answers for each URI, inside a handler of axum.
+/// The responses of the cache around an upstream client for each URI, inside an axum handler.
 #[tokio::test]
 async fn each_upstream_uri_of_a_handler_has_its_own_entry() {
     let kit = Kit::memory();
@@ -323,7 +323,7 @@ async fn each_upstream_uri_of_a_handler_has_its_own_entry() {
             Ok::<_, Infallible>(answer)
         },
     );
-    // as a reverse proxy does: the client's request goes on with another URI
+    // like a reverse proxy: sends the client's request with another URI
     let dashboard = move |request: axum::extract::Request| async move {
         let query = request.uri().query().map_or(String::new(), |query| format!("?{query}"));
         let mut answers = Vec::new();
@@ -351,7 +351,7 @@ async fn each_upstream_uri_of_a_handler_has_its_own_entry() {
 }
 
 #[tokio::test]
-async fn an_upstream_path_that_ends_the_clients_has_its_own_entry() {
+async fn an_upstream_path_that_is_a_suffix_has_its_own_entry() {
     let kit = Kit::memory();
     let upstream = ServiceBuilder::new().layer(kit.layer().with_policy(MINUTE)).service_fn(
         |request: axum::extract::Request| async move {
@@ -376,7 +376,7 @@ async fn an_upstream_path_that_ends_the_clients_has_its_own_entry() {
 }
 
 #[tokio::test]
-async fn keys_hold_whole_paths_however_routers_are_nested() {
+async fn keys_have_whole_paths_in_any_nesting_of_routers() {
     let kit = Kit::memory();
     let cache = kit.layer().with_policy(MINUTE);
     let inner = || {
@@ -427,10 +427,10 @@ async fn keys_hold_whole_paths_however_routers_are_nested() {
 }
 
 #[tokio::test]
-async fn a_path_that_middleware_cut_bypasses_the_cache_and_a_write_to_it_invalidates_both() {
+async fn a_path_shortened_by_middleware_bypasses_the_cache() {
     let kit = Kit::memory();
     let cache = kit.layer().with_policy(MINUTE).status_field(StatusField::Debug);
-    // it finds a tenant in the path
+    // a layer that reads a tenant from the path
     let cut = axum::middleware::map_request(|mut request: axum::extract::Request| async move {
         let rest = request.uri().path().splitn(3, '/').nth(2).unwrap_or("").to_owned();
         *request.uri_mut() = format!("/{rest}").parse().unwrap();
@@ -459,7 +459,7 @@ async fn a_path_that_middleware_cut_bypasses_the_cache_and_a_write_to_it_invalid
 }
 
 #[tokio::test]
-async fn a_path_without_its_slash_over_http2_bypasses_the_cache() {
+async fn a_path_without_a_slash_over_http2_bypasses_the_cache() {
     let (calls, kit) = (Calls::default(), Kit::memory());
     let counted = calls.clone();
     let cache = kit.layer().with_policy(MINUTE);

@@ -1,6 +1,5 @@
-//! Stale responses: served while one request validates them, and in place of errors; never where the
-//! response forbids it, and never after their time. A response is made stale by the `Age` that its handler
-//! gives it, so that nothing waits for a clock.
+//! Stale responses: served while one request refreshes them, and instead of errors; never if the response forbids it,
+//! and never after their window. The handler's `Age` makes a response stale, so no test waits for a clock.
 
 use std::collections::VecDeque;
 use std::future::pending;
@@ -24,7 +23,7 @@ type Fields = &'static [(&'static str, &'static str)];
 const SECOND: Duration = Duration::from_secs(1);
 const ETAG: (&str, &str) = ("etag", "\"1\"");
 const FRESH: (&str, &str) = ("cache-control", "max-age=60");
-/// Ten seconds stale where the lifetime is 60 s.
+/// Ten seconds stale, with a lifetime of 60 s.
 const OLD: (&str, &str) = ("age", "70");
 const SAFE: CachePolicy = CachePolicy::new();
 const STRICT: CachePolicy = CachePolicy::rfc9111();
@@ -32,17 +31,17 @@ const STRICT: CachePolicy = CachePolicy::rfc9111();
 /// What the handler does with a call.
 enum Step {
     Say(u16, Fields, &'static str),
-    /// The same with an override.
+    /// The same, with an override.
     Override(CacheOverride, Fields, &'static str),
     Fail,
     Hang,
-    /// Answers when it is told to.
+    /// Answers when the test tells it to.
     Wait(oneshot::Receiver<()>, Fields, &'static str),
 }
 
 use Step::{Fail, Hang, Override, Say, Wait};
 
-/// Requests as the handler saw them.
+/// Requests as the handler received them.
 #[derive(Clone, Default)]
 struct Seen(Arc<Mutex<Vec<(Method, HeaderMap)>>>);
 
@@ -56,7 +55,7 @@ impl Seen {
     }
 }
 
-/// A handler that does these steps, one a call, and fails when it is called once too often.
+/// A handler that does one of these steps per call, and fails if it is called too often.
 fn handler<I: IntoIterator<Item = Step>>(
     layer: &CacheLayer<BoxStore>,
     steps: I,
@@ -109,7 +108,7 @@ async fn settled(handle: CacheHandle<BoxStore>) {
     handle.flush().await.expect("flushes");
 }
 
-/// It is the stored response, with its true age, and says for how long it has been stale.
+/// Asserts that the answer is the stored response, with its true age and a negative `ttl`.
 #[track_caller]
 fn assert_stale(answer: &Answer, why: &str) {
     assert_eq!((answer.status, answer.text()), (StatusCode::OK, "old"), "{answer:?}");
@@ -121,7 +120,7 @@ fn assert_stale(answer: &Answer, why: &str) {
     assert_eq!(answer.cache.reason().map(|reason| reason.as_str()), Some(why));
 }
 
-/// The stale answer to a request whose handler takes too long; what that answers in the end is stored.
+/// The stale response to a request whose handler is slow. The handler's later response is stored.
 async fn answered_for(kit: &Kit, fields: &[(&str, &str)]) -> Answer {
     let policy = SAFE.stale_if_error(30 * SECOND).handler_timeout(SECOND / 50);
     let layer = kit.layer().with_policy(policy);
@@ -138,7 +137,7 @@ async fn answered_for(kit: &Kit, fields: &[(&str, &str)]) -> Answer {
 }
 
 on_every_store! {
-    async fn within_its_window_a_stale_response_is_served_and_validated_behind(kit: Kit) {
+    async fn a_stale_page_is_served_while_one_request_refreshes(kit: Kit) {
         let layer = kit.layer();
         let steps = [
             stored("max-age=60, stale-while-revalidate=30"),
@@ -160,7 +159,7 @@ on_every_store! {
         assert_eq!(layer.handle().reasons()["stale-while-revalidate"], 1);
     }
 
-    async fn a_response_without_a_validator_is_fetched_anew_behind(kit: Kit) {
+    async fn without_a_validator_the_refresh_fetches_the_whole_page(kit: Kit) {
         let layer = kit.layer();
         let old = [("cache-control", "max-age=0, stale-while-revalidate=30")];
         let steps = [Say(200, old.to_vec().leak(), "old"), Say(200, &[FRESH], "new")];
@@ -193,7 +192,7 @@ on_every_store! {
         assert_eq!((counts.refreshes, counts.refresh_failures), (2, 0));
     }
 
-    async fn one_refresh_runs_for_all_that_are_served_meanwhile(kit: Kit) {
+    async fn one_refresh_runs_for_all_stale_hits(kit: Kit) {
         let layer = kit.layer();
         let (tell, told) = oneshot::channel();
         let steps =
@@ -210,7 +209,7 @@ on_every_store! {
         assert_eq!((seen.count(), layer.handle().counts().refreshes), (2, 1));
     }
 
-    async fn after_its_window_a_stale_response_is_not_served(kit: Kit) {
+    async fn after_the_window_a_stale_response_is_not_served(kit: Kit) {
         let layer = kit.layer();
         let steps = [
             stored("max-age=60, stale-while-revalidate=9"),
@@ -224,7 +223,7 @@ on_every_store! {
         assert_eq!(seen.count(), 2);
     }
 
-    async fn a_refresh_that_fails_leaves_what_is_stored(kit: Kit) {
+    async fn a_failed_refresh_keeps_the_stored_response(kit: Kit) {
         let layer = kit.layer();
         let failing = [("cache-control", "max-age=60")];
         let steps = [
@@ -255,7 +254,7 @@ on_every_store! {
         assert_eq!((seen.count(), counts.refreshes, counts.refreshes_shed), (1, 0, 1));
     }
 
-    async fn a_head_and_a_condition_are_answered_stale_and_refreshed_as_a_get(kit: Kit) {
+    async fn a_stale_head_or_304_is_refreshed_as_a_get(kit: Kit) {
         for (method, fields, status) in
             [("HEAD", &[][..], 200), ("GET", &[("if-none-match", "\"1\"")], 304)]
         {
@@ -274,7 +273,7 @@ on_every_store! {
         }
     }
 
-    async fn in_place_of_an_error_a_stale_response_is_served(kit: Kit) {
+    async fn a_stale_response_is_served_instead_of_an_error(kit: Kit) {
         let layer = kit.layer();
         let mut steps = vec![stored("max-age=60, stale-if-error=30"), Fail];
         steps.extend([500, 502, 503, 504].map(|status| Say(status, &[], "down")));
@@ -303,7 +302,7 @@ on_every_store! {
         }
     }
 
-    async fn after_its_window_the_error_passes(kit: Kit) {
+    async fn after_the_window_the_error_is_passed_on(kit: Kit) {
         let layer = kit.layer();
         let steps = [stored("max-age=60, stale-if-error=9"), Say(503, &[], "down"), Fail];
         let (app, _) = handler(&layer, steps);
@@ -314,7 +313,7 @@ on_every_store! {
         assert_eq!(app.clone().oneshot(get("/", &[])).await.unwrap_err(), "broken");
     }
 
-    async fn nothing_stale_is_served_without_permission(kit: Kit) {
+    async fn no_stale_response_is_served_without_permission(kit: Kit) {
         let layer = kit.layer().with_policy(SAFE.handler_timeout(SECOND / 100));
         let (tell, told) = oneshot::channel();
         let steps = [stored("max-age=60"), Say(503, &[], "down"), Fail, Wait(told, &[FRESH], "new")];
@@ -330,7 +329,7 @@ on_every_store! {
         assert_eq!(Answer::of(waiting.await.unwrap().unwrap()).await.text(), "new");
     }
 
-    async fn what_a_response_forbids_nobody_permits(kit: Kit) {
+    async fn a_prohibition_of_the_response_cannot_be_overridden(kit: Kit) {
         let window = 600 * SECOND;
         let overrides = CacheOverride::new()
             .stale_while_revalidate(window)
@@ -372,7 +371,7 @@ on_every_store! {
         }
     }
 
-    async fn must_revalidate_and_an_inner_error_are_a_504_in_strict_mode(kit: Kit) {
+    async fn in_strict_mode_must_revalidate_and_an_error_are_a_504(kit: Kit) {
         for (version, said) in [(1, "must-revalidate"), (2, "proxy-revalidate"), (3, "s-maxage=60")] {
             let layer = kit.layer().version(version).with_policy(STRICT);
             let said = format!("max-age=60, {said}").leak();
@@ -391,7 +390,7 @@ on_every_store! {
         assert_eq!(app.clone().oneshot(get("/", &[])).await.unwrap_err(), "broken");
     }
 
-    async fn strict_mode_serves_stale_when_the_inner_service_cannot_be_reached(kit: Kit) {
+    async fn in_strict_mode_a_handler_error_is_answered_stale(kit: Kit) {
         let layer = kit.layer().with_policy(STRICT);
         let fields = [FRESH, OLD];
         let steps =
@@ -404,7 +403,7 @@ on_every_store! {
         assert_eq!(send(&app, get("/", &[("cache-control", "no-cache")])).await.text(), "x");
     }
 
-    async fn a_request_can_permit_stale_in_place_of_an_error_in_strict_mode(kit: Kit) {
+    async fn in_strict_mode_a_request_can_permit_stale_if_error(kit: Kit) {
         let layer = kit.layer().with_policy(STRICT);
         let steps = [stored("max-age=60"), Say(503, &[], "down"), Say(503, &[], "down")];
         let (app, _) = handler(&layer, steps);
@@ -416,16 +415,16 @@ on_every_store! {
         assert_stale(&long, "stale-if-error");
     }
 
-    async fn a_handler_that_takes_too_long_is_answered_for_and_goes_on(kit: Kit) {
+    async fn a_slow_handler_is_answered_stale_and_continues(kit: Kit) {
         assert_stale(&answered_for(&kit, &[]).await, "handler-timeout");
     }
 
-    async fn a_part_of_what_takes_too_long_is_stored_as_a_whole(kit: Kit) {
+    async fn a_slow_range_request_stores_the_whole_response(kit: Kit) {
         let part = answered_for(&kit, &[("range", "bytes=0-0")]).await;
         assert_eq!((part.status.as_u16(), part.text()), (206, "o"));
     }
 
-    async fn what_is_invalidated_while_the_handler_takes_its_time_is_not_served(kit: Kit) {
+    async fn a_page_invalidated_during_a_slow_handler_is_not_served(kit: Kit) {
         let policy = SAFE.stale_if_error(30 * SECOND).handler_timeout(SECOND / 2);
         let layer = kit.layer().with_policy(policy);
         let (tell, told) = oneshot::channel();
@@ -443,7 +442,7 @@ on_every_store! {
         assert_eq!(waiting.await.unwrap().text(), "new");
     }
 
-    async fn what_is_gone_is_not_served_stale_any_more(kit: Kit) {
+    async fn a_404_on_refresh_ends_stale_hits(kit: Kit) {
         let layer = kit.layer();
         let steps = [
             stored("max-age=60, stale-while-revalidate=30"),
@@ -459,7 +458,7 @@ on_every_store! {
         assert_eq!(send(&app, get("/", &[])).await.text(), "gone");
     }
 
-    async fn a_handler_that_takes_too_long_for_no_place_is_let_go(kit: Kit) {
+    async fn a_slow_handler_is_dropped_if_no_refresh_slot_is_free(kit: Kit) {
         let policy = SAFE.stale_if_error(30 * SECOND).handler_timeout(SECOND / 50);
         let layer = kit.layer().with_policy(policy).max_refreshes(0);
         let (app, _) = handler(&layer, [stored("max-age=60"), Hang, Say(200, &[FRESH], "new")]);
@@ -470,7 +469,7 @@ on_every_store! {
         assert_eq!(send(&app, get("/", &[])).await.text(), "new");
     }
 
-    async fn windows_come_from_the_override_then_the_response_then_the_policy(kit: Kit) {
+    async fn windows_come_from_override_response_and_policy_in_turn(kit: Kit) {
         let policy = SAFE.stale_if_error(30 * SECOND);
         let short = CacheOverride::new().stale_if_error(5 * SECOND);
         let long = CacheOverride::new().stale_if_error(30 * SECOND);
@@ -493,7 +492,7 @@ on_every_store! {
         }
     }
 
-    async fn an_overrides_window_survives_a_validation(kit: Kit) {
+    async fn an_overrides_window_survives_a_revalidation(kit: Kit) {
         let layer = kit.layer();
         let overrides = CacheOverride::new().stale_if_error(30 * SECOND);
         let steps = [
@@ -510,7 +509,7 @@ on_every_store! {
         assert_eq!(seen.count(), 3);
     }
 
-    async fn a_field_that_no_cache_names_is_not_in_what_is_served_stale(kit: Kit) {
+    async fn a_field_named_by_no_cache_is_not_served_stale(kit: Kit) {
         let layer = kit.layer();
         let steps = [
             stored("max-age=60, no-cache=\"x-a\", stale-while-revalidate=30, stale-if-error=30"),
@@ -524,7 +523,7 @@ on_every_store! {
         assert_eq!(stale.field("x-a"), "");
     }
 
-    async fn what_has_been_invalidated_is_not_served_stale(kit: Kit) {
+    async fn an_invalid_response_is_not_served_stale(kit: Kit) {
         let layer = kit.layer();
         let steps = [
             stored("max-age=60, stale-while-revalidate=30, stale-if-error=30"),
@@ -557,7 +556,7 @@ on_every_store! {
         assert_eq!(send(&app, get("/", &[])).await.text(), "new");
     }
 
-    async fn a_request_that_would_not_be_stored_starts_no_refresh(kit: Kit) {
+    async fn a_request_that_cannot_be_stored_starts_no_refresh(kit: Kit) {
         let layer = kit.layer();
         let (app, seen) = handler(&layer, [stored("max-age=60, stale-while-revalidate=30")]);
         send(&app, get("/", &[])).await;
@@ -570,10 +569,10 @@ on_every_store! {
         assert_eq!((seen.count(), layer.handle().counts().refreshes), (1, 0));
     }
 
-    async fn a_dear_response_is_validated_before_its_end(kit: Kit) {
+    async fn a_slow_response_is_refreshed_before_it_is_stale(kit: Kit) {
         let layer = kit.layer().with_policy(SAFE.early_refresh(100.0));
         let (tell, told) = oneshot::channel();
-        // two seconds before its end; it took 50 ms, which counts a hundred times over
+        // two seconds before it is stale; the handler took 50 ms, which is multiplied by 100
         let fields = [FRESH, ("age", "50"), ETAG];
         let steps = [Wait(told, fields.to_vec().leak(), "old"), Say(304, &[FRESH, ETAG], "")];
         let (app, seen) = handler(&layer, steps);
@@ -594,9 +593,9 @@ on_every_store! {
     }
 }
 
-/// A clock that the test drives: what is stale by time alone is stale to the moment.
+/// A clock that the test drives, so that a response becomes stale at an exact time.
 #[tokio::test]
-async fn a_window_ends_to_the_second() {
+async fn a_window_ends_exactly_at_its_second() {
     let clock = ManualClock::at(1_768_435_200_000);
     let store = MemoryStore::builder().clock(clock.clone()).build().unwrap();
     let layer = CacheLayer::new(BoxStore::new(store)).prefix("test");
@@ -625,9 +624,9 @@ async fn a_window_ends_to_the_second() {
     assert_eq!(send(&app, get("/", &[])).await.text(), "down");
 }
 
-/// RFC 5861 3 without a runtime: there is nothing to validate on, so that the request goes inside itself.
+/// RFC 5861 3 without a runtime: a background refresh is not possible, so the request itself calls the handler.
 #[test]
-fn without_a_runtime_the_request_validates_itself() {
+fn without_a_runtime_the_request_itself_revalidates() {
     let layer = CacheLayer::new(BoxStore::new(MemoryStore::new())).prefix("test");
     let steps = [stored("max-age=60, stale-while-revalidate=30"), Say(200, &[FRESH], "new")];
     let (app, _) = handler(&layer, steps);

@@ -1,5 +1,4 @@
-//! Bodies on their way: streamed, cut, failing, endless, with trailers; and inner services that are
-//! busy, full or failing.
+//! Bodies that stream, break, fail, never end, or have trailers; and inner services that are busy, full or failing.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -20,7 +19,7 @@ type Streamed = UnsyncBoxBody<Bytes, &'static str>;
 
 const MINUTE: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(60));
 
-/// A handler whose body is sent through a channel by the test; the sender of each call.
+/// A handler whose bodies are sent by the test, and the sender of each call.
 fn streaming(
     layer: &CacheLayer<BoxStore>,
     fields: &'static [(&'static str, &'static str)],
@@ -72,7 +71,7 @@ on_every_store! {
         assert_eq!(hit.field("content-length"), "5");
     }
 
-    async fn a_response_that_the_client_leaves_is_not_stored(kit: Kit) {
+    async fn if_the_client_disconnects_the_response_is_not_stored(kit: Kit) {
         let layer = kit.layer().with_policy(MINUTE);
         let (app, mut senders) = streaming(&layer, &[]);
         for _ in 0..2 {
@@ -96,7 +95,7 @@ on_every_store! {
             assert_eq!(next(response.body_mut()).await.unwrap().unwrap(), PART);
             stalled.push((response, sender));
         }
-        // a copy of 4 KiB, and 2 KiB beside
+        // a copy of 4 KiB, plus 2 KiB of overhead
         assert_eq!(layer.handle().reasons()["recording-budget"], 30);
         assert_eq!(layer.handle().counts().abandoned, 30);
         for (mut response, sender) in stalled {
@@ -114,7 +113,7 @@ on_every_store! {
         assert!(send(&app, get("/again", &[])).await.is_hit());
     }
 
-    async fn a_failing_body_is_passed_on_and_not_stored(kit: Kit) {
+    async fn a_failed_body_is_passed_on_and_not_stored(kit: Kit) {
         let (app, mut senders) = streaming(&kit.layer().with_policy(MINUTE), &[]);
         for _ in 0..2 {
             let mut response = app.clone().oneshot(get("/", &[])).await.unwrap();
@@ -137,17 +136,17 @@ on_every_store! {
         }
     }
 
-    async fn the_declared_length_ends_a_body_that_is_not_read_further(kit: Kit) {
+    async fn a_body_is_complete_at_its_declared_length(kit: Kit) {
         let (app, mut senders) = streaming(&kit.layer().with_policy(MINUTE), &[("content-length", "5")]);
         let mut response = app.clone().oneshot(get("/", &[])).await.unwrap();
         let sender = senders.recv().await.unwrap();
         sender.send(data("hello")).await.unwrap();
         next(response.body_mut()).await;
-        drop(response); // as hyper does: the length is reached, nobody polls for the end
+        drop(response); // like hyper: at the declared length, it stops polling
         assert!(send(&app, get("/", &[])).await.is_hit());
     }
 
-    async fn a_client_that_has_what_is_still_being_made_is_told_so_at_once(kit: Kit) {
+    async fn a_304_is_sent_while_the_body_is_still_streaming(kit: Kit) {
         let layer = kit.layer().with_policy(MINUTE);
         let (app, mut senders) = streaming(&layer, &[("etag", "\"1\""), ("x-a", "1")]);
         let told = send(&app, get("/", &[("if-none-match", "\"1\"")])).await;
@@ -163,7 +162,7 @@ on_every_store! {
         assert_eq!((hit.is_hit(), hit.text()), (true, "hello"));
     }
 
-    async fn a_part_of_what_is_still_being_made_is_all_that_the_client_gets(kit: Kit) {
+    async fn a_range_of_a_streaming_body_is_a_206(kit: Kit) {
         let layer = kit.layer().with_policy(MINUTE);
         let (app, mut senders) = streaming(&layer, &[("content-length", "10")]);
         let mut part = app.clone().oneshot(get("/", &[("range", "bytes=3-6")])).await.unwrap();
@@ -175,7 +174,7 @@ on_every_store! {
         let sender = senders.recv().await.unwrap();
         sender.send(data("01")).await.unwrap();
         sender.send(data("2345")).await.unwrap();
-        // it is there as soon as its bytes are
+        // the part is sent as soon as its bytes arrive
         assert_eq!(next(part.body_mut()).await.unwrap().unwrap(), "345");
         sender.send(data("678")).await.unwrap();
         assert_eq!(next(part.body_mut()).await.unwrap().unwrap(), "6");
@@ -187,7 +186,7 @@ on_every_store! {
         assert_eq!((hit.is_hit(), hit.text()), (true, "0123456789"));
     }
 
-    async fn a_part_that_is_not_in_what_is_still_being_made_is_a_416(kit: Kit) {
+    async fn an_unsatisfiable_range_of_a_streaming_body_is_a_416(kit: Kit) {
         let layer = kit.layer().with_policy(MINUTE);
         let (app, mut senders) = streaming(&layer, &[("content-length", "5"), ("content-type", "a/b")]);
         let answer = send(&app, get("/", &[("range", "bytes=5-")])).await;
@@ -198,11 +197,11 @@ on_every_store! {
         assert!(send(&app, get("/", &[])).await.is_hit());
     }
 
-    async fn the_whole_is_sent_where_a_part_would_have_to_wait(kit: Kit) {
+    async fn the_whole_is_sent_if_a_range_would_have_to_wait(kit: Kit) {
         let cases = [
-            (None, "range", "bytes=1-2", 64), // how long it will be is not known
+            (None, "range", "bytes=1-2", 64), // the length is not known
             (Some("5"), "range", "bytes=0-0,2-2", 64),
-            (Some("5"), "if-none-match", "\"1\"", 0), // no place behind the answer
+            (Some("5"), "if-none-match", "\"1\"", 0), // nothing after the end of the body
             (Some("5"), "range", "bytes=9-", 0),
         ];
         for (n, (length, field, value, places)) in cases.into_iter().enumerate() {
@@ -221,7 +220,7 @@ on_every_store! {
         }
     }
 
-    async fn a_part_of_a_body_that_fails_or_ends_early_is_no_part_of_another(kit: Kit) {
+    async fn a_range_of_a_failed_body_is_incomplete_and_not_stored(kit: Kit) {
         let layer = kit.layer().with_policy(MINUTE);
         let (app, mut senders) = streaming(&layer, &[("content-length", "10")]);
         for fails in [true, false] {
@@ -235,7 +234,7 @@ on_every_store! {
             }
             drop(sender);
             assert!(next(part.body_mut()).await.is_none());
-            // shorter than its length: a server breaks the connection off
+            // shorter than its length, so a server closes the connection
             assert_eq!((part.body().is_end_stream(), part.body().size_hint().exact()), (false, Some(2)));
         }
         assert_eq!(layer.handle().counts().abandoned, 2);
@@ -255,7 +254,7 @@ on_every_store! {
         }
     }
 
-    async fn server_sent_events_start_at_once_and_are_left_alone(kit: Kit) {
+    async fn server_sent_events_start_at_once_and_are_not_stored(kit: Kit) {
         let fields = &[("content-type", "text/event-stream"), ("cache-control", "max-age=60")];
         let (app, mut senders) = streaming(&kit.layer(), fields);
         let mut response = app.clone().oneshot(get("/", &[])).await.unwrap();
@@ -268,7 +267,7 @@ on_every_store! {
         assert_eq!(status.reason().map(|reason| reason.as_str()), Some("streaming"));
     }
 
-    async fn trailers_arrive(kit: Kit) {
+    async fn trailers_reach_the_client(kit: Kit) {
         let (app, mut senders) = streaming(&kit.layer().with_policy(MINUTE), &[]);
         for _ in 0..2 {
             let response = app.clone().oneshot(get("/", &[])).await.unwrap();
@@ -298,14 +297,14 @@ on_every_store! {
         let offer = get("/", &[("connection", "upgrade, http2-settings"), ("upgrade", "h2c")]);
         app.clone().oneshot(offer).await.unwrap().into_body().collect().await.unwrap();
         assert!(send(&app, get("/", &[])).await.is_hit());
-        // an offer that the handler does not take is an ordinary request, and goes inside
+        // an upgrade that the handler does not accept is an ordinary request, and reaches the handler
         let offered = [("connection", "upgrade"), ("upgrade", "TLS/1.2")];
         assert_eq!(send(&app, get("/", &offered)).await.cache.reason().map(|reason| reason.as_str()), Some("upgrade"));
         send(&app, crate::kit::request("POST", "/", &offered)).await;
         assert!(!send(&app, get("/", &[])).await.is_hit(), "a write is a write");
     }
 
-    async fn the_inner_services_error_passes_through(kit: Kit) {
+    async fn the_inner_services_error_is_passed_on(kit: Kit) {
         let calls = Calls::default();
         let counted = calls.clone();
         let app = kit.layer().with_policy(MINUTE).layer(tower::service_fn(move |_: Request<()>| {
@@ -318,7 +317,7 @@ on_every_store! {
         assert_eq!(calls.count(), 2);
     }
 
-    async fn a_saturated_inner_service_does_not_hold_up_hits(kit: Kit) {
+    async fn a_busy_inner_service_does_not_delay_hits(kit: Kit) {
         let layer = kit.layer().with_policy(MINUTE);
         let (busy, mut started) = mpsc::unbounded_channel();
         let mut app = ServiceBuilder::new().layer(layer).concurrency_limit(1).service_fn(
@@ -336,7 +335,7 @@ on_every_store! {
         send(&app, get("/", &[])).await;
         let slow = tokio::spawn(app.clone().oneshot(get("/slow", &[])));
         started.recv().await.unwrap();
-        // the limit is reached, and the service is ready all the same
+        // the limit is reached, but the service is still ready
         assert!(app.ready().await.is_ok());
         assert!(send(&app, get("/", &[])).await.is_hit());
         let waiting = tokio::spawn(app.clone().oneshot(get("/other", &[])));
@@ -346,7 +345,7 @@ on_every_store! {
         assert_eq!(waiting.await.unwrap().unwrap().status(), 200);
     }
 
-    async fn works_over_buffer_and_load_shed(kit: Kit) {
+    async fn a_layer_works_over_buffer_and_load_shed(kit: Kit) {
         let layer = kit.layer().with_policy(MINUTE);
         let app = ServiceBuilder::new().layer(layer).load_shed().buffer(4).service_fn(
             |_: Request<()>| async { Ok::<_, Infallible>(response(200, &[], "x")) },
@@ -355,7 +354,7 @@ on_every_store! {
         assert!(send(&app, get("/", &[])).await.is_hit());
     }
 
-    async fn a_thousand_requests_that_are_dropped_half_way_do_no_harm(kit: Kit) {
+    async fn a_thousand_aborted_requests_do_no_harm(kit: Kit) {
         let layer = kit.layer().with_policy(MINUTE);
         let app = layer.layer(tower::service_fn(|request: Request<()>| async move {
             Ok::<_, Infallible>(response(200, &[], request.uri().path()))

@@ -5,14 +5,14 @@ use http::header::{AUTHORIZATION, COOKIE};
 
 use super::Route;
 
-/// One way to say who asks.
+/// One kind of credentials.
 pub(crate) struct Credential {
     pub(crate) name: &'static str,
-    /// The field that it goes into.
+    /// The field that contains them.
     pub(crate) field: &'static str,
-    /// Adds those of a user to a request.
+    /// Adds a user's credentials to a request.
     pub(crate) add: fn(&mut HeaderMap, u64),
-    /// Whose a request has.
+    /// The user whose credentials a request has.
     read: fn(&HeaderMap) -> Option<u64>,
 }
 
@@ -25,13 +25,13 @@ pub(crate) const KINDS: &[Credential] = &[
     Credential { name: "proxied", field: "x-forwarded-user", add: proxied, read: of_proxied },
 ];
 
-/// Who asks, as a handler on this route sees it.
+/// The user, as a handler on this route sees it.
 pub(crate) fn identity(route: &Route, headers: &HeaderMap) -> Option<String> {
     let read = KINDS.iter().filter(|kind| !route.ignored.contains(&kind.name));
     read.filter_map(|kind| (kind.read)(headers)).next().map(|user| format!("u{user}"))
 }
 
-/// Whether there are credentials that the key does not hold.
+/// Whether the request has credentials that are not in the key.
 pub(crate) fn are_left(route: &Route, headers: &HeaderMap) -> bool {
     let left = |kind: &&Credential| {
         !route.ignored.contains(&kind.name) && !route.keyed.contains(&kind.name)
@@ -57,7 +57,7 @@ fn who(headers: &HeaderMap) -> Option<u64> {
     of_cookie(headers, "who")
 }
 
-// "Basic " and user "0" to "9", password "x": `0:x` in base 64
+// "Basic " and user "0" to "9" with password "x": `0:x` in base 64
 fn basic(headers: &mut HeaderMap, user: u64) {
     let encoded = ["MDp4", "MTp4", "Mjp4", "Mzp4", "NDp4"][user as usize];
     headers.insert(AUTHORIZATION, format!("Basic {encoded}").parse().unwrap());

@@ -1,13 +1,15 @@
-//! No client gets a byte of what was made for another one: in a body, and in any field of any response.
+//! No client gets a byte that was made for another client, neither in a body nor in a field of any response.
 //!
 //! Random clients send random requests to random handlers. Each handler marks every field and the body of its
-//! answer: with `all`, where the answer would be stored for everyone had it been a 200 to the same request, else
-//! with whom it was made for (`only:u3`, `only:r17`). No client may get a mark with another's name.
+//! response. The mark is `all` if the response would be stored for everyone, assuming that it is a 200 to the same
+//! request. Otherwise, the mark names the client (`only:u3`, `only:r17`). No client may get a mark with another
+//! client's name.
 //!
-//! - Another kind of credentials is one more row in [`credentials::KINDS`].
-//! - Other settings, or layers around the cache and inside of it, are one more row in [`routes`].
+//! - To add a kind of credentials, add a row to [`credentials::KINDS`].
+//! - To add settings or layers, add a row to [`routes`].
 //!
-//! `TMC_LEAKS=1000000` sends so many requests, `TMC_LEAKS_SEED` repeats the choices of a run (not their order in time).
+//! `TMC_LEAKS=1000000` sets the number of requests. `TMC_LEAKS_SEED` repeats the random choices of a run, but not
+//! their order in time.
 
 #[path = "../../histories/chance.rs"]
 mod chance;
@@ -46,16 +48,16 @@ const LIVELY: CachePolicy = CachePolicy::new()
     .handler_timeout(Duration::from_millis(200))
     .early_refresh(50.0);
 
-/// What stands between a client and the handler.
+/// What is between a client and the handler.
 pub(crate) struct Route {
     pub(crate) name: &'static str,
-    /// The credentials that the cache leaves to what a response says of itself: the others are in the key.
+    /// The credentials that are not in the key. Whether a response to them is shared depends on the response.
     pub(crate) keyed: &'static [&'static str],
     /// The credentials that the handler does not read.
     pub(crate) ignored: &'static [&'static str],
-    /// A cookie that is stripped from what is stored.
+    /// A cookie that is stripped from stored responses.
     pub(crate) stripped: Option<&'static str>,
-    /// RFC 9111 to the letter: a 200 is stored with its cookies.
+    /// The strict mode (RFC 9111): a 200 is stored with its cookies.
     pub(crate) strict: bool,
     policy: CachePolicy,
     /// Puts the cache around the handler, and other layers around or between them.
@@ -72,7 +74,7 @@ const SAFE: Route = Route {
     build: |cache, handler| boxed(cache.layer(handler)),
 };
 
-/// Every set-up that requests are sent through.
+/// All set-ups that requests are sent through.
 fn routes() -> Vec<Route> {
     vec![
         SAFE,
@@ -100,7 +102,7 @@ fn routes() -> Vec<Route> {
         Route {
             name: "nested",
             build: |cache, handler| {
-                // the inner layer decides, with its own policy
+                // the policy of the inner layer decides
                 let outer = cache.with_policy(LIVELY.cookies(Cookies::Ignore));
                 boxed(outer.layer(cache.layer(handler)))
             },
@@ -119,7 +121,7 @@ fn routes() -> Vec<Route> {
     ]
 }
 
-/// A layer outside the cache that begins sessions, which the cache does not see.
+/// A layer outside the cache that starts sessions, which the cache does not see.
 async fn with_session<S, B>(inner: S, mut request: Request<()>) -> Result<Response<B>, &'static str>
 where
     S: tower::Service<Request<()>, Response = Response<B>, Error = &'static str>,
@@ -241,7 +243,7 @@ impl World {
         self.check(&own, &body, "the body", &asked, &status);
     }
 
-    /// Whether all that is marked is marked for everyone or for this client.
+    /// Whether all marks are for everyone or for this client.
     fn check(&self, own: &[String], bytes: &[u8], place: &str, asked: &str, status: &CacheStatus) {
         let text = String::from_utf8_lossy(bytes);
         for mark in text.split(origin::ONLY).skip(1) {
@@ -286,7 +288,7 @@ impl World {
     }
 }
 
-/// The mark of one request, where it has no other.
+/// The mark of one request that has no other mark.
 fn number_of(request: &Request<()>) -> String {
     request.headers()["x-request"].to_str().unwrap().to_owned()
 }
@@ -306,7 +308,7 @@ fn request(route: &Route, number: u64, chance: &mut Chance) -> Request<()> {
                 .append(name.parse::<http::HeaderName>().unwrap(), value.parse().unwrap());
         }
     };
-    // no shorter than a mark: half of one is the mark of another client
+    // not shorter than a mark, because half a mark could be the mark of another client
     line(10, "range", "bytes=0-15");
     line(8, "if-none-match", &origin::etag_of(path, 0));
     line(3, "if-modified-since", origin::MODIFIED);
@@ -318,7 +320,7 @@ fn request(route: &Route, number: u64, chance: &mut Chance) -> Request<()> {
     line(10, "cookie", "_ga=GA1.1");
     let mut kinds: HashMap<&str, &Credential> = HashMap::new();
     if chance.below(100) < 45 {
-        // mostly one user by one kind of credentials
+        // usually one user with one kind of credentials
         let times = if chance.one_in(10) { 2 } else { 1 };
         let user = chance.below(5);
         for _ in 0..times {
@@ -334,7 +336,7 @@ fn request(route: &Route, number: u64, chance: &mut Chance) -> Request<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_client_gets_a_byte_that_was_made_for_another() {
+async fn no_client_gets_a_byte_made_for_another_client() {
     let number = |name| std::env::var(name).ok().map(|number| number.parse().expect("a number"));
     let total = number("TMC_LEAKS").unwrap_or(REQUESTS);
     let seed = number("TMC_LEAKS_SEED").unwrap_or_else(|| RandomState::new().hash_one(0_u8));
@@ -357,14 +359,14 @@ async fn no_client_gets_a_byte_that_was_made_for_another() {
     for reason in ["private-outside", "set-cookie-outside"] {
         seen.insert(reason, world.handle.reasons().get(reason).copied().unwrap_or_default());
     }
-    // a run in which nothing happens proves nothing
+    // a run in which these never happen proves nothing
     for what in EVERYTHING {
         assert!(seen.get(what).is_some_and(|&times| times > 0), "no {what}: {seen:?}");
     }
     println!("{total} requests: {seen:?}");
 }
 
-/// What happens in every run.
+/// The outcomes that must happen in every run.
 const EVERYTHING: &[&str] = &[
     "collapsed",
     "confirmed for one client",

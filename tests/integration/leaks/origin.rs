@@ -1,4 +1,4 @@
-//! A handler that answers anything, and marks all of it with whom it was made for.
+//! A handler that answers at random, and marks everything with the client that it was made for.
 
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
@@ -20,12 +20,12 @@ use super::credentials;
 
 pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
-/// Begins the mark of what is for one client.
+/// The beginning of a mark for one client.
 pub(crate) const ONLY: &str = "only:";
 pub(crate) const MODIFIED: &str = "Tue, 15 Nov 1994 12:45:26 GMT";
-/// Every body has this length, so that a HEAD agrees with any.
+/// The length of every body, so that a HEAD agrees with every GET.
 const LENGTH: usize = 64;
-/// Fields that any answer may have.
+/// Fields that any response may have.
 const FIELDS: &[&str] = &[
     "x-user",
     "x-csrf-token",
@@ -39,7 +39,7 @@ const FIELDS: &[&str] = &[
     "x-mode",
 ];
 
-/// What a path says of its lifetime, and of who may have it.
+/// What the responses of a path say about lifetime and sharing.
 const CACHE_CONTROL: &[&str] = &[
     "public, max-age=1",
     "public, max-age=1",
@@ -63,13 +63,13 @@ pub(crate) fn etag_of(path: u64, version: u64) -> String {
     format!("\"{path}.{version}\"")
 }
 
-/// The site that a request says it comes from.
+/// The site that a request comes from, by its own words.
 pub(crate) fn site_of(asked: &HeaderMap) -> Option<String> {
     let origin = asked.get("origin")?.to_str().unwrap();
     Some(origin.rsplit(':').next()?.to_owned())
 }
 
-/// In a request: a layer outside the cache has begun a session, and the answer is made for it.
+/// In a request: a layer outside the cache has started a session, and the response is made for it.
 #[derive(Clone)]
 pub(crate) struct Session;
 
@@ -78,11 +78,11 @@ pub(crate) struct Origin {
     seed: usize,
     calls: Arc<AtomicUsize>,
     told: Arc<Mutex<BTreeMap<&'static str, u64>>>,
-    /// The latest answers, by the numbers of their requests.
+    /// The latest responses, by the numbers of their requests.
     answers: Arc<Mutex<HashMap<String, Answered>>>,
 }
 
-/// What was asked, and the status, the fields and the override that were the answer.
+/// A request, and the status, the fields and the override of its response.
 type Answered = (http::Uri, HeaderMap, u16, HeaderMap, Option<CacheOverride>);
 
 impl Origin {
@@ -90,12 +90,12 @@ impl Origin {
         Self { seed, calls: Arc::default(), told: Arc::default(), answers: Arc::default() }
     }
 
-    /// What has been answered so far.
+    /// All responses so far.
     pub(crate) fn told(&self) -> BTreeMap<&'static str, u64> {
         self.told.lock().unwrap().clone()
     }
 
-    /// What a request was answered, if it is known still.
+    /// The response to a request, if it is still known.
     pub(crate) fn answer_to(&self, number: &str) -> Option<String> {
         self.answers.lock().unwrap().get(number).map(|answer| format!("{answer:?}"))
     }
@@ -146,15 +146,15 @@ impl Origin {
             let name = HeaderName::try_from(name).unwrap();
             headers.append(name, HeaderValue::from_str(value).unwrap());
         };
-        // most answers to a validation say nothing of lifetimes
+        // most 304 responses do not contain a lifetime
         if chance.below(10) < if status == 304 { 4 } else { 7 } {
             let said = CACHE_CONTROL[chance.below(CACHE_CONTROL.len() as u64) as usize];
-            // what an answer does not repeat counts as the stored one says it: a path has the one or the other
+            // a field that a 304 omits keeps its stored value, so a path has either the one or the other
             let targeted = path == 3;
             let field = if targeted { "tower-mysql-cache-control" } else { "cache-control" };
             add(field, said);
         }
-        // versions change seldom, so that validators agree
+        // versions change rarely, so that validators often agree
         let validator = etag_of(path, chance.below(10) / 9);
         match (chance.below(10), asked.get("if-none-match")) {
             (0..7, Some(asked)) if status == 304 => add("etag", asked.to_str().unwrap()),
@@ -166,7 +166,7 @@ impl Origin {
         if chance.one_in(8) {
             add("vary", ["x-lang", "cookie", "*"][chance.below(3) as usize]);
         }
-        // a path says that it varies on the site, or does not
+        // each path either varies on the site or does not
         let varies = path % 2 == 0;
         if varies {
             add("vary", "origin");
@@ -210,7 +210,7 @@ impl Origin {
             headers.append("cache-control", format!("for=\"{mark}\"").parse().unwrap());
         }
         for name in cookies {
-            // a cookie is its own client's; in strict mode that of a stored 200 is everyone's
+            // a cookie is for its own client; in strict mode, that of a stored 200 is for everyone
             let everyones = route.strict && for_everyone && status != 304;
             let everyones = everyones && request.method() != Method::HEAD;
             let mark = if everyones { "all".to_owned() } else { format!("{ONLY}{number}") };
@@ -236,8 +236,8 @@ impl Origin {
     }
 }
 
-/// Whether the answer, had it been a 200 to the same request, would be stored for everyone, as far as that is a
-/// question of privacy.
+/// Whether the response would be stored for everyone as far as privacy is concerned, assuming that it is a 200 to the
+/// same request.
 fn is_for_everyone(
     route: &Route,
     asked: &HeaderMap,
@@ -264,7 +264,7 @@ fn is_for_everyone(
     if credentials::are_left(route, asked) {
         return shared;
     }
-    // what the key holds is made for whoever has the key
+    // a response under a key with credentials is for everyone who has these credentials
     credentials::identity(route, asked).is_none()
 }
 

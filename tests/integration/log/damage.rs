@@ -1,4 +1,4 @@
-//! Rows of the log that no other can follow.
+//! Log rows with the largest possible id, after which no other row can follow.
 
 use super::*;
 
@@ -9,7 +9,7 @@ async fn a_row_with_too_large_an_id_stops_everything_until_repaired() {
     for id in [u64::MAX, u64::MAX - 1, 1 << 63] {
         let (one, two) = (node(&database).await, node(&database).await);
         one.handle.invalidate_tags(["first"]).await.unwrap();
-        fill_anew(&one, TAGGED).await;
+        fill_again(&one, TAGGED).await;
         two.assert_hit(TAGGED).await;
         let oops = format!("INSERT INTO cache_invalidations (id, tag) VALUES ({id}, 'oops')");
         run(&mut connection, &oops).await;
@@ -30,12 +30,12 @@ async fn a_row_with_too_large_an_id_stops_everything_until_repaired() {
             assert!(stats.log_is_damaged && stats.failures > 0, "{stats:?}");
         }
         assert_eq!(one.store.check().await.unwrap_err().as_str(), "schema");
-        // nobody puts one there
+        // only a mistake can write such a row
         let large = "SELECT COUNT(*) FROM cache_invalidations WHERE id > 9223372036854775807";
         assert_eq!(number(&mut connection, large).await, 1, "{id}");
         run(&mut connection, "DELETE FROM cache_invalidations WHERE id > 9223372036854775807")
             .await;
-        // half of the repair: the next row would have such an id again
+        // half of the repair: the next row would get such an id again
         for each in [&one, &two] {
             let answer = each.get(TAGGED).await;
             assert_eq!(
@@ -53,11 +53,11 @@ async fn a_row_with_too_large_an_id_stops_everything_until_repaired() {
                 !stats.log_is_damaged && stats.owed_invalidations == 0
             });
         }
-        // what had been added behind that row is gone with it
+        // rows that were added after that row are deleted with it
         assert_eq!(one.validity(TAGGED).await, Validity::Invalid);
         assert_eq!(number(&mut connection, large).await, 0, "{id}");
         assert!(largest(&mut connection).await < 1_000, "{id}");
-        fill_anew(&one, TAGGED).await;
+        fill_again(&one, TAGGED).await;
         two.assert_hit(TAGGED).await;
         two.handle.invalidate_tags(["product:7"]).await.unwrap();
         assert_eq!(one.validity(TAGGED).await, Validity::Invalid);

@@ -1,5 +1,5 @@
-//! Transactions with many rows of the log that stay open: what they cost, and that none of their rows is missed.
-//! Rows and pages that the server reads are counted by itself, so each test has a server of its own.
+//! Open transactions with many log rows: their cost, and that none of their rows is missed. The rows and pages that
+//! the server reads are counted for the whole server, so each test has its own server.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use crate::support::OwnServer;
 
 const OTHER: &str = "http://h/p/8";
 
-/// Rows with these tags, in lists of so many.
+/// Rows with these tags, in inserts of this many rows.
 async fn insert(
     connection: &mut MySqlConnection,
     list: usize,
@@ -25,7 +25,7 @@ async fn insert(
     }
 }
 
-/// The same row so many times.
+/// The same row, this many times.
 pub(super) async fn insert_all(connection: &mut MySqlConnection, into: &str, row: &str, rows: u64) {
     const LIST: u64 = 1_000;
     for _ in 0..rows / LIST {
@@ -34,7 +34,7 @@ pub(super) async fn insert_all(connection: &mut MySqlConnection, into: &str, row
     }
 }
 
-/// Counters of the server whose names begin so, added up.
+/// The sum of the server's counters whose names begin like this.
 async fn counted(connection: &mut MySqlConnection, name: &str) -> u64 {
     let show = format!("SHOW GLOBAL STATUS LIKE '{name}'");
     let rows: Vec<(String, String)> =
@@ -42,7 +42,7 @@ async fn counted(connection: &mut MySqlConnection, name: &str) -> u64 {
     rows.iter().map(|(_, value)| value.parse::<u64>().unwrap()).sum()
 }
 
-/// What the server reads while a page is served again and again: rows, and pages of its tables.
+/// The rows and table pages that the server reads while a page is served repeatedly.
 async fn cost_of_hits(node: &Node<MySqlStore>, connection: &mut MySqlConnection) -> (u64, u64) {
     const HITS: u64 = 20;
     const ROWS: &str = "Handler_read%";
@@ -52,14 +52,14 @@ async fn cost_of_hits(node: &Node<MySqlStore>, connection: &mut MySqlConnection)
     for _ in 0..HITS {
         node.assert_hit(OTHER).await;
     }
-    // what shows the counters reads rows as well
+    // showing the counters reads rows too
     let rows = counted(connection, ROWS).await - before.0;
     (rows / HITS, (counted(connection, PAGES).await - before.1) / HITS)
 }
 
 async fn server() -> (OwnServer, Node<MySqlStore>, MySqlConnection, MySqlConnection) {
     let server = support::own_server(None).await;
-    // the gaps are looked after once a second, which is not what is counted here
+    // closing gaps once a second is not counted here
     let seldom = Duration::from_secs(60);
     let node = node_of(builder(server.url()).poll_interval(seldom).gap_grace(seldom)).await;
     let (connection, bulk) = (server.connection().await, server.connection().await);
@@ -69,13 +69,13 @@ async fn server() -> (OwnServer, Node<MySqlStore>, MySqlConnection, MySqlConnect
     (server, node, connection, bulk)
 }
 
-/// A product of each of these numbers.
+/// A product for each of these numbers.
 fn products(numbers: std::ops::Range<u32>) -> impl Iterator<Item = String> {
     numbers.map(|n| format!("product:{n}"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_bulk_transaction_costs_a_read_of_the_log_nothing() {
+async fn a_bulk_transaction_does_not_slow_reads_of_the_log() {
     let (_server, node, mut connection, mut bulk) = server().await;
     let (rows_before, pages_before) = cost_of_hits(&node, &mut connection).await;
     let mut tx = bulk.begin().await.unwrap();
@@ -91,7 +91,7 @@ async fn a_bulk_transaction_costs_a_read_of_the_log_nothing() {
     let (rows, pages) = cost_of_hits(&node, &mut connection).await;
     assert!(rows <= rows_before + 50, "{rows} rows a hit, {rows_before} before");
     assert!(pages <= pages_before + 150, "{pages} pages a hit, {pages_before} before");
-    // what others invalidate meanwhile counts, and is made again once
+    // invalidations of others take effect meanwhile, and cause one handler call
     node.handle.invalidate_tags(["product:9"]).await.unwrap();
     node.assert_refused("http://h/p/9", "invalidated").await;
     node.handle.flush().await.unwrap();
@@ -104,9 +104,9 @@ async fn a_bulk_transaction_costs_a_read_of_the_log_nothing() {
         each.assert_hit(OTHER).await;
         each.assert_hit("http://h/p/9").await;
     }
-    // made again, it is named by a row of the gap until that has been taken out of it
-    fill_anew(&node, TAGGED).await;
-    fill_anew(&two, TAGGED).await;
+    // the new response is invalid too, until the row is taken out of the gap
+    fill_again(&node, TAGGED).await;
+    fill_again(&two, TAGGED).await;
     until!("all is settled", {
         let newest = largest(&mut connection).await;
         settled(&mut connection).await == newest
@@ -114,7 +114,7 @@ async fn a_bulk_transaction_costs_a_read_of_the_log_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn alternating_transactions_cost_a_read_of_the_log_little() {
+async fn alternating_transactions_hardly_slow_reads_of_the_log() {
     let (_server, node, mut connection, mut bulk) = server().await;
     let (rows_before, _) = cost_of_hits(&node, &mut connection).await;
     let mut other = _server.connection().await;
@@ -133,7 +133,7 @@ async fn alternating_transactions_cost_a_read_of_the_log_little() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_bulk_transaction_with_one_tag_keeps_only_that_from_being_served() {
+async fn an_open_bulk_transaction_blocks_only_its_own_tag() {
     let (_server, node, mut connection, mut bulk) = server().await;
     let (_, pages_before) = cost_of_hits(&node, &mut connection).await;
     let mut tx = bulk.begin().await.unwrap();
@@ -150,13 +150,13 @@ async fn a_bulk_transaction_with_one_tag_keeps_only_that_from_being_served() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rows_behind_an_open_transaction_are_not_asked_about_again() {
+async fn rows_after_an_open_transaction_are_not_read_again() {
     let (_server, node, mut connection, mut bulk) = server().await;
     let (rows_before, _) = cost_of_hits(&node, &mut connection).await;
     let mut tx = bulk.begin().await.unwrap();
     insert(&mut tx, 1, products(100..101)).await;
     insert(&mut connection, 500, std::iter::repeat_n("product:8".to_owned(), 5_000)).await;
-    // more than a process remembers, and no more at once than it reads
+    // more rows than a process remembers, but not more than it reads at once
     for _ in 0..4 {
         insert(&mut connection, 1_000, std::iter::repeat_n("other".to_owned(), 20_000)).await;
         node.get(TAGGED).await;
@@ -169,7 +169,7 @@ async fn rows_behind_an_open_transaction_are_not_asked_about_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_outdated_stays_so_however_often_the_log_is_asked_about_open_rows() {
+async fn an_outdated_response_stays_outdated_with_open_rows() {
     let (_server, node, _, mut bulk) = server().await;
     let mut tx = bulk.begin().await.unwrap();
     insert(&mut tx, 1_000, products(100..100_100)).await;
@@ -186,7 +186,7 @@ async fn what_is_outdated_stays_so_however_often_the_log_is_asked_about_open_row
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn open_rows_behind_all_others_are_made_a_gap() {
+async fn open_rows_after_all_others_become_a_gap() {
     let (_server, node, mut connection, mut bulk) = server().await;
     let (_, pages_before) = cost_of_hits(&node, &mut connection).await;
     let mut tx = bulk.begin().await.unwrap();
@@ -202,7 +202,7 @@ async fn open_rows_behind_all_others_are_made_a_gap() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn very_many_rows_at_once_are_read_in_part_and_asked_about() {
+async fn very_many_new_rows_are_read_only_in_part() {
     let (_server, node, mut connection, _) = server().await;
     insert(
         &mut connection,
@@ -217,9 +217,9 @@ async fn very_many_rows_at_once_are_read_in_part_and_asked_about() {
     }
 }
 
-/// What closes gaps asks like this.
+/// The query that closes gaps.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_locking_read_of_a_range_keeps_no_one_from_inserting() {
+async fn a_locking_read_of_a_range_does_not_block_inserts() {
     let database = support::database().await;
     node(&database).await;
     let (mut reader, mut writer) = (database.connection().await, database.connection().await);
@@ -238,7 +238,7 @@ async fn a_locking_read_of_a_range_keeps_no_one_from_inserting() {
     run(&mut writer, "SET SESSION innodb_lock_wait_timeout = 1").await;
     run(&mut writer, &format!("{insert} (5, 'b'), (15, 'b'), (25, 'b'), (40, 'b')")).await;
     run(&mut writer, "INSERT INTO cache_invalidations (tag) VALUES ('b')").await;
-    // and where one of the rows is held it fails at once
+    // if one of the rows is locked, the query fails at once
     let mut held = writer.begin().await.unwrap();
     run(&mut held, "INSERT INTO cache_invalidations (tag) VALUES ('c')").await;
     tx.rollback().await.unwrap();

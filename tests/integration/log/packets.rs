@@ -1,9 +1,9 @@
-//! Servers that take only small statements.
+//! Servers that accept only small statements.
 
 use super::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_takes_only_small_statements_is_refused() {
+async fn a_server_with_a_small_packet_limit_is_refused() {
     let server = support::own_server(None).await;
     let mut connection = server.connection().await;
     for bytes in [1_024, 16_384, 65_536] {
@@ -19,12 +19,12 @@ async fn a_server_that_takes_only_small_statements_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_invalidation_of_many_long_tags_fits_into_small_statements() {
+async fn many_long_tags_are_written_in_small_statements() {
     let server = support::own_server(None).await;
     let one = node_of(builder(server.url())).await;
     one.fill(TAGGED).await;
     let mut connection = server.connection().await;
-    // what connects from now on is held to this
+    // new connections have this limit
     run(&mut connection, "SET GLOBAL max_allowed_packet = 16384").await;
     let tags = || (0..150).map(|n| format!("{n:0>255}")).chain(["product:7".to_owned()]);
     let invalidation = || Invalidation::tags(tags()).reason("\u{1f980}".repeat(255));
@@ -34,7 +34,7 @@ async fn an_invalidation_of_many_long_tags_fits_into_small_statements() {
     one.assert_hit(TAGGED).await;
     tx.commit().await.unwrap();
     one.assert_refused(TAGGED, "invalidated").await;
-    // by a connection of the store's own, which it opens with the first write
+    // on a connection of the store, which the first write opens
     let two = builder(server.url());
     run(&mut connection, "SET GLOBAL max_allowed_packet = 131072").await;
     let two = Node::new(two.connect().await.unwrap());

@@ -1,18 +1,18 @@
-//! Old rows go, however many there are, without anybody's doing.
+//! Old rows are deleted in the background, however many there are.
 
 use super::gaps::insert_all;
 use super::*;
 
 const ROWS: u64 = 20_000;
 
-/// Rows of `cache_invalidations` from long ago.
+/// Old rows of `cache_invalidations`.
 async fn long_ago(connection: &mut MySqlConnection, rows: u64) {
     let row = "('product:9', 1)";
     insert_all(connection, "cache_invalidations (tag, at_ms)", row, rows).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn old_rows_are_pruned_on_an_idle_process_that_does_not_cull() {
+async fn an_idle_process_prunes_the_log_without_culling() {
     let database = support::database().await;
     let often = builder(database.url()).idle_cull_interval(Duration::from_millis(50));
     let node = node_of(often).await;
@@ -20,11 +20,11 @@ async fn old_rows_are_pruned_on_an_idle_process_that_does_not_cull() {
     run(&mut connection, "INSERT INTO cache_invalidations (tag, at_ms) VALUES ('a', 1)").await;
     node.fill("http://h/p/0").await;
     long_ago(&mut connection, ROWS).await;
-    // sees them, so that what is made then does not miss them
+    // reads the rows, so that later responses have them in their position
     node.fill("http://h/p/1").await;
     node.fill(TAGGED).await;
     let count = "SELECT COUNT(*) FROM cache_invalidations";
-    // what cannot be settled is not pruned
+    // rows that are not settled are not pruned
     let mut writer = database.connection().await;
     let mut tx = writer.begin().await.unwrap();
     run(&mut tx, "INSERT INTO cache_invalidations (tag, at_ms) VALUES ('product:7', 1)").await;
@@ -34,11 +34,11 @@ async fn old_rows_are_pruned_on_an_idle_process_that_does_not_cull() {
     tx.commit().await.unwrap();
     assert_eq!(node.validity(TAGGED).await, Validity::Invalid);
     until!("the rows after are pruned", number(&mut connection, count).await <= 3);
-    fill_anew(&node, TAGGED).await;
+    fill_again(&node, TAGGED).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn old_leases_are_removed_on_an_idle_process_that_does_not_cull() {
+async fn an_idle_process_deletes_old_leases_without_culling() {
     let database = support::database().await;
     let often = builder(database.url()).idle_cull_interval(Duration::from_millis(50));
     let node = node_of(often).await;
