@@ -1,4 +1,4 @@
-//! The examples, run as a reader would run them.
+//! Runs the examples as a reader would run them.
 #![cfg(all(feature = "mysql", feature = "axum"))]
 #![allow(clippy::unwrap_used)]
 
@@ -8,12 +8,12 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Output, Stdio};
 
-/// `cargo run --example NAME`. Cargo has built it already, unless only this test was asked for, and
-/// then replaces itself by it: to end the child is to end the example.
+/// `cargo run --example NAME`. Cargo replaces itself by the example, so ending the child ends the example. The
+/// example is usually built already; only if this test alone is selected, Cargo builds it here.
 fn example(name: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO"));
     command.args(["run", "--quiet", "--example", name, "--features"]);
-    // the features that this test was built with, so that nothing is built twice
+    // the features that this test was built with, so that nothing is compiled twice
     let features = [
         ("metrics", cfg!(feature = "metrics")),
         ("tls-rustls", cfg!(feature = "tls-rustls")),
@@ -22,7 +22,7 @@ fn example(name: &str, arguments: &[&str]) -> Command {
     let on: Vec<_> = features.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
     command.arg(on.join(",")).arg("--").args(arguments);
     command.current_dir(env!("CARGO_MANIFEST_DIR")).env_remove("DATABASE_URL");
-    // what Cargo tells this test about itself makes build scripts run again
+    // these variables of Cargo would make build scripts run again
     let told = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
     for (name, _) in std::env::vars().filter(|(name, _)| told(name)) {
         command.env_remove(name);
@@ -129,7 +129,7 @@ fn the_example_servers_answer_the_second_request_by_a_hit() {
     }
 }
 
-/// An example that listens, until this value goes.
+/// An example that listens until this value is dropped.
 struct Server {
     child: Child,
     address: String,
@@ -147,7 +147,7 @@ impl Server {
         Self { child, address }
     }
 
-    /// The whole response, head and body.
+    /// The whole response, with head and body.
     fn get(&self, target: &str) -> String {
         let mut connection = TcpStream::connect(&self.address).unwrap();
         write!(connection, "GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")

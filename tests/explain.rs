@@ -1,5 +1,5 @@
-//! Why a response was or was not stored and reused, in every place that says so. In a process of its own,
-//! because what is traced is the process's.
+//! Why a response was stored or reused, or why not, in every place that tells the reason. A separate test binary,
+//! because tracing is set up once per process.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // helpers of tests
 
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use tower_mysql_cache::{
 };
 use tracing_subscriber::fmt::MakeWriter;
 
-/// What has been traced.
+/// All events that were traced.
 #[derive(Clone, Default)]
 struct Traced(Arc<Mutex<Vec<u8>>>);
 
@@ -64,7 +64,7 @@ async fn every_reason_is_in_status_field_trace_and_counters() {
         }
         Ok::<_, Infallible>(response.body(Full::new(Bytes::from_static(body.as_bytes()))).unwrap())
     }));
-    // method, the request's fields beside, what the handler says, fwd, detail
+    // method, more request fields, the handler's answer, `fwd`, `detail`
     let cases = [
         ("GET", ("x", ""), "cache-control:max-age=60", Some("uri-miss"), None),
         (
@@ -103,7 +103,7 @@ async fn every_reason_is_in_status_field_trace_and_counters() {
         let uri = format!("/{n}");
         explains(&app, &handle, &traced, (method, &uri, more, said), (fwd, detail)).await;
     }
-    // a hit, and one that is stale
+    // a hit, and a stale hit
     let old = "cache-control:max-age=10;age:20";
     explains(&app, &handle, &traced, ("GET", "/0", ("x", ""), old), (None, None)).await;
     explains(&app, &handle, &traced, ("GET", "/old", ("x", ""), old), (Some("uri-miss"), None))

@@ -1,5 +1,5 @@
-//! What a cache takes of a process's memory, by the kernel's account. Each test runs in a process of its own, so that
-//! nothing else is counted.
+//! The memory that a cache takes, as the kernel counts it. Each test runs in its own process, so that nothing else is
+//! counted.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests
@@ -24,7 +24,7 @@ use tower_mysql_cache::{
 
 const HOUR: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(3600));
 
-/// Runs a test in a process of its own.
+/// Runs a test in its own process.
 fn alone(name: &str, test: impl Future<Output = ()>) {
     const ALONE: &str = "TMC_MEMORY";
     if std::env::var_os(ALONE).is_some() {
@@ -40,14 +40,14 @@ fn alone(name: &str, test: impl Future<Output = ()>) {
     println!("{error}");
 }
 
-/// Bytes of memory that this process has.
+/// The memory of this process, in bytes.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
 }
 
-/// Fields as applications send them.
+/// Typical header fields.
 fn fields() -> HeaderMap {
     let fields = [
         ("content-type", "text/html; charset=utf-8"),
@@ -62,7 +62,7 @@ fn fields() -> HeaderMap {
         .collect()
 }
 
-/// A page as the layer hands it to a store.
+/// A page as the layer passes it to a store.
 fn entry(n: usize, headers: HeaderMap, tags: Vec<Tag>, body: Bytes) -> Entry {
     let head = StoredHead {
         status: StatusCode::OK,
@@ -82,7 +82,7 @@ fn entry(n: usize, headers: HeaderMap, tags: Vec<Tag>, body: Bytes) -> Entry {
     Entry { key, stored, expires_ms: u64::MAX }
 }
 
-/// Fills a store with more than it may hold, and compares what the process has taken.
+/// Fills a store with more than its limit, and checks the memory that the process has taken.
 async fn keeps_its_bound(entry: impl Fn(usize) -> Entry) {
     const BOUND: u64 = 16 << 20;
     let store = MemoryStore::builder().max_bytes(BOUND).build().unwrap();
@@ -106,7 +106,7 @@ async fn keeps_its_bound(entry: impl Fn(usize) -> Entry) {
     );
     assert!(bytes <= BOUND, "{bytes}");
     assert!(grown < BOUND * 3 / 2, "{grown} bytes");
-    // nor is more said than is taken
+    // and the store does not report much more than it takes
     assert!(grown > BOUND * 2 / 3, "{grown} bytes");
 }
 
@@ -145,7 +145,7 @@ fn a_memory_store_keeps_its_limit_with_many_fields() {
 #[test]
 fn a_memory_store_keeps_no_buffers_of_connections() {
     alone("a_memory_store_keeps_no_buffers_of_connections", async {
-        // values and a body that are slices of what was read
+        // values and a body that are slices of a read buffer
         let page = |n| {
             let mut buffer = vec![b'x'; 20_000];
             buffer[..6].copy_from_slice(format!("{n:06}").as_bytes());
@@ -159,7 +159,7 @@ fn a_memory_store_keeps_no_buffers_of_connections() {
     });
 }
 
-/// A body of so many equal frames, and then nothing more for now.
+/// A body of this many equal frames, which then waits without an end.
 struct Stalled {
     frame: Bytes,
     left: usize,
@@ -181,7 +181,7 @@ impl Body for Stalled {
     }
 }
 
-/// By how much the process grows while so many clients have read all but the end of their bodies.
+/// How much the process grows while this many clients have read all but the end of their bodies.
 async fn grown_by_stalled(clients: usize, frame: Bytes, frames: usize) -> u64 {
     let layer = CacheLayer::new(MemoryStore::new()).with_policy(HOUR);
     let app = layer.layer(tower::service_fn(move |_: Request<()>| {
@@ -206,7 +206,7 @@ async fn grown_by_stalled(clients: usize, frame: Bytes, frames: usize) -> u64 {
 #[test]
 fn stalled_clients_hold_at_most_recording_bytes() {
     alone("stalled_clients_hold_at_most_recording_bytes", async {
-        // 160 MB without a bound
+        // 160 MB without a limit
         let grown = grown_by_stalled(40, Bytes::from(vec![b'x'; 64 << 10]), 64).await;
         assert!(grown < 72 << 20, "{grown} bytes");
     });

@@ -1,5 +1,5 @@
-//! The chapters of the guide on the rules of HTTP and on failures are true: the first has each of the rules
-//! once, and the files and tests that they name are there.
+//! Checks the chapters of the guide on the rules of HTTP and on failures: the first has each rule once, and the files
+//! and tests that both name exist.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // helpers of tests
 
@@ -41,7 +41,7 @@ fn rows() -> Vec<Row> {
         .collect()
 }
 
-/// The rows of the table of failures: what goes wrong, and its tests.
+/// The rows of the table of failures: the failure, and its tests.
 fn failures() -> Vec<(String, String)> {
     let text = read(&root().join("src/docs/failures.md"));
     let rows = text.lines().filter(|line| line.starts_with("| ")).skip(1);
@@ -53,12 +53,12 @@ fn failures() -> Vec<(String, String)> {
     .collect()
 }
 
-/// What stands between backticks.
+/// The texts between backticks.
 fn code(cell: &str) -> impl Iterator<Item = &str> {
     cell.split('`').skip(1).step_by(2)
 }
 
-/// The tests that a cell names: a path of modules and a function.
+/// The tests in a cell: a path of modules and a function.
 fn tests(row: &Row) -> Vec<&str> {
     code(&row.tests).collect()
 }
@@ -96,13 +96,13 @@ fn sources() -> Vec<Source> {
     sources
 }
 
-/// Whether `module` is meant by `name`: the same path, or the end of it.
+/// Whether `name` means `module`: it is the same path, or its end.
 fn is_meant(module: &str, name: &str) -> bool {
     module.strip_suffix(name).is_some_and(|start| start.is_empty() || start.ends_with("::"))
 }
 
-/// Whether the source has a test of this name: a function under `#[test]` or `#[tokio::test]`, or one
-/// that runs on every store.
+/// Whether the source has a test with this name: a function under `#[test]` or `#[tokio::test]`, or one that runs on
+/// every store.
 fn has_test(source: &Source, name: &str) -> bool {
     let lines: Vec<_> = source.text.lines().collect();
     let functions = [format!("fn {name}("), format!("async fn {name}(")];
@@ -137,7 +137,7 @@ fn every_rule_is_there_once_and_in_order() {
     }
 }
 
-/// Asserts that there is one test of this name.
+/// Asserts that there is one test with this name.
 fn exists(sources: &[Source], of: &str, name: &str) {
     let Some((module, function)) = name.rsplit_once("::") else {
         panic!("{of}: `{name}` has no module");
@@ -199,7 +199,7 @@ fn every_file_that_is_named_exists_and_has_the_named_items() {
             }
         }
         let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
-        // header fields with a name of one word could be taken for items
+        // header fields with a name of one word could look like items
         let is_item = |name: &&str| {
             let field = ["Date", "ETag", "Upgrade", "Vary"].contains(name);
             !field && !is_file(name) && name.chars().all(is_name)

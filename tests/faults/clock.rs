@@ -1,4 +1,4 @@
-//! The clock of a process is wrong by an hour: what counts is the database's. And that one steps as well.
+//! Wrong clocks: the clock of a process is off by an hour, and the clock of the database steps.
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ use crate::support;
 /// In seconds.
 const HOUR: i64 = 3600;
 
-/// A directory with a library that shifts a process's clock, and how far.
+/// A directory with a library that shifts a process's clock, and with the size of the shift.
 struct Shift(PathBuf);
 
 impl Shift {
@@ -32,7 +32,7 @@ impl Shift {
         let folder = std::env::temp_dir().join(format!("tmc-clock.{}.{name}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faults/clock.c");
-        // the compiler that links Rust's programs
+        // the compiler that Rust uses for linking
         let mut cc = Command::new("cc");
         cc.args(["-shared", "-fPIC", "-O1", "-o"]).arg(folder.join("clock.so")).arg(source);
         assert!(cc.status().expect("there is a C compiler").success());
@@ -42,7 +42,7 @@ impl Shift {
     }
 
     fn set(&self, seconds: i64) {
-        // at once: no half of it is ever read
+        // atomically, so that no process reads half of it
         std::fs::write(self.0.join("new"), seconds.to_string()).unwrap();
         std::fs::rename(self.0.join("new"), self.0.join("seconds")).unwrap();
     }
@@ -68,8 +68,7 @@ fn shop(url: &str) -> Command {
     command
 }
 
-/// How far a process's own clock is from this one's, by the field that its server adds to what is not
-/// cached.
+/// The difference between the process's clock and this one's, from the `Date` of a response that is not cached.
 async fn ahead(process: &Process) -> i64 {
     let date = httpdate::parse_http_date(process.ask("/missing").await.field("date")).unwrap();
     match date.duration_since(SystemTime::now()) {
@@ -100,12 +99,12 @@ async fn a_process_whose_clock_is_an_hour_off_agrees_with_others() {
     });
     assert!(ahead(&right).await.abs() < 60);
     assert!((ahead(&wrong).await + HOUR).abs() < 60, "the clock is wrong");
-    // what either stores, the other serves, as old as it is
+    // each process serves what the other has stored, with the right age
     right.get("/products").await;
     until("the other serves it", || hits(&wrong, "/products")).await;
     wrong.get("/products/7").await;
     until("the other serves it", || hits(&right, "/products/7")).await;
-    // and under way it jumps by two hours
+    // then the clock jumps by two hours while the process runs
     shift.set(HOUR);
     until("the clock has jumped", async || (ahead(&wrong).await - HOUR).abs() < 60).await;
     assert!(hits(&wrong, "/products").await && hits(&right, "/products").await);
@@ -116,7 +115,7 @@ async fn a_process_whose_clock_is_an_hour_off_agrees_with_others() {
 const MINUTES: CachePolicy =
     CachePolicy::new().ttl(Duration::from_secs(300)).collapse(Collapse::Cluster);
 
-/// A process whose pages show the state of the data, and that has read the database's clock when it started.
+/// A process whose pages show the state of the data. It has read the database's clock at its start.
 struct Shop {
     app: BoxCloneSyncService<Request<()>, Response<CacheBody<Full<Bytes>>>, Infallible>,
     handle: CacheHandle<MySqlStore>,
@@ -148,7 +147,7 @@ impl Shop {
         (std::str::from_utf8(&body).unwrap().parse().unwrap(), status.is_hit())
     }
 
-    /// Asks for a page that is not to be a hit, and has it stored.
+    /// Requests a page that must not be a hit, and waits until it is stored.
     async fn fill(&self, path: &str) {
         assert!(!self.get(path).await.1, "{path}");
         self.handle.flush().await.unwrap();
@@ -185,14 +184,14 @@ async fn a_clock_step_of_the_database_serves_nothing_old() {
         let shown = new.get(&page("stays")).await;
         assert_eq!(shown.1, stays, "after a step of {step} s: its age is not known");
         assert_eq!(new.get(&page("changed")).await, (changed, false), "after {step} s");
-        // whoever had one is gone: with the server that was ahead, perhaps
+        // a holder from before the step may be gone, together with the server whose clock was ahead
         assert!(matches!(new.lease(&key).await, Lease::Granted(_)), "given back before {step} s");
         assert!(matches!(new.lease(&held).await, Lease::Granted(_)), "held before {step} s");
         new.handle.flush().await.unwrap();
         assert_eq!(new.get(&page("changed")).await, (changed, true), "it is stored again");
         assert!(new.get(&page("stays")).await.1, "it is stored again");
 
-        // the process that has not noticed the step yet invalidates, and the other way round
+        // the process that has not noticed the step invalidates, and then the other one
         let latest = state.fetch_add(1, Ordering::SeqCst) + 1;
         old.handle.invalidate_uri(&page("changed")).await.unwrap();
         new.handle.invalidate_uri(&page("stays")).await.unwrap();
@@ -200,7 +199,7 @@ async fn a_clock_step_of_the_database_serves_nothing_old() {
             assert_eq!(shop.get(&page("changed")).await.0, latest, "after {step} s");
             assert_eq!(shop.get(&page("stays")).await.0, latest, "after {step} s");
             let counts = shop.handle.counts();
-            // a lease is given back behind the response: the next to ask may come a moment too early
+            // the lease is given back after the response, so the next request may come a moment too early
             let waits = (counts.lease_waits, counts.lease_errors, counts.collapse_timeouts);
             assert!(matches!(waits, (0..10, 0, 0)), "{waits:?} after {step} s");
         }

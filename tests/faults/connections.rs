@@ -1,4 +1,4 @@
-//! The server takes no more connections, or gives its connections other settings.
+//! The server accepts no more connections, or its connections have other settings.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -19,7 +19,7 @@ async fn a_server_with_too_many_connections_fails_no_request() {
     let url = plain_account(&mut root, server.url()).await;
     let site = Site::at(&url).await;
     site.fill("/").await;
-    // the store's connections go, and others take their places
+    // the store's connections are closed, and other clients take their places
     execute(&mut root, "SET GLOBAL max_connections = 10").await;
     let ours = "SELECT CAST(id AS SIGNED) FROM information_schema.processlist WHERE user = 'app'";
     let mut others = Vec::new();
@@ -38,7 +38,7 @@ async fn a_server_with_too_many_connections_fails_no_request() {
     site.comes_back().await;
 }
 
-/// As in a cluster whose nodes share the numbers.
+/// Like in a cluster whose nodes use different ids.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_skips_ids_loses_no_invalidation() {
     let server = support::own_server(None).await;
@@ -83,7 +83,7 @@ async fn a_server_that_skips_ids_loses_no_invalidation() {
         for page in &pages {
             assert!(!hit(page).await, "{page}, in a transaction: {in_transaction}");
         }
-        // none of the rows is waited for any more: what is stored when the gaps are closed is served
+        // the store waits for no row any more: a response stored after the gaps were closed is served
         for page in &pages {
             until("it is stored and holds", async || hit(page).await).await;
         }

@@ -16,14 +16,14 @@ async fn a_row_damaged_in_any_byte_is_a_miss_and_is_rewritten() {
         let length = number(&mut connection, length).await;
         assert!(length > 0, "{column}");
         for at in 1..=length {
-            // another bit each time, so that lengths, types and texts all take their turn
+            // another bit each time, so that lengths, types and texts are all damaged
             let bit = 1 << (at % 8);
             let flipped = format!("CHAR(ASCII(SUBSTRING({column}, {at}, 1)) ^ {bit})");
             let damage = format!(
                 "UPDATE cache_entries SET {column} = INSERT({column}, {at}, 1, {flipped}) {row}"
             );
             match column {
-                // of the printable characters only: it is a column of ASCII
+                // only printable characters, because the column is ASCII
                 "value_type" => {
                     execute(&mut connection, damage.replace(&bit.to_string(), "1")).await
                 }

@@ -1,4 +1,4 @@
-//! The disk under the server is full.
+//! The disk of the server is full.
 
 use std::fs::File;
 use std::io::Write;
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use crate::kit::{Site, builder, until};
 use crate::support::{self, OwnServer};
 
-/// Takes all the room that is left on the server's disk.
+/// Uses up all free space on the server's disk.
 fn fill_up(server: &OwnServer) -> PathBuf {
     let path = server.dir_from_outside().join("filler");
     let mut file = File::create(&path).expect("a file beside the server's");
@@ -30,7 +30,7 @@ async fn fill_the_table(site: &Site) {
     .await;
 }
 
-/// Pages that cannot be stored are answered, and those that are stored are served.
+/// Pages that cannot be stored are answered, and stored pages are served.
 async fn stores_nothing_and_serves(site: &Site) {
     let before = site.handle.counts();
     for n in 0..20 {
@@ -45,7 +45,7 @@ async fn stores_nothing_and_serves(site: &Site) {
     assert_eq!(site.handle.counts().breaker_opened, 0);
 }
 
-/// MariaDB 10.11 aborts when it has tried in vain for some seconds to make a table's file larger.
+/// MariaDB 10.11 aborts if it cannot extend a table's file for some seconds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_fails_no_request_and_free_space_is_used_again() {
     let Some(mut server) = support::server_on_a_small_disk(450).await else {
@@ -69,7 +69,7 @@ async fn a_full_disk_fails_no_request_and_free_space_is_used_again() {
     site.get("/before").await;
 }
 
-/// The system's tablespace holds the table, and may not grow.
+/// The system tablespace contains the table, and must not grow.
 const SMALL_SPACE: &str =
     "--innodb-file-per-table=0 --innodb-data-file-path=ibdata1:12M:autoextend:max:32M";
 

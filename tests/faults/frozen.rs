@@ -1,4 +1,4 @@
-//! The server is there and answers nothing.
+//! The server accepts connections and never answers.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ async fn a_server_stopped_for_ten_seconds_costs_only_one_wait() {
     site.fill("/").await;
     let since = Instant::now();
     server.stop();
-    // those who come before the breaker is open wait once each
+    // requests before the breaker is open wait once each
     site.opens_the_breaker(20).await;
     let waited = site.handle.counts().lookup_errors;
     let mut asked = 0;
@@ -35,12 +35,12 @@ async fn a_server_stopped_for_ten_seconds_costs_only_one_wait() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_open_breaker_causes_no_waits_and_a_probe_closes_it() {
     let server = support::own_server(None).await;
-    // the store itself hangs on for longer than this test takes: only the breaker helps
+    // the store itself waits longer than this test takes, so only the breaker helps
     let store = builder(server.url()).query_timeout(Duration::from_secs(60));
     let site = Site::over(store).await;
     site.fill("/").await;
     server.stop();
-    // one after the other: three waits, and that is all
+    // one after another: three waits in total
     for n in 0..3 {
         let answer = site.get(&format!("/{n}")).await;
         assert_eq!(answer.detail, Some("store-error"), "{n}");
@@ -48,7 +48,7 @@ async fn an_open_breaker_causes_no_waits_and_a_probe_closes_it() {
     }
     assert_eq!(site.handle.counts().lookup_errors, 3);
     site.waits_for_nothing(100).await;
-    // what is on its way to the store cannot be judged without the log either
+    // without the log, a response that is waiting to be written cannot be checked either
     site.get("/pending").await;
     assert_eq!(site.get("/pending").await.detail, Some("breaker-open"));
     server.cont();
@@ -61,15 +61,15 @@ async fn an_open_breaker_causes_no_waits_and_a_probe_closes_it() {
     site.comes_back().await;
 }
 
-/// Nobody can say whether another's response is valid; but one that was made after a request had arrived is as good as
-/// its own.
+/// Without the log, a response of another request cannot be checked. But a response that was made after a request had
+/// arrived is as good as its own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_database_many_requests_cause_few_calls() {
     let server = support::own_server(None).await;
     let site = Site::at(server.url()).await;
     site.fill("/").await;
     server.stop();
-    // those who find out wait for the store, and then for one call
+    // the requests that open the breaker wait for the store, and then for one call
     let calls = site.calls();
     for answer in site.get_all((0..20).map(|_| "/slow/first".to_owned())).await {
         assert_eq!(answer.detail, Some("store-error"));
@@ -81,7 +81,7 @@ async fn without_a_database_many_requests_cause_few_calls() {
         for answer in site.get_all((0..20).map(|_| "/slow/page".to_owned())).await {
             assert_eq!(answer.detail, Some("breaker-open"), "{round}");
         }
-        // one for the first to come, one for those who came after that had begun
+        // one call for the first request, one for the requests that came after this call had started
         assert!(site.calls() - calls < 5, "{round}: {} calls", site.calls() - calls);
     }
     server.cont();

@@ -1,4 +1,4 @@
-//! The server is not there, never was, or is killed in the middle of something.
+//! The server is missing from the start, or is killed at run time.
 
 use std::net::TcpListener;
 use std::time::Instant;
@@ -46,7 +46,7 @@ async fn refused_connections_cause_no_wait_and_no_failure() {
     site.put("/").await;
     assert!(site.calls() >= calls + 200);
     assert!(site.handle.counts().invalidation_errors >= 2);
-    // one wait each would be 200 s
+    // one wait for each request would be 200 s
     assert!(since.elapsed() < WAIT * 20, "{:?}", since.elapsed());
     proxy.set(Network::Up);
     site.comes_back().await;
@@ -87,7 +87,7 @@ async fn a_server_killed_during_writes_loses_only_those() {
     for n in 0..50 {
         let path = format!("/page/{n}");
         assert!(!site.get(&path).await.hit);
-        // it is on its way, and visible
+        // the row is still waiting to be written, and visible
         assert!(site.get(&path).await.hit, "{path}");
     }
     is_under_way(&mut watcher, "INSERT INTO").await;
@@ -105,7 +105,7 @@ async fn a_server_killed_during_writes_loses_only_those() {
     site.get_all((0..50).map(|n| format!("/page/{n}"))).await;
     tokio::task::block_in_place(|| server.restart());
     site.comes_back().await;
-    // a change that was said to be done is, and one that was said to have failed is made up for
+    // a write that was reported as successful is there, and a failed invalidation was made up for
     until("nothing is owed", async || {
         let stats = site.handle.stats().await;
         stats.is_ok_and(|stats| stats.store.owed_invalidations == 0)

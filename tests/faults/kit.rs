@@ -1,4 +1,4 @@
-//! A cached site that checks with every request what is promised of it.
+//! A cached site that checks every response.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -18,20 +18,20 @@ use tower_mysql_cache::{
     StoreError,
 };
 
-/// `store_timeout` of the sites: long, so that one wait and two are told apart on a busy machine.
+/// `store_timeout` of the sites: long enough to tell one wait from two on a busy machine.
 pub(crate) const WAIT: Duration = Duration::from_secs(1);
 
 /// How long the handler of a `/slow` page takes.
 pub(crate) const SLOW: Duration = Duration::from_millis(600);
 
-/// The longest that anything may take to come back.
+/// The maximum time until the site works again.
 const PATIENCE: Duration = Duration::from_secs(40);
 
 const POLICY: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(600));
 
 type App = BoxCloneSyncService<Request<()>, Response<CacheBody<Full<Bytes>>>, Infallible>;
 
-/// A site whose pages say which state of the data they show. Each change makes a new state.
+/// A site whose pages show the state of the data. Each change makes a new state.
 #[derive(Clone)]
 pub(crate) struct Site {
     app: App,
@@ -39,16 +39,15 @@ pub(crate) struct Site {
     pub(crate) store: MySqlStore,
     calls: Arc<AtomicUsize>,
     state: Arc<AtomicU64>,
-    /// The oldest state that may still be shown of a page: that of its last invalidation that was said to
-    /// be done.
+    /// The oldest state that a page may still show: that of its last successful invalidation.
     oldest: Arc<Mutex<HashMap<String, u64>>>,
 }
 
-/// An answer that is as promised.
+/// A response that was checked.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) hit: bool,
-    /// Why it went inside.
+    /// Why the handler was called.
     pub(crate) detail: Option<&'static str>,
     pub(crate) took: Duration,
 }
@@ -68,7 +67,7 @@ impl Site {
         Self::queueing(store, 64 << 20)
     }
 
-    /// A site of which so many bytes may wait to be written.
+    /// A site on which at most this many bytes may wait to be written.
     pub(crate) fn queueing(store: MySqlStore, bytes: usize) -> Self {
         let layer = CacheLayer::new(store.clone()).prefix("site").store_timeout(WAIT);
         let layer = layer.queue_bytes(bytes).with_policy(POLICY);
@@ -94,7 +93,7 @@ impl Site {
         Self { app, handle, store, calls, state, oldest: Arc::default() }
     }
 
-    /// How often the handler has run.
+    /// The number of calls of the handler.
     pub(crate) fn calls(&self) -> usize {
         self.calls.load(Ordering::SeqCst)
     }
@@ -110,7 +109,7 @@ impl Site {
         (String::from_utf8(body.to_vec()).expect("text"), cache, since.elapsed())
     }
 
-    /// `GET path`. The body is right, of a state that may still be shown, and has come in time.
+    /// `GET path`. Checks that the body is right and not too old, and that the response is in time.
     pub(crate) async fn get(&self, path: &str) -> Answer {
         let oldest = self.oldest.lock().unwrap().get(path).copied().unwrap_or(0);
         let (body, cache, took) = self.send(Method::GET, path).await;
@@ -125,7 +124,7 @@ impl Site {
         Answer { hit: cache.is_hit(), detail: cache.reason().map(|reason| reason.as_str()), took }
     }
 
-    /// Many of these at the same time.
+    /// Several of these at the same time.
     pub(crate) async fn get_all(&self, paths: impl IntoIterator<Item = String>) -> Vec<Answer> {
         let mut tasks = tokio::task::JoinSet::new();
         for path in paths {
@@ -135,7 +134,7 @@ impl Site {
         tasks.join_all().await
     }
 
-    /// `PUT path`: is answered, whatever becomes of its invalidation.
+    /// `PUT path`: it is answered even if its invalidation fails.
     pub(crate) async fn put(&self, path: &str) -> Duration {
         let (body, _, took) = self.send(Method::PUT, path).await;
         assert!(body.starts_with(path));
@@ -144,8 +143,8 @@ impl Site {
         took
     }
 
-    /// Changes the data and invalidates through the handle. If that is said to be done, nothing older may
-    /// be served from then on; [`Site::get`] sees to it.
+    /// Changes the data and invalidates through the handle. After a successful invalidation, no older response may be
+    /// served; [`Site::get`] checks this.
     pub(crate) async fn change(&self, path: &str) -> Result<(), StoreError> {
         let state = self.state.fetch_add(1, Ordering::SeqCst) + 1;
         let invalidation = self.handle.invalidate_uri(path);
@@ -155,24 +154,24 @@ impl Site {
         Ok(())
     }
 
-    /// Stores a page; on return it is served out of the table.
+    /// Stores a page. After this, the page is served from the table.
     pub(crate) async fn fill(&self, path: &str) {
         self.get(path).await;
         self.handle.flush().await.expect("flushes");
         assert!(self.get(path).await.hit, "{path} has been stored");
     }
 
-    /// Stores a page, as soon as the store is there again.
+    /// Stores a page as soon as the store works again.
     pub(crate) async fn fills(&self, path: &str) {
         until("it is stored", async || {
             self.get(path).await;
-            // after that a hit is out of the table, not from what waits to be written
+            // after this, a hit comes from the table, not from the responses that wait to be written
             self.handle.flush().await.is_ok() && self.get(path).await.hit
         })
         .await;
     }
 
-    /// Waits until pages are stored and served out of the table again, and invalidations are done again.
+    /// Waits until pages are stored and served from the table again, and invalidations succeed again.
     pub(crate) async fn comes_back(&self) {
         self.fills("/back").await;
         until("the cache invalidates again", async || self.change("/changed").await.is_ok()).await;
@@ -181,7 +180,7 @@ impl Site {
         assert!(!self.get("/changed").await.hit);
     }
 
-    /// Asks until the breaker is open: `requests` at a time, each of which waits once at most.
+    /// Sends requests until the breaker is open: `requests` at a time, each of which waits at most once.
     pub(crate) async fn opens_the_breaker(&self, requests: usize) {
         let mut round = 0;
         until("the breaker is open", async || {
@@ -193,7 +192,7 @@ impl Site {
         .await;
     }
 
-    /// While the breaker is open: nobody waits, and nobody asks the store.
+    /// While the breaker is open, no request waits and no request asks the store.
     pub(crate) async fn waits_for_nothing(&self, requests: usize) {
         let (before, calls, since) = (self.handle.counts(), self.calls(), Instant::now());
         for n in 0..requests {
@@ -205,17 +204,17 @@ impl Site {
         assert_eq!(counts.lookups_skipped - before.lookups_skipped, requests as u64);
         assert_eq!(counts.lookup_errors, before.lookup_errors, "no request waited for a lookup");
         assert_eq!(self.calls() - calls, requests);
-        // one wait each would be ten times as long
+        // one wait for each request would take ten times as long
         assert!(since.elapsed() < WAIT * requests as u32 / 10, "{:?}", since.elapsed());
     }
 }
 
-/// A store that waits four times as long for the database as a request does for the store, as by default.
+/// A store that waits four times as long for the database as a request waits for the store, which is the default.
 pub(crate) fn builder(url: &str) -> MySqlStoreBuilder {
     MySqlStore::builder(url).unwrap().query_timeout(WAIT * 4)
 }
 
-/// A page of a site; `/large` ones have two megabytes that cannot be compressed.
+/// A page of a site. A `/large` page has two megabytes that cannot be compressed.
 fn page(path: &str, state: u64) -> String {
     let mut text = format!("{path} in state {state}\n");
     let mut seed = path.bytes().fold(state, |seed, byte| seed.wrapping_mul(31) + u64::from(byte));
@@ -230,7 +229,7 @@ fn page(path: &str, state: u64) -> String {
     text
 }
 
-/// Waits until it holds.
+/// Waits until a condition holds.
 pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds().await {
@@ -251,10 +250,9 @@ pub(crate) async fn number(connection: &mut MySqlConnection, sql: impl Into<Stri
     found.unwrap_or_else(|error| panic!("{sql}: {error}"))
 }
 
-/// Waits until a statement of a store that begins like this is under way in the connection's database, and
-/// does not come to its end.
+/// Waits until a statement of a store that begins like this is running in the connection's database, and is blocked.
 pub(crate) async fn is_under_way(connection: &mut MySqlConnection, begins: &str) {
-    // MySQL trips over the bytes in others' statements; there, any statement of a store counts
+    // MySQL fails on the bytes in other statements; on MySQL, any statement of a store counts
     let sql = match number(connection, "SELECT VERSION() LIKE '%MariaDB%'").await {
         1 => format!(
             "SELECT CAST(COUNT(*) AS SIGNED) FROM information_schema.processlist \
@@ -272,7 +270,7 @@ pub(crate) async fn is_under_way(connection: &mut MySqlConnection, begins: &str)
     }
 }
 
-/// An account that is nobody's administrator, and the URL that logs in with it.
+/// An account without administrative rights, and the URL for it.
 pub(crate) async fn plain_account(connection: &mut MySqlConnection, url: &str) -> String {
     execute(
         connection,

@@ -1,4 +1,4 @@
-//! Other transactions hold what the store wants to write.
+//! Other transactions hold locks on rows that the store wants to write.
 
 use crate::kit::{Site, execute, is_under_way, number, until};
 use crate::support;
@@ -41,11 +41,11 @@ async fn after_a_deadlock_the_write_is_retried() {
     let site = Site::at(database.url()).await;
     let mut other = database.connection().await;
     let mut watcher = database.connection().await;
-    // two rows that one statement of the store locks in their order
+    // two rows, which one statement of the store locks in this order
     let (first, second) = rows_of_one_statement(&site, &mut watcher).await;
     let before = deadlocks(&mut watcher).await;
     execute(&mut other, "CREATE TABLE weight (n INT PRIMARY KEY)").await;
-    // a heavier transaction: the server ends the other one, ours
+    // a larger transaction, so that the server ends the store's
     let weight: Vec<_> = (0..500).map(|n| format!("({n})")).collect();
     execute(&mut other, format!("BEGIN; INSERT INTO weight VALUES {}", weight.join(","))).await;
     let lock =
@@ -67,7 +67,7 @@ async fn after_a_deadlock_the_write_is_retried() {
     assert_eq!((counts.write_errors, counts.lookup_errors), (0, 0), "{counts:?}");
 }
 
-/// The rows of what [`rewrite`] writes, in the order of their key.
+/// The rows that [`rewrite`] writes, in the order of their key.
 async fn rows_of_one_statement(site: &Site, connection: &mut MySqlConnection) -> (String, String) {
     rewrite(site).await.expect("is written");
     let rows = "SELECT CAST(HEX(key_hash) AS CHAR) FROM cache_entries ORDER BY key_hash";
@@ -86,7 +86,7 @@ async fn rewrite(site: &Site) -> Result<(), tower_mysql_cache::StoreError> {
     site.store.put_many(vec![entry("deadlock:1:/a"), entry("deadlock:1:/b")]).await
 }
 
-/// Deadlocks that the server has seen: MariaDB and MySQL keep the figure in different places.
+/// The number of deadlocks on the server. MariaDB and MySQL keep it in different places.
 async fn deadlocks(connection: &mut MySqlConnection) -> i64 {
     if number(connection, "SELECT VERSION() LIKE '%MariaDB%'").await == 1 {
         let row =

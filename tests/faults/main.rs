@@ -1,7 +1,9 @@
-//! Real faults on a real database. Whatever happens to it: every request is answered, with the right body,
-//! after one `store_timeout` at most and after no wait at all once the breaker is open; nothing is served
-//! that an invalidation had removed that was said to be done; and the cache comes back by itself. `kit`
-//! holds what is promised, and checks it with every request.
+//! Real faults on a real database. `kit` checks these promises with every request:
+//!
+//! - Every request is answered, with the right body.
+//! - A request waits for one `store_timeout` at most, and not at all while the breaker is open.
+//! - After a successful invalidation, no older response is served.
+//! - When the database works again, so does the cache.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // helpers of tests
 
 mod clock;

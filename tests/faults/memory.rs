@@ -4,14 +4,14 @@ use crate::kit::{Site, builder, until};
 use crate::process::{Process, example};
 use crate::support;
 
-/// Megabytes of memory that a process has.
+/// The memory of a process, in megabytes.
 fn resident_mb(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
 }
 
-/// Asks for so many pages, each by another URI, sixteen at a time.
+/// Requests this many pages, each with its own URI, sixteen at a time.
 async fn ask(process: &Process, path: &str, from: usize, pages: usize) {
     for chunk in (from..from + pages).collect::<Vec<_>>().chunks(16) {
         let asked = chunk
@@ -29,7 +29,7 @@ async fn memory_does_not_grow_while_the_database_is_away() {
         let shop = shop.args(["--serve", "--listen", "127.0.0.1:0", "--database", server.url()]);
         Process::start(shop.stderr(std::process::Stdio::null()))
     });
-    // two states of a database that is away: it hangs, and it is gone
+    // a database can be away in two ways: it does not answer, or it is stopped
     for away in ["hangs", "gone"] {
         ask(&process, "/image", 0, 8).await;
         if away == "hangs" {
@@ -37,7 +37,7 @@ async fn memory_does_not_grow_while_the_database_is_away() {
         } else {
             server.kill_9();
         }
-        // a megabyte each: more than what may wait, which is 64 MiB
+        // a megabyte each: together more than the 64 MiB that may wait
         ask(&process, "/image", 1_000, 72).await;
         ask(&process, "/search", 1_000, 500).await;
         let full = resident_mb(process.pid());
@@ -45,7 +45,7 @@ async fn memory_does_not_grow_while_the_database_is_away() {
             ask(&process, "/image", round * 1_000, 30).await;
             ask(&process, "/search", round * 10_000, 500).await;
         }
-        // 60 megabytes and 1,000 pages later; allocators keep some of what they have had
+        // after 60 megabytes and 1,000 pages; allocators keep some memory
         let later = resident_mb(process.pid());
         eprintln!("{away}: from {full} to {later} MB");
         assert!(later < full + 40, "{away}: from {full} to {later} MB");
@@ -77,7 +77,7 @@ async fn waiting_small_pages_count_with_their_whole_memory() {
     for chunk in 0..20 {
         site.get_all((0..50).map(|n| format!("/small/{chunk}/{n}"))).await;
     }
-    // a megabyte is room for no more than some 250 pages, however small they are
+    // a megabyte has room for about 250 pages, however small they are
     let shed = site.handle.counts().shed - before.shed;
     assert!((740..1_000).contains(&shed), "{shed} of 1,000");
     server.cont();

@@ -1,4 +1,4 @@
-//! The network between the process and the server does what networks do.
+//! Faults of the network between the process and the server.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ async fn site() -> (TestDatabase, Proxy, Site) {
     let database = support::database().await;
     let proxy = Proxy::to(database.url()).await;
     let store = builder(&proxy.url(database.url()));
-    // a connection into a black hole is given up sooner than by default, or this takes a while
+    // a shorter timeout than the default, so that the test is faster
     let site = Site::over(store.connect_timeout(Duration::from_secs(2))).await;
     site.fill("/").await;
     (database, proxy, site)
@@ -46,7 +46,7 @@ async fn a_black_hole_costs_only_one_wait() {
     site.comes_back().await;
 }
 
-/// An attempt to connect that the black hole has swallowed hangs: longer than anything here waits.
+/// A connection attempt into the black hole takes longer than this test waits.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_black_hole_no_lost_connect_is_waited_for() {
     let database = support::database().await;
@@ -68,7 +68,7 @@ async fn after_a_black_hole_no_lost_connect_is_waited_for() {
     until("its figures can be had", async || site.handle.stats().await.is_ok()).await;
 }
 
-/// Two megabytes that cannot be compressed, over a network on which they take a while.
+/// Two megabytes that cannot be compressed, over a slow network.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_body_delays_no_other_lookup() {
     let database = support::database().await;
@@ -86,7 +86,7 @@ async fn a_large_body_delays_no_other_lookup() {
     let key = |path: &str| CacheKey::new(keys[usize::from(path == "/small")].clone());
     assert!(store.get(key("/large")).await.unwrap().is_some(), "found, with a lane of its own");
     proxy.set(Network::Slow(Duration::from_millis(10)));
-    // both in one batch, and then each by itself
+    // both in one batch, then each of them alone
     let mut large = std::pin::pin!(store.get(key("/large")));
     let small = async {
         for _ in 0..3 {
@@ -104,7 +104,7 @@ async fn a_large_body_delays_no_other_lookup() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_cut_during_an_answer_gives_no_wrong_answer() {
     let (_database, proxy, site) = site().await;
-    // through a whole answer: the columns' names, the row's head, its value, and some of what follows
+    // through a whole answer: names of the columns, head of the row, its value, and some bytes after it
     for bytes in (0..64).chain((64..1600).step_by(24)) {
         proxy.cut_after(Way::ToClient, bytes);
         site.get("/").await;
@@ -120,7 +120,7 @@ async fn a_connection_cut_during_a_write_reports_no_success() {
         let path = format!("/page/{bytes}");
         site.fills(&path).await;
         proxy.cut_after(Way::ToServer, bytes);
-        // said to be done, or not: if it is, nothing older is served, and that is checked
+        // the write either succeeds or fails; after a success, the test checks that no older response is served
         let _ = site.change(&path).await;
         site.get(&path).await;
     }
@@ -131,7 +131,7 @@ async fn a_connection_cut_during_a_write_reports_no_success() {
     }
 }
 
-/// Somebody always waits for a look at the log here, and what has to be done now and then is done all the same.
+/// There is always a request that waits for a read of the log, and periodic work must still be done.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn gaps_are_closed_while_many_connections_read_the_log() {
     let database = support::database().await;

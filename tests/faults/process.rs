@@ -1,4 +1,4 @@
-//! Processes of an application: examples of this crate, running.
+//! Processes of an application: examples of this crate.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
-/// A process that ends with this value.
+/// A process that ends when this value is dropped.
 pub(crate) struct Process {
     child: Child,
     address: String,
@@ -35,7 +35,7 @@ impl Reply {
 }
 
 impl Process {
-    /// Starts it; the first address that it prints is where it listens.
+    /// Starts the process. It listens on the first address that it prints.
     pub(crate) fn start(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().expect("the example runs");
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -44,7 +44,7 @@ impl Process {
             .flat_map(|line| line.split([' ', ';']).map(str::to_owned).collect::<Vec<_>>());
         let address =
             words.find(|word| word.starts_with("http://")).expect("it says where it listens");
-        // what it says later is of no interest, but must not hold it up
+        // its later output is ignored, but must be read so that it does not block
         std::thread::spawn(move || words.for_each(drop));
         let client = Client::builder(TokioExecutor::new()).build_http();
         Self { child, address, client }
@@ -54,7 +54,7 @@ impl Process {
         self.child.id()
     }
 
-    /// `GET path`, which is answered with 200.
+    /// `GET path`, which must be answered with 200.
     pub(crate) async fn get(&self, path: &str) -> Reply {
         let reply = self.ask(path).await;
         assert_eq!(reply.status, StatusCode::OK, "{path}");
@@ -64,7 +64,7 @@ impl Process {
     /// `GET path`.
     pub(crate) async fn ask(&self, path: &str) -> Reply {
         let uri = format!("{}{path}", self.address);
-        // what a load balancer does: one name for all processes
+        // like a load balancer: one name for all processes
         let request = Request::builder().uri(uri).header("host", "shop.example");
         let request = request.body(Empty::new()).unwrap();
         let response = self.client.request(request).await.expect("an answer");
@@ -81,9 +81,9 @@ impl Drop for Process {
     }
 }
 
-/// A built example: `cargo test` builds them all.
+/// The path of a built example; `cargo test` builds all examples.
 pub(crate) fn example(name: &str) -> Command {
-    // target/<profile>/deps/<this test> beside target/<profile>/examples/<name>
+    // target/<profile>/deps/<this test> is next to target/<profile>/examples/<name>
     let this = std::env::current_exe().unwrap();
     let path: PathBuf = this.parent().unwrap().parent().unwrap().join("examples").join(name);
     assert!(path.exists(), "the examples are not built: run `cargo build --examples` first");

@@ -1,4 +1,4 @@
-//! A TCP proxy in front of a database that does what networks do.
+//! A TCP proxy in front of a database, which imitates faults of a network.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,26 +11,26 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-/// What becomes of the bytes.
+/// What the proxy does with the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Network {
     Up,
-    /// Each piece takes this long, in both directions.
+    /// Delays each piece by this time, in both directions.
     Slow(Duration),
-    /// Nothing arrives, and nobody is told. New connections are accepted and go the same way.
+    /// Drops all bytes silently. Accepts new connections, and drops their bytes too.
     BlackHole,
-    /// Every connection is cut, and new ones as soon as they are made.
+    /// Closes every connection, and new ones as soon as they are accepted.
     Down,
 }
 
-/// Which way bytes go.
+/// The direction of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
     ToServer = 0,
     ToClient = 1,
 }
 
-/// The proxy. It ends with this value.
+/// The proxy. It stops when this value is dropped.
 pub(crate) struct Proxy {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -39,14 +39,14 @@ pub(crate) struct Proxy {
 
 struct Shared {
     network: watch::Sender<Network>,
-    /// Bytes until the next connection that carries them is cut, by [`Way`]; negative: never.
+    /// Bytes until the next connection is closed, for each [`Way`]; negative: never.
     left: [AtomicI64; 2],
     cut: AtomicUsize,
     accepted: AtomicUsize,
 }
 
 impl Proxy {
-    /// In front of the server of a URL.
+    /// A proxy in front of the server of a URL.
     pub(crate) async fn to(url: &str) -> Self {
         let (_, rest) = url.split_once('@').expect("a URL with a user");
         let server: SocketAddr = rest.split('/').next().unwrap().parse().expect("an address");
@@ -64,7 +64,7 @@ impl Proxy {
         Self { address, shared, accepting }
     }
 
-    /// The URL with the proxy in the place of its server.
+    /// The URL with the proxy's address instead of the server's.
     pub(crate) fn url(&self, url: &str) -> String {
         let (user, rest) = url.split_once('@').expect("a URL with a user");
         let (_, database) = rest.split_once('/').expect("a URL with a database");
@@ -75,17 +75,17 @@ impl Proxy {
         self.shared.network.send_replace(network);
     }
 
-    /// Cuts a connection, once, in the middle of what goes this way: after so many more bytes.
+    /// Closes one connection after this many more bytes in this direction.
     pub(crate) fn cut_after(&self, way: Way, bytes: usize) {
         self.shared.left[way as usize].store(bytes as i64, Ordering::SeqCst);
     }
 
-    /// How many connections have been made.
+    /// How many connections have been accepted.
     pub(crate) fn accepted(&self) -> usize {
         self.shared.accepted.load(Ordering::SeqCst)
     }
 
-    /// How many connections have been cut by [`Proxy::cut_after`].
+    /// How many connections have been closed by [`Proxy::cut_after`].
     pub(crate) fn cut(&self) -> usize {
         self.shared.cut.load(Ordering::SeqCst)
     }
@@ -110,7 +110,7 @@ async fn accept(listener: TcpListener, server: SocketAddr, shared: Arc<Shared>) 
             let (from_client, to_client) = client.into_split();
             let (from_server, to_server) = server.into_split();
             let mut network = shared.network.subscribe();
-            // whichever ends first takes the other along: both sockets are closed
+            // if one direction ends, both sockets are closed
             tokio::select! {
                 () = carry(from_client, to_server, Way::ToServer, &shared) => {}
                 () = carry(from_server, to_client, Way::ToClient, &shared) => {}
@@ -120,7 +120,7 @@ async fn accept(listener: TcpListener, server: SocketAddr, shared: Arc<Shared>) 
     }
 }
 
-/// Carries bytes one way until an end is closed, or the connection is to be cut.
+/// Passes bytes on in one direction until an end is closed, or the connection must be closed.
 async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, way: Way, shared: &Shared) {
     let mut piece = vec![0; 16 << 10];
     loop {
@@ -142,7 +142,7 @@ async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, way: Way, shared
             tokio::time::sleep(by).await;
         }
         if now == Network::BlackHole {
-            // what has been lost stays lost: this connection carries nothing any more
+            // bytes were lost, so this connection stays silent
             std::future::pending::<()>().await;
         }
         if to.write_all(piece).await.is_err() {

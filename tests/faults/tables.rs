@@ -1,4 +1,4 @@
-//! Somebody alters the table under way.
+//! The table is altered at run time.
 
 use sqlx::Row;
 
@@ -21,7 +21,7 @@ async fn a_table_dropped_at_run_time_fails_no_request() {
     let error = site.store.check().await.unwrap_err();
     assert_eq!(error.as_str(), "schema");
     assert!(error.to_string().contains("migrate()"), "{error}");
-    // the breaker opens for this too: no round trip in vain
+    // the breaker opens for this too, so there are no useless round trips
     site.opens_the_breaker(5).await;
     assert!(site.handle.counts().breaker_opened > 0);
     site.store.migrate().await.unwrap();
@@ -35,7 +35,7 @@ async fn a_missing_column_fails_no_request() {
     let mut connection = database.connection().await;
     let ddl = sqlx::query("SHOW CREATE TABLE cache_entries").fetch_one(&mut connection).await;
     let ddl: String = ddl.unwrap().get(1);
-    // one that lookups read, and one that only writes need
+    // one column that lookups read, and one that only writes need
     for column in ["head", "born_ms"] {
         let page = format!("/{column}");
         site.fill(&page).await;

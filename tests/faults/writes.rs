@@ -41,7 +41,7 @@ async fn only_pages_within_the_servers_packet_size_are_stored() {
     until("the writes have failed", async || site.handle.counts().write_errors == 3).await;
     assert!(!site.get("/large/0").await.hit);
     site.comes_back().await;
-    // a new process knows the limit, and does not even send it
+    // a new process knows the limit, and does not send the page at all
     let site = Site::at(server.url()).await;
     site.get("/large/0").await;
     until("it is refused", async || {

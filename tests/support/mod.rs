@@ -1,9 +1,9 @@
-//! Databases for the tests: a fresh one on a server that all tests of this process share
-//! ([`database`]), or a server of one's own that may be killed ([`own_server`]).
+//! Databases for the tests: a fresh one on a server that all tests of this process share ([`database`]), or a private
+//! server that a test may kill ([`own_server`]).
 //!
-//! The servers are children of `scripts/db run`, which ends them when the pipe to its standard
-//! input closes, so they go when this process goes, however it goes.
-#![allow(dead_code, unreachable_pub)] // several test binaries share this; none uses all of it
+//! The servers are children of `scripts/db run`, which ends them when its standard input is closed. So they end when
+//! this process ends, in whatever way.
+#![allow(dead_code, unreachable_pub)] // several test binaries share this module, and none uses all of it
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::hash_map::RandomState;
@@ -19,20 +19,19 @@ use std::time::{Duration, Instant};
 use sqlx::mysql::MySqlConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, MySqlConnection};
 
-/// A fresh, empty database with a name of its own on the shared server: that of
-/// `TEST_DATABASE_URL` if it is set (its database name is ignored), else one that is started for
-/// this process.
+/// A fresh, empty database with its own name on the shared server. The server is that of `TEST_DATABASE_URL`, if set
+/// (the URL's database name is ignored). Otherwise, one is started for this process.
 ///
 /// # Panics
 ///
-/// If there is no server to be had. A test never skips.
+/// If there is no server. A test is never skipped.
 pub async fn database() -> TestDatabase {
     let server = blocking(shared_server).await;
     TestDatabase::create(server).await
 }
 
-/// A private server for a test that kills or freezes it: `mariadb` or `mysql`, by default what
-/// `TEST_ENGINE` names, else `mariadb`.
+/// A private server for a test that kills or freezes it: `mariadb` or `mysql`. The default is `TEST_ENGINE`, or else
+/// `mariadb`.
 ///
 /// # Panics
 ///
@@ -42,8 +41,8 @@ pub async fn own_server(engine: Option<&str>) -> OwnServer {
     blocking(move || OwnServer::start(script(), &engine)).await.unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// A private server whose directory is on a disk of its own of so many megabytes: a tmpfs in a mount
-/// namespace of the server's, which goes with it. `None` where this machine lets nobody mount one.
+/// A private server with its own disk of this many megabytes. The disk is a tmpfs in a mount namespace of the server,
+/// and ends with it. `None` if this machine does not permit the mount.
 ///
 /// # Panics
 ///
@@ -84,7 +83,7 @@ pub async fn own_server_with(arguments: &str) -> OwnServer {
     blocking(start).await.unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// A private server with more in its environment.
+/// A private server with more environment variables.
 ///
 /// # Panics
 ///
@@ -108,7 +107,7 @@ pub async fn own_mysql_with_keys() -> OwnServer {
     blocking(start).await.unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// What `TEST_ENGINE` names, else `mariadb`.
+/// The value of `TEST_ENGINE`, or else `mariadb`.
 pub fn engine() -> String {
     std::env::var("TEST_ENGINE").unwrap_or_else(|_| "mariadb".to_owned())
 }
@@ -149,14 +148,14 @@ impl TestDatabase {
         &self.name
     }
 
-    /// A connection of its own, for what the test looks up behind the store's back.
+    /// A separate connection, with which a test reads what the store has done.
     pub async fn connection(&self) -> MySqlConnection {
         connect(&self.url).await
     }
 }
 
 impl Drop for TestDatabase {
-    /// Best effort. On a thread of its own, for this may run inside a runtime or while unwinding.
+    /// Best effort. In its own thread, because this may run inside a runtime or while unwinding.
     fn drop(&mut self) {
         let (server, name) = (self.server.clone(), self.name.clone());
         let _ = thread::spawn(move || {
@@ -164,7 +163,7 @@ impl Drop for TestDatabase {
             runtime.block_on(async {
                 let drop = async {
                     let mut connection = options(&server).connect().await?;
-                    // A transaction that the test left open holds a metadata lock.
+                    // a transaction that the test left open holds a metadata lock
                     sqlx::raw_sql(AssertSqlSafe(format!(
                         "SET lock_wait_timeout = 2; DROP DATABASE IF EXISTS {name}"
                     )))
@@ -180,18 +179,18 @@ impl Drop for TestDatabase {
     }
 }
 
-/// A private server; it and its directory go away with this value.
+/// A private server. The server and its directory are removed with this value.
 #[derive(Debug)]
 pub struct OwnServer {
     script: Child,
-    /// The server lives until this closes. Taken in `drop`.
+    /// The server lives until this is closed. Taken in `drop`.
     stdin: Option<ChildStdin>,
     stdout: BufReader<ChildStdout>,
     url: String,
     pid: u32,
     dir: PathBuf,
     socket: PathBuf,
-    /// The directory under its disk, if it has one of its own.
+    /// The directory of its disk, if it has its own.
     mounted_on: Option<PathBuf>,
 }
 
@@ -234,14 +233,14 @@ impl OwnServer {
         self.pid
     }
 
-    /// Its directory as this process reaches it: the server may have a mount of its own there.
+    /// Its directory, as this process reaches it: the server may have its own mount there.
     pub fn dir_from_outside(&self) -> PathBuf {
         let inside = self.dir.strip_prefix("/").unwrap_or(&self.dir);
         // the script is in the same namespace, and outlives the server
         Path::new(&format!("/proc/{}/root", self.script.id())).join(inside)
     }
 
-    /// Whether it runs.
+    /// Whether the server runs.
     pub fn is_alive(&self) -> bool {
         alive(self.pid)
     }
@@ -261,14 +260,14 @@ impl OwnServer {
         connect(&self.url).await
     }
 
-    /// Kills the server with SIGKILL; on return it is dead.
+    /// Kills the server with SIGKILL, and waits until it is dead.
     pub fn kill_9(&self) {
         signal(self.pid, "KILL");
         until("the server is dead", || !alive(self.pid));
     }
 
-    /// Freezes the server (SIGSTOP): it accepts connections, and answers nothing. On return all of
-    /// its threads stand still.
+    /// Freezes the server (SIGSTOP): it accepts connections, and answers nothing. Waits until all its threads stand
+    /// still.
     pub fn stop(&self) {
         signal(self.pid, "STOP");
         until("the server is frozen", || {
@@ -282,8 +281,7 @@ impl OwnServer {
         signal(self.pid, "CONT");
     }
 
-    /// Starts the server again after [`kill_9`](Self::kill_9), on the same port and data; on
-    /// return it answers.
+    /// Starts the server again after [`kill_9`](Self::kill_9), on the same port and data. Waits until it answers.
     pub fn restart(&mut self) {
         let stdin = self.stdin.as_mut().expect("taken in drop only");
         stdin.write_all(b"start\n").expect("scripts/db runs");
@@ -294,7 +292,7 @@ impl OwnServer {
 
 impl Drop for OwnServer {
     fn drop(&mut self) {
-        // Nobody needs its data: no orderly end. (A frozen one would not come to one anyway.)
+        // its data is not needed, so it is killed; a frozen server could not end in order anyway
         if alive(self.pid) {
             signal(self.pid, "KILL");
         }
@@ -308,7 +306,7 @@ impl Drop for OwnServer {
 
 /// The URL of the shared server, without a database.
 fn shared_server() -> &'static str {
-    // A static is never dropped: the pipe in it closes when the process ends.
+    // a static is never dropped: its pipe is closed when the process ends
     static SERVER: OnceLock<Result<(String, Option<OwnServer>), String>> = OnceLock::new();
     let server = SERVER.get_or_init(|| {
         if let Ok(url) = std::env::var("TEST_DATABASE_URL") {
@@ -349,14 +347,14 @@ fn script() -> Command {
     Command::new(SCRIPT)
 }
 
-/// The next line, less its prefix.
+/// The next line, without its prefix.
 fn line(from: &mut impl BufRead, prefix: &str) -> Option<String> {
     let mut line = String::new();
     from.read_line(&mut line).ok()?;
     Some(line.strip_suffix('\n')?.strip_prefix(prefix)?.to_owned())
 }
 
-/// By the shell, for the crate forbids unsafe code and not every machine has a `kill` program.
+/// Through the shell, because the crate forbids unsafe code and some machines have no `kill` program.
 fn signal(pid: u32, name: &str) {
     let status = Command::new("sh").arg("-c").arg(format!("kill -{name} {pid}")).status();
     assert!(status.is_ok_and(|s| s.success()), "cannot send {name} to the server");
@@ -367,7 +365,7 @@ fn alive(pid: u32) -> bool {
     state(Path::new(&format!("/proc/{pid}"))).is_some_and(|state| state != 'Z')
 }
 
-/// The letter that the kernel has for the state of a process or thread.
+/// The kernel's letter for the state of a process or thread.
 fn state(proc: &Path) -> Option<char> {
     let stat = std::fs::read_to_string(proc.join("stat")).ok()?;
     stat.rsplit(") ").next()?.chars().next()
@@ -389,7 +387,7 @@ fn with_database(url: &str, name: &str) -> String {
     format!("{}/{name}{}", &url[..path], &url[query..])
 }
 
-/// How to reach the server of `url`; its database is taken as is.
+/// The connect options for the server of `url`, with its database.
 fn options(url: &str) -> MySqlConnectOptions {
     url.parse().unwrap_or_else(|e| panic!("the URL of the test server is not one: {e}"))
 }
@@ -401,7 +399,7 @@ async fn connect(url: &str) -> MySqlConnection {
         .unwrap_or_else(|e| panic!("cannot connect to the test server: {e}"))
 }
 
-/// Runs what blocks where it does not hold up the test's runtime, nor let a paused clock run on.
+/// Runs blocking code without blocking the test's runtime, and without letting a paused clock advance.
 async fn blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(f).await {
         Ok(value) => value,
