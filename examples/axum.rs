@@ -34,7 +34,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 async fn show(Path(id): Path<u32>) -> (CacheOverride, String) {
-    (CacheOverride::ttl(Duration::from_secs(30)), format!("product {id}"))
+    (CacheOverride::new().ttl(Duration::from_secs(30)), format!("product {id}"))
 }
 
 async fn update(Path(id): Path<u32>) -> String {

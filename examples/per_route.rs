@@ -67,7 +67,7 @@ async fn echo(uri: Uri, headers: HeaderMap) -> String {
 
 /// The override counts, not the policy: this response is fresh for 5 seconds, not for 300.
 async fn rates() -> (CacheOverride, &'static str) {
-    (CacheOverride::ttl(Duration::from_secs(5)), "1.08")
+    (CacheOverride::new().ttl(Duration::from_secs(5)), "1.08")
 }
 
 /// The response's own `Cache-Control` counts, not the policy.

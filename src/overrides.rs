@@ -19,12 +19,12 @@ pub(crate) const STALE_FIELD: &str = "tower-mysql-cache-stale";
 ///
 /// // any tower service
 /// let mut response = http::Response::new("rates");
-/// CacheOverride::ttl(Duration::from_secs(30)).add_to(response.extensions_mut());
+/// CacheOverride::new().ttl(Duration::from_secs(30)).add_to(response.extensions_mut());
 ///
 /// // axum
 /// # #[cfg(feature = "axum")]
 /// async fn rates() -> impl axum::response::IntoResponse {
-///     (CacheOverride::ttl(Duration::from_secs(30)), "rates")
+///     (CacheOverride::new().ttl(Duration::from_secs(30)), "rates")
 /// }
 /// ```
 ///
@@ -69,29 +69,39 @@ impl CacheOverride {
         decides: false,
     };
 
-    /// Says nothing yet: for an override without a lifetime.
+    /// An override that says nothing yet. Its methods can be called in any order.
     #[must_use]
     pub const fn new() -> Self {
         Self::NONE
     }
 
-    /// The response is fresh for `ttl`, whatever its own fields say about lifetime. Zero stores
-    /// nothing.
+    /// The response is fresh for `ttl`, whatever its own fields say about its lifetime. Zero: it is not stored.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_mysql_cache::CacheOverride;
+    /// let rates = CacheOverride::new().tag("rates").ttl(Duration::from_secs(30));
+    /// # let _ = rates;
+    /// ```
     #[must_use]
-    pub const fn ttl(ttl: Duration) -> Self {
-        let mut said = Self::NONE;
-        said.ttl = Some(ttl);
-        said.decides = true;
-        said
+    pub const fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self.decides = true;
+        self
     }
 
     /// The response is not stored.
+    ///
+    /// ```
+    /// use tower_mysql_cache::CacheOverride;
+    /// let draft = CacheOverride::new().no_store();
+    /// # let _ = draft;
+    /// ```
     #[must_use]
-    pub const fn no_store() -> Self {
-        let mut said = Self::NONE;
-        said.no_store = true;
-        said.decides = true;
-        said
+    pub const fn no_store(mut self) -> Self {
+        self.no_store = true;
+        self.decides = true;
+        self
     }
 
     /// The response has this tag as well: what invalidates the tag invalidates the response. A response
@@ -219,14 +229,14 @@ mod tests {
     #[test]
     fn overrides_of_one_response_merge_whatever_their_order() {
         let new = CacheOverride::new;
-        let ttl = |seconds| CacheOverride::ttl(secs(seconds));
+        let ttl = |seconds| new().ttl(secs(seconds));
         let cases = [
             (vec![new().tag("a"), new().tag("b")], new().tags(["a", "b"])),
             (vec![ttl(9).tag("a"), new().tag("b")], ttl(9).tags(["a", "b"])),
             (vec![ttl(9), ttl(3), ttl(5)], ttl(3)),
             (vec![ttl(0), ttl(3)], ttl(0)),
-            (vec![ttl(9).shared(), CacheOverride::no_store()], {
-                CacheOverride { ttl: Some(secs(9)), ..CacheOverride::no_store() }
+            (vec![ttl(9).shared(), new().no_store()], {
+                CacheOverride { ttl: Some(secs(9)), ..new().no_store() }
             }),
             // who only adds a tag does not speak of sharing, and who gives a lifetime does
             (vec![ttl(9).shared(), new().tag("a")], ttl(9).shared().tag("a")),

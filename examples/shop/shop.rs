@@ -148,7 +148,7 @@ async fn add(State(shop): State<Shop>, name: String) -> impl IntoResponse {
 async fn show(State(shop): State<Shop>, Path(id): Path<u32>) -> impl IntoResponse {
     match shop.goods.products.lock().await.get(&id) {
         Some(Product { name, price }) => {
-            let lifetime = CacheOverride::ttl(Duration::from_secs(60)).tag(tag(&id));
+            let lifetime = CacheOverride::new().ttl(Duration::from_secs(60)).tag(tag(&id));
             Ok((lifetime, shop.page(format!("{name} {price}"))))
         }
         None => Err((StatusCode::NOT_FOUND, shop.page("No such product"))),

@@ -236,14 +236,14 @@ on_every_store! {
         let layer = kit.layer().with_policy(MINUTE);
         let hour = Duration::from_secs(3600);
         let cases: [(CacheOverride, &[(&str, &str)], Option<&str>); 8] = [
-            (CacheOverride::ttl(hour), &[("cache-control", "max-age=1")], None),
-            (CacheOverride::ttl(hour), &[("cache-control", "max-age=0")], None),
-            (CacheOverride::ttl(Duration::ZERO), &[], Some("override")),
-            (CacheOverride::no_store(), &[FRESH], Some("override")),
-            (CacheOverride::ttl(hour), &[("cache-control", "private")], Some("private")),
-            (CacheOverride::ttl(hour).shared(), &[("cache-control", "private, no-store")], None),
-            (CacheOverride::ttl(hour).shared(), &[("set-cookie", "a=b")], Some("set-cookie")),
-            (CacheOverride::ttl(hour).with_set_cookie(), &[("set-cookie", "a=b")], None),
+            (CacheOverride::new().ttl(hour), &[("cache-control", "max-age=1")], None),
+            (CacheOverride::new().ttl(hour), &[("cache-control", "max-age=0")], None),
+            (CacheOverride::new().ttl(Duration::ZERO), &[], Some("override")),
+            (CacheOverride::new().no_store(), &[FRESH], Some("override")),
+            (CacheOverride::new().ttl(hour), &[("cache-control", "private")], Some("private")),
+            (CacheOverride::new().ttl(hour).shared(), &[("cache-control", "private, no-store")], None),
+            (CacheOverride::new().ttl(hour).shared(), &[("set-cookie", "a=b")], Some("set-cookie")),
+            (CacheOverride::new().ttl(hour).with_set_cookie(), &[("set-cookie", "a=b")], None),
         ];
         for (i, (overrides, fields, reason)) in cases.into_iter().enumerate() {
             let said = overrides.clone();

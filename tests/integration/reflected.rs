@@ -87,7 +87,7 @@ on_every_store! {
         let layer = kit.layer();
         let (app, _) = cached(&layer, |_| {
             let mut response = response(200, &[REPEATED], "page");
-            CacheOverride::ttl(Duration::from_secs(60)).shared().add_to(response.extensions_mut());
+            CacheOverride::new().ttl(Duration::from_secs(60)).shared().add_to(response.extensions_mut());
             response
         });
         send(&app, get("/", &[HERE])).await;

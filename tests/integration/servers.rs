@@ -128,7 +128,7 @@ on_every_store! {
 
     async fn a_put_invalidates_the_get_of_its_route(kit: Kit) {
         async fn show(State(calls): State<Calls>) -> (CacheOverride, Json<usize>) {
-            (CacheOverride::ttl(Duration::from_secs(30)), Json(calls.add()))
+            (CacheOverride::new().ttl(Duration::from_secs(30)), Json(calls.add()))
         }
         let cache = kit.layer();
         let route = on_get(show).put(|| async { StatusCode::NO_CONTENT }).layer(cache);
@@ -147,8 +147,8 @@ on_every_store! {
 
     async fn each_tag_of_several_overrides_invalidates(kit: Kit) {
         async fn show(State(calls): State<Calls>) -> impl axum::response::IntoResponse {
-            let second = CacheOverride::ttl(Duration::from_secs(3600)).tag("second");
-            (CacheOverride::ttl(Duration::from_secs(30)).tag("first"), second, Json(calls.add()))
+            let second = CacheOverride::new().ttl(Duration::from_secs(3600)).tag("second");
+            (CacheOverride::new().ttl(Duration::from_secs(30)).tag("first"), second, Json(calls.add()))
         }
         async fn tagged(mut response: axum::response::Response) -> axum::response::Response {
             CacheOverride::new().tag("layer").add_to(response.extensions_mut());

@@ -137,8 +137,8 @@ mod tests {
         let nothing = Instructions::default();
         for (overrides, expected) in [
             (CacheOverride::new().tag("a").stale_if_error(MINUTE), nothing),
-            (CacheOverride::ttl(MINUTE), Instructions { lifetime: Some(MINUTE), ..nothing }),
-            (CacheOverride::no_store(), Instructions { no_store: true, ..nothing }),
+            (CacheOverride::new().ttl(MINUTE), Instructions { lifetime: Some(MINUTE), ..nothing }),
+            (CacheOverride::new().no_store(), Instructions { no_store: true, ..nothing }),
             (CacheOverride::new().shared(), Instructions { shared: true, ..nothing }),
             (CacheOverride::new().with_set_cookie(), Instructions { set_cookie: true, ..nothing }),
         ] {

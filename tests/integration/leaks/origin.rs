@@ -178,7 +178,7 @@ impl Origin {
         let sets = if chance.one_in(8) { 1 + chance.below(2) } else { 0 };
         let names = ["seen", "sid"];
         let overrides = (status != 304 && chance.one_in(20))
-            .then(|| CacheOverride::ttl(Duration::from_secs(chance.below(2))).tag("t"));
+            .then(|| CacheOverride::new().ttl(Duration::from_secs(chance.below(2))).tag("t"));
         let cookies: Vec<_> = (0..sets).map(|_| names[chance.below(2) as usize]).collect();
         let for_everyone = request.extensions().get::<Session>().is_none()
             && (site.is_none() || varies)
