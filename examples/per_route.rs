@@ -11,7 +11,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Request, Uri};
+use axum::http::{HeaderMap, Request, StatusCode, Uri};
 use axum::routing::get;
 use tower::ServiceExt;
 use tower_mysql_cache::{
@@ -28,7 +28,7 @@ const STATIC: CachePolicy = PAGE.cookies(Cookies::Ignore);
 /// Each user has a different feed.
 const FEED: CachePolicy = PAGE.authorization(Authorization::Key);
 /// A 404 is stored as well.
-const DOCUMENT: CachePolicy = PAGE.statuses(&[200, 404]);
+const DOCUMENT: CachePolicy = PAGE.statuses(&[StatusCode::OK, StatusCode::NOT_FOUND]);
 
 fn app() -> Router {
     let cache = CacheLayer::new(MemoryStore::new()).prefix("routes").with_policy(PAGE);

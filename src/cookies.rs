@@ -1,12 +1,13 @@
-//! What a policy does with credentials in a request: cookies and `Authorization`.
+//! What cookies and `Authorization` in a request mean.
 
 use http::header::{AUTHORIZATION, COOKIE};
 use http::{HeaderMap, HeaderValue};
 
+use crate::error::ConfigError;
 use crate::key::{hash_values, matches_listed};
 
-/// Cookies that analytics scripts set in the browser and no handler reads. Exact names wherever possible:
-/// `_gallery_session` is somebody's session, and begins like Google's.
+/// Cookies that analytics scripts set in the browser and no handler reads. Exact names wherever possible: the session
+/// cookie `_gallery_session` begins like Google's cookies.
 const ANALYTICS: &[&str] = &[
     "_ga",
     "_ga_*",
@@ -58,40 +59,105 @@ const ANALYTICS: &[&str] = &[
     "hubspotutk",
 ];
 
-/// What a route does with cookies in a request.
+/// What cookies in a request mean for a route.
+///
+/// | variant | which cookies make a request skip the cache | for |
+/// |---|---|---|
+/// | [`Bypass`](Self::Bypass) | all, except analytics cookies | the default |
+/// | [`Except`](Self::Except) | all, except analytics cookies and these | sites with a few harmless cookies: consent, theme |
+/// | [`BypassIf`](Self::BypassIf) | only these | sites that know the cookies of their users' sessions |
+/// | [`Key`](Self::Key) | none: these are part of the key, all others are ignored | one page for each value: theme, currency |
+/// | [`Ignore`](Self::Ignore) | none | files, pages without anything personal |
+///
+/// A request that skips the cache is still answered with a stored response that says `public` or `s-maxage`.
+///
+/// If a `Cookie` field does not match the grammar (RFC 6265 4.2.1) or has a `%` in a name, the cache does not know
+/// which cookies the handler sees in it. Then the request skips the cache, except with [`Ignore`](Self::Ignore).
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_mysql_cache::{CachePolicy, Cookies};
+///
+/// const PAGE: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(60));
+/// // logged-in users have one of these cookies
+/// const HOME: CachePolicy = PAGE.cookies(Cookies::BypassIf(&["sid", "remember_*"]));
+/// // every cookie may be personal, but these are not
+/// const HELP: CachePolicy = PAGE.cookies(Cookies::Except(&["consent", "theme"]));
+/// // one page for each theme
+/// const GREETING: CachePolicy = PAGE.cookies(Cookies::Key(&["theme"]));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Cookies {
-    /// A request with any cookie that is not a known analytics cookie, or with a `Cookie` field that is not of the
-    /// grammar (RFC 6265 4.2.1), goes inside, unless a response
-    /// is stored that says of itself that it may be shared (`public`, `s-maxage`). The default.
+    /// A request with any cookie skips the cache, except with analytics cookies that no handler reads (`_ga`, `_fbp`,
+    /// ...). The default.
     #[default]
     Bypass,
     /// The route never looks at cookies.
     Ignore,
-    /// These cookies join the key, as a hash ([`CacheLayer::key_secret`](crate::CacheLayer::key_secret)); all others
-    /// are ignored. A request whose `Cookie` field is not of
-    /// the grammar (RFC 6265 4.2.1), has a `%` in a name, or a name that differs from one of these in letter case
-    /// only, is treated as with [`Bypass`](Self::Bypass): what a handler sees in it is not known.
+    /// These cookies are part of the key, as a hash ([`CacheLayer::key_secret`](crate::CacheLayer::key_secret)). All
+    /// others are ignored. A request with a cookie whose name differs from one of these only in letter case skips the
+    /// cache, because some handlers ignore letter case.
     ///
     /// # Warning
     /// The key holds the cookie's value, not the user, and **a hit asks no session store**. With a session cookie, a page
     /// is served until its lifetime ends, even if the session has ended or has another user by then. Give such a page a
-    /// tag of its user (`user:7`) and invalidate that tag at login, at logout, and when the user's rights change. Give
+    /// tag of its user (`user:7`). Invalidate that tag at login, at logout, and when the user's rights change. Give
     /// the session a new id at login.
     Key(&'static [&'static str]),
+    /// Only these cookies make a request skip the cache; all others are ignored. A name that ends with `*` matches
+    /// every cookie whose name begins like that. Letter case does not matter.
+    ///
+    /// # Warning
+    /// Name every cookie that a response can depend on. The layer takes a user whose session cookie is not listed for
+    /// an anonymous one, and stores their page for everyone.
+    BypassIf(&'static [&'static str]),
+    /// As [`Bypass`](Self::Bypass), but these cookies do not count either. A name that ends with `*` matches every
+    /// cookie whose name begins like that. Letter case matters.
+    ///
+    /// # Warning
+    /// No response of the route may depend on one of these cookies: all their values get the same page.
+    Except(&'static [&'static str]),
 }
 
-/// What a route does with `Authorization` in a request. It is never ignored.
+impl Cookies {
+    /// Whether the listed names are names of cookies.
+    pub(crate) fn check(self) -> Result<(), ConfigError> {
+        let names = match self {
+            Self::Bypass | Self::Ignore => return Ok(()),
+            Self::Key(names) | Self::BypassIf(names) | Self::Except(names) => names,
+        };
+        if names.is_empty() {
+            let rule = "it must name at least one cookie; there are also Cookies::Bypass and Cookies::Ignore";
+            return Err(ConfigError::new("cookies", "an empty list", rule));
+        }
+        let is_cookie = |name: &&str| !name.is_empty() && name.bytes().all(is_name);
+        if let Some(name) = names.iter().find(|name| !is_cookie(name) || **name == "*") {
+            let rule = "each must be the name of a cookie (RFC 6265 4.1.1), or the beginning of one before `*`";
+            return Err(ConfigError::new("cookies", name, rule));
+        }
+        Ok(())
+    }
+}
+
+/// What `Authorization` in a request means for a route. It is never ignored.
+///
+/// ```
+/// use tower_mysql_cache::{Authorization, CachePolicy};
+/// // each token has its own entries
+/// const ORDERS: CachePolicy = CachePolicy::new().authorization(Authorization::Key);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Authorization {
-    /// A request with `Authorization` goes inside, unless a response is stored that says of itself
-    /// that it may be shared (RFC 9111 3.5). The default.
+    /// A request with `Authorization` skips the cache, except for stored responses that may be shared (RFC 9111 3.5).
+    /// The default.
     #[default]
     Bypass,
-    /// The field joins the key, as a hash ([`CacheLayer::key_secret`](crate::CacheLayer::key_secret)): each value
-    /// has entries of its own.
+    /// The field is part of the key, as a hash ([`CacheLayer::key_secret`](crate::CacheLayer::key_secret)). Each value
+    /// has its own entries.
     Key,
 }
 
@@ -104,11 +170,11 @@ pub(crate) enum Credentials {
     Authorization,
     /// A header field that is a credential.
     Header,
-    /// The application knows who asks.
+    /// The application knows the user.
     Extension,
 }
 
-/// The credentials that are left over, and the hashed ones that join the key.
+/// The credentials that the key does not contain, and hashes of those that it does.
 pub(crate) fn examine(
     cookies: Cookies,
     authorization: Authorization,
@@ -118,9 +184,8 @@ pub(crate) fn examine(
     let mut keyed = Vec::new();
     match cookies {
         Cookies::Ignore => {}
-        Cookies::Bypass => {
-            let is_harmless = |pair: Option<Pair<'_>>| pair.is_some_and(|p| is_analytics(p.name));
-            if !pairs(headers).all(is_harmless) {
+        Cookies::Bypass | Cookies::BypassIf(_) | Cookies::Except(_) => {
+            if !pairs(headers).all(|pair| pair.is_some_and(|pair| !counts(cookies, pair.name))) {
                 left = Credentials::Cookie;
             }
         }
@@ -135,7 +200,7 @@ pub(crate) fn examine(
     }
     if headers.contains_key(AUTHORIZATION) {
         match authorization {
-            // what is said of cookies is stricter (RFC 9111 3.5, 7.3)
+            // the rules for cookies are stricter (RFC 9111 3.5, 7.3)
             Authorization::Bypass if left == Credentials::Cookie => {}
             Authorization::Bypass => left = Credentials::Authorization,
             Authorization::Key => {
@@ -147,8 +212,8 @@ pub(crate) fn examine(
     (left, keyed)
 }
 
-/// The names and what they say, or, where it is not known which cookies there are, the names and all lines as
-/// they are. Sorted, so that the list of a policy may be in any order.
+/// A hash of the names and their values. If it is not known which cookies there are, a hash of the names and of all
+/// lines. The names are sorted, so that the order in a policy does not matter.
 fn keyed_cookies(names: &[&str], sent: Option<&[Pair<'_>]>, headers: &HeaderMap) -> [u8; 16] {
     let mut names = names.to_vec();
     names.sort_unstable();
@@ -175,35 +240,34 @@ fn keyed_cookies(names: &[&str], sent: Option<&[Pair<'_>]>, headers: &HeaderMap)
 struct Pair<'a> {
     name: &'a [u8],
     value: &'a [u8],
-    /// HTTP/2 splits the field; a handler that reads one line only sees no others (RFC 9113 8.2.3).
+    /// HTTP/2 splits the field. A handler that reads only one line does not see the others (RFC 9113 8.2.3).
     in_first_line: bool,
 }
 
 impl<'a> Pair<'a> {
-    /// RFC 6265 4.2.1. `None` for what is not of the grammar, and for a name that some decode: readers do not
-    /// agree what cookie that is.
+    /// RFC 6265 4.2.1. `None` if it does not match the grammar, or if some parsers decode the name: then handlers do not
+    /// agree which cookie it is.
     fn parse(pair: &'a [u8], in_first_line: bool) -> Option<Self> {
         let equals = pair.iter().position(|&byte| byte == b'=')?;
         let (name, value) = (pair.get(..equals)?, pair.get(equals + 1..)?);
-        let is_name =
-            |&byte: &u8| byte.is_ascii_alphanumeric() || b"!#$&'*+-.^_`|~".contains(&byte);
         let bare = match value {
             [b'"', inner @ .., b'"'] => inner,
             _ => value,
         };
         let is_octet = |&byte: &u8| byte.is_ascii_graphic() && !b"\",;\\".contains(&byte);
-        let sound = !name.is_empty() && name.iter().all(is_name) && bare.iter().all(is_octet);
+        let sound =
+            !name.is_empty() && name.iter().copied().all(is_name) && bare.iter().all(is_octet);
         sound.then_some(Self { name, value, in_first_line })
     }
 
-    /// Whether it is one of these but for letter case, which some readers ignore.
+    /// Whether the name differs from one of these only in letter case, which some handlers ignore.
     fn resembles(&self, names: &[&str]) -> bool {
         let alike = |name: &&str| self.name.eq_ignore_ascii_case(name.as_bytes());
         names.iter().any(alike) && !names.iter().any(|name| name.as_bytes() == self.name)
     }
 }
 
-/// The cookies of a request, over all its lines; `None` for what is not of the grammar.
+/// The cookies of a request, from all its lines. `None` for a part that does not match the grammar.
 fn pairs(headers: &HeaderMap) -> impl Iterator<Item = Option<Pair<'_>>> {
     let lines = headers.get_all(COOKIE).iter().map(|line| line.as_bytes().trim_ascii());
     lines.enumerate().filter(|(_, line)| !line.is_empty()).flat_map(|(index, line)| {
@@ -212,6 +276,27 @@ fn pairs(headers: &HeaderMap) -> impl Iterator<Item = Option<Pair<'_>>> {
             Pair::parse(pair, index == 0)
         })
     })
+}
+
+/// Whether a byte may be in a cookie's name. `%` may not, because some parsers decode it.
+fn is_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$&'*+-.^_`|~".contains(&byte)
+}
+
+/// Whether a cookie of this name makes a request skip the cache.
+fn counts(cookies: Cookies, name: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(name) else { return true };
+    match cookies {
+        Cookies::Ignore | Cookies::Key(_) => false,
+        Cookies::Bypass => !is_analytics(name),
+        Cookies::Except(names) => {
+            !is_analytics(name) && !names.iter().any(|listed| matches_listed(listed, text))
+        }
+        Cookies::BypassIf(names) => {
+            let text = text.to_ascii_lowercase();
+            names.iter().any(|listed| matches_listed(&listed.to_ascii_lowercase(), &text))
+        }
+    }
 }
 
 fn is_analytics(name: &[u8]) -> bool {
@@ -224,7 +309,7 @@ fn is_analytics(name: &[u8]) -> bool {
     })
 }
 
-/// `Set-Cookie` lines whose cookie is not on the list of those that a policy strips.
+/// Whether a `Set-Cookie` line sets a cookie that the policy does not strip.
 pub(crate) fn set_cookies_left(lines: &[HeaderValue], stripped: &[&str]) -> bool {
     lines.iter().any(|line| {
         let name = line.as_bytes().split(|&b| b == b'=' || b == b';').next().unwrap_or_default();
@@ -263,6 +348,69 @@ mod tests {
             &["_hjem_session=1"],
         ] {
             assert!(bypassed(cookies), "{cookies:?}");
+        }
+    }
+
+    #[test]
+    fn only_listed_cookies_bypass() {
+        let cookies = Cookies::BypassIf(&["sid", "remember_*", "__Host-*"]);
+        let left = |lines: &[&str]| {
+            let (left, keyed) = examine(cookies, Authorization::Bypass, &with_cookies(lines));
+            assert!(keyed.is_empty());
+            left == Credentials::Cookie
+        };
+        for others in [&[][..], &["theme=dark"], &["sid2=1; resid=1"], &["a=1", "remember=1"]] {
+            assert!(!left(others), "{others:?}");
+        }
+        for listed in [
+            &["sid=1"][..],
+            &["a=1; sid="],
+            &["a=1", "sid=1"],
+            &["remember_me=1"],
+            &["remember_=1"],
+            // a handler may ignore letter case
+            &["SID=1"],
+            &["__host-id=1"],
+            // and what it sees in these is not known
+            &["a=1;sid=1"],
+            &["s%69d=1"],
+            &["theme"],
+            &["a=caf\u{e9}"],
+        ] {
+            assert!(left(listed), "{listed:?}");
+        }
+    }
+
+    #[test]
+    fn excepted_cookies_do_not_bypass() {
+        let cookies = Cookies::Except(&["consent", "ab_*"]);
+        let left = |lines: &[&str]| {
+            let (left, keyed) = examine(cookies, Authorization::Bypass, &with_cookies(lines));
+            assert!(keyed.is_empty());
+            left == Credentials::Cookie
+        };
+        assert!(!left(&["consent=1; ab_7=b; _ga=GA1.2", "ab_8=a"]));
+        for others in
+            [&["consent=1; sid=2"][..], &["consent=1", "x=1"], &["Consent=1"], &["ab=1"], &["ab"]]
+        {
+            assert!(left(others), "{others:?}");
+        }
+    }
+
+    #[test]
+    fn lists_name_cookies() {
+        for good in [Cookies::Key(&["theme"]), Cookies::BypassIf(&["__Host-*", "sid"])] {
+            assert_eq!(good.check(), Ok(()));
+        }
+        for bad in [
+            Cookies::Key(&[]),
+            Cookies::BypassIf(&[]),
+            Cookies::BypassIf(&["sid", ""]),
+            Cookies::Except(&["*"]),
+            Cookies::Except(&["a b"]),
+            Cookies::Key(&["th%65me"]),
+        ] {
+            assert_eq!(bad.check().unwrap_err().setting(), "cookies", "{bad:?}");
         }
     }
 

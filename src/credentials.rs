@@ -1,4 +1,4 @@
-//! Credentials beside cookies and `Authorization`: other header fields, and what outer layers have found out.
+//! Credentials other than cookies and `Authorization`: header fields, and users that outer layers know.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use http::request::Parts;
 use crate::cookies::Credentials;
 use crate::error::ConfigError;
 
-/// Whether a header field usually says who asks: API keys, tokens, and what authenticating proxies and service
-/// meshes add. In lower case, as `HeaderName` has it.
+/// Whether a header field usually identifies a user: API keys, tokens, and the fields of authenticating proxies and service
+/// meshes. In lower case, as in a `HeaderName`.
 fn is_credential(name: &str) -> bool {
     matches!(
         name,
@@ -55,7 +55,7 @@ fn is_credential(name: &str) -> bool {
             | "x-ms-client-principal-name"
             | "x-ms-token-aad-access-token"
             | "x-ms-token-aad-id-token"
-            // users, as authenticating proxies say them
+            // users, from authenticating proxies
             | "remote-user"
             | "remote-email"
             | "remote-groups"
@@ -104,10 +104,10 @@ fn is_credential(name: &str) -> bool {
     )
 }
 
-/// Whether a request carries credentials, by what the application knows of it.
+/// The application's own rule whether a request has credentials.
 type CarriesCredentials = Arc<dyn Fn(&Parts) -> bool + Send + Sync>;
 
-/// Which requests carry credentials beside cookies and `Authorization`.
+/// Which requests have credentials other than cookies and `Authorization`.
 #[derive(Clone, Default)]
 pub(crate) struct CredentialRules {
     named: Vec<HeaderName>,
@@ -144,8 +144,7 @@ impl CredentialRules {
         self.by.push(Arc::new(by));
     }
 
-    /// The credentials of a request. `by_default`: header fields that usually are credentials count without being
-    /// named.
+    /// The credentials of a request. With `by_default`, header fields that usually are credentials count too.
     pub(crate) fn examine(&self, request: &Parts, by_default: bool) -> Credentials {
         let is_left_out = |name: &HeaderName| self.left_out.contains(name);
         let counts = |name: &HeaderName| {
@@ -163,7 +162,7 @@ impl CredentialRules {
 }
 
 fn parse(setting: &'static str, name: &str) -> Result<HeaderName, ConfigError> {
-    let rule = "it is the name of a header field";
+    let rule = "it must be the name of a header field";
     HeaderName::from_bytes(name.as_bytes()).map_err(|_| ConfigError::new(setting, name, rule))
 }
 

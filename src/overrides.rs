@@ -1,4 +1,4 @@
-//! One response's word against its route's policy.
+//! What a handler says about one response.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use crate::tag::Tag;
 /// leaves the process.
 pub(crate) const STALE_FIELD: &str = "tower-mysql-cache-stale";
 
-/// What a handler says about one response, in place of its route's policy and of the response's own
-/// `Cache-Control`. A response extension; with axum also part of a response:
+/// What a handler says about one response. It counts instead of the route's policy and of the response's own
+/// `Cache-Control`. It is a response extension, and with axum also a part of a response:
 ///
 /// ```
 /// use std::time::Duration;
@@ -28,21 +28,21 @@ pub(crate) const STALE_FIELD: &str = "tower-mysql-cache-stale";
 /// }
 /// ```
 ///
-/// The override never leaves the process: the layer takes it off the response.
+/// The override never leaves the process, because the layer removes it from the response.
 ///
 /// # Several in one response
-/// A handler, its extractors and each layer around it may give one. They merge:
+/// A handler, its extractors and each layer around it may add one. They are merged:
 ///
 /// | setting | what counts |
 /// |---|---|
-/// | tags | all of them |
-/// | lifetime, stale windows | the shortest of those that are given |
-/// | [`no_store`](Self::no_store) | counts if one says so |
-/// | [`shared`](Self::shared), [`with_set_cookie`](Self::with_set_cookie) | count if each override says so that decides about storing; an override with only tags or stale windows does not decide |
+/// | tags, and tags to invalidate | all of them |
+/// | lifetime, stale windows | the shortest |
+/// | [`no_store`](Self::no_store) | one is enough |
+/// | [`shared`](Self::shared), [`with_set_cookie`](Self::with_set_cookie) | all overrides must say so, except overrides that have only tags or stale windows |
 ///
-/// With axum, overrides that are part of a response merge. Anywhere else, give one with
-/// [`add_to`](Self::add_to): `response.extensions_mut().insert(..)` replaces the one that is there, with its
-/// tags, so that what invalidates these tags no longer invalidates the response.
+/// With axum, overrides that are parts of a response are merged. Elsewhere, add one with [`add_to`](Self::add_to).
+/// `response.extensions_mut().insert(..)` replaces an earlier override and its tags, so that an invalidation of these
+/// tags no longer covers the response.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CacheOverride {
     pub(crate) ttl: Option<Duration>,
@@ -52,12 +52,13 @@ pub struct CacheOverride {
     pub(crate) stale_while_revalidate: Option<Duration>,
     pub(crate) stale_if_error: Option<Duration>,
     pub(crate) tags: Vec<Tag>,
-    /// It says something about storing, and more than tags and windows.
+    pub(crate) invalidates: Vec<Tag>,
+    /// It has more than tags and stale windows.
     decides: bool,
 }
 
 impl CacheOverride {
-    /// Nothing is said.
+    /// An override that says nothing.
     pub(crate) const NONE: Self = Self {
         ttl: None,
         no_store: false,
@@ -66,6 +67,7 @@ impl CacheOverride {
         stale_while_revalidate: None,
         stale_if_error: None,
         tags: Vec::new(),
+        invalidates: Vec::new(),
         decides: false,
     };
 
@@ -104,9 +106,9 @@ impl CacheOverride {
         self
     }
 
-    /// The response has this tag as well: what invalidates the tag invalidates the response. A response
-    /// may have any number of tags. One with a tag that is empty or has more than [`Tag::MAX_BYTES`] is
-    /// not stored, and an error is logged.
+    /// Adds a tag: an invalidation of the tag covers the response. A response may have any number of tags. If a tag is
+    /// empty or has more than [`Tag::MAX_BYTES`], the response is not stored, and an error is logged.
+    /// [`CachePolicy::tags`](crate::CachePolicy::tags) says how tags differ from cache groups.
     ///
     /// ```
     /// use tower_mysql_cache::CacheOverride;
@@ -119,19 +121,54 @@ impl CacheOverride {
         self
     }
 
-    /// The response has these tags as well.
+    /// Adds several tags.
+    ///
+    /// ```
+    /// use tower_mysql_cache::CacheOverride;
+    /// let list = CacheOverride::new().tags([7, 8].map(|id| format!("product:{id}")));
+    /// # let _ = list;
+    /// ```
     #[must_use]
     pub fn tags(mut self, tags: impl IntoIterator<Item: Into<Tag>>) -> Self {
         self.tags.extend(tags.into_iter().map(Into::into));
         self
     }
 
-    /// The response may be shared although it says `no-store` or `private`, or although its request
-    /// carried cookies or `Authorization`.
+    /// If this is the response to an unsafe request (`POST`, `PUT`, `PATCH`, `DELETE`, or an unknown method), the layer
+    /// invalidates this tag before it returns the response. It does so on success, as for the target
+    /// ([`CachePolicy::invalidates`](crate::CachePolicy::invalidates) has the rule), even where the target itself is not
+    /// invalidated. In a response to a safe request, such as `GET`, it has no effect. Call it once for each tag. A tag
+    /// that is empty or has more than [`Tag::MAX_BYTES`] is skipped, and an error is logged.
+    ///
+    /// The rows are written after the handler has returned, not in its transaction. If the process can be killed in
+    /// between, write them with [`CacheHandle::invalidate_on`](crate::CacheHandle::invalidate_on) instead.
+    ///
+    /// This is a tag, not a group of `Cache-Group-Invalidation` (RFC 9875):
+    /// [`CachePolicy::tags`](crate::CachePolicy::tags) has the difference.
+    ///
+    /// ```
+    /// use tower_mysql_cache::CacheOverride;
+    /// let saved = CacheOverride::new().invalidates("product:7").invalidates("products");
+    /// # let _ = saved;
+    /// ```
+    #[must_use]
+    pub fn invalidates(mut self, tag: impl Into<Tag>) -> Self {
+        self.invalidates.push(tag.into());
+        self
+    }
+
+    /// The response may be shared although it says `no-store` or `private`, or although its request had cookies,
+    /// `Authorization` or other credentials.
+    ///
+    /// ```
+    /// use tower_mysql_cache::CacheOverride;
+    /// let the_same_for_all = CacheOverride::new().shared();
+    /// # let _ = the_same_for_all;
+    /// ```
     ///
     /// # Warning
-    /// **Everybody who asks for this target gets this response.** Use it only where the response
-    /// does not depend on who asks.
+    /// **Every client that asks for this target gets this response.** Use it only if the response does not depend on
+    /// the user.
     #[must_use]
     pub const fn shared(mut self) -> Self {
         self.shared = true;
@@ -139,11 +176,17 @@ impl CacheOverride {
         self
     }
 
-    /// The response may be stored together with its `Set-Cookie` fields.
+    /// The response may be stored with its `Set-Cookie` fields.
+    ///
+    /// ```
+    /// use tower_mysql_cache::CacheOverride;
+    /// let banner_seen = CacheOverride::new().with_set_cookie();
+    /// # let _ = banner_seen;
+    /// ```
     ///
     /// # Warning
-    /// **Everybody who asks for this target is sent these cookies.** A session's cookie stored like
-    /// this hands one user's session to all others.
+    /// **Every client that asks for this target gets these cookies.** With a session cookie, one user's session is given
+    /// to all others.
     #[must_use]
     pub const fn with_set_cookie(mut self) -> Self {
         self.with_set_cookie = true;
@@ -151,28 +194,42 @@ impl CacheOverride {
         self
     }
 
-    /// For how long after it has become stale the response may still be served while one request validates
-    /// it in the background, in place of its own directive and the policy's
-    /// [`stale_while_revalidate`](crate::CachePolicy::stale_while_revalidate); zero forbids it. It does not
-    /// lift what the response forbids by `must-revalidate`, `proxy-revalidate`, `no-cache` or `s-maxage`
-    /// (RFC 9111 4.2.4). A longer one than a year counts as a year.
+    /// How long the stale response may still be served while one request revalidates it in the background. It counts
+    /// instead of the response's own directive and of the policy's
+    /// [`stale_while_revalidate`](crate::CachePolicy::stale_while_revalidate). Zero forbids it. It does not lift
+    /// `must-revalidate`, `proxy-revalidate`, `no-cache` or `s-maxage` of the response (RFC 9111 4.2.4). At most a year;
+    /// more counts as a year.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tower_mysql_cache::CacheOverride;
+    /// let ticker = CacheOverride::new().stale_while_revalidate(Duration::ZERO);
+    /// # let _ = ticker;
+    /// ```
     #[must_use]
     pub const fn stale_while_revalidate(mut self, window: Duration) -> Self {
         self.stale_while_revalidate = Some(window);
         self
     }
 
-    /// For how long after it has become stale the response may be served in place of an error, in place of
-    /// its own directive and the policy's [`stale_if_error`](crate::CachePolicy::stale_if_error); zero
-    /// forbids it. It lifts no more than [`CacheOverride::stale_while_revalidate`] does.
+    /// How long the stale response may be served instead of an error. It counts instead of the response's own directive
+    /// and of the policy's [`stale_if_error`](crate::CachePolicy::stale_if_error). Zero forbids it. It lifts nothing that
+    /// [`CacheOverride::stale_while_revalidate`] does not lift.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tower_mysql_cache::CacheOverride;
+    /// let rates = CacheOverride::new().stale_if_error(Duration::from_secs(3600));
+    /// # let _ = rates;
+    /// ```
     #[must_use]
     pub const fn stale_if_error(mut self, window: Duration) -> Self {
         self.stale_if_error = Some(window);
         self
     }
 
-    /// Adds this to the overrides of a response, for handlers and layers of any tower service. What is there
-    /// already is merged with it, not replaced: see [above](Self#several-in-one-response).
+    /// Adds this override to a response, in handlers and layers of any tower service. It is merged with an earlier
+    /// override, and does not replace it: see [above](Self#several-in-one-response).
     ///
     /// ```
     /// use tower_mysql_cache::CacheOverride;
@@ -202,6 +259,8 @@ impl CacheOverride {
             |one: Option<Duration>, other: Option<Duration>| one.into_iter().chain(other).min();
         let mut tags = self.tags;
         tags.extend(other.tags);
+        let mut invalidates = self.invalidates;
+        invalidates.extend(other.invalidates);
         Self {
             ttl: shorter(self.ttl, other.ttl),
             no_store: self.no_store || other.no_store,
@@ -213,6 +272,7 @@ impl CacheOverride {
             ),
             stale_if_error: shorter(self.stale_if_error, other.stale_if_error),
             tags,
+            invalidates,
             decides,
         }
     }
@@ -232,13 +292,17 @@ mod tests {
         let ttl = |seconds| new().ttl(secs(seconds));
         let cases = [
             (vec![new().tag("a"), new().tag("b")], new().tags(["a", "b"])),
+            (
+                vec![new().invalidates("a"), new().invalidates("b").shared()],
+                CacheOverride { invalidates: vec!["a".into(), "b".into()], ..new().shared() },
+            ),
             (vec![ttl(9).tag("a"), new().tag("b")], ttl(9).tags(["a", "b"])),
             (vec![ttl(9), ttl(3), ttl(5)], ttl(3)),
             (vec![ttl(0), ttl(3)], ttl(0)),
             (vec![ttl(9).shared(), new().no_store()], {
                 CacheOverride { ttl: Some(secs(9)), ..new().no_store() }
             }),
-            // who only adds a tag does not speak of sharing, and who gives a lifetime does
+            // an override with only a tag says nothing about sharing, one with a lifetime does
             (vec![ttl(9).shared(), new().tag("a")], ttl(9).shared().tag("a")),
             (vec![ttl(9).shared(), ttl(9)], ttl(9)),
             (vec![ttl(9).shared(), new().shared()], ttl(9).shared()),
@@ -264,7 +328,8 @@ mod tests {
                     said.add_to(&mut extensions);
                 }
                 let mut found = extensions.remove::<CacheOverride>().unwrap();
-                found.tags.sort_unstable_by_key(|tag| tag.as_bytes().to_vec());
+                found.tags.sort_unstable();
+                found.invalidates.sort_unstable();
                 assert_eq!(found, merged);
             }
         }

@@ -18,6 +18,7 @@ fn example(name: &str, arguments: &[&str]) -> Command {
         ("metrics", cfg!(feature = "metrics")),
         ("tls-rustls", cfg!(feature = "tls-rustls")),
         ("mysql-rsa", cfg!(feature = "mysql-rsa")),
+        ("serde", cfg!(feature = "serde")),
     ];
     let on: Vec<_> = features.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
     command.arg(on.join(",")).arg("--").args(arguments);
@@ -65,6 +66,18 @@ async fn the_per_route_example_applies_policies_and_keys() {
     has_line(&text, &["/offers cookie:sid=1", "inside: bypass (cookie)"]);
     has_line(&text, &["/feed authorization:Bearer-bob", "inside: uri-miss, stored"]);
     has_line(&text, &["/account", "inside: bypass (policy)"]);
+}
+
+#[cfg(feature = "serde")]
+#[tokio::test]
+async fn policies_are_read_from_a_file() {
+    let text = text(&output(example("policies", &[])).await);
+    has_line(&text, &["GET / theme=dark", "hit"]);
+    has_line(&text, &["GET / sid=1", "cookie"]);
+    has_line(&text, &["GET /products", "invalidated"]);
+    has_line(&text, &["GET /account", "policy"]);
+    has_line(&text, &["ttl is", "it must be between 1 ms and ten years"]);
+    has_line(&text, &["unknown field `tll`, expected one of `preset`, `ttl`"]);
 }
 
 #[tokio::test]

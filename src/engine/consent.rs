@@ -152,7 +152,7 @@ pub(crate) struct Promise {
     /// Cookies that say nothing of their client.
     stripped: &'static [&'static str],
     /// Fields that the cache listens to beside those with a usual name.
-    targeted: &'static [&'static str],
+    targeted: &'static [HeaderName],
     /// What the cache itself answers, of the fields that count. `None` before it does.
     own: Option<HeaderMap>,
 }
@@ -211,9 +211,7 @@ impl Promise {
 
     /// `Cache-Control`, and every field that says the same to some caches (RFC 9213).
     fn is_about_caching(&self, name: &HeaderName) -> bool {
-        let name = name.as_str();
-        let is_it = |targeted: &&str| targeted.eq_ignore_ascii_case(name);
-        name.ends_with("cache-control") || self.targeted.iter().any(is_it)
+        name.as_str().ends_with("cache-control") || self.targeted.contains(name)
     }
 
     /// Does what was held back. Calls after the first do nothing.

@@ -18,8 +18,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderMap;
 use http::header::CACHE_CONTROL;
-use http::{HeaderMap, HeaderName};
 
 use background::Background;
 use collapse::Flights;
@@ -69,12 +69,12 @@ pub(crate) struct Engine<St> {
 pub(crate) struct Route {
     pub(crate) keys: KeyRules,
     pub(crate) policy: CachePolicy,
+    /// Whether the application has switched the cache on.
+    pub(crate) enabled: bool,
     /// Credentials beside cookies and `Authorization`.
     pub(crate) credentials: CredentialRules,
     /// What credentials in keys are hashed with.
     pub(crate) secret: Option<Secret>,
-    /// The names of the policy's targeted fields.
-    targeted: Vec<HeaderName>,
     /// The longest that a request waits for the store.
     pub(crate) store_timeout: Duration,
     /// Shared by the clones that wait as long.
@@ -151,8 +151,12 @@ impl<St: Store> Engine<St> {
 
 impl Route {
     pub(crate) fn set_policy(&mut self, policy: CachePolicy) {
-        self.targeted = policy.targeted_names();
         self.policy = policy;
+    }
+
+    /// Whether anything is looked up and stored.
+    fn is_enabled(&self) -> bool {
+        self.enabled && self.policy.enabled
     }
 
     /// A wait of its own, with the breaker of all routes that wait as long.
@@ -163,14 +167,14 @@ impl Route {
 
     /// What a response says about caching: a targeted field, else `Cache-Control` (RFC 9213 2.2).
     fn directives(&self, response: &HeaderMap) -> ResponseDirectives {
-        let targeted = targeted_directives(&self.targeted, response);
+        let targeted = targeted_directives(self.policy.targeted, response);
         targeted.unwrap_or_else(|| ResponseDirectives::parse(response))
     }
 
     /// Whether a response says anything about caching at all.
     fn has_directives(&self, response: &HeaderMap) -> bool {
         response.contains_key(CACHE_CONTROL)
-            || self.targeted.iter().any(|name| response.contains_key(name))
+            || self.policy.targeted.iter().any(|name| response.contains_key(name))
     }
 
     /// The cache's name in `Cache-Status`.
@@ -188,9 +192,9 @@ impl Default for Route {
         Self {
             keys: KeyRules::default(),
             policy: CachePolicy::new(),
+            enabled: true,
             credentials: CredentialRules::default(),
             secret: None,
-            targeted: CachePolicy::new().targeted_names(),
             store_timeout,
             breaker: breakers.of(store_timeout),
             breakers,

@@ -19,13 +19,14 @@ use super::respond::Finish;
 use super::{Engine, Route};
 use crate::body::CacheBody;
 use crate::key::TargetKey;
+use crate::overrides::CacheOverride;
 use crate::policy::Mode;
 use crate::rfc9111::freshness::explicit_lifetime;
 use crate::rfc9111::groups::invalidated_groups;
 use crate::rfc9111::{Target, invalidates, leaves_open, same_origin_targets};
 use crate::status::{CacheStatus, Forward};
 use crate::store::{Store, StoreError};
-use crate::tag::Scope;
+use crate::tag::{Scope, Tag};
 use crate::telemetry::{count, handler_span};
 
 /// The longest that the response to an unsafe request waits for its invalidation. It goes on in the
@@ -50,7 +51,7 @@ where
     let method = parts.method.clone();
     let post = Post::of(&engine, &route, write.as_ref(), &parts);
     // a handler that is dropped, fails or panics may have done its work all the same
-    let guard = write.as_ref().map(|write| Unanswered::new(&engine, &route, write));
+    let guard = Unanswered::new(&engine, &route, write.as_ref());
     let call = inner.oneshot(Request::from_parts(parts, body)).instrument(handler_span());
     let outcome = {
         let _noted = Noted(&engine.store);
@@ -59,20 +60,13 @@ where
     let response = match outcome {
         Ok(response) => response,
         Err(error) => {
-            if let Some(guard) = guard {
-                guard.failed().await;
-            }
+            guard.failed().await;
             return Err(error);
         }
     };
-    if let Some(guard) = guard {
-        guard.answered();
-    }
-    let mut own = Vec::new();
-    if let Some(write) = &write {
-        let (status, headers) = (response.status(), response.headers());
-        own = after_write(&engine, &route, &method, write, status, headers).await;
-    }
+    guard.answered();
+    let changed = changed(&route, &method, write.as_ref(), &response);
+    let own = after_write(&engine, &route, changed).await;
     let received_ms = engine.store.now_ms();
     if let (Some(post), Some(write)) = (post, &write)
         && represents_target(&route, write, &response, received_ms)
@@ -123,42 +117,57 @@ impl<St: Store> Drop for Noted<'_, St> {
     }
 }
 
+/// What an unsafe request has changed, or may have changed.
+#[derive(Default)]
+struct Changed {
+    targets: Vec<TargetKey>,
+    /// Tags and cache groups.
+    beside: Vec<Scope>,
+}
+
+impl Changed {
+    fn is_nothing(&self) -> bool {
+        self.targets.is_empty() && self.beside.is_empty()
+    }
+}
+
 /// Invalidates when the request ends without a response.
 struct Unanswered<St: Store> {
     engine: Arc<Engine<St>>,
     route: Arc<Route>,
-    /// Empty when the response is there.
-    targets: Vec<TargetKey>,
+    /// Nothing once the response is there.
+    changed: Changed,
 }
 
 impl<St: Store> Unanswered<St> {
-    fn new(engine: &Arc<Engine<St>>, route: &Arc<Route>, write: &Write) -> Self {
-        let targets = write.targets.clone();
-        Self { engine: Arc::clone(engine), route: Arc::clone(route), targets }
+    fn new(engine: &Arc<Engine<St>>, route: &Arc<Route>, write: Option<&Write>) -> Self {
+        let targets = write.map(|write| write.targets.clone()).unwrap_or_default();
+        let changed = Changed { targets, beside: tags_of(route).collect() };
+        Self { engine: Arc::clone(engine), route: Arc::clone(route), changed }
     }
 
     /// The inner service failed: what it did before is not known.
     async fn failed(mut self) {
-        let targets = std::mem::take(&mut self.targets);
-        let appended = invalidate_targets(&self.engine, &self.route, &targets, Vec::new());
-        wait_for(&self.engine, appended).await;
+        let changed = std::mem::take(&mut self.changed);
+        after_write(&self.engine, &self.route, changed).await;
     }
 
     fn answered(mut self) {
-        self.targets.clear();
+        self.changed = Changed::default();
     }
 }
 
 impl<St: Store> Drop for Unanswered<St> {
     fn drop(&mut self) {
-        let targets = std::mem::take(&mut self.targets);
-        if targets.is_empty() {
+        let changed = std::mem::take(&mut self.changed);
+        if changed.is_nothing() {
             return;
         }
+        let Changed { targets, beside } = changed;
         let (engine, route) = (Arc::clone(&self.engine), Arc::clone(&self.route));
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                let appended = invalidate_targets(&engine, &route, &targets, Vec::new());
+                let appended = invalidate_targets(&engine, &route, &targets, beside);
                 if let Err(error) = appended.await {
                     report(&error);
                 }
@@ -192,25 +201,41 @@ fn represents_target<RB>(
     matches!(named.as_slice(), [one] if *one == write.path_and_query) && explicit()
 }
 
-/// Invalidates what an unsafe request has changed (RFC 9111 4.4), or in safe mode may have changed, before its
-/// response is returned, and returns the ids of the log's rows that say so. A failure is loud, but not the
-/// client's: what it asked for has been done.
-async fn after_write<St: Store>(
-    engine: &Arc<Engine<St>>,
-    route: &Arc<Route>,
+/// What the success of an unsafe request invalidates (RFC 9111 4.4), or in safe mode a failure that may have changed
+/// something: the target, if the route invalidates it, and what the response and the policy name.
+fn changed<RB>(
+    route: &Route,
+    method: &Method,
+    write: Option<&Write>,
+    response: &Response<RB>,
+) -> Changed {
+    let (policy, status) = (&route.policy, response.status());
+    // the time-outs and errors of middleware are responses too: the handler may have committed before
+    let may_have_changed = policy.mode == Mode::Safe && leaves_open(status);
+    if !invalidates(method, status) && !may_have_changed {
+        return Changed::default();
+    }
+    let mut changed = match write {
+        Some(write) => uris_and_groups(route, method, write, status, response.headers()),
+        None => Changed::default(),
+    };
+    changed.beside.extend(tags_of(route));
+    if let Some(overrides) = response.extensions().get::<CacheOverride>() {
+        changed.beside.extend(tags_in(overrides));
+    }
+    changed
+}
+
+/// The target, the URI in `Location` or `Content-Location`, and the cache groups.
+fn uris_and_groups(
+    route: &Route,
     method: &Method,
     write: &Write,
     status: StatusCode,
     response: &HeaderMap,
-) -> Vec<u64> {
-    let policy = &route.policy;
-    // the time-outs and errors of middleware are responses too: the handler may have committed before
-    let may_have_changed = policy.mode == Mode::Safe && leaves_open(status);
-    if !invalidates(method, status) && !may_have_changed {
-        return Vec::new();
-    }
+) -> Changed {
     let mut targets = write.targets.clone();
-    let fields: &[HeaderName] = match policy.invalidates_location {
+    let fields: &[HeaderName] = match route.policy.invalidates_location {
         true => &[LOCATION, CONTENT_LOCATION],
         false => &[CONTENT_LOCATION],
     };
@@ -225,7 +250,37 @@ async fn after_write<St: Store>(
         let others = same_origin_targets(target_uri, response, fields);
         targets.extend(others.iter().flat_map(|uri| route.keys.on_same_origin(target, uri)));
     }
-    wait_for(engine, invalidate_targets(engine, route, &targets, groups)).await
+    Changed { targets, beside: groups }
+}
+
+/// The tags that the policy invalidates.
+fn tags_of(route: &Route) -> impl Iterator<Item = Scope> {
+    route.policy.invalidates.iter().map(|name| Scope::Tag(Tag::from(*name)))
+}
+
+/// The tags that the response invalidates.
+fn tags_in(overrides: &CacheOverride) -> impl Iterator<Item = Scope> {
+    overrides.invalidates.iter().filter_map(|tag| match tag.check() {
+        Ok(()) => Some(Scope::Tag(tag.clone())),
+        Err(error) => {
+            tracing::error!(%error, "CacheOverride::invalidates names a tag that no response can have");
+            None
+        }
+    })
+}
+
+/// Invalidates what an unsafe request has changed, before its response is returned, and returns the ids of the log
+/// rows. A failure is reported, but the client still gets its response, because the handler has done its work.
+async fn after_write<St: Store>(
+    engine: &Arc<Engine<St>>,
+    route: &Arc<Route>,
+    changed: Changed,
+) -> Vec<u64> {
+    if changed.is_nothing() {
+        return Vec::new();
+    }
+    let Changed { targets, beside } = changed;
+    wait_for(engine, invalidate_targets(engine, route, &targets, beside)).await
 }
 
 /// Waits for an invalidation, but not for long: it goes on in the background.

@@ -94,6 +94,12 @@ impl From<&str> for Tag {
     }
 }
 
+impl From<&String> for Tag {
+    fn from(name: &String) -> Self {
+        Self::from(name.as_str())
+    }
+}
+
 impl From<String> for Tag {
     fn from(name: String) -> Self {
         Self(name.into())

@@ -30,6 +30,7 @@ use tower_sessions::{MemoryStore as Sessions, Session, SessionManagerLayer};
 use crate::kit::{Calls, Kit};
 
 const MINUTE: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(60));
+static SURROGATE: [HeaderName; 1] = [HeaderName::from_static("surrogate-control")];
 const OURS: [&str; 5] = [
     "set-cookie-outside",
     "private-outside",
@@ -316,7 +317,7 @@ async fn fields_of_an_outer_layer_decide_and_are_not_stored() {
 #[tokio::test]
 async fn a_field_that_the_policy_names_decides_too() {
     for (value, reason) in [("private", "private-outside"), ("no-store", "no-store-outside")] {
-        let cache = memory(MINUTE.targeted(&["Surrogate-Control"]));
+        let cache = memory(MINUTE.targeted(&SURROGATE));
         let (inside, calls) = pages(&cache);
         let app = outside(inside, with("surrogate-control", value)).layer(cache.guard());
         for _ in 0..2 {

@@ -20,6 +20,7 @@ mod log;
 mod mysql_store;
 mod names;
 mod outage;
+mod policies;
 mod privacy;
 mod processes;
 mod reflected;
@@ -32,3 +33,4 @@ mod stale;
 mod streams;
 #[path = "../support/mod.rs"]
 mod support;
+mod writes;

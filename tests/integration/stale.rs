@@ -460,7 +460,7 @@ on_every_store! {
 
     async fn a_slow_handler_is_dropped_if_no_refresh_slot_is_free(kit: Kit) {
         let policy = SAFE.stale_if_error(30 * SECOND).handler_timeout(SECOND / 50);
-        let layer = kit.layer().with_policy(policy).max_refreshes(0);
+        let layer = kit.layer().max_refreshes(0).with_policy(policy);
         let (app, _) = handler(&layer, [stored("max-age=60"), Hang, Say(200, &[FRESH], "new")]);
         send(&app, get("/", &[])).await;
         settled(layer.handle()).await;

@@ -85,7 +85,7 @@ on_every_store! {
 
     async fn stalled_clients_share_one_recording_budget(kit: Kit) {
         const PART: &str = "0123456789012345678901234567890123456789012345678901234567890123";
-        let layer = kit.layer().with_policy(MINUTE).recording_bytes(64 << 10);
+        let layer = kit.layer().recording_bytes(64 << 10).with_policy(MINUTE);
         let (app, mut senders) = streaming(&layer, &[]);
         let mut stalled = Vec::new();
         for n in 0..40 {

@@ -89,7 +89,7 @@ impl Write {
         }
         // what has no key is not stored either
         let key = key.filter(|key| key.is_uri() && other.is_none());
-        let key = key.filter(|_| request.method == Method::POST && route.policy.enabled);
+        let key = key.filter(|_| request.method == Method::POST && route.is_enabled());
         let plan = key.map(|key| Plan::new(route, uri, request, &key, false));
         let path = uri.path().to_owned();
         let path_and_query = uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
@@ -162,7 +162,7 @@ pub(crate) fn admit(
         let write = may_invalidate.then(|| Write::new(route, target_uri, request)).flatten();
         return Admission::WriteThrough(write);
     }
-    if !route.policy.enabled {
+    if !route.is_enabled() {
         return Admission::Bypass(Reason::Policy);
     }
     if asks_for_upgrade(&request.headers) {
