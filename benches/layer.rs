@@ -207,7 +207,7 @@ async fn batch_of<St: Store>(
     if written {
         time += began.elapsed();
     }
-    ok(handle.purge().await);
+    ok(handle.invalidate_all().await);
     time
 }
 

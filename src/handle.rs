@@ -168,14 +168,14 @@ impl<St: Store> CacheHandle<St> {
     /// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
     /// # use tower_mysql_cache::{CacheLayer, MemoryStore};
     /// # let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").handle();
-    /// cache.purge_prefix("/products").await?;
+    /// cache.invalidate_path("/products").await?;
     /// # Ok(())
     /// # }
     /// ```
     ///
     /// # Errors
     /// As [`CacheHandle::invalidate`].
-    pub async fn purge_prefix(&self, path: &str) -> Result<(), StoreError> {
+    pub async fn invalidate_path(&self, path: &str) -> Result<(), StoreError> {
         self.invalidate(Invalidation::path(path)).await
     }
 
@@ -187,14 +187,14 @@ impl<St: Store> CacheHandle<St> {
     /// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
     /// # use tower_mysql_cache::{CacheLayer, MemoryStore};
     /// # let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").handle();
-    /// cache.purge().await?;
+    /// cache.invalidate_all().await?;
     /// # Ok(())
     /// # }
     /// ```
     ///
     /// # Errors
     /// As [`CacheHandle::invalidate`].
-    pub async fn purge(&self) -> Result<(), StoreError> {
+    pub async fn invalidate_all(&self) -> Result<(), StoreError> {
         self.invalidate(Invalidation::all()).await
     }
 
@@ -221,21 +221,21 @@ impl<St: Store> CacheHandle<St> {
         self.invalidate(wanted).await
     }
 
-    /// [`CacheHandle::purge`], but the responses become stale instead of invalid.
+    /// [`CacheHandle::invalidate_all`], but the responses become stale instead of invalid.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
     /// # use tower_mysql_cache::{CacheLayer, MemoryStore};
     /// # let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").handle();
-    /// cache.soft_purge().await?;
+    /// cache.soft_invalidate_all().await?;
     /// # Ok(())
     /// # }
     /// ```
     ///
     /// # Errors
     /// As [`CacheHandle::invalidate`].
-    pub async fn soft_purge(&self) -> Result<(), StoreError> {
+    pub async fn soft_invalidate_all(&self) -> Result<(), StoreError> {
         self.invalidate(Invalidation::all().soft()).await
     }
 
@@ -581,14 +581,14 @@ impl<St: Transactional> CacheHandle<St> {
         self.invalidate_on(connection, Invalidation::uri(uri)).await
     }
 
-    /// [`CacheHandle::purge`] in the application's transaction.
+    /// [`CacheHandle::invalidate_all`] in the application's transaction.
     ///
     /// ```no_run
     /// # async fn update(
     /// #     mut tx: sqlx::Transaction<'static, sqlx::MySql>,
     /// #     cache: tower_mysql_cache::CacheHandle<tower_mysql_cache::MySqlStore>,
     /// # ) -> Result<(), Box<dyn std::error::Error>> {
-    /// cache.purge_all_on(&mut tx).await?;
+    /// cache.invalidate_all_on(&mut tx).await?;
     /// tx.commit().await?;
     /// # Ok(())
     /// # }
@@ -596,7 +596,10 @@ impl<St: Transactional> CacheHandle<St> {
     ///
     /// # Errors
     /// As [`CacheHandle::invalidate_on`].
-    pub async fn purge_all_on(&self, connection: &mut St::Connection) -> Result<(), StoreError> {
+    pub async fn invalidate_all_on(
+        &self,
+        connection: &mut St::Connection,
+    ) -> Result<(), StoreError> {
         self.invalidate_on(connection, Invalidation::all()).await
     }
 }

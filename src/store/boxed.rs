@@ -15,7 +15,7 @@ type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send +
 
 /// Any store behind one type, for applications that choose their store at run time.
 ///
-/// It has no `invalidate_tags_on`, `invalidate_uri_on`, `purge_all_on` or `to_sql`, because not every store has a database.
+/// It has no `invalidate_tags_on`, `invalidate_uri_on`, `invalidate_all_on` or `to_sql`, because not every store has a database.
 /// An application that invalidates in its transactions keeps the store's own type, as in
 /// `CacheHandle<Tiered<MemoryStore, MySqlStore>>`.
 ///

@@ -216,8 +216,8 @@ impl<St: Transactional<Connection = MySqlConnection>> Writer<St> {
                 }
             }
             Way::Everything => {
-                self.handle.purge_all_on(tx).await?;
-                self.other.purge_all_on(tx).await?;
+                self.handle.invalidate_all_on(tx).await?;
+                self.other.invalidate_all_on(tx).await?;
             }
             Way::Plain => {
                 for item in items {

@@ -547,7 +547,7 @@ on_every_store! {
         assert_eq!(send(&blog_app, get("/", &[])).await.text(), "blog");
         shop.handle().flush().await.unwrap();
         assert_eq!(shop.handle().dry_run(&Invalidation::all()).await.unwrap().named, 2);
-        shop.handle().purge().await.unwrap();
+        shop.handle().invalidate_all().await.unwrap();
         assert!(!send(&shop_app, get("/", &[])).await.is_hit());
         assert!(!send(&next_app, get("/", &[])).await.is_hit());
         assert!(send(&blog_app, get("/", &[])).await.is_hit());

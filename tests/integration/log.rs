@@ -175,7 +175,7 @@ async fn an_invalidation_takes_effect_only_if_committed() {
             two.handle.invalidate_uri_on(&mut tx, "/p/7").await.unwrap();
         }
         if all {
-            two.handle.purge_all_on(&mut tx).await.unwrap();
+            two.handle.invalidate_all_on(&mut tx).await.unwrap();
         }
         one.assert_hit(TAGGED).await;
         tx.commit().await.unwrap();
@@ -738,7 +738,7 @@ async fn a_soft_invalidation_makes_stale_and_a_hard_one_invalid() {
     assert_eq!(node.validity(TAGGED).await, Validity::Invalid, "the worst that was said");
     node.get(TAGGED).await;
     node.handle.flush().await.unwrap();
-    node.handle.soft_purge().await.unwrap();
+    node.handle.soft_invalidate_all().await.unwrap();
     node.assert_refused(TAGGED, "outdated").await;
 }
 

@@ -36,7 +36,7 @@ on_every_store! {
                     match way {
                         0 => handle.invalidate_uri(named).await.unwrap(),
                         1 => handle.invalidate_uri(&format!("http://h{named}")).await.unwrap(),
-                        2 => handle.purge_prefix(path).await.unwrap(),
+                        2 => handle.invalidate_path(path).await.unwrap(),
                         3 => drop(send(&app, request("PUT", named, &[("host", "h")])).await),
                         _ => {
                             handle.flush().await.unwrap();
@@ -89,7 +89,7 @@ on_every_store! {
             match way {
                 0 => handle.invalidate_uri("/me/ab?q").await.unwrap(),
                 1 => handle.invalidate_uri("https://h/me/ab?q").await.unwrap(),
-                2 => handle.purge_prefix("/me").await.unwrap(),
+                2 => handle.invalidate_path("/me").await.unwrap(),
                 3 => drop(send(&app, request("PUT", "/me/ab?q", &[("host", "h"), ("x-user", "3")])).await),
                 4 => drop(send(&app, request("DELETE", "/me/ab?q", &[("host", "h")])).await),
                 5 => {
