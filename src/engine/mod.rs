@@ -51,6 +51,7 @@ pub(crate) struct Engine<St> {
     pub(crate) store: St,
     pub(crate) counters: Arc<Counters>,
     pub(crate) reasons: Reasons,
+    pub(crate) limits: Limits,
     /// Work behind responses.
     background: Background,
     /// Of `find`: responses on their way to the store.
@@ -62,6 +63,17 @@ pub(crate) struct Engine<St> {
     /// Of `keep`: what has been stored lately, and what was not to be.
     fills: Fills,
     secret_warning: Throttle,
+}
+
+/// Bounds of the memory and the work that all clones of a layer share.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// The most bytes of bodies that are being recorded.
+    pub(crate) recording_bytes: usize,
+    /// The most bytes of responses waiting to be written.
+    pub(crate) queue_bytes: usize,
+    /// The most pieces of work in the background.
+    pub(crate) max_refreshes: usize,
 }
 
 /// How one clone of a layer treats its requests.
@@ -80,12 +92,6 @@ pub(crate) struct Route {
     /// Shared by the clones that wait as long.
     breaker: Arc<Breaker>,
     breakers: Breakers,
-    /// The most bytes of bodies that are being recorded.
-    pub(crate) recording_bytes: usize,
-    /// The most bytes of responses waiting to be written.
-    pub(crate) queue_bytes: usize,
-    /// The most validations under way in the background.
-    pub(crate) max_refreshes: usize,
     pub(crate) status_field: StatusField,
     pub(crate) age_field: bool,
 }
@@ -96,6 +102,7 @@ impl<St: Store> Engine<St> {
             store,
             counters: Arc::default(),
             reasons: Reasons::default(),
+            limits: Limits::default(),
             background: Background::default(),
             pending: Pending::default(),
             known: Known::default(),
@@ -186,6 +193,12 @@ impl Route {
     }
 }
 
+impl Default for Limits {
+    fn default() -> Self {
+        Self { recording_bytes: 64 << 20, queue_bytes: 64 << 20, max_refreshes: 64 }
+    }
+}
+
 impl Default for Route {
     fn default() -> Self {
         let (store_timeout, breakers) = (Duration::from_millis(250), Breakers::default());
@@ -198,9 +211,6 @@ impl Default for Route {
             store_timeout,
             breaker: breakers.of(store_timeout),
             breakers,
-            recording_bytes: 64 << 20,
-            queue_bytes: 64 << 20,
-            max_refreshes: 64,
             status_field: StatusField::On,
             age_field: true,
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::request::Parts;
 
 use super::{CacheLayer, at_start_up};
+use crate::engine::Limits;
 use crate::error::ConfigError;
 use crate::key::{KeyBuilder, Secret, TargetKey};
 use crate::status::StatusField;
@@ -30,8 +31,7 @@ impl<St: Store> CacheLayer<St> {
     #[must_use]
     #[track_caller]
     pub fn queue_bytes(mut self, queue_bytes: usize) -> Self {
-        at_start_up(self.check_unshared("queue_bytes", queue_bytes));
-        self.edit().queue_bytes = queue_bytes;
+        at_start_up(self.limits("queue_bytes", queue_bytes)).queue_bytes = queue_bytes;
         self
     }
 
@@ -44,8 +44,8 @@ impl<St: Store> CacheLayer<St> {
     #[must_use]
     #[track_caller]
     pub fn recording_bytes(mut self, recording_bytes: usize) -> Self {
-        at_start_up(self.check_unshared("recording_bytes", recording_bytes));
-        self.edit().recording_bytes = recording_bytes;
+        at_start_up(self.limits("recording_bytes", recording_bytes)).recording_bytes =
+            recording_bytes;
         self
     }
 
@@ -57,18 +57,18 @@ impl<St: Store> CacheLayer<St> {
     #[must_use]
     #[track_caller]
     pub fn max_refreshes(mut self, max_refreshes: usize) -> Self {
-        at_start_up(self.check_unshared("max_refreshes", max_refreshes));
-        self.edit().max_refreshes = max_refreshes;
+        at_start_up(self.limits("max_refreshes", max_refreshes)).max_refreshes = max_refreshes;
         self
     }
 
-    fn check_unshared(&self, setting: &'static str, value: usize) -> Result<(), ConfigError> {
+    /// The limits, if the layer has no clone yet.
+    fn limits(&mut self, setting: &'static str, value: usize) -> Result<&mut Limits, ConfigError> {
         let rule = "it must be set before the layer is cloned, because all clones share this limit; call it \
                     before clone(), with_policy() and handle()";
-        match Arc::strong_count(&self.engine) {
-            1 => Ok(()),
-            _ => Err(ConfigError::new(setting, value, rule)),
-        }
+        let engine = Arc::get_mut(&mut self.engine);
+        engine
+            .map(|engine| &mut engine.limits)
+            .ok_or_else(|| ConfigError::new(setting, value, rule))
     }
 }
 

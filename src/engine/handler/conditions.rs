@@ -97,7 +97,7 @@ impl Stripped {
     {
         let head = StoredHead::bare(response.status, response.headers.clone(), received_ms);
         let Cx { engine, route, .. } = cx;
-        let place = || engine.background.begin(route.max_refreshes);
+        let place = || engine.background.begin(engine.limits.max_refreshes);
         if self.has(&response, received_ms) {
             if let Some(place) = place() {
                 place.run(body.record(), || {});
@@ -113,9 +113,9 @@ impl Stripped {
         match range::evaluate(&self.method, &self.headers, &head, length, received_ms) {
             RangeOutcome::Single(part) => {
                 respond::cut_to(&mut response, &part, length);
-                let (engine, limit) = (Arc::clone(engine), route.max_refreshes);
+                let engine = Arc::clone(engine);
                 let rest = move |rest| {
-                    if let Some(place) = engine.background.begin(limit) {
+                    if let Some(place) = engine.background.begin(engine.limits.max_refreshes) {
                         place.run(rest, || {});
                     }
                 };

@@ -162,7 +162,12 @@ impl<St: Store> Miss<St> {
             return finish.apply(Response::from_parts(parts, body));
         };
         let declared = declared_length(&parts, &body);
-        let recorder = engine.fills.recorder(route, failure, MAX_FAILURE_BYTES, declared);
+        let recorder = engine.fills.recorder(
+            engine.limits.recording_bytes,
+            failure,
+            MAX_FAILURE_BYTES,
+            declared,
+        );
         let (body, _) = record(body, recorder).await;
         finish.wrap(Response::from_parts(parts, body))
     }
@@ -194,7 +199,7 @@ impl<St: Store> Miss<St> {
         let Before { asked, index, .. } = &self.before;
         let fill = Fill::new(&self.cx, &asked.headers, index.as_ref(), kept, lead);
         let filled = fill.filled();
-        let recorder = engine.fills.recorder(route, fill, limit, declared);
+        let recorder = engine.fills.recorder(engine.limits.recording_bytes, fill, limit, declared);
         let (body, recorded) = record(body, recorder).await;
         match recorded.reason() {
             Some(reason) => self.not_yet_stored(reason, parts, body, declared, received_ms),

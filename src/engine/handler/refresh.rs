@@ -49,7 +49,7 @@ impl<St: Store> Refresh<St> {
         }
         let Some(lead) = lead_refresh(&self.cx, &self.at, self.landings) else { return };
         let engine = Arc::clone(&self.cx.engine);
-        let Some(place) = engine.background.begin(self.cx.route.max_refreshes) else {
+        let Some(place) = engine.background.begin(engine.limits.max_refreshes) else {
             return count(&engine.counters.refreshes_shed);
         };
         count(&engine.counters.refreshes);
@@ -110,7 +110,7 @@ where
         client.waive();
     }
     let engine = Arc::clone(&miss.cx.engine);
-    let Some(place) = engine.background.begin(miss.cx.route.max_refreshes) else {
+    let Some(place) = engine.background.begin(engine.limits.max_refreshes) else {
         return count(&engine.counters.refreshes_shed);
     };
     let late = late(&engine);

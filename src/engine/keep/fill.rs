@@ -45,7 +45,6 @@ pub(in crate::engine) struct Fill<St> {
     indexes: Vec<(CacheKey, VariantIndex)>,
     /// When the entry may be removed.
     expires_ms: u64,
-    queue_bytes: usize,
     /// Filled in when the response is stored.
     filled: Filled,
     /// Others wait for it.
@@ -97,7 +96,6 @@ impl<St: Store> Fill<St> {
             answered: Instant::now(),
             indexes,
             expires_ms,
-            queue_bytes: route.queue_bytes,
             filled: Filled::default(),
             lead,
             consent: plan.consent.clone(),
@@ -185,7 +183,7 @@ impl<St: Store> Fill<St> {
         let response = StoredResponse { head: Arc::clone(&self.head), body };
         let (key, stored) = (self.key.clone(), Stored::Response(response.clone()));
         entries.push(Entry { key, stored, expires_ms: self.expires_ms });
-        match engine.pending.begin(&entries, self.queue_bytes, |_| true) {
+        match engine.pending.begin(&entries, engine.limits.queue_bytes, |_| true) {
             Ok(ticket) => {
                 let lease = self.land(response);
                 self.write(entries, ticket, lease)

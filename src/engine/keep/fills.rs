@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use moka::sync::Cache;
 
-use super::super::Route;
 use super::super::find::{TABLE_BYTES, nothing, table};
 use super::super::request::Asker;
 use crate::body::{Budget, Recorder, Sink};
@@ -77,15 +76,15 @@ impl Fills {
         self.unstorable.invalidate(asker);
     }
 
-    /// Records a body of at most `limit` bytes within the memory that all recordings share.
+    /// Records a body of at most `limit` bytes, while all recordings together take at most `recording_bytes`.
     pub(in crate::engine) fn recorder(
         &self,
-        route: &Route,
+        recording_bytes: usize,
         sink: impl Sink + 'static,
         limit: usize,
         declared: Option<u64>,
     ) -> Recorder {
-        let share = self.recordings.share(route.recording_bytes);
+        let share = self.recordings.share(recording_bytes);
         Recorder::new(Box::new(sink), limit, declared, share)
     }
 }

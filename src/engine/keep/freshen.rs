@@ -36,7 +36,7 @@ pub(in crate::engine) fn freshen<St: Store>(
             |stored| matches!(stored, Stored::Response(response) if response.head == update.old),
         )
     };
-    match engine.pending.begin(&[visible], cx.route.queue_bytes, clear) {
+    match engine.pending.begin(&[visible], engine.limits.queue_bytes, clear) {
         Ok(ticket) => {
             let store = engine.store.clone();
             behind(engine, ticket, async move { store.freshen(update).await });
