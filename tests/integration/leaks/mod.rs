@@ -87,6 +87,18 @@ fn routes() -> Vec<Route> {
             ..SAFE
         },
         Route {
+            name: "listed",
+            ignored: &["who"],
+            policy: LIVELY.cookies(Cookies::BypassIf(&["sid"])),
+            ..SAFE
+        },
+        Route {
+            name: "excepted",
+            ignored: &["who"],
+            policy: LIVELY.cookies(Cookies::Except(&["who"])),
+            ..SAFE
+        },
+        Route {
             name: "stripped",
             stripped: Some("seen"),
             policy: LIVELY.strip_set_cookies(&["seen"]),
