@@ -1,34 +1,37 @@
 //! The application's hand on its cache.
 
+mod erased;
 mod sql;
+#[cfg(feature = "mysql")]
+mod transaction;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-#[cfg(feature = "mysql")]
-use sqlx::Row as _;
-
+use self::erased::AnyEngine;
 pub use crate::engine::Inspected;
 use crate::engine::{Engine, Route};
 use crate::key::TargetKey;
-use crate::store::{CullReport, Named, Store, StoreError, StoreStats, Transactional};
+use crate::store::{CullReport, Named, Store, StoreError, StoreStats};
 use crate::tag::{Invalidation, LogRow, Tag};
 use crate::telemetry::Counts;
 
 /// Invalidates, culls, counts and flushes. Cheap to clone; goes well into an application's state.
 ///
-/// A handle knows the keys of the layer it was made by: its prefix, version and query rules.
+/// A handle knows the keys of the layer that made it: prefix, version and query rules. It has the same type for every
+/// store.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-/// use tower_mysql_cache::{CacheLayer, MemoryStore};
-/// let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").handle();
+/// use tower_mysql_cache::{CacheHandle, CacheLayer, MemoryStore};
+/// let cache: CacheHandle = CacheLayer::new(MemoryStore::new()).prefix("shop").handle();
 /// cache.invalidate_tags(["product:7"]).await.unwrap();
 /// # });
 /// ```
-pub struct CacheHandle<St> {
-    engine: Arc<Engine<St>>,
+#[derive(Clone)]
+pub struct CacheHandle {
+    engine: Arc<dyn AnyEngine>,
     route: Arc<Route>,
 }
 
@@ -42,9 +45,13 @@ pub struct CacheStats {
     pub store: StoreStats,
 }
 
-impl<St: Store> CacheHandle<St> {
-    pub(crate) fn new(engine: Arc<Engine<St>>, route: Arc<Route>) -> Self {
+impl CacheHandle {
+    pub(crate) fn new<St: Store>(engine: Arc<Engine<St>>, route: Arc<Route>) -> Self {
         Self { engine, route }
+    }
+
+    fn engine(&self) -> Arc<dyn AnyEngine> {
+        Arc::clone(&self.engine)
     }
 
     /// Invalidates what `wanted` names. When this returns, no process that shares the store serves a
@@ -59,7 +66,7 @@ impl<St: Store> CacheHandle<St> {
     /// that is none; any other when the log could not be written. What was named may then still be
     /// served by other processes; this process serves none of it and goes on trying to write it.
     pub async fn invalidate(&self, wanted: Invalidation) -> Result<(), StoreError> {
-        self.engine.invalidate(&self.route, wanted).await
+        self.engine().invalidate(&self.route, wanted).await
     }
 
     /// Invalidates every response with one of these tags, in all caches that share the log, whatever
@@ -95,8 +102,7 @@ impl<St: Store> CacheHandle<St> {
     /// # Errors
     /// [`StoreError`] when the log could not be written.
     pub async fn invalidate_key(&self, key: &TargetKey) -> Result<(), StoreError> {
-        let (key, beside) = (std::slice::from_ref(key), Vec::new());
-        self.engine.invalidate_targets(&self.route, key, beside).await.map(drop)
+        self.engine().invalidate_key(&self.route, key).await
     }
 
     /// Invalidates everything at and below a path, on every authority: `/products` is `/products`,
@@ -145,11 +151,9 @@ impl<St: Store> CacheHandle<St> {
     /// # Errors
     /// As [`CacheHandle::invalidate`].
     pub async fn dry_run(&self, wanted: &Invalidation) -> Result<Named, StoreError> {
-        let records = Engine::<St>::records(&self.route, wanted)?;
-        self.engine
-            .store
-            .count_named(records.into_iter().map(|record| record.scope).collect())
-            .await
+        let records = self.engine.records(&self.route, wanted)?;
+        let scopes = records.into_iter().map(|record| record.scope).collect();
+        self.engine.admin().count_named(scopes).await
     }
 
     /// Invalidates everything under the layer's prefix, then removes it from the store, row by row.
@@ -165,8 +169,7 @@ impl<St: Store> CacheHandle<St> {
     /// # Errors
     /// As [`CacheHandle::invalidate`]; what could not be removed may still be stored.
     pub async fn erase(&self) -> Result<u64, StoreError> {
-        let range = self.route.keys.range_of_prefix();
-        self.engine.erase(&self.route, Invalidation::all(), range).await
+        self.engine().erase(&self.route).await
     }
 
     /// Invalidates a target as [`CacheHandle::invalidate_uri`] does, then removes what is stored for it:
@@ -180,7 +183,7 @@ impl<St: Store> CacheHandle<St> {
     /// # Errors
     /// As [`CacheHandle::erase`].
     pub async fn erase_uri(&self, uri: &str) -> Result<u64, StoreError> {
-        self.engine.erase_uri(&self.route, uri.to_owned()).await
+        self.engine().erase_uri(&self.route, uri.to_owned()).await
     }
 
     /// Waits for one read of the invalidation log that begins now. When this has returned, this process
@@ -197,8 +200,8 @@ impl<St: Store> CacheHandle<St> {
     /// succeeds.
     pub async fn sync(&self) -> Result<(), StoreError> {
         // if the read fails or is not waited for, hits in memory wait for the next one
-        self.engine.store.note_write();
-        self.engine.store.sync().await
+        self.engine.log().note_write();
+        self.engine.log().sync().await
     }
 
     /// The newest rows of the invalidation log, the newest first: what, when, why.
@@ -206,7 +209,7 @@ impl<St: Store> CacheHandle<St> {
     /// # Errors
     /// [`StoreError`] when the store could not be asked.
     pub async fn invalidations(&self, limit: usize) -> Result<Vec<LogRow>, StoreError> {
-        self.engine.store.log_tail(limit).await
+        self.engine.log().tail(limit).await
     }
 
     /// What is stored for an absolute URI, as it would be found now: for people who want to know why something is served
@@ -225,7 +228,7 @@ impl<St: Store> CacheHandle<St> {
     /// # Errors
     /// [`StoreError`] when the store could not be asked.
     pub async fn cull(&self) -> Result<CullReport, StoreError> {
-        self.engine.store.cull().await
+        self.engine.admin().cull().await
     }
 
     /// What the cache holds and has done.
@@ -233,14 +236,14 @@ impl<St: Store> CacheHandle<St> {
     /// # Errors
     /// [`StoreError`] when the store could not be asked; [`CacheHandle::counts`] always can.
     pub async fn stats(&self) -> Result<CacheStats, StoreError> {
-        let store = self.engine.store.stats().await?;
+        let store = self.engine.admin().stats().await?;
         Ok(CacheStats { layer: self.counts(), store })
     }
 
     /// What the layer has done in this process. Asks nobody.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        self.engine.counters.snapshot()
+        self.engine.counters().snapshot()
     }
 
     /// How often each named reason kept a request from the store or a response out of it, in this
@@ -249,7 +252,7 @@ impl<St: Store> CacheHandle<St> {
     /// `aborted`, `body-error`, `too-large`, `trailers`, `incomplete` and `recording-budget`.
     #[must_use]
     pub fn reasons(&self) -> BTreeMap<&'static str, u64> {
-        self.engine.reasons.snapshot()
+        self.engine.reasons().snapshot()
     }
 
     /// Waits until every response that is complete by now has been written or has failed: for
@@ -263,130 +266,7 @@ impl<St: Store> CacheHandle<St> {
     }
 }
 
-/// Invalidation that commits with the data.
-impl<St: Transactional> CacheHandle<St> {
-    /// Invalidates on a connection of the caller's, in the caller's transaction: what `wanted` names is
-    /// invalid when, and only if, the transaction commits. Without a transaction, at once.
-    ///
-    /// ```no_run
-    /// # async fn update(
-    /// #     pool: sqlx::MySqlPool,
-    /// #     cache: tower_mysql_cache::CacheHandle<tower_mysql_cache::MySqlStore>,
-    /// # ) -> Result<(), Box<dyn std::error::Error>> {
-    /// use tower_mysql_cache::Invalidation;
-    ///
-    /// let mut tx = pool.begin().await?;
-    /// sqlx::query("UPDATE products SET price = 9 WHERE id = 7").execute(&mut *tx).await?;
-    /// cache.invalidate_on(&mut tx, Invalidation::tags(["product:7"])).await?;
-    /// tx.commit().await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// When the commit has returned, no process serves a response that was made from what was there
-    /// before it; other processes with a front tier after their `poll_interval` at the latest. The
-    /// connection has to lead to the server that holds the cache's tables, and its user needs to be
-    /// allowed to insert into the log. A connection to another server is an error; this is looked at once a second at
-    /// the most, so where several pools are used in the same second, a wrong one may be noticed later
-    /// ([`MySqlStoreBuilder::check_server`](crate::MySqlStoreBuilder::check_server)).
-    ///
-    /// The insert changes the session's `LAST_INSERT_ID()`: SQL that needs its value later has to keep it before,
-    /// in a variable. Ids that the driver has returned do not change.
-    ///
-    /// # Errors
-    /// As [`CacheHandle::invalidate`]; [`StoreError::Config`] for a connection to another server, and
-    /// [`StoreError::Database`] is the connection's own error, and what
-    /// becomes of its transaction is the caller's to decide.
-    pub async fn invalidate_on(
-        &self,
-        connection: &mut St::Connection,
-        wanted: Invalidation,
-    ) -> Result<(), StoreError> {
-        let records = Engine::<St>::records(&self.route, &wanted)?;
-        self.engine.append_on(connection, records).await
-    }
-
-    /// [`CacheHandle::invalidate_tags`] in the caller's transaction.
-    ///
-    /// # Errors
-    /// As [`CacheHandle::invalidate_on`].
-    pub async fn invalidate_tags_on(
-        &self,
-        connection: &mut St::Connection,
-        tags: impl IntoIterator<Item: Into<Tag>> + Send,
-    ) -> Result<(), StoreError> {
-        let wanted = Invalidation::tags(tags);
-        self.invalidate_on(connection, wanted).await
-    }
-
-    /// [`CacheHandle::invalidate_uri`] in the caller's transaction.
-    ///
-    /// # Errors
-    /// As [`CacheHandle::invalidate_on`].
-    pub async fn invalidate_uri_on(
-        &self,
-        connection: &mut St::Connection,
-        uri: &str,
-    ) -> Result<(), StoreError> {
-        self.invalidate_on(connection, Invalidation::uri(uri)).await
-    }
-
-    /// [`CacheHandle::purge`] in the caller's transaction.
-    ///
-    /// # Errors
-    /// As [`CacheHandle::invalidate_on`].
-    pub async fn purge_all_on(&self, connection: &mut St::Connection) -> Result<(), StoreError> {
-        self.invalidate_on(connection, Invalidation::all()).await
-    }
-}
-
-#[cfg(feature = "mysql")]
-impl<St: Transactional<Connection = sqlx::MySqlConnection>> CacheHandle<St> {
-    /// Invalidates the tags that a query on the application's tables finds in its first column, in the
-    /// caller's transaction, and returns how many those were. The query's rows are read first and the
-    /// log's are written in short lists after that, as the log requires: never write into the log by
-    /// `INSERT ... SELECT`.
-    ///
-    /// ```no_run
-    /// # async fn update(
-    /// #     mut tx: sqlx::Transaction<'static, sqlx::MySql>,
-    /// #     cache: tower_mysql_cache::CacheHandle<tower_mysql_cache::MySqlStore>,
-    /// # ) -> Result<(), Box<dyn std::error::Error>> {
-    /// let of_brand = sqlx::query("SELECT CONCAT('product:', id) FROM products WHERE brand = ?");
-    /// cache.invalidate_selected_on(&mut tx, of_brand.bind(3)).await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// As [`CacheHandle::invalidate_on`].
-    pub async fn invalidate_selected_on<'q, A>(
-        &self,
-        connection: &mut sqlx::MySqlConnection,
-        query: sqlx::query::Query<'q, sqlx::MySql, A>,
-    ) -> Result<u64, StoreError>
-    where
-        A: sqlx::IntoArguments<sqlx::MySql> + Send + 'q,
-    {
-        let failed = |error: sqlx::Error| StoreError::Database(Arc::new(error));
-        let rows = query.fetch_all(&mut *connection).await.map_err(failed)?;
-        let tag = |row: &sqlx::mysql::MySqlRow| row.try_get_unchecked::<Vec<u8>, _>(0);
-        let tags: Vec<Vec<u8>> = rows.iter().map(tag).collect::<Result<_, _>>().map_err(failed)?;
-        let count = tags.len() as u64;
-        if count > 0 {
-            self.invalidate_tags_on(connection, tags).await?;
-        }
-        Ok(count)
-    }
-}
-
-impl<St> Clone for CacheHandle<St> {
-    fn clone(&self) -> Self {
-        Self { engine: Arc::clone(&self.engine), route: Arc::clone(&self.route) }
-    }
-}
-
-impl<St> fmt::Debug for CacheHandle<St> {
+impl fmt::Debug for CacheHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CacheHandle").field("engine", &self.engine).finish_non_exhaustive()
     }

@@ -56,7 +56,7 @@ impl<St: Store> CacheLayer<St> {
     /// handle keeps those of the layer. What it invalidates by URI it names as every clone of the layer in this
     /// process stores it, whatever their query rules.
     #[must_use]
-    pub fn handle(&self) -> CacheHandle<St> {
+    pub fn handle(&self) -> CacheHandle {
         self.route.keys.handle_is_made();
         CacheHandle::new(Arc::clone(&self.engine), Arc::clone(&self.route))
     }

@@ -80,12 +80,15 @@ pub use overrides::CacheOverride;
 pub use policy::{CachePolicy, Collapse};
 pub use rfc9111::NotStored;
 pub use service::CacheService;
+#[cfg(feature = "mysql")]
+pub use sqlx;
 pub use status::{CacheStatus, Forward, StatusField};
 #[cfg(feature = "mysql")]
 pub use store::mysql::{MySqlStore, MySqlStoreBuilder};
 pub use store::{
-    BoxStore, Consistency, CullReport, Fence, Lease, MemoryLog, MemoryStore, MemoryStoreBuilder,
-    Named, Source, SqlStatement, Store, StoreError, StoreStats, Tiered, Transactional,
+    Admin, Answer, BoxStore, Consistency, CullReport, Entries, Fence, InvalidationLog, Lease,
+    Leases, MemoryLog, MemoryStore, MemoryStoreBuilder, Named, Source, SqlStatement, Store,
+    StoreError, StoreStats, Tiered,
 };
 pub use stored::{
     Entry, HeadUpdate, SelectingField, Stored, StoredHead, StoredOrHead, StoredResponse,

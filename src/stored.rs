@@ -145,7 +145,7 @@ impl Stored {
     }
 }
 
-/// What one key leads to, for a request that may need no body: [`Store::get_heads`](crate::Store::get_heads).
+/// What one key leads to, for a request that may need no body: [`Entries::get_heads`](crate::Entries::get_heads).
 #[derive(Clone, Debug, PartialEq)]
 pub enum StoredOrHead {
     /// With its body.

@@ -18,8 +18,8 @@ use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use tower::{Layer, ServiceExt};
 use tower_mysql_cache::{
-    CacheKey, CacheLayer, CachePolicy, Entry, LogPosition, MemoryStore, Store, Stored, StoredHead,
-    StoredResponse, Tag,
+    Admin, CacheKey, CacheLayer, CachePolicy, Entries, Entry, LogPosition, MemoryStore, Stored,
+    StoredHead, StoredResponse, Tag,
 };
 
 const HOUR: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(3600));

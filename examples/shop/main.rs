@@ -108,7 +108,7 @@ fn options() -> Result<Option<Options>, Box<dyn Error>> {
 /// A running shop.
 pub(crate) struct Node {
     address: std::net::SocketAddr,
-    cache: CacheHandle<BoxStore>,
+    cache: CacheHandle,
     table: Option<MySqlStore>,
     server: tokio::task::JoinHandle<std::io::Result<()>>,
     /// Dropping it ends the server: the server accepts no new requests, and answers the open ones.

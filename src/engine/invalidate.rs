@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::background::whole;
 use super::{Engine, Route};
 use crate::key::{KeyRange, TargetKey};
-use crate::store::{Store, StoreError, Transactional};
+use crate::store::{InvalidationLog as _, Store, StoreError};
 use crate::tag::{Invalidation, LogRecord, Scope, Subject};
 use crate::telemetry::count_many;
 
@@ -39,22 +39,20 @@ impl<St: Store> Engine<St> {
     /// Appends rows to the log and returns their ids.
     pub(crate) async fn append(&self, records: Vec<LogRecord>) -> Result<Vec<u64>, StoreError> {
         let count = records.len() as u64;
-        let outcome = self.store.append(records).await;
+        let outcome = self.store.log().append(records).await;
         self.count_rows(count, outcome.is_ok());
         outcome
     }
 
     /// Appends rows on a connection of the caller's.
+    #[cfg(feature = "mysql")]
     pub(crate) async fn append_on(
         &self,
-        connection: &mut St::Connection,
+        connection: &mut sqlx::MySqlConnection,
         records: Vec<LogRecord>,
-    ) -> Result<(), StoreError>
-    where
-        St: Transactional,
-    {
+    ) -> Result<(), StoreError> {
         let count = records.len() as u64;
-        let outcome = self.store.append_on(connection, records).await;
+        let outcome = self.store.log().append_on(connection, records).await;
         self.count_rows(count, outcome.is_ok());
         outcome
     }

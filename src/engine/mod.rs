@@ -41,7 +41,7 @@ use crate::policy::CachePolicy;
 use crate::rfc9111::ResponseDirectives;
 use crate::rfc9111::targeted::targeted_directives;
 use crate::status::{CacheStatus, StatusField};
-use crate::store::{Store, StoreError};
+use crate::store::{InvalidationLog as _, Store, StoreError};
 use crate::stored::VariantIndex;
 use crate::telemetry::{Counters, Reasons, Throttle};
 
@@ -163,7 +163,7 @@ impl<St: Store> Engine<St> {
     pub(crate) fn check_secret(&self, route: &Route) {
         let keys_credentials = matches!(route.policy.cookies, Cookies::Key(_))
             || route.policy.authorization == Authorization::Key;
-        let is_in_a_table = !self.store.poll_interval().is_zero();
+        let is_in_a_table = !self.store.log().poll_interval().is_zero();
         if keys_credentials
             && route.secret.is_none()
             && is_in_a_table

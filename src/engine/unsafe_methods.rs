@@ -23,7 +23,7 @@ use crate::rfc9111::freshness::explicit_lifetime;
 use crate::rfc9111::groups::invalidated_groups;
 use crate::rfc9111::{Target, invalidates, leaves_open, same_origin_targets};
 use crate::status::{CacheStatus, Forward};
-use crate::store::{Store, StoreError};
+use crate::store::{InvalidationLog as _, Store, StoreError};
 use crate::tag::Scope;
 use crate::telemetry::{count, inside_span};
 
@@ -113,7 +113,7 @@ struct Noted<'a, St: Store>(&'a St);
 
 impl<St: Store> Drop for Noted<'_, St> {
     fn drop(&mut self) {
-        self.0.note_write();
+        self.0.log().note_write();
     }
 }
 

@@ -44,6 +44,9 @@ pub enum StoreError {
     /// The server answered with an error.
     #[error("the cache database failed: {0}")]
     Database(#[source] Source),
+    /// The store does not have this ability.
+    #[error("this store cannot {0}")]
+    Unsupported(&'static str),
     /// The store was shut down.
     #[error("the cache store is closed")]
     Closed,
@@ -68,6 +71,7 @@ impl StoreError {
             Self::TooLarge { .. } => "too-large",
             Self::Schema { .. } => "schema",
             Self::Database(_) => "database",
+            Self::Unsupported(_) => "unsupported",
             Self::Closed => "closed",
             Self::Other(_) => "other",
         }

@@ -16,10 +16,12 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::ConfigError;
 use crate::key::{CacheKey, KeyRange};
 use crate::store::footprint::{footprint, owned, owned_head};
-use crate::store::{CullReport, MemoryLog, Named, Store, StoreError, StoreStats};
-use crate::stored::{Entry, HeadUpdate, Stored, StoredHead};
+use crate::store::{
+    Admin, Answer, CullReport, Entries, MemoryLog, Named, Store, StoreError, StoreStats,
+};
+use crate::stored::{Entry, HeadUpdate, Stored};
 use crate::sync::lock;
-use crate::tag::{LogPosition, LogRecord, LogRow, Scope, Validity};
+use crate::tag::Scope;
 
 /// Default bound of a [`MemoryStore`]: 64 MiB.
 const DEFAULT_MAX_BYTES: u64 = 64 << 20;
@@ -28,7 +30,7 @@ const DEFAULT_MAX_BYTES: u64 = 64 << 20;
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-/// use tower_mysql_cache::{CacheKey, MemoryStore, Store};
+/// use tower_mysql_cache::{CacheKey, Entries, MemoryStore};
 /// let store = MemoryStore::new();
 /// assert!(store.get(CacheKey::new("shop:1:/")).await.unwrap().is_none());
 /// # });
@@ -104,7 +106,7 @@ impl MemoryStore {
             })
             .build_with_hasher(BuildHasherDefault::default());
         let (too_large, culls) = (AtomicU64::new(0), AtomicU64::new(0));
-        let (keys, log) = (Mutex::default(), MemoryLog::new());
+        let (keys, log) = (Mutex::default(), MemoryLog::with_clock(Arc::clone(&clock)));
         Self {
             shared: Arc::new(Shared {
                 cache,
@@ -201,7 +203,7 @@ fn weight(key: &CacheKey, stored: &Stored) -> u32 {
     u32::try_from(footprint(key, stored)).unwrap_or(u32::MAX)
 }
 
-impl Store for MemoryStore {
+impl Entries for MemoryStore {
     fn now_ms(&self) -> u64 {
         self.shared.clock.now_ms()
     }
@@ -230,50 +232,6 @@ impl Store for MemoryStore {
         ready(Ok(self.replace_head(update)))
     }
 
-    fn position(&self) -> Arc<LogPosition> {
-        self.shared.log.position()
-    }
-
-    fn append(
-        &self,
-        records: Vec<LogRecord>,
-    ) -> impl Future<Output = Result<Vec<u64>, StoreError>> + Send {
-        ready(Ok(self.shared.log.append(records, self.now_ms())))
-    }
-
-    fn validity(
-        &self,
-        key: &CacheKey,
-        head: &StoredHead,
-    ) -> impl Future<Output = Result<Validity, StoreError>> + Send {
-        ready(Ok(self.shared.log.validity(key, head)))
-    }
-
-    fn log_tail(
-        &self,
-        limit: usize,
-    ) -> impl Future<Output = Result<Vec<LogRow>, StoreError>> + Send {
-        ready(Ok(self.shared.log.tail(limit)))
-    }
-
-    fn count_named(
-        &self,
-        scopes: Vec<Scope>,
-    ) -> impl Future<Output = Result<Named, StoreError>> + Send {
-        let now_ms = self.now_ms();
-        let mut count = Named::default();
-        for (key, held) in &self.shared.cache {
-            let Stored::Response(response) = &held.stored else { continue };
-            if held.expires_ms > now_ms {
-                let tags = &response.head.tags;
-                let named = scopes.iter().any(|scope| scope.names(key.as_bytes(), tags));
-                let bytes = key.as_bytes().len() + held.stored.size_bytes();
-                count.add(named, bytes as u64);
-            }
-        }
-        ready(Ok(count))
-    }
-
     fn remove(&self, range: KeyRange) -> impl Future<Output = Result<u64, StoreError>> + Send {
         ready(Ok(self.remove_range(&range)))
     }
@@ -291,26 +249,52 @@ impl Store for MemoryStore {
         });
         ready(Ok(removed))
     }
+}
 
-    fn cull(&self) -> impl Future<Output = Result<CullReport, StoreError>> + Send {
+impl Store for MemoryStore {
+    type Log = MemoryLog;
+
+    fn log(&self) -> &MemoryLog {
+        &self.shared.log
+    }
+}
+
+impl Admin for MemoryStore {
+    fn count_named(&self, scopes: Vec<Scope>) -> Answer<'_, Named> {
+        let now_ms = self.now_ms();
+        let mut count = Named::default();
+        for (key, held) in &self.shared.cache {
+            let Stored::Response(response) = &held.stored else { continue };
+            if held.expires_ms > now_ms {
+                let tags = &response.head.tags;
+                let named = scopes.iter().any(|scope| scope.names(key.as_bytes(), tags));
+                let bytes = key.as_bytes().len() + held.stored.size_bytes();
+                count.add(named, bytes as u64);
+            }
+        }
+        Box::pin(ready(Ok(count)))
+    }
+
+    fn cull(&self) -> Answer<'_, CullReport> {
         self.shared.culls.fetch_add(1, Ordering::Relaxed);
         let now_ms = self.now_ms();
         let (examined, expired) = self.remove_where(|_, held| held.expires_ms <= now_ms);
         let before = self.shared.cache.entry_count();
         self.shared.cache.run_pending_tasks();
         let evicted = before.saturating_sub(self.shared.cache.entry_count());
-        ready(Ok(CullReport { examined, expired, evicted: evicted.saturating_sub(expired) }))
+        let evicted = evicted.saturating_sub(expired);
+        Box::pin(ready(Ok(CullReport { examined, expired, evicted })))
     }
 
-    fn stats(&self) -> impl Future<Output = Result<StoreStats, StoreError>> + Send {
+    fn stats(&self) -> Answer<'_, StoreStats> {
         self.shared.cache.run_pending_tasks();
-        ready(Ok(StoreStats {
+        Box::pin(ready(Ok(StoreStats {
             entries: self.shared.cache.entry_count(),
             bytes: self.shared.cache.weighted_size(),
             too_large: self.shared.too_large.load(Ordering::Relaxed),
             culls: self.shared.culls.load(Ordering::Relaxed),
             ..StoreStats::default()
-        }))
+        })))
     }
 }
 

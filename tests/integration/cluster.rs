@@ -14,8 +14,9 @@ use sqlx::{AssertSqlSafe, Connection, MySqlConnection, Row};
 use tokio::sync::Semaphore;
 use tower::{Layer, Service, ServiceExt};
 use tower_mysql_cache::{
-    CacheBody, CacheKey, CacheLayer, CachePolicy, Collapse, Entry, Fence, Lease, LogPosition,
-    MemoryStore, MySqlStore, Store, Stored, StoredHead, StoredResponse, Tiered,
+    Admin, CacheBody, CacheKey, CacheLayer, CachePolicy, Collapse, Entries, Entry, Fence, Lease,
+    Leases, LogPosition, MemoryStore, MySqlStore, Store, Stored, StoredHead, StoredResponse,
+    Tiered,
 };
 
 use crate::kit::{Answer, Calls, get, response, send};
@@ -482,7 +483,7 @@ async fn a_lease_is_granted_to_one_until_it_ends_or_is_given_back_and_its_number
     assert_eq!(two.lease(&key, long).await.unwrap(), Lease::Held);
     assert_eq!(one.lease(&key, long).await.unwrap(), Lease::Held, "not even to itself");
     granted(two.lease(&CacheKey::new("test:1:/other"), long).await.unwrap());
-    let fence = |number| Fence { key: key.clone(), number };
+    let fence = |number| Fence::new(key.clone(), number);
     two.release(&fence(first + 1), None).await.unwrap();
     assert_eq!(two.lease(&key, long).await.unwrap(), Lease::Held, "given back by nobody");
     one.release(&fence(first), None).await.unwrap();
@@ -532,7 +533,7 @@ async fn a_damaged_row_of_a_lease_keeps_nobody_from_it() {
         assert!(number > fence || fence >= MAX - 1, "{n}: {number}");
         assert_eq!(store.lease(&key, 10 * SECOND).await.unwrap(), Lease::Held, "{n}: by one");
         let entry = entry(&key, now_ms, b"a");
-        let fence = Fence { key: key.clone(), number };
+        let fence = Fence::new(key.clone(), number);
         assert!(store.put_fenced(vec![entry], &fence).await.unwrap(), "{n}: the holder writes");
         store.release(&fence, None).await.unwrap();
         granted(store.lease(&key, 10 * SECOND).await.unwrap());
@@ -561,7 +562,7 @@ async fn a_write_counts_while_its_lease_has_not_passed_on() {
     let front = Tiered::new(MemoryStore::new(), one.clone());
     let key = CacheKey::new("test:1:/");
     let (other, now_ms) = (CacheKey::new("test:1:/other"), one.now_ms());
-    let fence = |number| Fence { key: key.clone(), number };
+    let fence = |number| Fence::new(key.clone(), number);
     // bytes that are no text
     const BYTES: &[u8] = &[0xff, 0xfe, 0, 0x80, 0xc3, 0x28];
     let first = granted(one.lease(&key, Duration::from_millis(1)).await.unwrap());

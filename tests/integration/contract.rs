@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tower_mysql_cache::{
-    CacheKey, Entry, HeadUpdate, KeyRange, LogPosition, SelectingField, Store, Stored, StoredHead,
-    StoredOrHead, StoredResponse, Tag, VariantIndex,
+    Admin, CacheKey, Entries, Entry, HeadUpdate, KeyRange, LogPosition, SelectingField, Stored,
+    StoredHead, StoredOrHead, StoredResponse, Tag, VariantIndex,
 };
 
 use crate::kit::{Kit, on_every_store};

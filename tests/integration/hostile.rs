@@ -46,7 +46,7 @@ impl Slow {
         }
     }
 }
-impl Store for Slow {
+impl Entries for Slow {
     async fn get_many(&self, keys: Vec<CacheKey>) -> Result<Vec<Option<Stored>>, StoreError> {
         self.lookups.lock().unwrap().push(keys.len());
         self.inner.get_many(keys).await
@@ -69,26 +69,12 @@ impl Store for Slow {
     async fn remove(&self, r: KeyRange) -> Result<u64, StoreError> {
         self.inner.remove(r).await
     }
-    fn position(&self) -> Arc<LogPosition> {
-        self.inner.position()
-    }
-    async fn append(&self, records: Vec<LogRecord>) -> Result<Vec<u64>, StoreError> {
-        self.inner.append(records).await
-    }
-    async fn validity(&self, key: &CacheKey, head: &StoredHead) -> Result<Validity, StoreError> {
-        self.inner.validity(key, head).await
-    }
-    async fn log_tail(&self, limit: usize) -> Result<Vec<LogRow>, StoreError> {
-        self.inner.log_tail(limit).await
-    }
-    async fn count_named(&self, scopes: Vec<Scope>) -> Result<Named, StoreError> {
-        self.inner.count_named(scopes).await
-    }
-    async fn cull(&self) -> Result<CullReport, StoreError> {
-        self.inner.cull().await
-    }
-    async fn stats(&self) -> Result<StoreStats, StoreError> {
-        self.inner.stats().await
+}
+impl Admin for Slow {}
+impl Store for Slow {
+    type Log = MemoryLog;
+    fn log(&self) -> &MemoryLog {
+        self.inner.log()
     }
 }
 

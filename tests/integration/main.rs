@@ -32,3 +32,4 @@ mod stale;
 mod streams;
 #[path = "../support/mod.rs"]
 mod support;
+mod transactions;

@@ -9,8 +9,9 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use sqlx::{AssertSqlSafe, MySqlConnection, Row};
 use tower_mysql_cache::{
-    CacheKey, Entry, HeadUpdate, KeyRange, LogPosition, LogRecord, MySqlStore, MySqlStoreBuilder,
-    Scope, Store, StoreError, Stored, StoredHead, StoredResponse, Tag, VariantIndex,
+    Admin, CacheKey, Entries, Entry, HeadUpdate, InvalidationLog, KeyRange, Leases, LogPosition,
+    LogRecord, MySqlStore, MySqlStoreBuilder, Scope, StoreError, Stored, StoredHead,
+    StoredResponse, Tag, VariantIndex,
 };
 
 use crate::support::{self, TestDatabase};
@@ -125,7 +126,7 @@ fn a_store_whose_runtime_has_ended_works_on_the_next_one() {
             assert_eq!(store.remove(KeyRange::only(&key("p:1:/new"))).await.unwrap(), 1);
             assert_eq!(store.stats().await.unwrap().entries, 1);
             assert_eq!(store.cull().await.unwrap().examined, 1);
-            assert_eq!(store.log_tail(100).await.unwrap()[0].scope, Scope::Tag(Tag::new("t")));
+            assert_eq!(store.tail(100).await.unwrap()[0].scope, Scope::Tag(Tag::new("t")));
         };
         let limited = async { tokio::time::timeout(Duration::from_secs(20), uses).await };
         runtime.block_on(limited).expect("nothing hangs");
@@ -944,7 +945,7 @@ async fn connections_that_the_server_closed_are_replaced_unnoticed() {
         match call {
             0 => drop(store.stats().await.expect("stats")),
             1 => drop(store.cull().await.expect("cull")),
-            2 => drop(store.log_tail(1).await.expect("log_tail")),
+            2 => drop(store.tail(1).await.expect("tail")),
             3 => drop(store.count_named(scopes()).await.expect("count_named")),
             4 => drop(store.append(vec![record.clone()]).await.expect("append")),
             5 => drop(store.lease(&key, Duration::from_secs(1)).await.expect("lease")),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection, Row};
 use tower::{Layer, service_fn};
 use tower_mysql_cache::{
-    Authorization, CacheLayer, CachePolicy, Cookies, MySqlStore, MySqlStoreBuilder, Store,
+    Admin, Authorization, CacheLayer, CachePolicy, Cookies, MySqlStore, MySqlStoreBuilder,
     StoreError,
 };
 

@@ -24,7 +24,7 @@ use crate::policy::{Collapse, Mode};
 use crate::rfc9111::stale::Cause;
 use crate::rfc9111::{RequestDirectives, Reuse, reuse};
 use crate::status::{CacheStatus, Forward};
-use crate::store::Store;
+use crate::store::{InvalidationLog as _, Store};
 use crate::stored::{StoredResponse, VariantIndex};
 use crate::telemetry::count;
 
@@ -136,7 +136,7 @@ impl<St: Store> Collapsing<'_, St> {
             // what could not be stored is nothing to wait for (RFC 9111 5.2.1.5, 9.3.2)
             let may_lead = !self.plan.head_only && !self.directives.no_store;
             let clear = |position: &_| engine.still_flies(route, &key.key, position);
-            let joining = || route.joining(engine.store.position(), may_lead);
+            let joining = || route.joining(engine.store.log().position(), may_lead);
             let follower = match engine.flights.join(&key, joining(), clear) {
                 Joined::Nobody => return Collapsed::Inside(None),
                 Joined::Leads(lead) => {

@@ -101,13 +101,13 @@ impl<St: Store> Engine<St> {
 
     async fn ask_for_lease(&self, key: CacheKey, limit: Duration, time: Duration) -> Leased {
         let until = Instant::now() + time;
-        match bounded(limit, self.store.lease(&key, time)).await {
+        match bounded(limit, self.store.leases().lease(&key, time)).await {
             Ok(Lease::Granted(number)) => {
                 count(&self.counters.leases);
                 let store = self.store.clone();
                 let give_back: GiveBack = Box::new(move |fence, unshareable| {
                     let release = async move {
-                        let released = store.release(&fence, unshareable);
+                        let released = store.leases().release(&fence, unshareable);
                         // one that is not given back ends by itself
                         let _ = bounded(limit, released).await;
                     };
@@ -116,7 +116,7 @@ impl<St: Store> Engine<St> {
                     }
                 });
                 Leased::Here(Some(Held {
-                    fence: Fence { key, number },
+                    fence: Fence::new(key, number),
                     until,
                     give_back: Some(give_back),
                 }))

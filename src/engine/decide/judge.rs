@@ -24,7 +24,7 @@ use crate::rfc9111::{
     Candidate, Nominated, NotStored, RequestDirectives, ResponseDirectives, Storable, Target,
     nominated, same_origin_targets, select, selecting, stored_fields,
 };
-use crate::store::Store;
+use crate::store::{InvalidationLog as _, Store};
 use crate::stored::{StoredHead, VariantIndex};
 use crate::tag::{LogPosition, Scope, Tag};
 
@@ -108,7 +108,7 @@ impl Asked {
             headers: request.headers.clone(),
             credentials: plan.credentials,
             requested_ms: store.now_ms(),
-            position: store.position(),
+            position: store.log().position(),
             origin: plan.target.origin().map(own),
             home: plan.home.as_ref().map(|home| Scope::at(home.as_bytes())),
             path_and_query: plan.path_and_query.clone(),

@@ -22,7 +22,7 @@ use crate::rfc9111::freshness::{date_ms, is_fresh};
 use crate::rfc9111::no_vary_search::NoVarySearch;
 use crate::rfc9111::{RequestDirectives, Reuse, reuse};
 use crate::status::Forward;
-use crate::store::{Store, StoreError};
+use crate::store::{InvalidationLog as _, Store, StoreError};
 use crate::stored::{Stored, StoredOrHead, StoredResponse, VariantIndex};
 use crate::tag::Validity;
 use crate::telemetry::{LookupTimer, count, lookup_span};
@@ -221,8 +221,8 @@ impl<St: Store> Engine<St> {
         since: Instant,
     ) -> Result<Validity, StoreError> {
         let at_most = self.store.max_staleness().max(since.elapsed());
-        self.store.catch_up(key, &response.head, at_most).await?;
-        self.store.validity(key, &response.head).await
+        self.store.log().catch_up(key, &response.head, at_most).await?;
+        self.store.log().validity(key, &response.head).await
     }
 
     /// By the whole query, or by what the path's responses say of it: then it is somewhere else.

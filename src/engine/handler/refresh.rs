@@ -19,7 +19,7 @@ use super::miss::Miss;
 use crate::rfc9111::RequestDirectives;
 use crate::rfc9111::stale::{Cause, is_failure};
 use crate::status::{CacheStatus, Forward};
-use crate::store::Store;
+use crate::store::{InvalidationLog as _, Store};
 use crate::stored::{Stored, VariantIndex};
 use crate::telemetry::{count, inside_span};
 
@@ -130,7 +130,7 @@ impl<St: Store> Engine<St> {
         let credentialed = plan.has_credentials();
         let key = FlightKey { key: at.key.clone(), base, credentialed };
         let clear = |position: &_| self.still_flies(route, &key.key, position);
-        let joining = Joining { behind: true, ..route.joining(self.store.position(), true) };
+        let joining = Joining { behind: true, ..route.joining(self.store.log().position(), true) };
         match self.flights.join(&key, joining, clear) {
             // the last one landed between the lookup and now
             Joined::Leads(_) if self.flights.landed_since(&key, landings) => None,

@@ -18,7 +18,7 @@ use super::super::{Engine, Route};
 use crate::body::{Abandoned, Completed, Sink};
 use crate::key::{CacheKey, KeyRange, variant_key};
 use crate::rfc9111::freshness::is_fresh;
-use crate::store::{Store, StoreError};
+use crate::store::{InvalidationLog as _, Store, StoreError};
 use crate::stored::{Entry, HeadUpdate, Stored, StoredHead, StoredResponse, VariantIndex};
 use crate::tag::Validity;
 use crate::telemetry::{count, write_span};
@@ -313,7 +313,7 @@ impl<St: Store> Engine<St> {
     /// Whether what this process has seen of the log says already that a response is not to be used. It is
     /// judged again whenever it is served; this only saves the storing.
     pub(in crate::engine) fn is_invalid_by_now(&self, key: &CacheKey, head: &StoredHead) -> bool {
-        let mut validity = std::pin::pin!(self.store.validity(key, head));
+        let mut validity = std::pin::pin!(self.store.log().validity(key, head));
         let known = validity.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         matches!(known, Poll::Ready(Ok(Validity::Invalid)))
     }

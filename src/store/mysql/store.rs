@@ -1,28 +1,24 @@
 //! The store as the layer sees it: encodes and decodes in the caller's task, leaves the rest to queues.
 
+mod admin;
 mod find;
+mod lease;
+mod log;
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
 
-use sqlx::mysql::MySqlConnection;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 
+use super::MySqlStore;
 use super::codec::{self, Hash, Row};
-use super::log::{append_on, append_sql};
 use super::maintain::Command;
-use super::sql::MAX_APPEND;
-use super::write::{Freshen, Job, LeaseJob, Put, Ticket};
-use super::{Inner, MySqlStore};
+use super::write::{Freshen, Job, Put, Ticket};
 use crate::key::{CacheKey, KeyRange};
-use crate::store::{
-    CullReport, Fence, Lease, Named, SqlStatement, Store, StoreError, StoreStats, Transactional,
-};
-use crate::stored::{Entry, HeadUpdate, Stored, StoredHead, StoredOrHead};
+use crate::store::{Entries, Fence, Leases, Store, StoreError};
+use crate::stored::{Entry, HeadUpdate, Stored, StoredOrHead};
 use crate::sync::lock;
-use crate::tag::{LogPosition, LogRecord, LogRow, Scope, Validity};
+use crate::tag::Scope;
 
 /// Bytes of `max_allowed_packet` that are left for the rest of a statement.
 const PACKET_RESERVE: usize = 64 * 1024;
@@ -136,7 +132,7 @@ impl MySqlStore {
     }
 }
 
-impl Store for MySqlStore {
+impl Entries for MySqlStore {
     fn now_ms(&self) -> u64 {
         self.inner.shared.clock.now_ms()
     }
@@ -169,23 +165,6 @@ impl Store for MySqlStore {
         self.write(entries, Some((fence.key.hash(), fence.number))).await
     }
 
-    async fn lease(&self, key: &CacheKey, time: Duration) -> Result<Lease, StoreError> {
-        let (ack, outcome) = oneshot::channel();
-        let job = LeaseJob::Take { hash: key.hash(), time, ack };
-        self.submit(Job::Lease(job), outcome).await
-    }
-
-    async fn release(
-        &self,
-        fence: &Fence,
-        unshareable: Option<Duration>,
-    ) -> Result<(), StoreError> {
-        let (ack, outcome) = oneshot::channel();
-        let (hash, number) = (fence.key.hash(), fence.number);
-        let job = LeaseJob::Release { hash, number, unshareable, ack };
-        self.submit(Job::Lease(job), outcome).await
-    }
-
     async fn freshen(&self, update: HeadUpdate) -> Result<bool, StoreError> {
         self.inner.running().await?;
         let HeadUpdate { key, old, new: head, expires_ms } = update;
@@ -210,69 +189,6 @@ impl Store for MySqlStore {
         self.submit(Job::Freshen(freshen), outcome).await
     }
 
-    fn position(&self) -> Arc<LogPosition> {
-        self.inner.log.position()
-    }
-
-    async fn append(&self, records: Vec<LogRecord>) -> Result<Vec<u64>, StoreError> {
-        if let Err(error) = self.inner.log.check_damage() {
-            self.inner.log.owe(records);
-            return Err(error);
-        }
-        let (ack, outcome) = oneshot::channel();
-        // whoever waits no longer than that serves nothing that they name either
-        let under_way = self.inner.log.under_way(&records);
-        let ids = match self.submit(Job::Append(records.clone(), ack), outcome).await {
-            Ok(ids) => ids,
-            Err(error) => {
-                self.inner.log.owe(records);
-                return Err(error);
-            }
-        };
-        for (id, record) in ids.iter().zip(&records) {
-            self.inner.log.await_rows(*id, std::slice::from_ref(record));
-        }
-        drop(under_way);
-        // without it, what the rows name waits for the next look
-        let _ = self.inner.log.looked().await;
-        Ok(ids)
-    }
-
-    async fn validity(&self, key: &CacheKey, head: &StoredHead) -> Result<Validity, StoreError> {
-        self.inner.running().await?;
-        self.inner.log.validity(key, head).await
-    }
-
-    async fn catch_up(
-        &self,
-        key: &CacheKey,
-        head: &StoredHead,
-        at_most: Duration,
-    ) -> Result<(), StoreError> {
-        self.inner.running().await?;
-        self.inner.log.catch_up(key, head, at_most).await
-    }
-
-    fn note_write(&self) {
-        self.inner.log.note_write();
-    }
-
-    async fn sync(&self) -> Result<(), StoreError> {
-        self.inner.log.looked().await
-    }
-
-    fn poll_interval(&self) -> Duration {
-        self.inner.shared.settings.poll_interval
-    }
-
-    async fn log_tail(&self, limit: usize) -> Result<Vec<LogRow>, StoreError> {
-        self.command(|answer| Command::Tail(limit, answer)).await
-    }
-
-    async fn count_named(&self, scopes: Vec<Scope>) -> Result<Named, StoreError> {
-        self.command(|answer| Command::Count(scopes, answer)).await
-    }
-
     async fn remove(&self, range: KeyRange) -> Result<u64, StoreError> {
         let (ack, outcome) = oneshot::channel();
         self.submit(Job::Remove(range, ack), outcome).await
@@ -285,52 +201,16 @@ impl Store for MySqlStore {
         }
         Ok(removed)
     }
-
-    async fn cull(&self) -> Result<CullReport, StoreError> {
-        self.command(Command::Cull).await
-    }
-
-    async fn stats(&self) -> Result<StoreStats, StoreError> {
-        let figures = self.command(Command::Stats).await?;
-        let counters = &self.inner.shared.counters;
-        Ok(StoreStats {
-            entries: figures.entries,
-            bytes: figures.bytes,
-            estimated: !figures.exact,
-            unreadable: counters.unreadable.load(Relaxed),
-            shed: counters.shed.load(Relaxed),
-            too_large: counters.too_large.load(Relaxed),
-            failures: counters.failures.load(Relaxed),
-            culls: counters.culls.load(Relaxed),
-            owed_invalidations: self.inner.log.owes() as u64,
-            log_is_damaged: self.inner.log.is_damaged(),
-            log_reads: self.inner.log.reads.load(Relaxed),
-            log_waits: self.inner.log.waits.load(Relaxed),
-        })
-    }
-
-    async fn flush(&self) -> Result<(), StoreError> {
-        let (ack, outcome) = oneshot::channel();
-        self.submit(Job::Flush(ack), outcome).await
-    }
 }
 
-impl Transactional for MySqlStore {
-    type Connection = MySqlConnection;
+impl Store for MySqlStore {
+    type Log = Self;
 
-    async fn append_on(
-        &self,
-        connection: &mut MySqlConnection,
-        records: Vec<LogRecord>,
-    ) -> Result<(), StoreError> {
-        let Inner { shared, log, server, .. } = &*self.inner;
-        log.check_damage()?;
-        server.check(&shared.settings, connection).await?;
-        append_on(shared, connection, &records, |first, rows| log.await_rows(first, rows)).await
+    fn log(&self) -> &Self {
+        self
     }
 
-    fn append_sql(&self, records: &[LogRecord]) -> Vec<SqlStatement> {
-        let table = self.inner.shared.settings.log_table.quoted();
-        records.chunks(MAX_APPEND).map(|rows| append_sql(&table, rows)).collect()
+    fn leases(&self) -> &dyn Leases {
+        self
     }
 }

@@ -280,7 +280,7 @@ impl MySqlStoreBuilder {
     }
 
     /// Whether expired entries are removed and limits kept in the background. Without it the table
-    /// grows until somebody calls [`Store::cull`](crate::Store::cull); old rows of the invalidation log and of
+    /// grows until somebody calls [`Admin::cull`](crate::Admin::cull); old rows of the invalidation log and of
     /// leases are removed all the same. Default: `true`.
     pub fn background_cull(mut self, on: bool) -> Self {
         self.background_cull = on;

@@ -1,0 +1,88 @@
+//! The engine of a cache, whatever its store: what a handle needs of it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::engine::{Engine, Inspected, Route};
+use crate::key::TargetKey;
+use crate::store::{Admin, Answer, DynLog, Store, StoreError};
+use crate::tag::{Invalidation, LogRecord};
+use crate::telemetry::{Counters, Reasons};
+
+/// An [`Engine`] without its store's type. It is not part of a hit.
+pub(super) trait AnyEngine: fmt::Debug + Send + Sync {
+    fn log(&self) -> &dyn DynLog;
+    fn admin(&self) -> &dyn Admin;
+    fn counters(&self) -> &Counters;
+    fn reasons(&self) -> &Reasons;
+    fn records(&self, route: &Route, wanted: &Invalidation) -> Result<Vec<LogRecord>, StoreError>;
+    fn invalidate(self: Arc<Self>, route: &Arc<Route>, wanted: Invalidation) -> Answer<'_, ()>;
+    fn invalidate_key<'a>(self: Arc<Self>, route: &'a Route, key: &'a TargetKey) -> Answer<'a, ()>;
+    #[cfg(feature = "mysql")]
+    fn append_on<'a>(
+        &'a self,
+        connection: &'a mut sqlx::MySqlConnection,
+        records: Vec<LogRecord>,
+    ) -> Answer<'a, ()>;
+    fn erase(self: Arc<Self>, route: &Arc<Route>) -> Answer<'_, u64>;
+    fn erase_uri(self: Arc<Self>, route: &Arc<Route>, uri: String) -> Answer<'_, u64>;
+    fn inspect<'a>(&'a self, route: &'a Route, uri: &'a str) -> Answer<'a, Vec<Inspected>>;
+    fn flush(&self) -> Answer<'_, ()>;
+}
+
+impl<St: Store> AnyEngine for Engine<St> {
+    fn log(&self) -> &dyn DynLog {
+        self.store.log()
+    }
+
+    fn admin(&self) -> &dyn Admin {
+        &self.store
+    }
+
+    fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    fn reasons(&self) -> &Reasons {
+        &self.reasons
+    }
+
+    fn records(&self, route: &Route, wanted: &Invalidation) -> Result<Vec<LogRecord>, StoreError> {
+        Self::records(route, wanted)
+    }
+
+    fn invalidate(self: Arc<Self>, route: &Arc<Route>, wanted: Invalidation) -> Answer<'_, ()> {
+        Box::pin(async move { Self::invalidate(&self, route, wanted).await })
+    }
+
+    fn invalidate_key<'a>(self: Arc<Self>, route: &'a Route, key: &'a TargetKey) -> Answer<'a, ()> {
+        let (key, beside) = (std::slice::from_ref(key), Vec::new());
+        Box::pin(async move { self.invalidate_targets(route, key, beside).await.map(drop) })
+    }
+
+    #[cfg(feature = "mysql")]
+    fn append_on<'a>(
+        &'a self,
+        connection: &'a mut sqlx::MySqlConnection,
+        records: Vec<LogRecord>,
+    ) -> Answer<'a, ()> {
+        Box::pin(Self::append_on(self, connection, records))
+    }
+
+    fn erase(self: Arc<Self>, route: &Arc<Route>) -> Answer<'_, u64> {
+        let range = route.keys.range_of_prefix();
+        Box::pin(async move { Self::erase(&self, route, Invalidation::all(), range).await })
+    }
+
+    fn erase_uri(self: Arc<Self>, route: &Arc<Route>, uri: String) -> Answer<'_, u64> {
+        Box::pin(async move { Self::erase_uri(&self, route, uri).await })
+    }
+
+    fn inspect<'a>(&'a self, route: &'a Route, uri: &'a str) -> Answer<'a, Vec<Inspected>> {
+        Box::pin(Self::inspect(self, route, uri))
+    }
+
+    fn flush(&self) -> Answer<'_, ()> {
+        Box::pin(Self::flush(self))
+    }
+}
