@@ -11,6 +11,7 @@ use crate::tag::{LogPosition, Tag};
 /// Everything of a stored response but its body. Times are in milliseconds since the Unix epoch, on
 /// the store's own clock.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct StoredHead {
     /// The status code.
     pub status: StatusCode,
@@ -41,8 +42,18 @@ pub struct StoredHead {
 }
 
 impl StoredHead {
-    /// A head that says nothing but this, made at this moment.
-    pub(crate) fn bare(status: StatusCode, headers: HeaderMap, at_ms: u64) -> Self {
+    /// A head of a response that was requested and received at this moment, in milliseconds since the Unix epoch. It is
+    /// stale from then on and has no tags; the other fields can be set.
+    ///
+    /// ```
+    /// use http::{HeaderMap, StatusCode};
+    /// use tower_mysql_cache::StoredHead;
+    /// let mut head = StoredHead::new(StatusCode::OK, HeaderMap::new(), 1_000);
+    /// head.fresh_until_ms = 61_000;
+    /// assert_eq!(head.received_ms, 1_000);
+    /// ```
+    #[must_use]
+    pub fn new(status: StatusCode, headers: HeaderMap, at_ms: u64) -> Self {
         Self {
             status,
             headers,
@@ -62,6 +73,7 @@ impl StoredHead {
 /// A request header field that selects a variant: a name, and 128 bits of hash over its normalised
 /// value, or `None` where the request did not have it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SelectingField {
     /// The field's name.
     pub name: HeaderName,
@@ -69,13 +81,30 @@ pub struct SelectingField {
     pub value: Option<[u8; 16]>,
 }
 
+impl SelectingField {
+    /// A field with the hash of its value.
+    #[must_use]
+    pub fn new(name: HeaderName, value: Option<[u8; 16]>) -> Self {
+        Self { name, value }
+    }
+}
+
 /// A stored response. Cheap to clone: a shared head and a handle on the body.
 #[derive(Clone, PartialEq)]
+#[non_exhaustive]
 pub struct StoredResponse {
     /// Everything but the body.
     pub head: Arc<StoredHead>,
     /// The complete body.
     pub body: Bytes,
+}
+
+impl StoredResponse {
+    /// A response with a complete body.
+    #[must_use]
+    pub fn new(head: impl Into<Arc<StoredHead>>, body: Bytes) -> Self {
+        Self { head: head.into(), body }
+    }
 }
 
 impl fmt::Debug for StoredResponse {
@@ -91,6 +120,7 @@ impl fmt::Debug for StoredResponse {
 /// whose responses are stored one for each combination of these request header fields; or, for a path,
 /// which parts of a query tell its responses apart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct VariantIndex {
     /// The names, sorted, without repeats.
     pub names: Vec<HeaderName>,
@@ -102,6 +132,14 @@ pub struct VariantIndex {
 }
 
 impl VariantIndex {
+    /// An index of these variants, under these names. The names are sorted here, and repeats removed.
+    #[must_use]
+    pub fn new(mut names: Vec<HeaderName>, variants: Vec<[u8; 16]>) -> Self {
+        names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+        names.dedup();
+        Self { names, variants, search: None }
+    }
+
     /// Bytes of memory that this takes up.
     pub(crate) fn held_bytes(&self) -> usize {
         const NAME: usize = size_of::<HeaderName>() + 48; // with its allocations
@@ -161,6 +199,7 @@ pub enum StoredOrHead {
 
 /// A new head for a stored response whose body stays as it is.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct HeadUpdate {
     /// The key.
     pub key: crate::key::CacheKey,
@@ -173,8 +212,22 @@ pub struct HeadUpdate {
     pub expires_ms: u64,
 }
 
+impl HeadUpdate {
+    /// The update of the response under `key` from the head `old` to the head `new`.
+    #[must_use]
+    pub fn new(
+        key: crate::key::CacheKey,
+        old: Arc<StoredHead>,
+        new: Arc<StoredHead>,
+        expires_ms: u64,
+    ) -> Self {
+        Self { key, old, new, expires_ms }
+    }
+}
+
 /// A row to be: what to store, where, and until when.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Entry {
     /// The key.
     pub key: crate::key::CacheKey,
@@ -183,4 +236,12 @@ pub struct Entry {
     /// When the entry may be removed, in milliseconds since the Unix epoch on the store's clock. From
     /// this moment on no store returns it.
     pub expires_ms: u64,
+}
+
+impl Entry {
+    /// What to store under `key`, until `expires_ms`.
+    #[must_use]
+    pub fn new(key: crate::key::CacheKey, stored: Stored, expires_ms: u64) -> Self {
+        Self { key, stored, expires_ms }
+    }
 }

@@ -58,9 +58,8 @@ impl CacheKey {
     }
 
     /// A key with a hash of the caller's choosing: only for tests that force two keys to collide.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn with_forced_hash(bytes: impl Into<Bytes>, hash: [u8; 16]) -> Self {
+    #[cfg(test)]
+    pub(crate) fn with_forced_hash(bytes: impl Into<Bytes>, hash: [u8; 16]) -> Self {
         Self { hash, bytes: bytes.into() }
     }
 

@@ -365,7 +365,7 @@ mod tests {
     use crate::stored::{StoredHead, StoredResponse};
 
     fn entry(key: String, bytes: usize, expires_ms: u64) -> Entry {
-        let mut head = StoredHead::bare(StatusCode::OK, HeaderMap::new(), 0);
+        let mut head = StoredHead::new(StatusCode::OK, HeaderMap::new(), 0);
         head.fresh_until_ms = expires_ms;
         let body = Bytes::from(vec![7; bytes]);
         let stored = Stored::Response(StoredResponse { head: Arc::new(head), body });
@@ -383,6 +383,28 @@ mod tests {
         let stats = store.stats().await.unwrap();
         assert!(stats.bytes <= 1 << 20 && stats.entries > 50, "{stats:?}");
         assert!(store.get(CacheKey::new("t:1:/0")).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn keys_that_hash_alike_are_never_confused() {
+        let memory = MemoryStore::new();
+        never_confused(memory.clone()).await;
+        never_confused(crate::store::Tiered::new(memory, MemoryStore::new())).await;
+    }
+
+    async fn never_confused(store: impl Store) {
+        let key = |text: &'static str| CacheKey::with_forced_hash(text, [7; 16]);
+        let put = |key, bytes| Entry { key, ..entry(String::new(), bytes, u64::MAX) };
+        let size = |found: Option<Stored>| match found? {
+            Stored::Response(response) => Some(response.body.len()),
+            Stored::Variants(_) => None,
+        };
+        store.put(put(key("t:1:/a"), 1)).await.unwrap();
+        assert_eq!(store.get(key("t:1:/b")).await.unwrap(), None);
+        store.put(put(key("t:1:/b"), 2)).await.unwrap();
+        assert_eq!(size(store.get(key("t:1:/b")).await.unwrap()), Some(2));
+        let at_a = size(store.get(key("t:1:/a")).await.unwrap());
+        assert!(at_a.is_none_or(|bytes| bytes == 1));
     }
 
     #[tokio::test]

@@ -9,20 +9,55 @@
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogPosition {
     /// The largest id seen.
-    pub largest: u64,
+    pub(crate) largest: u64,
     /// Ranges of ids below `largest` that were not visible, first to last, in ascending order, at most
     /// [`LogPosition::MAX_GAPS`].
-    pub gaps: Vec<(u64, u64)>,
+    pub(crate) gaps: Vec<(u64, u64)>,
 }
 
 impl LogPosition {
     /// How many gaps a position can hold.
     pub const MAX_GAPS: usize = 1_024;
 
+    /// A position at which every id up to `largest` had been seen, except the ids in `gaps` (first to last). For stores
+    /// that read a position back.
+    ///
+    /// ```
+    /// use tower_mysql_cache::LogPosition;
+    /// let position = LogPosition::new(9, [(5, 6), (3, 3)]);
+    /// assert_eq!(position.gaps(), [(3, 3), (5, 6)]);
+    /// assert!(position.has_seen(4) && !position.has_seen(5) && !position.has_seen(10));
+    /// ```
+    #[must_use]
+    pub fn new(largest: u64, gaps: impl IntoIterator<Item = (u64, u64)>) -> Self {
+        let mut sorted: Vec<_> = gaps.into_iter().filter(|(from, to)| from <= to).collect();
+        sorted.sort_unstable();
+        let mut apart: Vec<(u64, u64)> = Vec::with_capacity(sorted.len());
+        for (from, to) in sorted {
+            match apart.last_mut() {
+                Some((_, end)) if from <= *end => *end = to.max(*end),
+                _ => apart.push((from, to)),
+            }
+        }
+        Self::of(largest, apart.into_iter())
+    }
+
+    /// The largest id that had been seen.
+    #[must_use]
+    pub fn largest(&self) -> u64 {
+        self.largest
+    }
+
+    /// The ids below [`LogPosition::largest`] that had not been seen, as ranges, first to last, in ascending order.
+    #[must_use]
+    pub fn gaps(&self) -> &[(u64, u64)] {
+        &self.gaps
+    }
+
     /// A position from ranges of ids that are not visible, in ascending order. With more than
     /// [`LogPosition::MAX_GAPS`] the lowest of them become one range, with the rows between them, which
     /// only invalidates more.
-    pub(crate) fn new(
+    pub(crate) fn of(
         largest: u64,
         mut ranges: impl DoubleEndedIterator<Item = (u64, u64)>,
     ) -> Self {
@@ -77,7 +112,7 @@ impl LogPosition {
                 unseen.push((from, to));
             }
         }
-        Self::new(largest, unseen.into_iter())
+        Self::of(largest, unseen.into_iter())
     }
 }
 
@@ -105,9 +140,9 @@ mod tests {
     #[test]
     fn of_too_many_gaps_the_lowest_become_one() {
         let gaps = [(3, 4), (7, 7), (1_000, 2_000_000)];
-        assert_eq!(LogPosition::new(3_000_000, gaps.into_iter()), at(3_000_000, &gaps));
+        assert_eq!(LogPosition::of(3_000_000, gaps.into_iter()), at(3_000_000, &gaps));
         let singles = (1..=1_100).map(|n| 2 * n).map(|id| (id, id));
-        let position = LogPosition::new(3_000, singles);
+        let position = LogPosition::of(3_000, singles);
         assert_eq!(position.gaps.len(), LogPosition::MAX_GAPS);
         assert_eq!(position.gaps[..2], [(2, 154), (156, 156)]);
         assert_eq!(position.gaps.last(), Some(&(2_200, 2_200)));

@@ -91,6 +91,7 @@ impl Invalidation {
 
 /// A row to be appended to the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LogRecord {
     /// What it names.
     pub scope: Scope,

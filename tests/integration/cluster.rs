@@ -15,8 +15,7 @@ use tokio::sync::Semaphore;
 use tower::{Layer, Service, ServiceExt};
 use tower_mysql_cache::{
     Admin, CacheBody, CacheKey, CacheLayer, CachePolicy, Collapse, Entries, Entry, Fence, Lease,
-    Leases, LogPosition, MemoryStore, MySqlStore, Store, Stored, StoredHead, StoredResponse,
-    Tiered,
+    Leases, MemoryStore, MySqlStore, Store, Stored, StoredHead, StoredResponse, Tiered,
 };
 
 use crate::kit::{Answer, Calls, get, response, send};
@@ -110,21 +109,10 @@ async fn number(connection: &mut MySqlConnection, query: &str) -> i64 {
 }
 
 fn entry(key: &CacheKey, now_ms: u64, body: &'static [u8]) -> Entry {
-    let head = StoredHead {
-        status: StatusCode::OK,
-        headers: HeaderMap::new(),
-        requested_ms: now_ms,
-        received_ms: now_ms,
-        initial_age_ms: 0,
-        fresh_until_ms: now_ms + 60_000,
-        gen_ms: 0,
-        shared: false,
-        vary: Vec::new(),
-        tags: Vec::new(),
-        position: LogPosition::default(),
-    };
-    let response = StoredResponse { head: Arc::new(head), body: Bytes::from_static(body) };
-    Entry { key: key.clone(), stored: Stored::Response(response), expires_ms: now_ms + 60_000 }
+    let mut head = StoredHead::new(StatusCode::OK, HeaderMap::new(), now_ms);
+    head.fresh_until_ms = now_ms + 60_000;
+    let response = StoredResponse::new(head, Bytes::from_static(body));
+    Entry::new(key.clone(), Stored::Response(response), now_ms + 60_000)
 }
 
 async fn body<St: Store>(store: &St, key: &CacheKey) -> Option<Bytes> {

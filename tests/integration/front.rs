@@ -246,7 +246,7 @@ async fn a_fenced_write_is_in_front_only_once_it_is_written() {
     let front = Tiered::new(memory.clone(), app.store.clone());
     let key = CacheKey::new("test:1:/slow http://h");
     let stored = Stored::Variants(Arc::new(VariantIndex::default()));
-    let entry = Entry { key: key.clone(), stored, expires_ms: u64::MAX >> 1 };
+    let entry = Entry::new(key.clone(), stored, u64::MAX >> 1);
     let is_in_front = async || memory.get(key.clone()).await.unwrap().is_some();
     let lease = async |time| match front.leases().lease(&key, time).await {
         Ok(Lease::Granted(number)) => Some(Fence::new(key.clone(), number)),

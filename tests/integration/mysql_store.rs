@@ -9,9 +9,9 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use sqlx::{AssertSqlSafe, MySqlConnection, Row};
 use tower_mysql_cache::{
-    Admin, CacheKey, Entries, Entry, HeadUpdate, InvalidationLog, KeyRange, Leases, LogPosition,
-    LogRecord, MySqlStore, MySqlStoreBuilder, Scope, StoreError, Stored, StoredHead,
-    StoredResponse, Tag, VariantIndex,
+    Admin, CacheKey, Entries, Entry, HeadUpdate, InvalidationLog, KeyRange, Leases, LogRecord,
+    MySqlStore, MySqlStoreBuilder, Scope, StoreError, Stored, StoredHead, StoredResponse, Tag,
+    VariantIndex,
 };
 
 use crate::support::{self, TestDatabase};
@@ -25,25 +25,15 @@ fn key(text: impl Into<String>) -> CacheKey {
 fn response(now_ms: u64, body: impl Into<Bytes>) -> Stored {
     let mut headers = HeaderMap::new();
     headers.insert("content-type", HeaderValue::from_static("text/plain"));
-    let head = StoredHead {
-        status: StatusCode::OK,
-        headers,
-        requested_ms: now_ms,
-        received_ms: now_ms,
-        initial_age_ms: 0,
-        fresh_until_ms: now_ms + HOUR,
-        gen_ms: 5,
-        shared: false,
-        vary: Vec::new(),
-        tags: Vec::new(),
-        position: LogPosition::default(),
-    };
-    Stored::Response(StoredResponse { head: Arc::new(head), body: body.into() })
+    let mut head = StoredHead::new(StatusCode::OK, headers, now_ms);
+    head.fresh_until_ms = now_ms + HOUR;
+    head.gen_ms = 5;
+    Stored::Response(StoredResponse::new(head, body.into()))
 }
 
 fn entry(store: &MySqlStore, key: CacheKey, body: impl Into<Bytes>) -> Entry {
     let now_ms = store.now_ms();
-    Entry { key, stored: response(now_ms, body), expires_ms: now_ms + HOUR }
+    Entry::new(key, response(now_ms, body), now_ms + HOUR)
 }
 
 fn body(found: Option<Stored>) -> Option<Bytes> {
@@ -400,20 +390,22 @@ async fn a_table_of_another_shape_is_named_by_its_difference() {
 
 #[tokio::test]
 async fn keys_that_collide_are_misses_of_each_other() {
-    let (_database, store) = fresh().await;
-    let one = CacheKey::with_forced_hash("p:1:/one", [7; 16]);
-    let two = CacheKey::with_forced_hash("p:1:/two", [7; 16]);
+    let (database, store) = fresh().await;
+    let mut connection = database.connection().await;
+    let (one, two) = (key("p:1:/one"), key("p:1:/two"));
     store.put(entry(&store, one.clone(), "one")).await.unwrap();
+    // as if the keys had the same hash
+    let collide = "UPDATE cache_entries SET key_hash = UNHEX(LEFT(SHA2('p:1:/two', 256), 32))";
+    execute(&mut connection, collide).await;
     assert_eq!(store.get(two.clone()).await.unwrap(), None);
-    let found = store.get_many(vec![two.clone(), one.clone()]).await.unwrap();
-    assert!(found[0].is_none() && found[1].is_some());
+    assert_eq!(store.get_many(vec![two.clone(), one.clone()]).await.unwrap(), [None, None]);
+    let Stored::Response(response) = response(store.now_ms(), "") else { return };
+    let update = HeadUpdate::new(two.clone(), response.head.clone(), response.head, u64::MAX >> 1);
+    assert!(!store.freshen(update).await.unwrap());
     store.put(entry(&store, two.clone(), "two")).await.unwrap();
-    assert_eq!(store.get(one.clone()).await.unwrap(), None);
     assert_eq!(body(store.get(two.clone()).await.unwrap()).unwrap(), "two");
-    let both = vec![entry(&store, two.clone(), "2"), entry(&store, one.clone(), "1")];
-    store.put_many(both).await.unwrap();
-    assert_eq!(body(store.get(one).await.unwrap()).unwrap(), "1");
-    assert_eq!(store.get(two).await.unwrap(), None);
+    assert_eq!(store.get(one.clone()).await.unwrap(), None);
+    assert_eq!(store.stats().await.unwrap().entries, 1, "the later put wins");
     assert_eq!(store.stats().await.unwrap().unreadable, 0, "a collision is not damage");
 }
 
@@ -507,10 +499,11 @@ async fn columns_are_readable_in_sql() {
     assert_eq!((row.get::<u16, _>(4), row.get::<u32, _>(5)), (200, 5));
     assert_eq!(row.get::<i64, _>(6), 1);
     let Stored::Response(response) = stored.stored else { unreachable!() };
-    let head = StoredHead { status: StatusCode::GONE, ..(*response.head).clone() };
+    let mut head = (*response.head).clone();
+    head.status = StatusCode::GONE;
     let later = stored.expires_ms + 1;
     let (key, old, new) = (stored.key, response.head, Arc::new(head));
-    let update = HeadUpdate { key, old, new, expires_ms: later };
+    let update = HeadUpdate::new(key, old, new, later);
     assert!(store.freshen(update).await.unwrap());
     let row = sqlx::query(
         "SELECT status, expires, size, LENGTH(cache_key) + LENGTH(head) + LENGTH(value) \
@@ -643,7 +636,7 @@ async fn expiry_goes_by_the_databases_clock() {
     }
     let Stored::Response(StoredResponse { head, .. }) = response(server as u64, "") else { return };
     let (key, old) = (key("p:1:/"), head.clone());
-    let update = HeadUpdate { key, old, new: head, expires_ms: expires_ms + HOUR };
+    let update = HeadUpdate::new(key, old, head, expires_ms + HOUR);
     let freshened = store.freshen(update).await.unwrap();
     assert!(!freshened, "what has expired is not brought back");
 }
@@ -1155,10 +1148,9 @@ async fn a_whole_cull_evicts_the_oldest_down_to_the_limit() {
     let store = builder(&database).background_cull(false).max_entries(300).connect().await.unwrap();
     store.migrate().await.unwrap();
     let now_ms = store.now_ms();
-    let puts = (0..1_000_u64).map(|i| Entry {
-        key: key(format!("p:1:/{i}")),
-        stored: response(now_ms - 100_000 + i, "x"),
-        expires_ms: if i % 10 == 0 { 1 } else { now_ms + HOUR },
+    let puts = (0..1_000_u64).map(|i| {
+        let expires_ms = if i % 10 == 0 { 1 } else { now_ms + HOUR };
+        Entry::new(key(format!("p:1:/{i}")), response(now_ms - 100_000 + i, "x"), expires_ms)
     });
     for part in puts.collect::<Vec<_>>().chunks(100) {
         store.put_many(part.to_vec()).await.unwrap();
@@ -1206,17 +1198,16 @@ async fn figures_of_a_large_table_are_estimates_and_close() {
 async fn an_index_of_variants_is_stored_beside_its_variants() {
     let (_database, store) = fresh().await;
     let names = vec![HeaderName::from_static("accept"), HeaderName::from_static("x-tenant")];
-    let index =
-        Stored::Variants(Arc::new(VariantIndex { names, variants: vec![[1; 16]], search: None }));
+    let index = Stored::Variants(Arc::new(VariantIndex::new(names, vec![[1; 16]])));
     let key = key("p:1:/v");
-    let put = Entry { key: key.clone(), stored: index.clone(), expires_ms: store.now_ms() + HOUR };
+    let put = Entry::new(key.clone(), index.clone(), store.now_ms() + HOUR);
     store.put(put).await.unwrap();
     assert_eq!(store.get(key.clone()).await.unwrap(), Some(index));
     let Stored::Response(StoredResponse { head, .. }) = response(store.now_ms(), "") else {
         return;
     };
     let expires_ms = store.now_ms() + HOUR;
-    let update = HeadUpdate { key, old: head.clone(), new: head, expires_ms };
+    let update = HeadUpdate::new(key, head.clone(), head, expires_ms);
     let freshened = store.freshen(update).await.unwrap();
     assert!(!freshened, "there is no response to freshen");
 }

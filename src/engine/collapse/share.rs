@@ -44,7 +44,7 @@ impl<St: Store> Engine<St> {
         key: &CacheKey,
         position: &Arc<LogPosition>,
     ) -> bool {
-        let mut head = StoredHead::bare(StatusCode::OK, HeaderMap::new(), 0);
+        let mut head = StoredHead::new(StatusCode::OK, HeaderMap::new(), 0);
         head.position = LogPosition::clone(position);
         head.tags = route.policy.tags.iter().map(|name| Tag::from(*name)).collect();
         !self.is_invalid_by_now(key, &head)

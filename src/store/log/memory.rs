@@ -252,7 +252,7 @@ mod tests {
 
     /// A response with the tag `t` whose handler is called now.
     fn made(log: &MemoryLog) -> StoredHead {
-        let mut head = StoredHead::bare(StatusCode::OK, HeaderMap::new(), 0);
+        let mut head = StoredHead::new(StatusCode::OK, HeaderMap::new(), 0);
         head.tags = vec![Tag::from("t")];
         head.position = (*log.position()).clone();
         head

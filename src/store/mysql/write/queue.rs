@@ -454,6 +454,20 @@ mod tests {
     }
 
     #[test]
+    fn of_keys_that_hash_alike_the_last_is_written() {
+        let queue = queue();
+        let keys = [("a", 7), ("b", 7), ("c", 1)];
+        let puts = keys.map(|(key, hash)| {
+            let mut put = put(&queue, key).0;
+            put.row.hash = [hash; 16];
+            put
+        });
+        let rows = super::super::batch::fold(puts.into());
+        let rows: Vec<_> = rows.iter().map(|one| (&one.row.key[..], one.acks.len())).collect();
+        assert_eq!(rows, [(&b"c"[..], 1), (&b"b"[..], 2)]);
+    }
+
+    #[test]
     fn a_statement_is_bounded_in_bytes_but_takes_one_row_always() {
         let queue = Writes::new(1_000, 500);
         queue.put((0..5).map(|i| put(&queue, &format!("{i}")).0).collect(), None).unwrap();
