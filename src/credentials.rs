@@ -163,7 +163,7 @@ impl CredentialRules {
 }
 
 fn parse(setting: &'static str, name: &str) -> Result<HeaderName, ConfigError> {
-    let rule = "it is the name of a header field";
+    let rule = "it must be the name of a header field";
     HeaderName::from_bytes(name.as_bytes()).map_err(|_| ConfigError::new(setting, name, rule))
 }
 

@@ -68,6 +68,7 @@ impl<St: Store> CacheLayer<St> {
     /// If the prefix breaks that rule, or after [`CacheLayer::handle`]: that handle would invalidate nothing under
     /// the new prefix. [`CacheLayer::try_prefix`] returns an error instead.
     #[must_use]
+    #[track_caller]
     pub fn prefix(self, prefix: &str) -> Self {
         at_start_up(self.try_prefix(prefix))
     }
@@ -86,6 +87,7 @@ impl<St: Store> CacheLayer<St> {
     /// # Panics
     /// After [`CacheLayer::handle`]: that handle would invalidate nothing of the new version.
     #[must_use]
+    #[track_caller]
     pub fn version(mut self, version: u32) -> Self {
         at_start_up(self.edit().keys.set_version(version));
         self
@@ -97,6 +99,7 @@ impl<St: Store> CacheLayer<St> {
     /// If the policy cannot work ([`CachePolicy::validate`]); [`CacheLayer::try_with_policy`] returns
     /// an error instead.
     #[must_use]
+    #[track_caller]
     pub fn with_policy(&self, policy: CachePolicy) -> Self {
         at_start_up(self.try_with_policy(policy))
     }
@@ -170,6 +173,7 @@ impl<St: Store> CacheLayer<St> {
     /// # Panics
     /// If it is neither.
     #[must_use]
+    #[track_caller]
     pub fn scheme(mut self, scheme: &str) -> Self {
         at_start_up(self.edit().keys.set_scheme(scheme));
         self
@@ -181,6 +185,7 @@ impl<St: Store> CacheLayer<St> {
     /// # Panics
     /// If one is not an authority.
     #[must_use]
+    #[track_caller]
     pub fn hosts(mut self, hosts: impl IntoIterator<Item: AsRef<str>>) -> Self {
         at_start_up(self.edit().keys.set_hosts(hosts));
         self
@@ -260,6 +265,7 @@ impl<St: Store> CacheLayer<St> {
     /// # Panics
     /// If it is shorter.
     #[must_use]
+    #[track_caller]
     pub fn key_secret(mut self, secret: impl AsRef<[u8]>) -> Self {
         self.edit().secret = Some(at_start_up(Secret::new(secret.as_ref())));
         self
@@ -278,6 +284,7 @@ impl<St: Store> CacheLayer<St> {
     /// # Panics
     /// If one is not the name of a header field.
     #[must_use]
+    #[track_caller]
     pub fn credential_headers(mut self, names: impl IntoIterator<Item: AsRef<str>>) -> Self {
         at_start_up(self.edit().credentials.add(names));
         self
@@ -300,6 +307,7 @@ impl<St: Store> CacheLayer<St> {
     /// # Panics
     /// If one is not the name of a header field.
     #[must_use]
+    #[track_caller]
     pub fn without_credential_headers(
         mut self,
         names: impl IntoIterator<Item: AsRef<str>>,
@@ -358,8 +366,12 @@ impl<St: Store> CacheLayer<St> {
 
 /// Bad configuration ends the start of the application, with a message that says what is wrong.
 #[expect(clippy::panic, reason = "documented, and only while the application is put together")]
+#[track_caller]
 fn at_start_up<T>(result: Result<T, ConfigError>) -> T {
-    result.unwrap_or_else(|error| panic!("{error}"))
+    match result {
+        Ok(value) => value,
+        Err(error) => panic!("{error}"),
+    }
 }
 
 impl<S, St: Store> Layer<S> for CacheLayer<St> {

@@ -163,7 +163,11 @@ impl<St: Store> Drop for Unanswered<St> {
 
 fn report(error: &StoreError) {
     let reason = error.as_str();
-    tracing::error!(%error, reason, "an invalidation failed: stale entries may be served");
+    tracing::error!(
+        error = error.cause(),
+        reason,
+        "an invalidation failed: stale entries may be served"
+    );
 }
 
 /// RFC 9110 9.3.3: explicit freshness, and a `Content-Location` that is the target itself.

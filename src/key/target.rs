@@ -14,7 +14,7 @@ use super::known::Known;
 use super::parts::{host, normal, normalised, without_default_port};
 use super::query::QueryRules;
 use super::{CacheKey, KeyRange, SEPARATOR, hex, shorten};
-use crate::error::ConfigError;
+use crate::error::{ConfigError, Value};
 use crate::tag::Scope;
 
 /// Bytes of a path that are told apart in targets that are not kept whole.
@@ -67,7 +67,7 @@ impl KeyRules {
         self.check_no_handle("prefix", prefix)?;
         let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
         if prefix.is_empty() || prefix.len() > MAX_PREFIX_BYTES || !prefix.bytes().all(allowed) {
-            let rule = "a prefix has 1 to 64 of the characters A-Z a-z 0-9 . _ -";
+            let rule = "it must have 1 to 64 of the characters A-Z a-z 0-9 . _ -";
             return Err(ConfigError::new("prefix", prefix, rule));
         }
         self.prefix = prefix.to_owned();
@@ -81,12 +81,8 @@ impl KeyRules {
     }
 
     /// A handle that was made before would invalidate nothing of what is stored from now on.
-    fn check_no_handle(
-        &self,
-        setting: &'static str,
-        value: impl ToString,
-    ) -> Result<(), ConfigError> {
-        let rule = "it is set before handle() is called, on this layer or a clone of it";
+    fn check_no_handle(&self, setting: &'static str, value: impl Value) -> Result<(), ConfigError> {
+        let rule = "it must be set before handle() is called on this layer or a clone of it";
         if self.known.has_handle() {
             return Err(ConfigError::new(setting, value, rule));
         }
@@ -106,7 +102,7 @@ impl KeyRules {
     pub(crate) fn set_scheme(&mut self, scheme: &str) -> Result<(), ConfigError> {
         let scheme = scheme.to_ascii_lowercase();
         if scheme != "http" && scheme != "https" {
-            return Err(ConfigError::new("scheme", scheme, "it is http or https"));
+            return Err(ConfigError::new("scheme", scheme, "it must be http or https"));
         }
         self.scheme = Some(scheme);
         Ok(())
@@ -118,7 +114,7 @@ impl KeyRules {
     {
         let check = |host: I::Item| match host.as_ref().parse::<Authority>() {
             Ok(authority) => Ok(authority.as_str().to_ascii_lowercase()),
-            Err(_) => Err(ConfigError::new("host", host.as_ref(), "it is host or host:port")),
+            Err(_) => Err(ConfigError::new("host", host.as_ref(), "it must be host or host:port")),
         };
         self.hosts = Some(hosts.into_iter().map(check).collect::<Result<_, _>>()?);
         Ok(())
@@ -266,7 +262,7 @@ impl KeyRules {
         let path_and_query = rooted(&parsed);
         let origin = match with_origin {
             true => self.origin(&parsed, &HeaderMap::new()).map_err(|_| {
-                ConfigError::new("uri", uri, "its authority is not one of the layer's hosts")
+                ConfigError::new("uri", uri, "its authority must be one of CacheLayer::hosts")
             })?,
             false => String::new(),
         };
@@ -294,7 +290,7 @@ impl KeyRules {
     pub(crate) fn scope_of_path(&self, path: &str) -> Result<Scope, ConfigError> {
         let parsed = path.parse::<Uri>().ok().filter(|uri| uri.authority().is_none());
         if !path.starts_with('/') || path.contains('?') || parsed.is_none() {
-            let rule = "it is a path that begins with a slash, without a query";
+            let rule = "it must be a path that begins with a slash, without a query";
             return Err(ConfigError::new("path", path, rule));
         }
         // a long target keeps its first bytes only: what is above it is all that can be told

@@ -29,27 +29,31 @@ impl CachePolicy {
     pub fn validate(&self) -> Result<(), ConfigError> {
         if let Some(ttl) = self.ttl {
             if ttl.is_zero() {
-                let rule = "a lifetime is over zero; CachePolicy::bypass() turns the cache off";
-                return Err(ConfigError::new("ttl", format!("{ttl:?}"), rule));
+                let rule = "it must be over zero; CachePolicy::bypass() turns the cache off";
+                return Err(ConfigError::new("ttl", ttl, rule));
             }
             if ttl > MAX_TTL {
-                return Err(ConfigError::new("ttl", format!("{ttl:?}"), "it is at most ten years"));
+                return Err(ConfigError::new("ttl", ttl, "it must be at most ten years"));
             }
         }
         if !(1..=LARGEST_MAX_BODY_BYTES).contains(&self.max_body_bytes) {
-            let rule = "it is from 1 byte to 1 GiB";
+            let rule = "it must be from 1 byte to 1 GiB";
             return Err(ConfigError::new("max_body_bytes", self.max_body_bytes, rule));
         }
         for &status in self.statuses {
             if !(200..600).contains(&status) || status == 206 || status == 304 {
-                let rule = "statuses are from 200 to 599, without 206 and 304";
+                let rule = "it must be from 200 to 599, and neither 206 nor 304";
                 return Err(ConfigError::new("statuses", status, rule));
             }
         }
         self.tags.iter().try_for_each(|tag| Tag::from(*tag).check())?;
         for name in self.targeted {
             if HeaderName::from_bytes(name.as_bytes()).is_err() {
-                return Err(ConfigError::new("targeted", name, "it is the name of a header field"));
+                return Err(ConfigError::new(
+                    "targeted",
+                    *name,
+                    "it must be the name of a header field",
+                ));
             }
         }
         self.validate_stale()
@@ -61,30 +65,34 @@ impl CachePolicy {
             ("stale_if_error", self.stale_if_error),
         ] {
             if let Some(window) = window.filter(|window| *window > MAX_TTL) {
-                let rule = "it is at most ten years";
-                return Err(ConfigError::new(setting, format!("{window:?}"), rule));
+                let rule = "it must be at most ten years";
+                return Err(ConfigError::new(setting, window, rule));
             }
         }
         if self.handler_timeout.is_some_and(|limit| limit.is_zero()) {
-            let rule = "it is over zero; leave it out to wait for the handler";
-            return Err(ConfigError::new("handler_timeout", "0ns", rule));
+            let rule = "it must be over zero; leave it out to wait for the handler";
+            return Err(ConfigError::new("handler_timeout", Duration::ZERO, rule));
         }
         if let Some(beta) = self.early_refresh.map(Beta::get)
             && !(beta > 0.0 && beta <= 100.0)
         {
-            return Err(ConfigError::new("early_refresh", beta, "it is over 0 and at most 100"));
+            return Err(ConfigError::new(
+                "early_refresh",
+                beta,
+                "it must be over 0 and at most 100",
+            ));
         }
         if self.ttl_jitter_percent > MAX_JITTER_PERCENT {
-            let rule = "it is at most 90 percent";
+            let rule = "it must be at most 90 percent";
             return Err(ConfigError::new("ttl_jitter", self.ttl_jitter_percent, rule));
         }
         for (setting, value, longest, rule) in [
-            ("collapse_wait", self.collapse_wait, HOUR, "it is at most an hour"),
-            ("unshareable_for", self.unshareable_for, HOUR * 24, "it is at most a day"),
-            ("lease", self.lease, HOUR, "it is from 1 ms to an hour"),
+            ("collapse_wait", self.collapse_wait, HOUR, "it must be at most 1 h"),
+            ("unshareable_for", self.unshareable_for, HOUR * 24, "it must be at most 24 h"),
+            ("lease", self.lease, HOUR, "it must be between 1 ms and 1 h"),
         ] {
             if value > longest || (setting == "lease" && value.as_millis() == 0) {
-                return Err(ConfigError::new(setting, format!("{value:?}"), rule));
+                return Err(ConfigError::new(setting, value, rule));
             }
         }
         Ok(())

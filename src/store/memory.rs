@@ -341,7 +341,7 @@ impl MemoryStoreBuilder {
     /// [`ConfigError`] when `max_bytes` is under 4 KiB: no response would fit.
     pub fn build(self) -> Result<MemoryStore, ConfigError> {
         if self.max_bytes < 4096 {
-            let rule = "a store needs at least 4096 bytes";
+            let rule = "it must be at least 4096, or no response fits";
             return Err(ConfigError::new("max_bytes", self.max_bytes, rule));
         }
         Ok(MemoryStore::with_parts(self.max_bytes, self.clock))
@@ -387,9 +387,8 @@ mod tests {
 
     #[tokio::test]
     async fn keys_that_hash_alike_are_never_confused() {
-        let memory = MemoryStore::new();
-        never_confused(memory.clone()).await;
-        never_confused(crate::store::Tiered::new(memory, MemoryStore::new())).await;
+        never_confused(MemoryStore::new()).await;
+        never_confused(crate::store::Tiered::new(MemoryStore::new(), MemoryStore::new())).await;
     }
 
     async fn never_confused(store: impl Store) {
@@ -423,7 +422,7 @@ mod tests {
     fn a_bound_that_fits_nothing_is_refused() {
         let error = MemoryStore::builder().max_bytes(100).build().unwrap_err();
         assert!(
-            error.to_string().contains("\"100\"") && error.to_string().contains("4096"),
+            error.to_string().contains("is 100;") && error.to_string().contains("4096"),
             "{error}"
         );
     }

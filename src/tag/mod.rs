@@ -58,11 +58,11 @@ impl Tag {
     /// [`ConfigError`] for an empty tag and for one of more than [`Tag::MAX_BYTES`].
     pub fn check(&self) -> Result<(), ConfigError> {
         if self.0.is_empty() {
-            return Err(ConfigError::new("tag", "", "a tag has at least one byte"));
+            return Err(ConfigError::new("tag", "", "it must have at least one byte"));
         }
         if self.0.len() > Self::MAX_BYTES {
-            let rule = "a tag has at most 255 bytes";
-            return Err(ConfigError::new("tag", self.0.escape_ascii(), rule));
+            let rule = "it must have at most 255 bytes";
+            return Err(ConfigError::new("tag", self.0.escape_ascii().to_string(), rule));
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Invalidations: as the application asks for them, as rows to be appended, and as rows that are there.
 
 use super::{Scope, Tag};
-use crate::error::ConfigError;
+use crate::error::{About, ConfigError};
 
 /// The longest reason that a row keeps, in characters; the rest is cut off.
 const MAX_REASON_CHARS: usize = 255;
@@ -80,7 +80,11 @@ impl Invalidation {
     /// Checks its tags.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         if self.subjects.is_empty() {
-            return Err(ConfigError::new("invalidation", "", "it names at least one thing"));
+            return Err(ConfigError::new(
+                "invalidation",
+                About("empty"),
+                "it must name at least one thing",
+            ));
         }
         self.subjects.iter().try_for_each(|subject| match subject {
             Subject::Tag(tag) => tag.check(),

@@ -17,6 +17,7 @@ mod kit;
 mod layer;
 mod leaks;
 mod log;
+mod logins;
 mod mysql_store;
 mod names;
 mod outage;

@@ -129,7 +129,7 @@ impl<St: Store> Engine<St> {
             Err(error) => {
                 count(&self.counters.lease_errors);
                 self.reasons.count("lease-error");
-                tracing::debug!(%error, "no lease: the request goes inside without");
+                tracing::debug!(error = error.cause(), "no lease: the request goes inside without");
                 Leased::Failed
             }
         }

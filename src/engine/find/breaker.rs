@@ -247,7 +247,11 @@ impl<St: Store> Engine<St> {
         {
             count(&self.counters.breaker_opened);
             let reason = error.as_str();
-            tracing::warn!(%error, reason, "the store fails: requests go inside without asking it");
+            tracing::warn!(
+                error = error.cause(),
+                reason,
+                "the store fails: requests go inside without asking it"
+            );
         }
     }
 
@@ -259,7 +263,11 @@ impl<St: Store> Engine<St> {
         let mut probing = Box::pin(async move {
             let answer = bounded(limit, store.get_many(keys)).await;
             if let Err(error) = &answer {
-                tracing::debug!(%error, reason = error.as_str(), "the store still fails");
+                tracing::debug!(
+                    error = error.cause(),
+                    reason = error.as_str(),
+                    "the store still fails"
+                );
             }
             if probe.end(answer.is_ok()) == Some(Change::Closed) {
                 count(&counters.breaker_closed);

@@ -101,7 +101,12 @@ impl<St: Store> Engine<St> {
                 self.lookup_failed(route, &error, began);
                 if let Some(suppressed) = self.lookup_warning.pass() {
                     let reason = error.as_str();
-                    tracing::warn!(%error, reason, suppressed, "lookup failed, the handler answers");
+                    tracing::warn!(
+                        error = error.cause(),
+                        reason,
+                        suppressed,
+                        "lookup failed, the handler answers"
+                    );
                 }
                 let found = Found::Nothing(Forward::Miss, Some("store-error"));
                 let index = self.indexes.get(&plan.base.hash());

@@ -348,7 +348,12 @@ impl<St: Store> Engine<St> {
                     count(&engine.counters.write_errors);
                     if let Some(suppressed) = engine.write_warning.pass() {
                         let reason = error.as_str();
-                        tracing::warn!(%error, reason, suppressed, "a response could not be stored");
+                        tracing::warn!(
+                            error = error.cause(),
+                            reason,
+                            suppressed,
+                            "a response could not be stored"
+                        );
                     }
                 }
             }

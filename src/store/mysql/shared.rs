@@ -55,7 +55,8 @@ impl Shared {
             tracing::warn!(
                 table = %self.settings.table.plain(),
                 suppressed,
-                "cache store: {doing} failed: {error}"
+                error = error.cause(),
+                "cache store: {doing} failed"
             );
         }
     }
@@ -67,7 +68,8 @@ impl Shared {
             tracing::error!(
                 log = %self.settings.log_table.plain(),
                 suppressed,
-                "cache store: the invalidation log cannot be read, nothing is served: {error}"
+                error = error.cause(),
+                "cache store: the invalidation log cannot be read, nothing is served"
             );
         }
     }

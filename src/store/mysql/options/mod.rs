@@ -1,16 +1,20 @@
 //! Settings of the store and how they are made.
 
+mod login;
 mod settings;
 
 use std::fmt;
+use std::future::Future;
 use std::time::Duration;
 
 use sqlx::ConnectOptions;
 use sqlx::mysql::MySqlConnectOptions;
 
+use self::login::Login;
+pub(super) use self::login::LoginError;
 pub(super) use self::settings::Settings;
 use super::MySqlStore;
-use crate::error::ConfigError;
+use crate::error::{About, ConfigError};
 use crate::store::StoreError;
 
 /// Prepared statements that a connection keeps; more than it ever has, because sqlx 0.9.0 stalls
@@ -37,7 +41,7 @@ const STATEMENT_CACHE: usize = 256;
 #[derive(Clone)]
 #[must_use = "a builder does nothing until `connect`"]
 pub struct MySqlStoreBuilder {
-    options: MySqlConnectOptions,
+    login: Login,
     table: String,
     log_table: String,
     lease_table: String,
@@ -67,9 +71,9 @@ impl fmt::Debug for MySqlStoreBuilder {
     /// Without the password: of the connection only where it goes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MySqlStoreBuilder")
-            .field("host", &self.options.get_host())
-            .field("port", &self.options.get_port())
-            .field("database", &self.options.get_database())
+            .field("host", &self.login.base.get_host())
+            .field("port", &self.login.base.get_port())
+            .field("database", &self.login.base.get_database())
             .field("table", &self.table)
             .field("log_table", &self.log_table)
             .field("lease_table", &self.lease_table)
@@ -103,7 +107,7 @@ impl MySqlStoreBuilder {
     pub(super) fn from_url(url: &str) -> Result<Self, ConfigError> {
         const RULE: &str = "it must be of the form mysql://user:password@host:port/database";
         let Some((scheme, _)) = url.split_once("://") else {
-            return Err(ConfigError::new("url", "no URL", RULE));
+            return Err(ConfigError::new("url", About("no URL"), RULE));
         };
         if scheme != "mysql" && scheme != "mariadb" {
             return Err(ConfigError::new("url", format!("{scheme}://..."), RULE));
@@ -123,7 +127,7 @@ impl MySqlStoreBuilder {
 
     pub(super) fn new(options: MySqlConnectOptions) -> Self {
         Self {
-            options,
+            login: Login::new(options),
             table: "cache_entries".to_owned(),
             log_table: "cache_invalidations".to_owned(),
             lease_table: "cache_leases".to_owned(),
@@ -148,6 +152,35 @@ impl MySqlStoreBuilder {
             gap_grace: Duration::from_secs(10),
             seed: None,
         }
+    }
+
+    /// Asks for credentials before each new connection, for passwords that change and for tokens with a short life. The
+    /// provider gets the builder's connect options and returns those to connect with. It may change everything but the
+    /// server and the database. Connections that are open stay open. Default: the builder's options, unchanged.
+    ///
+    /// ```no_run
+    /// # async fn token() -> Result<String, std::io::Error> { Ok("secret".to_owned()) }
+    /// # async fn connect() -> Result<(), tower_mysql_cache::StoreError> {
+    /// use tower_mysql_cache::MySqlStore;
+    ///
+    /// let store = MySqlStore::builder("mysql://cache@db.internal/shop")?
+    ///     .credentials(|options| async move { Ok::<_, std::io::Error>(options.password(&token().await?)) })
+    ///     .connect()
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// The call counts towards [`connect_timeout`](Self::connect_timeout). Its error becomes the source of a
+    /// [`StoreError::Connect`]; the store then asks again, after 50 ms to 1 s.
+    pub fn credentials<F, Fut, E>(mut self, provider: F) -> Self
+    where
+        F: Fn(MySqlConnectOptions) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<MySqlConnectOptions, E>> + Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        self.login.ask(provider);
+        self
     }
 
     /// The table that holds the entries: a name of letters, digits, `_` and `$`, or two of them with a
@@ -354,39 +387,39 @@ mod tests {
     fn bad_settings_are_named_with_value_and_rule() {
         for (message, parts) in [
             (refused(|b| b.table("a b")), ["table", "\"a b\"", "1 to 64"]),
-            (refused(|b| b.read_connections(0)), ["read_connections", "\"0\"", "1 to 16"]),
-            (refused(|b| b.read_connections(17)), ["read_connections", "\"17\"", "1 to 16"]),
+            (refused(|b| b.read_connections(0)), ["read_connections", "is 0;", "1 to 16"]),
+            (refused(|b| b.read_connections(17)), ["read_connections", "is 17;", "1 to 16"]),
             (
                 refused(|b| b.connect_timeout(Duration::ZERO)),
-                ["connect_timeout", "\"0ns\"", "1 ms"],
+                ["connect_timeout", "is 0 ns;", "1 ms"],
             ),
-            (refused(|b| b.query_timeout(Duration::MAX)), ["query_timeout", "s\"", "10 minutes"]),
-            (refused(|b| b.write_timeout(Duration::ZERO)), ["write_timeout", "\"0ns\"", "1 ms"]),
-            (refused(|b| b.max_entry_bytes(0)), ["max_entry_bytes", "\"0\"", "1 KiB"]),
-            (refused(|b| b.queue_bytes(5)), ["queue_bytes", "\"5\"", "max_entry_bytes"]),
-            (refused(|b| b.queue_lookups(0)), ["queue_lookups", "\"0\"", "from 1"]),
-            (refused(|b| b.compress_level(10)), ["compress_level", "\"10\"", "0 (off)"]),
+            (refused(|b| b.query_timeout(Duration::MAX)), ["query_timeout", " s;", "10 min"]),
+            (refused(|b| b.write_timeout(Duration::ZERO)), ["write_timeout", "is 0 ns;", "1 ms"]),
+            (refused(|b| b.max_entry_bytes(0)), ["max_entry_bytes", "is 0;", "1 KiB"]),
+            (refused(|b| b.queue_bytes(5)), ["queue_bytes", "is 5;", "max_entry_bytes"]),
+            (refused(|b| b.queue_lookups(0)), ["queue_lookups", "is 0;", "from 1"]),
+            (refused(|b| b.compress_level(10)), ["compress_level", "is 10;", "0 (off)"]),
             (
                 refused(|b| b.cull_probability(0.0)),
-                ["cull_prob", "\"0\"", "background_cull(false)"],
+                ["cull_prob", "is 0;", "background_cull(false)"],
             ),
-            (refused(|b| b.cull_probability(f64::NAN)), ["cull_prob", "\"NaN\"", "0.000001"]),
-            (refused(|b| b.cull_probability(1.5)), ["cull_prob", "\"1.5\"", "0.000001"]),
+            (refused(|b| b.cull_probability(f64::NAN)), ["cull_prob", "is NaN;", "0.000001"]),
+            (refused(|b| b.cull_probability(1.5)), ["cull_prob", "is 1.5;", "0.000001"]),
             (
                 refused(|b| b.idle_cull_interval(Duration::ZERO)),
-                ["idle_cull_interval", "\"0ns\"", "background_cull(false)"],
+                ["idle_cull_interval", "is 0 ns;", "background_cull(false)"],
             ),
-            (refused(|b| b.max_entries(0)), ["max_entries", "\"0\"", "at least 1"]),
-            (refused(|b| b.max_bytes(0)), ["max_bytes", "\"0\"", "at least 1 KiB"]),
+            (refused(|b| b.max_entries(0)), ["max_entries", "is 0;", "at least 1"]),
+            (refused(|b| b.max_bytes(0)), ["max_bytes", "is 0;", "at least 1 KiB"]),
             (refused(|b| b.log_table("a`b")), ["log_table", "\"a`b\"", "1 to 64"]),
             (refused(|b| b.lease_table("a b")), ["lease_table", "\"a b\"", "1 to 64"]),
             (refused(|b| b.log_table("x".repeat(59))), ["log_table", "xxx", "58"]),
             (
                 refused(|b| b.log_retention(Duration::from_secs(1))),
-                ["log_retention", "\"1s\"", "a minute"],
+                ["log_retention", "is 1 s;", "1 min"],
             ),
-            (refused(|b| b.poll_interval(Duration::ZERO)), ["poll_interval", "\"0ns\"", "1 ms"]),
-            (refused(|b| b.gap_grace(Duration::ZERO)), ["gap_grace", "\"0ns\"", "100 ms"]),
+            (refused(|b| b.poll_interval(Duration::ZERO)), ["poll_interval", "is 0 ns;", "1 ms"]),
+            (refused(|b| b.gap_grace(Duration::ZERO)), ["gap_grace", "is 0 ns;", "100 ms"]),
         ] {
             for part in parts {
                 assert!(message.contains(part), "{message:?} has no {part:?}");
