@@ -258,8 +258,8 @@ impl Inner {
         let settings = &shared.settings;
         let statement_bytes = MAX_STATEMENT_BYTES.min(shared.max_packet / 2);
         Self {
-            lookups: Lookups::new(settings.queue_lookups, settings.query_timeout),
-            large: Lookups::of_large(settings.queue_lookups, settings.query_timeout),
+            lookups: Lookups::new(settings.query_timeout),
+            large: Lookups::of_large(settings.query_timeout),
             writes: Writes::new(settings.queue_bytes, statement_bytes),
             log: Log::new(settings.log_table.clone()),
             owned: Arc::default(),

@@ -115,6 +115,11 @@ impl Connection {
         .await
     }
 
+    /// What this connection is for.
+    pub(super) fn role(&self) -> Role {
+        self.role
+    }
+
     /// Runs a statement that answers with rows.
     ///
     /// # Errors

@@ -53,8 +53,6 @@ pub struct MySqlStoreBuilder {
     read_connections: usize,
     max_entry_bytes: usize,
     queue_bytes: usize,
-    queue_lookups: usize,
-    compress_min_bytes: usize,
     compress_level: u32,
     background_cull: bool,
     cull_probability: f64,
@@ -64,7 +62,6 @@ pub struct MySqlStoreBuilder {
     log_retention: Duration,
     poll_interval: Duration,
     gap_grace: Duration,
-    seed: Option<u64>,
 }
 
 impl fmt::Debug for MySqlStoreBuilder {
@@ -84,8 +81,6 @@ impl fmt::Debug for MySqlStoreBuilder {
             .field("read_connections", &self.read_connections)
             .field("max_entry_bytes", &self.max_entry_bytes)
             .field("queue_bytes", &self.queue_bytes)
-            .field("queue_lookups", &self.queue_lookups)
-            .field("compress_min_bytes", &self.compress_min_bytes)
             .field("compress_level", &self.compress_level)
             .field("background_cull", &self.background_cull)
             .field("cull_probability", &self.cull_probability)
@@ -95,7 +90,6 @@ impl fmt::Debug for MySqlStoreBuilder {
             .field("log_retention", &self.log_retention)
             .field("poll_interval", &self.poll_interval)
             .field("gap_grace", &self.gap_grace)
-            .field("seed", &self.seed)
             .finish()
     }
 }
@@ -139,8 +133,6 @@ impl MySqlStoreBuilder {
             read_connections: 2,
             max_entry_bytes: 16 * 1024 * 1024,
             queue_bytes: 64 * 1024 * 1024,
-            queue_lookups: 4096,
-            compress_min_bytes: 1024,
             compress_level: 6,
             background_cull: true,
             cull_probability: 0.01,
@@ -150,7 +142,6 @@ impl MySqlStoreBuilder {
             log_retention: Duration::from_secs(7 * 24 * 3600),
             poll_interval: Duration::from_millis(100),
             gap_grace: Duration::from_secs(10),
-            seed: None,
         }
     }
 
@@ -273,12 +264,6 @@ impl MySqlStoreBuilder {
         self
     }
 
-    /// Keys that may wait to be looked up; more are refused. Default: 4096.
-    pub fn queue_lookups(mut self, lookups: usize) -> Self {
-        self.queue_lookups = lookups;
-        self
-    }
-
     /// Whether the tables are encrypted on the server's disks. What is in them is as confidential as the pages
     /// themselves (RFC 9111 7.3). [`migrate`](MySqlStore::migrate) creates them so (`ENCRYPTED=YES` on MariaDB,
     /// `ENCRYPTION='Y'` on MySQL), and both it and [`check`](MySqlStore::check) refuse tables that are not. The server
@@ -296,12 +281,6 @@ impl MySqlStoreBuilder {
     /// a proxy shows one server as several. Default: `true`.
     pub fn check_server(mut self, check_server: bool) -> Self {
         self.check_server = check_server;
-        self
-    }
-
-    /// Bodies smaller than this many bytes are stored as they are. Default: 1024.
-    pub fn compress_min_bytes(mut self, bytes: usize) -> Self {
-        self.compress_min_bytes = bytes;
         self
     }
 
@@ -349,12 +328,6 @@ impl MySqlStoreBuilder {
         self
     }
 
-    /// Makes the random choices of culling repeatable, for tests. Default: none.
-    pub fn seed(mut self, seed: u64) -> Self {
-        self.seed = Some(seed);
-        self
-    }
-
     /// Checks the settings, opens a first connection and starts the store's tasks. The table is not
     /// looked at: see [`MySqlStore::migrate`] and [`MySqlStore::check`].
     ///
@@ -397,7 +370,6 @@ mod tests {
             (refused(|b| b.write_timeout(Duration::ZERO)), ["write_timeout", "is 0 ns;", "1 ms"]),
             (refused(|b| b.max_entry_bytes(0)), ["max_entry_bytes", "is 0;", "1 KiB"]),
             (refused(|b| b.queue_bytes(5)), ["queue_bytes", "is 5;", "max_entry_bytes"]),
-            (refused(|b| b.queue_lookups(0)), ["queue_lookups", "is 0;", "from 1"]),
             (refused(|b| b.compress_level(10)), ["compress_level", "is 10;", "0 (off)"]),
             (
                 refused(|b| b.cull_probability(0.0)),

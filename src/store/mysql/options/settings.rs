@@ -82,12 +82,6 @@ impl MySqlStoreBuilder {
             "it must be at least `max_entry_bytes`, so that each entry fits into the queue",
         )?;
         check(
-            "queue_lookups",
-            self.queue_lookups,
-            (1..=1 << 20).contains(&self.queue_lookups),
-            "it must be from 1 to 1048576",
-        )?;
-        check(
             "compress_level",
             self.compress_level,
             self.compress_level <= 9,
@@ -128,21 +122,18 @@ impl MySqlStoreBuilder {
             read_connections: self.read_connections,
             max_entry_bytes: self.max_entry_bytes,
             queue_bytes: self.queue_bytes,
-            queue_lookups: self.queue_lookups,
-            compressing: Compressing {
-                min_bytes: self.compress_min_bytes,
-                level: self.compress_level,
-            },
+            compressing: Compressing { min_bytes: COMPRESS_MIN_BYTES, level: self.compress_level },
             background_cull: self.background_cull,
             cull_probability: self.cull_probability,
             idle_cull_interval: self.idle_cull_interval,
             max_entries: self.max_entries,
             max_bytes: self.max_bytes,
-            seed: self.seed,
         })
     }
 }
 
+/// Smaller bodies are stored as they are: compression saves little of them.
+const COMPRESS_MIN_BYTES: usize = 1024;
 /// Smaller than any round trip makes no sense, and the server counts in milliseconds.
 const MIN_TIMEOUT: Duration = Duration::from_millis(1);
 const MAX_TIMEOUT: Duration = Duration::from_secs(600);
@@ -185,12 +176,10 @@ pub(in super::super) struct Settings {
     pub(in super::super) read_connections: usize,
     pub(in super::super) max_entry_bytes: usize,
     pub(in super::super) queue_bytes: usize,
-    pub(in super::super) queue_lookups: usize,
     pub(in super::super) compressing: Compressing,
     pub(in super::super) background_cull: bool,
     pub(in super::super) cull_probability: f64,
     pub(in super::super) idle_cull_interval: Duration,
     pub(in super::super) max_entries: u64,
     pub(in super::super) max_bytes: u64,
-    pub(in super::super) seed: Option<u64>,
 }
