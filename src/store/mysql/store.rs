@@ -5,15 +5,16 @@ mod find;
 mod lease;
 mod log;
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 
-use super::MySqlStore;
-use super::codec::{self, Hash, Row};
+use super::codec::{self, Hash};
 use super::maintain::Command;
-use super::write::{Freshen, Job, Put, Ticket};
+use super::write::{Encoding, Freshen, Job, Put, Queued};
+use super::{Inner, MySqlStore};
 use crate::key::{CacheKey, KeyRange};
 use crate::store::{Entries, Fence, Leases, Store, StoreError};
 use crate::stored::{Entry, HeadUpdate, Stored, StoredOrHead};
@@ -26,29 +27,14 @@ const PACKET_RESERVE: usize = 64 * 1024;
 /// Whether a row was written: not, where a lease has passed on.
 type Done = Result<bool, StoreError>;
 
+fn fits(size: usize, limit: usize) -> Result<(), StoreError> {
+    if size > limit {
+        return Err(StoreError::TooLarge { size, limit });
+    }
+    Ok(())
+}
+
 impl MySqlStore {
-    /// Makes the row of an entry, off the async threads when there is much to compress.
-    async fn row(&self, entry: Entry) -> Result<Row, StoreError> {
-        let compressing = self.inner.shared.settings.compressing;
-        let now_ms = self.now_ms();
-        let row = if codec::is_slow_to_encode(&entry, compressing) {
-            spawn_blocking(move || codec::encode(&entry, compressing, now_ms))
-                .await
-                .map_err(|_| StoreError::Closed)?
-        } else {
-            codec::encode(&entry, compressing, now_ms)
-        }?;
-        self.fits(row.packet_bytes(), self.inner.shared.max_packet.saturating_sub(PACKET_RESERVE))?;
-        Ok(row)
-    }
-
-    fn fits(&self, size: usize, limit: usize) -> Result<(), StoreError> {
-        if size > limit {
-            return Err(StoreError::TooLarge { size, limit });
-        }
-        Ok(())
-    }
-
     /// Counts an entry that is not stored without having got as far as the database.
     fn refused(&self, error: StoreError) -> StoreError {
         let counters = &self.inner.shared.counters;
@@ -62,18 +48,42 @@ impl MySqlStore {
         error
     }
 
-    /// Reserves room for an entry, makes its row and gives both to be queued.
-    async fn prepare(
+    /// Reserves room for an entry and makes the job that writes it. If there is much to compress, the row is made off
+    /// the async threads.
+    fn prepare(
         &self,
         entry: Entry,
         fence: Option<(Hash, u64)>,
-    ) -> Result<(Put, oneshot::Receiver<Done>), StoreError> {
+    ) -> Result<(Queued, oneshot::Receiver<Done>), StoreError> {
+        let Inner { shared, writes, .. } = &*self.inner;
         let size = entry.stored.size_bytes().saturating_add(entry.key.as_bytes().len());
-        self.fits(size, self.inner.shared.settings.max_entry_bytes)?;
-        let share = self.inner.writes.reserve(size)?;
-        let row = self.row(entry).await?;
+        fits(size, shared.settings.max_entry_bytes)?;
+        let share = writes.reserve(size)?;
         let (ack, done) = oneshot::channel();
-        Ok((Put { row, fence, share, ack }, done))
+        let (compressing, limit) = (shared.settings.compressing, self.packet_limit());
+        let (is_slow, now_ms) = (codec::is_slow_to_encode(&entry, compressing), self.now_ms());
+        let make = move || {
+            let row = codec::encode(&entry, compressing, now_ms)?;
+            fits(row.packet_bytes(), limit)?;
+            Ok(row)
+        };
+        if !is_slow {
+            let put = Put { row: make()?, fence, share, ack };
+            return Ok((Queued::Job(Job::Put(put)), done));
+        }
+        let (sender, row) = oneshot::channel();
+        let writes = Arc::clone(writes);
+        tokio::spawn(async move {
+            let made = spawn_blocking(make).await.unwrap_or(Err(StoreError::Closed));
+            let _ = sender.send(made);
+            writes.work.notify_one();
+        });
+        Ok((Queued::Encoding(Encoding { row, fence, share, ack }), done))
+    }
+
+    /// The most bytes of a row.
+    fn packet_limit(&self) -> usize {
+        self.inner.shared.max_packet.saturating_sub(PACKET_RESERVE)
     }
 
     /// Writes entries, each with what it takes for it to count.
@@ -83,23 +93,20 @@ impl MySqlStore {
         fence: Option<(Hash, u64)>,
     ) -> Result<bool, StoreError> {
         self.inner.running().await?;
-        let compressing = self.inner.shared.settings.compressing;
-        let slow = entries.iter().any(|entry| codec::is_slow_to_encode(entry, compressing));
-        let ticket: Option<Ticket> = slow.then(|| self.inner.writes.ticket());
-        let (mut puts, mut waiting, mut outcome) = (Vec::new(), Vec::new(), Ok(true));
+        let (mut jobs, mut waiting, mut outcome) = (Vec::new(), Vec::new(), Ok(true));
         for entry in entries {
-            match self.prepare(entry, fence).await {
-                Ok((put, done)) => {
-                    puts.push(put);
+            match self.prepare(entry, fence) {
+                Ok((job, done)) => {
+                    jobs.push(job);
                     waiting.push(done);
                 }
                 Err(error) => outcome = outcome.and(Err(self.refused(error))),
             }
         }
-        self.inner.writes.put(puts, ticket.as_ref())?;
-        drop(ticket);
+        self.inner.writes.put(jobs)?;
         for done in waiting {
             let done = done.await.unwrap_or(Err(StoreError::Closed));
+            let done = done.map_err(|error| self.refused(error));
             outcome = outcome.and_then(|all| done.map(|written| all && written));
         }
         outcome
@@ -169,8 +176,7 @@ impl Entries for MySqlStore {
         self.inner.running().await?;
         let HeadUpdate { key, old, new: head, expires_ms } = update;
         let column = codec::encode_head(&key, &head, expires_ms)?;
-        let limit = self.inner.shared.max_packet.saturating_sub(PACKET_RESERVE);
-        self.fits(column.len(), limit).map_err(|error| self.refused(error))?;
+        fits(column.len(), self.packet_limit()).map_err(|error| self.refused(error))?;
         let share = self.inner.writes.reserve(column.len())?;
         let (ack, outcome) = oneshot::channel();
         let freshen = Freshen {

@@ -49,13 +49,14 @@ impl Writer {
         let mut stop = self.stop.clone();
         loop {
             let Some(work) = self.queue.take() else {
-                if *stop.borrow() || stop.has_changed().is_err() {
+                let stops = *stop.borrow() || stop.has_changed().is_err();
+                if stops && self.queue.is_empty() {
                     break;
                 }
                 tokio::select! {
                     biased;
                     () = self.queue.work.notified() => {}
-                    () = stopped(&mut stop) => {}
+                    () = stopped(&mut stop), if !stops => {}
                     _ = idle.tick() => connection = self.keep_alive(connection).await,
                 }
                 continue;
