@@ -54,12 +54,12 @@ impl CacheHandle {
         Arc::clone(&self.engine)
     }
 
-    /// Invalidates what `wanted` names. When this returns, no process that shares the store serves a
-    /// response that was made from what was there before, not even one that is being made at this
-    /// moment; other processes with a front tier after their `poll_interval` at the latest. Costs one
-    /// row in the invalidation log for each thing named, whatever the number of stored responses.
+    /// Invalidates what `wanted` names. When this returns, no process that shares the store serves a response that was
+    /// made before the call, not even a response whose handler is still running. Other processes with memory in front
+    /// follow within their `poll_interval`. Costs one row in the invalidation log for each thing named, whatever the
+    /// number of stored responses.
     ///
-    /// To invalidate together with data, see [`CacheHandle::invalidate_on`].
+    /// To invalidate together with data, see `CacheHandle::invalidate_on`.
     ///
     /// # Errors
     /// [`StoreError::Config`] for a tag that is empty or longer than [`Tag::MAX_BYTES`], a URI or a path
@@ -172,8 +172,8 @@ impl CacheHandle {
         self.engine().erase(&self.route).await
     }
 
-    /// Invalidates a target as [`CacheHandle::invalidate_uri`] does, then removes what is stored for it:
-    /// for data that must not be kept. Returns how many entries there were. What [`CacheHandle::erase`] says
+    /// Invalidates a target as [`CacheHandle::invalidate_uri`] does, then removes its entries: for data that must not be
+    /// kept. Returns how many entries there were. What [`CacheHandle::erase`] says
     /// about other processes holds here too.
     ///
     /// Costs a look at all entries under keys of the application's own, because their keys do not say which URI
@@ -193,7 +193,7 @@ impl CacheHandle {
     ///
     /// Call it after a commit that neither this handle nor an unsafe request through the layer knows of: a
     /// background job, a consumer of messages, a stream that writes after its response has begun. The
-    /// layer does the same by itself after each unsafe request.
+    /// layer does the same after each unsafe request.
     ///
     /// # Errors
     /// [`StoreError`] when the log cannot be read. Nothing is served out of memory then until a read
@@ -212,8 +212,8 @@ impl CacheHandle {
         self.engine.log().tail(limit).await
     }
 
-    /// What is stored for an absolute URI, as it would be found now: for people who want to know why something is served
-    /// or not. It does not show entries in partitions, nor those with cookies or `Authorization` in their key.
+    /// The entries for an absolute URI, as a lookup would find them now: for people who want to know why a response is
+    /// served or not. It does not show entries in partitions, nor those with cookies or `Authorization` in their key.
     ///
     /// # Errors
     /// [`StoreError::Config`] when `uri` is not an absolute one, any other when the store could not be
@@ -222,8 +222,8 @@ impl CacheHandle {
         self.engine.inspect(&self.route, uri).await
     }
 
-    /// Removes everything that has expired and evicts down to the store's limits, now. Culling goes
-    /// on by itself; this is for people who want it at a time of their own.
+    /// Removes everything that has expired and evicts down to the store's limits, now. The store also culls in the
+    /// background; this is for people who want to choose the time.
     ///
     /// # Errors
     /// [`StoreError`] when the store could not be asked.
@@ -240,16 +240,16 @@ impl CacheHandle {
         Ok(CacheStats { layer: self.counts(), store })
     }
 
-    /// What the layer has done in this process. Asks nobody.
+    /// What the layer has done in this process. Does not ask the store.
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.engine.counters().snapshot()
     }
 
-    /// How often each named reason kept a request from the store or a response out of it, in this
-    /// process: the names of [`CacheStatus::detail`](crate::CacheStatus::detail), of
-    /// [`Forward`](crate::Forward) where there is no detail, and for bodies that were being recorded
-    /// `aborted`, `body-error`, `too-large`, `trailers`, `incomplete` and `recording-budget`.
+    /// How often each reason kept a request from the store, or a response out of it, in this process. The names are those
+    /// of [`CacheStatus::detail`](crate::CacheStatus::detail), and those of [`Forward`](crate::Forward) where there is no
+    /// detail. Bodies that were being recorded have `aborted`, `body-error`, `too-large`, `trailers`, `incomplete` and
+    /// `recording-budget`.
     #[must_use]
     pub fn reasons(&self) -> BTreeMap<&'static str, u64> {
         self.engine.reasons().snapshot()

@@ -12,8 +12,8 @@ impl CacheHandle {
     ///
     /// The rows count when the transaction commits: in the table at once, in memory behind a
     /// [`Tiered`](crate::Tiered) store as [`Consistency`](crate::Consistency) says. This process does not
-    /// know of the commit either. After an unsafe request through the layer it reads the log by itself;
-    /// elsewhere call [`CacheHandle::sync`] after the commit.
+    /// know of the commit either. After an unsafe request through the layer, it reads the log. After any other commit, call
+    /// [`CacheHandle::sync`].
     ///
     /// A [`MemoryStore`](crate::MemoryStore) has nothing to write: the list is empty, and the invalidation counts from
     /// this call on ([`MemoryLog`](crate::MemoryLog#in-a-transaction)). So call this only for a transaction that follows.

@@ -10,8 +10,8 @@ use crate::tag::{Invalidation, Tag};
 
 /// Invalidation that commits with the data.
 impl CacheHandle {
-    /// Invalidates on a connection of the caller's, in the caller's transaction: what `wanted` names is
-    /// invalid when, and only if, the transaction commits. Without a transaction, at once.
+    /// Invalidates in the application's transaction, on its connection. The responses that `wanted` names become invalid
+    /// when, and only if, the transaction commits. Without a transaction, they become invalid at once.
     ///
     /// ```no_run
     /// # async fn update(
@@ -32,20 +32,19 @@ impl CacheHandle {
     /// more than the transaction does ([`MemoryLog`](crate::MemoryLog#in-a-transaction)). A store of another crate that
     /// cannot do this returns [`StoreError::Unsupported`]. The rest of this page is about stores in MySQL.
     ///
-    /// When the commit has returned, no process serves a response that was made from what was there
-    /// before it; other processes with a front tier after their `poll_interval` at the latest. The
-    /// connection has to lead to the server that holds the cache's tables, and its user needs to be
-    /// allowed to insert into the log. A connection to another server is an error; this is looked at once a second at
-    /// the most, so where several pools are used in the same second, a wrong one may be noticed later
-    /// ([`MySqlStoreBuilder::check_server`](crate::MySqlStoreBuilder::check_server)).
+    /// When the commit has returned, no process serves a response that was made from the data before it. Other processes
+    /// with memory in front follow within their `poll_interval`. The
+    /// connection must lead to the server that holds the cache's tables, and its user must be
+    /// allowed to insert into the log. A connection to another server is an error. The store checks this at most once a
+    /// second ([`MySqlStoreBuilder::check_server`](crate::MySqlStoreBuilder::check_server)). So a second pool that is used
+    /// in the same second may be checked later.
     ///
     /// The insert changes the session's `LAST_INSERT_ID()`: SQL that needs its value later has to keep it before,
     /// in a variable. Ids that the driver has returned do not change.
     ///
     /// # Errors
-    /// As [`CacheHandle::invalidate`]; [`StoreError::Config`] for a connection to another server, and
-    /// [`StoreError::Database`] is the connection's own error, and what
-    /// becomes of its transaction is the caller's to decide.
+    /// As [`CacheHandle::invalidate`]; [`StoreError::Config`] for a connection to another server;
+    /// [`StoreError::Database`] with the connection's own error. The caller then commits or rolls back its transaction.
     pub async fn invalidate_on(
         &self,
         connection: &mut MySqlConnection,
@@ -55,7 +54,7 @@ impl CacheHandle {
         self.engine.append_on(connection, records).await
     }
 
-    /// [`CacheHandle::invalidate_tags`] in the caller's transaction.
+    /// [`CacheHandle::invalidate_tags`] in the application's transaction.
     ///
     /// # Errors
     /// As [`CacheHandle::invalidate_on`].
@@ -68,7 +67,7 @@ impl CacheHandle {
         self.invalidate_on(connection, wanted).await
     }
 
-    /// [`CacheHandle::invalidate_uri`] in the caller's transaction.
+    /// [`CacheHandle::invalidate_uri`] in the application's transaction.
     ///
     /// # Errors
     /// As [`CacheHandle::invalidate_on`].
@@ -80,7 +79,7 @@ impl CacheHandle {
         self.invalidate_on(connection, Invalidation::uri(uri)).await
     }
 
-    /// [`CacheHandle::purge`] in the caller's transaction.
+    /// [`CacheHandle::purge`] in the application's transaction.
     ///
     /// # Errors
     /// As [`CacheHandle::invalidate_on`].
@@ -89,8 +88,8 @@ impl CacheHandle {
     }
 
     /// Invalidates the tags that a query on the application's tables finds in its first column, in the
-    /// caller's transaction, and returns how many those were. The query's rows are read first and the
-    /// log's are written in short lists after that, as the log requires: never write into the log by
+    /// application's transaction. Returns how many tags there were. The query's rows are read first; then the
+    /// log's rows are written in short lists, as the log requires. Never write into the log by
     /// `INSERT ... SELECT`.
     ///
     /// ```no_run

@@ -77,7 +77,7 @@ pub enum Collapse {
     #[default]
     Process,
     /// One goes inside of all processes that share the store, as far as it has leases
-    /// ([`Store::lease`](crate::Store::lease)): [`MySqlStore`](crate::MySqlStore) has. For routes whose
+    /// ([`Store::leases`](crate::Store::leases)): [`MySqlStore`](crate::MySqlStore) has. For routes whose
     /// handler costs so much more than a few statements that each process's own call is too many. It costs,
     /// when a target is cold and never on a hit: a statement for the lease, a second lookup, and a statement
     /// that gives it back; the others look again after 25 ms, then 50 ms, and so on up to every 400 ms. Where

@@ -44,7 +44,7 @@ pub trait Admin: Send + Sync {
     }
 }
 
-/// How much of what is stored is named.
+/// How many stored responses an invalidation names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Named {
@@ -79,7 +79,7 @@ pub struct CullReport {
     pub evicted: u64,
 }
 
-/// What a store holds, and what went wrong in it since it was made.
+/// How much a store holds, and what went wrong in it since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreStats {

@@ -21,7 +21,7 @@ pub trait Leases: Send + Sync {
     /// are told that there is nothing to wait for.
     ///
     /// # Errors
-    /// [`StoreError`](crate::StoreError) when the store cannot be asked: the lease ends by itself.
+    /// [`StoreError`](crate::StoreError) when the store cannot be asked. The lease then ends when its time is over.
     fn release<'a>(&'a self, fence: &'a Fence, unshareable: Option<Duration>) -> Answer<'a, ()>;
 }
 

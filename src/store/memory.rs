@@ -26,7 +26,10 @@ use crate::tag::Scope;
 /// Default bound of a [`MemoryStore`]: 64 MiB.
 const DEFAULT_MAX_BYTES: u64 = 64 << 20;
 
-/// A store in the process's own memory: for tests, examples and applications of a single process.
+/// A store in the process's own memory: for development, tests and applications of a single process.
+///
+/// Its handle has the same methods as the handle of a store in MySQL. [`MemoryLog`](crate::MemoryLog#in-a-transaction) says
+/// what an invalidation in a transaction does without a table.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -42,7 +45,7 @@ pub struct MemoryStore {
 
 struct Shared {
     cache: Cache<CacheKey, Held, BuildHasherDefault<KeyHasher>>,
-    /// The keys in order, so that an invalidation costs what it removes and not what is stored. Holds
+    /// The keys in order, so that a removal costs as much as it removes. Holds
     /// every key of `cache`, and those in `evicted`.
     keys: Mutex<BTreeMap<Bytes, CacheKey>>,
     /// What the cache has evicted since the last insertion.
@@ -98,7 +101,7 @@ impl MemoryStore {
             // request, also when the store is full.
             .eviction_policy(EvictionPolicy::lru())
             .weigher(|key: &CacheKey, held: &Held| weight(key, &held.stored))
-            // not from `keys` at once: whoever inserts holds it
+            // not from `keys` at once: an insertion holds its lock
             .eviction_listener(move |key, _, cause| {
                 if cause.was_evicted() {
                     lock(&gone).push(key);

@@ -27,8 +27,8 @@ pub enum Consistency {
     Strict,
 }
 
-/// A store in front of another one: what is found behind is kept in front, and both are judged by the
-/// invalidation log of the store behind. What the front has to say is only ever a copy.
+/// A store in front of another store. The front keeps copies of what is found behind. The invalidation log of the store
+/// behind judges both.
 ///
 /// ```no_run
 /// # async fn run() -> Result<(), tower_mysql_cache::StoreError> {
@@ -82,7 +82,7 @@ impl<F: Store, B: Store> Tiered<F, B> {
         for (slot, key) in found.iter_mut().zip(keys) {
             let Some(Stored::Response(response)) = slot else { continue };
             let head = Arc::clone(&response.head);
-            // somebody else may have a newer one
+            // another process may have stored a newer one
             if head.fresh_until_ms <= now_ms {
                 *slot = None;
                 continue;

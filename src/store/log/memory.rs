@@ -22,7 +22,7 @@ use crate::tag::{LogPosition, LogRecord, LogRow, Scope, Validity, reason_of};
 /// # In a transaction
 ///
 /// This log has no table that could commit together with the data, and it cannot see a commit. So
-/// [`invalidate_on`](crate::CacheHandle::invalidate_on) does not use the connection. It invalidates more than a log in a
+/// `CacheHandle::invalidate_on` does not use the connection. It invalidates more than a log in a
 /// table does:
 ///
 /// - From the call on, no response that the rows name is served, not even one that was made after the call. So no

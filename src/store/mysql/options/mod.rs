@@ -190,9 +190,9 @@ impl MySqlStoreBuilder {
         self
     }
 
-    /// The table of leases, named like [`table`](Self::table): processes with
-    /// [`Collapse::Cluster`](crate::Collapse::Cluster) agree there on who goes inside for a key. One that
-    /// nobody uses costs nothing. Default: `cache_leases`, in the database of the entries.
+    /// The table of leases, named like [`table`](Self::table). Processes with
+    /// [`Collapse::Cluster`](crate::Collapse::Cluster) agree there on which of them calls the handler. An unused table
+    /// costs nothing. Default: `cache_leases`, in the database of the entries.
     pub fn lease_table(mut self, name: impl Into<String>) -> Self {
         self.lease_table = name.into();
         self
@@ -215,15 +215,15 @@ impl MySqlStoreBuilder {
     }
 
     /// How long an id of the log may be without a row before the server is asked whether a transaction
-    /// still holds it. It covers the moment between handing an id out and inserting its row, and nothing
-    /// is stale for it: while a gap is open, responses are merely judged more strictly. Default: 10 s.
+    /// still holds it. This covers the moment between the two: the server hands out an id, then it inserts the row. While
+    /// a gap is open, nothing stale is served; responses are only judged more strictly. Default: 10 s.
     pub fn gap_grace(mut self, grace: Duration) -> Self {
         self.gap_grace = grace;
         self
     }
 
-    /// How long to wait for a connection to be made. An attempt that hangs does not hold up the next one, which begins
-    /// beside it after 1.5 s. Default: 5 s.
+    /// How long to wait for a new connection. If an attempt hangs, another one begins beside it after 1.5 s.
+    /// Default: 5 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
@@ -292,7 +292,7 @@ impl MySqlStoreBuilder {
     }
 
     /// Whether expired entries are removed and limits kept in the background. Without it the table
-    /// grows until somebody calls [`Admin::cull`](crate::Admin::cull); old rows of the invalidation log and of
+    /// grows until the application calls [`Admin::cull`](crate::Admin::cull); old rows of the invalidation log and of
     /// leases are removed all the same. Default: `true`.
     pub fn background_cull(mut self, on: bool) -> Self {
         self.background_cull = on;

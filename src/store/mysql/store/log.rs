@@ -27,7 +27,7 @@ impl InvalidationLog for MySqlStore {
             return Err(error);
         }
         let (ack, outcome) = oneshot::channel();
-        // whoever waits no longer than that serves nothing that they name either
+        // a caller that stops waiting serves nothing that they name either
         let under_way = self.inner.log.under_way(&records);
         let ids = match self.submit(Job::Append(records.clone(), ack), outcome).await {
             Ok(ids) => ids,

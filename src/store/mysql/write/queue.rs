@@ -152,7 +152,7 @@ pub(in super::super) struct Writes {
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<Queued>,
-    /// Somebody waits for these, and no order of them with the others matters.
+    /// Callers wait for these, and their order with the others does not matter.
     first: VecDeque<Job>,
     /// How many of these have been given out in a row.
     in_a_row: usize,
@@ -234,7 +234,7 @@ impl Writes {
         state.first.is_empty() && state.waiting.is_empty()
     }
 
-    /// Takes something that somebody waits for, in the middle of something else.
+    /// Takes a job that a caller waits for, in the middle of another job.
     pub(in super::super) fn take_first(&self) -> Option<Job> {
         lock(&self.state).first.pop_front()
     }
