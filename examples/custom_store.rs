@@ -16,8 +16,8 @@ use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use tower::{ServiceBuilder, ServiceExt};
 use tower_mysql_cache::{
-    Admin, Answer, CacheKey, CacheLayer, CachePolicy, CacheStatus, Entries, Entry, HeadUpdate,
-    KeyRange, MemoryLog, Store, StoreError, StoreStats, Stored,
+    Admin, CacheKey, CacheLayer, CachePolicy, CacheStatus, Entries, Entry, HeadUpdate, KeyRange,
+    MemoryLog, Store, StoreError, StoreFuture, StoreStats, Stored,
 };
 
 /// A handle: all clones share one map.
@@ -84,7 +84,7 @@ impl Store for MapStore {
 
 // Every method of this role has a default. This store says how much it holds.
 impl Admin for MapStore {
-    fn stats(&self) -> Answer<'_, StoreStats> {
+    fn stats(&self) -> StoreFuture<'_, StoreStats> {
         let mut stats = StoreStats::default();
         for (key, entry) in self.map().iter() {
             stats.entries += 1;

@@ -86,9 +86,9 @@ pub use status::{CacheStatus, Forward, StatusField};
 #[cfg(feature = "mysql")]
 pub use store::mysql::{MySqlStore, MySqlStoreBuilder};
 pub use store::{
-    Admin, Answer, BoxStore, Consistency, CullReport, Entries, Fence, InvalidationLog, Lease,
-    Leases, MemoryLog, MemoryStore, MemoryStoreBuilder, Named, Source, SqlStatement, Store,
-    StoreError, StoreStats, Tiered,
+    Admin, BoxStore, Consistency, CullReport, Entries, Fence, InvalidationLog, Lease, Leases,
+    MemoryLog, MemoryStore, MemoryStoreBuilder, Named, Source, SqlStatement, Store, StoreError,
+    StoreFuture, StoreStats, Tiered,
 };
 pub use stored::{
     Entry, HeadUpdate, SelectingField, Stored, StoredHead, StoredOrHead, StoredResponse,

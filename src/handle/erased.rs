@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::engine::{Engine, Inspected, Route};
 use crate::key::TargetKey;
-use crate::store::{Admin, Answer, DynLog, Store, StoreError};
+use crate::store::{Admin, DynLog, Store, StoreError, StoreFuture};
 use crate::tag::{Invalidation, LogRecord};
 use crate::telemetry::{Counters, Reasons};
 
@@ -16,18 +16,23 @@ pub(super) trait AnyEngine: fmt::Debug + Send + Sync {
     fn counters(&self) -> &Counters;
     fn reasons(&self) -> &Reasons;
     fn records(&self, route: &Route, wanted: &Invalidation) -> Result<Vec<LogRecord>, StoreError>;
-    fn invalidate(self: Arc<Self>, route: &Arc<Route>, wanted: Invalidation) -> Answer<'_, ()>;
-    fn invalidate_key<'a>(self: Arc<Self>, route: &'a Route, key: &'a TargetKey) -> Answer<'a, ()>;
+    fn invalidate(self: Arc<Self>, route: &Arc<Route>, wanted: Invalidation)
+    -> StoreFuture<'_, ()>;
+    fn invalidate_key<'a>(
+        self: Arc<Self>,
+        route: &'a Route,
+        key: &'a TargetKey,
+    ) -> StoreFuture<'a, ()>;
     #[cfg(feature = "mysql")]
     fn append_on<'a>(
         &'a self,
         connection: &'a mut sqlx::MySqlConnection,
         records: Vec<LogRecord>,
-    ) -> Answer<'a, ()>;
-    fn erase(self: Arc<Self>, route: &Arc<Route>) -> Answer<'_, u64>;
-    fn erase_uri(self: Arc<Self>, route: &Arc<Route>, uri: String) -> Answer<'_, u64>;
-    fn inspect<'a>(&'a self, route: &'a Route, uri: &'a str) -> Answer<'a, Vec<Inspected>>;
-    fn flush(&self) -> Answer<'_, ()>;
+    ) -> StoreFuture<'a, ()>;
+    fn erase(self: Arc<Self>, route: &Arc<Route>) -> StoreFuture<'_, u64>;
+    fn erase_uri(self: Arc<Self>, route: &Arc<Route>, uri: String) -> StoreFuture<'_, u64>;
+    fn inspect<'a>(&'a self, route: &'a Route, uri: &'a str) -> StoreFuture<'a, Vec<Inspected>>;
+    fn flush(&self) -> StoreFuture<'_, ()>;
 }
 
 impl<St: Store> AnyEngine for Engine<St> {
@@ -51,11 +56,19 @@ impl<St: Store> AnyEngine for Engine<St> {
         Self::records(route, wanted)
     }
 
-    fn invalidate(self: Arc<Self>, route: &Arc<Route>, wanted: Invalidation) -> Answer<'_, ()> {
+    fn invalidate(
+        self: Arc<Self>,
+        route: &Arc<Route>,
+        wanted: Invalidation,
+    ) -> StoreFuture<'_, ()> {
         Box::pin(async move { Self::invalidate(&self, route, wanted).await })
     }
 
-    fn invalidate_key<'a>(self: Arc<Self>, route: &'a Route, key: &'a TargetKey) -> Answer<'a, ()> {
+    fn invalidate_key<'a>(
+        self: Arc<Self>,
+        route: &'a Route,
+        key: &'a TargetKey,
+    ) -> StoreFuture<'a, ()> {
         let (key, beside) = (std::slice::from_ref(key), Vec::new());
         Box::pin(async move { self.invalidate_targets(route, key, beside).await.map(drop) })
     }
@@ -65,24 +78,24 @@ impl<St: Store> AnyEngine for Engine<St> {
         &'a self,
         connection: &'a mut sqlx::MySqlConnection,
         records: Vec<LogRecord>,
-    ) -> Answer<'a, ()> {
+    ) -> StoreFuture<'a, ()> {
         Box::pin(Self::append_on(self, connection, records))
     }
 
-    fn erase(self: Arc<Self>, route: &Arc<Route>) -> Answer<'_, u64> {
+    fn erase(self: Arc<Self>, route: &Arc<Route>) -> StoreFuture<'_, u64> {
         let range = route.keys.range_of_prefix();
         Box::pin(async move { Self::erase(&self, route, Invalidation::all(), range).await })
     }
 
-    fn erase_uri(self: Arc<Self>, route: &Arc<Route>, uri: String) -> Answer<'_, u64> {
+    fn erase_uri(self: Arc<Self>, route: &Arc<Route>, uri: String) -> StoreFuture<'_, u64> {
         Box::pin(async move { Self::erase_uri(&self, route, uri).await })
     }
 
-    fn inspect<'a>(&'a self, route: &'a Route, uri: &'a str) -> Answer<'a, Vec<Inspected>> {
+    fn inspect<'a>(&'a self, route: &'a Route, uri: &'a str) -> StoreFuture<'a, Vec<Inspected>> {
         Box::pin(Self::inspect(self, route, uri))
     }
 
-    fn flush(&self) -> Answer<'_, ()> {
+    fn flush(&self) -> StoreFuture<'_, ()> {
         Box::pin(Self::flush(self))
     }
 }

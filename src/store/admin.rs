@@ -1,6 +1,6 @@
 //! The role of a store that people ask: counts, culls, statistics.
 
-use crate::store::{Answer, StoreError};
+use crate::store::{StoreError, StoreFuture};
 use crate::tag::Scope;
 
 /// What people ask of a store, by [`CacheHandle`](crate::CacheHandle) and when the application shuts down.
@@ -12,7 +12,7 @@ pub trait Admin: Send + Sync {
     ///
     /// # Errors
     /// [`StoreError`] when the store cannot be asked, [`StoreError::Unsupported`].
-    fn count_named(&self, scopes: Vec<Scope>) -> Answer<'_, Named> {
+    fn count_named(&self, scopes: Vec<Scope>) -> StoreFuture<'_, Named> {
         let _ = scopes;
         Box::pin(async { Err(StoreError::Unsupported("count what an invalidation names")) })
     }
@@ -22,7 +22,7 @@ pub trait Admin: Send + Sync {
     ///
     /// # Errors
     /// [`StoreError`] when the store cannot be asked.
-    fn cull(&self) -> Answer<'_, CullReport> {
+    fn cull(&self) -> StoreFuture<'_, CullReport> {
         Box::pin(async { Ok(CullReport::default()) })
     }
 
@@ -30,7 +30,7 @@ pub trait Admin: Send + Sync {
     ///
     /// # Errors
     /// [`StoreError`] when the store cannot be asked.
-    fn stats(&self) -> Answer<'_, StoreStats> {
+    fn stats(&self) -> StoreFuture<'_, StoreStats> {
         Box::pin(async { Ok(StoreStats::default()) })
     }
 
@@ -39,7 +39,7 @@ pub trait Admin: Send + Sync {
     ///
     /// # Errors
     /// [`StoreError`] when the store cannot be asked.
-    fn flush(&self) -> Answer<'_, ()> {
+    fn flush(&self) -> StoreFuture<'_, ()> {
         Box::pin(async { Ok(()) })
     }
 }

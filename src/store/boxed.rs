@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::key::{CacheKey, KeyRange};
 use crate::store::{
-    Admin, Answer, CullReport, Entries, Fence, InvalidationLog, Leases, Named, SqlStatement, Store,
-    StoreError, StoreStats,
+    Admin, CullReport, Entries, Fence, InvalidationLog, Leases, Named, SqlStatement, Store,
+    StoreError, StoreFuture, StoreStats,
 };
 use crate::stored::{Entry, HeadUpdate, Stored, StoredHead, StoredOrHead};
 use crate::tag::{LogPosition, LogRecord, LogRow, Scope, Validity};
@@ -69,14 +69,14 @@ macro_rules! log {
 /// Methods of a trait with boxed futures.
 macro_rules! declared {
     ($role:ident $($name:ident($($arg:ident: $of:ty),*) -> $answer:ty;)*) => {
-        $(fn $name(&self $(, $arg: $of)*) -> Answer<'_, $answer>;)*
+        $(fn $name(&self $(, $arg: $of)*) -> StoreFuture<'_, $answer>;)*
     };
 }
 
 /// These methods of a store, boxed.
 macro_rules! boxed {
     ($role:ident $($name:ident($($arg:ident: $of:ty),*) -> $answer:ty;)*) => {
-        $(fn $name(&self $(, $arg: $of)*) -> Answer<'_, $answer> {
+        $(fn $name(&self $(, $arg: $of)*) -> StoreFuture<'_, $answer> {
             Box::pin($role::$name(self $(, $arg)*))
         })*
     };
@@ -100,7 +100,7 @@ macro_rules! forwarded {
 trait DynEntries {
     entries!(declared);
     fn now_ms(&self) -> u64;
-    fn put_fenced<'a>(&'a self, entries: Vec<Entry>, fence: &'a Fence) -> Answer<'a, bool>;
+    fn put_fenced<'a>(&'a self, entries: Vec<Entry>, fence: &'a Fence) -> StoreFuture<'a, bool>;
 }
 
 impl<St: Entries> DynEntries for St {
@@ -108,7 +108,7 @@ impl<St: Entries> DynEntries for St {
     fn now_ms(&self) -> u64 {
         Entries::now_ms(self)
     }
-    fn put_fenced<'a>(&'a self, entries: Vec<Entry>, fence: &'a Fence) -> Answer<'a, bool> {
+    fn put_fenced<'a>(&'a self, entries: Vec<Entry>, fence: &'a Fence) -> StoreFuture<'a, bool> {
         Box::pin(Entries::put_fenced(self, entries, fence))
     }
 }
@@ -129,19 +129,20 @@ pub(crate) trait DynLog: Send + Sync {
     fn position(&self) -> Arc<LogPosition>;
     fn note_write(&self);
     fn poll_interval(&self) -> Duration;
-    fn validity<'a>(&'a self, key: &'a CacheKey, head: &'a StoredHead) -> Answer<'a, Validity>;
+    fn validity<'a>(&'a self, key: &'a CacheKey, head: &'a StoredHead)
+    -> StoreFuture<'a, Validity>;
     fn catch_up<'a>(
         &'a self,
         key: &'a CacheKey,
         head: &'a StoredHead,
         at_most: Duration,
-    ) -> Answer<'a, ()>;
+    ) -> StoreFuture<'a, ()>;
     #[cfg(feature = "mysql")]
     fn append_on<'a>(
         &'a self,
         connection: &'a mut sqlx::MySqlConnection,
         records: Vec<LogRecord>,
-    ) -> Answer<'a, ()>;
+    ) -> StoreFuture<'a, ()>;
     fn append_sql(&self, records: &[LogRecord]) -> Result<Vec<SqlStatement>, StoreError>;
 }
 
@@ -156,7 +157,11 @@ impl<L: InvalidationLog> DynLog for L {
     fn poll_interval(&self) -> Duration {
         InvalidationLog::poll_interval(self)
     }
-    fn validity<'a>(&'a self, key: &'a CacheKey, head: &'a StoredHead) -> Answer<'a, Validity> {
+    fn validity<'a>(
+        &'a self,
+        key: &'a CacheKey,
+        head: &'a StoredHead,
+    ) -> StoreFuture<'a, Validity> {
         Box::pin(InvalidationLog::validity(self, key, head))
     }
     fn catch_up<'a>(
@@ -164,7 +169,7 @@ impl<L: InvalidationLog> DynLog for L {
         key: &'a CacheKey,
         head: &'a StoredHead,
         at_most: Duration,
-    ) -> Answer<'a, ()> {
+    ) -> StoreFuture<'a, ()> {
         Box::pin(InvalidationLog::catch_up(self, key, head, at_most))
     }
     #[cfg(feature = "mysql")]
@@ -172,7 +177,7 @@ impl<L: InvalidationLog> DynLog for L {
         &'a self,
         connection: &'a mut sqlx::MySqlConnection,
         records: Vec<LogRecord>,
-    ) -> Answer<'a, ()> {
+    ) -> StoreFuture<'a, ()> {
         Box::pin(InvalidationLog::append_on(self, connection, records))
     }
     fn append_sql(&self, records: &[LogRecord]) -> Result<Vec<SqlStatement>, StoreError> {
@@ -249,16 +254,16 @@ impl InvalidationLog for BoxStore {
 }
 
 impl Admin for BoxStore {
-    fn count_named(&self, scopes: Vec<Scope>) -> Answer<'_, Named> {
+    fn count_named(&self, scopes: Vec<Scope>) -> StoreFuture<'_, Named> {
         self.0.count_named(scopes)
     }
-    fn cull(&self) -> Answer<'_, CullReport> {
+    fn cull(&self) -> StoreFuture<'_, CullReport> {
         self.0.cull()
     }
-    fn stats(&self) -> Answer<'_, StoreStats> {
+    fn stats(&self) -> StoreFuture<'_, StoreStats> {
         self.0.stats()
     }
-    fn flush(&self) -> Answer<'_, ()> {
+    fn flush(&self) -> StoreFuture<'_, ()> {
         self.0.flush()
     }
 }

@@ -119,3 +119,52 @@ pub trait InvalidationLog: Send + Sync {
 }
 
 const NO_TRANSACTIONS: &str = "invalidate in a transaction; invalidate after the commit";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{BoxStore, MemoryStore, Store, Tiered};
+    use crate::tag::Scope;
+    use crate::{CacheHandle, CacheLayer};
+
+    /// The log of a store whose author has written what must be written.
+    struct Least;
+
+    impl InvalidationLog for Least {
+        fn position(&self) -> Arc<LogPosition> {
+            Arc::default()
+        }
+        async fn append(&self, _: Vec<LogRecord>) -> Result<Vec<u64>, StoreError> {
+            Ok(Vec::new())
+        }
+        async fn validity(&self, _: &CacheKey, _: &StoredHead) -> Result<Validity, StoreError> {
+            Ok(Validity::Valid)
+        }
+        async fn tail(&self, _: usize) -> Result<Vec<LogRow>, StoreError> {
+            Ok(Vec::new())
+        }
+    }
+
+    #[test]
+    fn a_log_without_transactions_says_so() {
+        let error = Least.append_sql(&[LogRecord::hard(Scope::Everything)]).unwrap_err();
+        assert_eq!(error.as_str(), "unsupported");
+        assert!(error.to_string().contains("invalidate after the commit"), "{error}");
+    }
+
+    #[test]
+    fn every_store_has_the_same_handle() {
+        fn handle(store: impl Store) -> CacheHandle {
+            CacheLayer::new(store).handle()
+        }
+        fn goes_into_the_state_of_an_application<T: Clone + Send + Sync + 'static>(_: &[T]) {}
+        let memory = MemoryStore::new;
+        let tiered = Tiered::new(memory(), memory());
+        let handles = [handle(memory()), handle(tiered), handle(BoxStore::new(memory()))];
+        goes_into_the_state_of_an_application(&handles);
+        for handle in handles {
+            let wanted = crate::Invalidation::tags(["t"]);
+            assert!(handle.to_sql(&wanted).unwrap().is_empty(), "a log in memory has no table");
+        }
+    }
+}

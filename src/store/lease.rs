@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::key::CacheKey;
-use crate::store::Answer;
+use crate::store::StoreFuture;
 
 /// Lets processes that share a store agree on which of them calls the handler for a key.
 ///
@@ -15,25 +15,29 @@ pub trait Leases: Send + Sync {
     ///
     /// # Errors
     /// [`StoreError`](crate::StoreError) when the store cannot be asked. The caller then calls the handler as if there were no leases.
-    fn lease<'a>(&'a self, key: &'a CacheKey, time: Duration) -> Answer<'a, Lease>;
+    fn lease<'a>(&'a self, key: &'a CacheKey, time: Duration) -> StoreFuture<'a, Lease>;
 
     /// Gives a lease back, unless another process has it by now. With `unshareable`, processes that ask within this time
     /// are told that there is nothing to wait for.
     ///
     /// # Errors
     /// [`StoreError`](crate::StoreError) when the store cannot be asked. The lease then ends when its time is over.
-    fn release<'a>(&'a self, fence: &'a Fence, unshareable: Option<Duration>) -> Answer<'a, ()>;
+    fn release<'a>(
+        &'a self,
+        fence: &'a Fence,
+        unshareable: Option<Duration>,
+    ) -> StoreFuture<'a, ()>;
 }
 
 /// The leases of a store that only one process uses.
 pub(super) struct OneProcess;
 
 impl Leases for OneProcess {
-    fn lease<'a>(&'a self, _: &'a CacheKey, _: Duration) -> Answer<'a, Lease> {
+    fn lease<'a>(&'a self, _: &'a CacheKey, _: Duration) -> StoreFuture<'a, Lease> {
         Box::pin(async { Ok(Lease::Granted(0)) })
     }
 
-    fn release<'a>(&'a self, _: &'a Fence, _: Option<Duration>) -> Answer<'a, ()> {
+    fn release<'a>(&'a self, _: &'a Fence, _: Option<Duration>) -> StoreFuture<'a, ()> {
         Box::pin(async { Ok(()) })
     }
 }

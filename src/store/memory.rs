@@ -17,7 +17,7 @@ use crate::error::ConfigError;
 use crate::key::{CacheKey, KeyRange};
 use crate::store::footprint::{footprint, owned, owned_head};
 use crate::store::{
-    Admin, Answer, CullReport, Entries, MemoryLog, Named, Store, StoreError, StoreStats,
+    Admin, CullReport, Entries, MemoryLog, Named, Store, StoreError, StoreFuture, StoreStats,
 };
 use crate::stored::{Entry, HeadUpdate, Stored};
 use crate::sync::lock;
@@ -263,7 +263,7 @@ impl Store for MemoryStore {
 }
 
 impl Admin for MemoryStore {
-    fn count_named(&self, scopes: Vec<Scope>) -> Answer<'_, Named> {
+    fn count_named(&self, scopes: Vec<Scope>) -> StoreFuture<'_, Named> {
         let now_ms = self.now_ms();
         let mut count = Named::default();
         for (key, held) in &self.shared.cache {
@@ -278,7 +278,7 @@ impl Admin for MemoryStore {
         Box::pin(ready(Ok(count)))
     }
 
-    fn cull(&self) -> Answer<'_, CullReport> {
+    fn cull(&self) -> StoreFuture<'_, CullReport> {
         self.shared.culls.fetch_add(1, Ordering::Relaxed);
         let now_ms = self.now_ms();
         let (examined, expired) = self.remove_where(|_, held| held.expires_ms <= now_ms);
@@ -289,7 +289,7 @@ impl Admin for MemoryStore {
         Box::pin(ready(Ok(CullReport { examined, expired, evicted })))
     }
 
-    fn stats(&self) -> Answer<'_, StoreStats> {
+    fn stats(&self) -> StoreFuture<'_, StoreStats> {
         self.shared.cache.run_pending_tasks();
         Box::pin(ready(Ok(StoreStats {
             entries: self.shared.cache.entry_count(),

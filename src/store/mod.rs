@@ -31,9 +31,8 @@ use std::pin::Pin;
 use std::time::Duration;
 pub use tiered::{Consistency, Tiered};
 
-/// The answer of a store to a question that is not part of a hit: a boxed future, so that the trait can be used as
-/// `dyn`.
-pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+/// The future of a method that is not part of a hit. It is boxed, so that its trait can be used as `dyn`.
+pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
 /// A place that keeps responses: the sum of four roles.
 ///

@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::key::{CacheKey, KeyRange};
 use crate::store::entries::INDEX_MS;
 use crate::store::{
-    Admin, Answer, CullReport, Entries, Fence, InvalidationLog, Leases, Named, Store, StoreError,
-    StoreStats,
+    Admin, CullReport, Entries, Fence, InvalidationLog, Leases, Named, Store, StoreError,
+    StoreFuture, StoreStats,
 };
 use crate::stored::{Entry, HeadUpdate, Stored};
 use crate::tag::{Scope, Validity};
@@ -213,22 +213,22 @@ impl<F: Store, B: Store> Store for Tiered<F, B> {
 }
 
 impl<F: Store, B: Store> Admin for Tiered<F, B> {
-    fn count_named(&self, scopes: Vec<Scope>) -> Answer<'_, Named> {
+    fn count_named(&self, scopes: Vec<Scope>) -> StoreFuture<'_, Named> {
         self.back.count_named(scopes)
     }
 
-    fn cull(&self) -> Answer<'_, CullReport> {
+    fn cull(&self) -> StoreFuture<'_, CullReport> {
         Box::pin(async move {
             self.front.cull().await?;
             self.back.cull().await
         })
     }
 
-    fn stats(&self) -> Answer<'_, StoreStats> {
+    fn stats(&self) -> StoreFuture<'_, StoreStats> {
         self.back.stats()
     }
 
-    fn flush(&self) -> Answer<'_, ()> {
+    fn flush(&self) -> StoreFuture<'_, ()> {
         self.back.flush()
     }
 }

@@ -7,19 +7,19 @@ use tokio::sync::oneshot;
 use super::super::MySqlStore;
 use super::super::maintain::Command;
 use super::super::write::Job;
-use crate::store::{Admin, Answer, CullReport, Named, StoreStats};
+use crate::store::{Admin, CullReport, Named, StoreFuture, StoreStats};
 use crate::tag::Scope;
 
 impl Admin for MySqlStore {
-    fn count_named(&self, scopes: Vec<Scope>) -> Answer<'_, Named> {
+    fn count_named(&self, scopes: Vec<Scope>) -> StoreFuture<'_, Named> {
         Box::pin(self.command(|answer| Command::Count(scopes, answer)))
     }
 
-    fn cull(&self) -> Answer<'_, CullReport> {
+    fn cull(&self) -> StoreFuture<'_, CullReport> {
         Box::pin(self.command(Command::Cull))
     }
 
-    fn stats(&self) -> Answer<'_, StoreStats> {
+    fn stats(&self) -> StoreFuture<'_, StoreStats> {
         Box::pin(async move {
             let figures = self.command(Command::Stats).await?;
             let counters = &self.inner.shared.counters;
@@ -40,7 +40,7 @@ impl Admin for MySqlStore {
         })
     }
 
-    fn flush(&self) -> Answer<'_, ()> {
+    fn flush(&self) -> StoreFuture<'_, ()> {
         let (ack, outcome) = oneshot::channel();
         Box::pin(self.submit(Job::Flush(ack), outcome))
     }
