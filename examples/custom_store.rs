@@ -66,9 +66,10 @@ impl Entries for MapStore {
         Ok(true)
     }
 
-    // The range is half-open: it contains `from` and not `to`.
+    // The range is half-open: it contains its start and not its end.
     async fn remove(&self, range: KeyRange) -> Result<u64, StoreError> {
-        Ok(self.map().extract_if(range.from..range.to, |_, _| true).count() as u64)
+        Ok(self.map().extract_if(range.start().clone()..range.end().clone(), |_, _| true).count()
+            as u64)
     }
 }
 

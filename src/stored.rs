@@ -123,7 +123,7 @@ impl fmt::Debug for StoredResponse {
 #[non_exhaustive]
 pub struct VariantIndex {
     /// The names, sorted, without repeats.
-    pub names: Vec<HeaderName>,
+    pub(crate) names: Vec<HeaderName>,
     /// The variants stored under these names, each by the hash that ends its key, the oldest first:
     /// so that the oldest can go when there are too many.
     pub variants: Vec<[u8; 16]>,
@@ -138,6 +138,12 @@ impl VariantIndex {
         names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
         names.dedup();
         Self { names, variants, search: None }
+    }
+
+    /// The names, sorted, without repeats.
+    #[must_use]
+    pub fn names(&self) -> &[HeaderName] {
+        &self.names
     }
 
     /// Bytes of memory that this takes up.

@@ -105,16 +105,28 @@ pub(crate) fn prefix_of(key: &[u8]) -> &[u8] {
     key.split(|&b| b == b':').next().unwrap_or(key)
 }
 
-/// A half-open range of keys, in byte order: `from <= key < to`.
+/// A half-open range of keys, in byte order: `start <= key < end`. The start is never after the end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyRange {
     /// The first key inside.
-    pub from: Bytes,
+    pub(crate) from: Bytes,
     /// The first key beyond.
-    pub to: Bytes,
+    pub(crate) to: Bytes,
 }
 
 impl KeyRange {
+    /// The first key in the range.
+    #[must_use]
+    pub fn start(&self) -> &Bytes {
+        &self.from
+    }
+
+    /// The first key after the range.
+    #[must_use]
+    pub fn end(&self) -> &Bytes {
+        &self.to
+    }
+
     /// One key and no other.
     #[must_use]
     pub fn only(key: &CacheKey) -> Self {
