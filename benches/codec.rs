@@ -8,15 +8,13 @@
 
 mod common;
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use common::{PREFIX, ok};
 use criterion::Criterion;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::runtime::Runtime;
 use tower_mysql_cache::{
-    CacheKey, Entry, KeyRange, LogPosition, MemoryStore, Store, Stored, StoredHead, StoredResponse,
+    CacheKey, Entry, KeyRange, MemoryStore, Store, Stored, StoredHead, StoredResponse,
 };
 
 /// Only text is compressed.
@@ -78,20 +76,10 @@ fn entry<St: Store>(
         let name = ok(HeaderName::try_from(format!("x-field-{n}")));
         headers.insert(name, ok(HeaderValue::try_from(format!("value {n} of a field"))));
     }
-    let head = StoredHead {
-        status: StatusCode::OK,
-        headers,
-        requested_ms: now_ms,
-        received_ms: now_ms,
-        initial_age_ms: 0,
-        fresh_until_ms: now_ms + 3_600_000,
-        gen_ms: 12,
-        shared: false,
-        vary: Vec::new(),
-        tags: Vec::new(),
-        position: LogPosition::default(),
-    };
-    let stored = StoredResponse { head: Arc::new(head), body: body.clone() };
+    let mut head = StoredHead::new(StatusCode::OK, headers, now_ms);
+    head.fresh_until_ms = now_ms + 3_600_000;
+    head.gen_ms = 12;
+    let stored = StoredResponse::new(head, body.clone());
     let key = CacheKey::new(format!("{PREFIX}:1:/{} http://shop.example", shape.replace(' ', "-")));
-    Entry { key, stored: Stored::Response(stored), expires_ms: now_ms + 3_600_000 }
+    Entry::new(key, Stored::Response(stored), now_ms + 3_600_000)
 }

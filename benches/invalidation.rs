@@ -105,7 +105,7 @@ enum Work {
     Insert,
 }
 
-fn transactions(criterion: &mut Criterion, runtime: &Runtime, handle: &CacheHandle<MySqlStore>) {
+fn transactions(criterion: &mut Criterion, runtime: &Runtime, handle: &CacheHandle) {
     let Some(url) = common::database() else { return };
     let connection = ok(runtime.block_on(MySqlConnection::connect(url)));
     let connection = Arc::new(Mutex::new(connection));
@@ -134,11 +134,7 @@ fn transactions(criterion: &mut Criterion, runtime: &Runtime, handle: &CacheHand
     }
 }
 
-async fn transaction(
-    connection: &mut MySqlConnection,
-    handle: &CacheHandle<MySqlStore>,
-    work: Work,
-) {
+async fn transaction(connection: &mut MySqlConnection, handle: &CacheHandle, work: Work) {
     let mut tx = ok(connection.begin().await);
     match work {
         Work::Tags(tags) => ok(handle.invalidate_tags_on(&mut tx, tags.iter().copied()).await),

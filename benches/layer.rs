@@ -195,12 +195,7 @@ fn in_task(runtime: &Runtime, work: impl Future<Output = Duration> + Send + 'sta
     ok(runtime.block_on(runtime.spawn(work)))
 }
 
-async fn batch_of<St: Store>(
-    service: Boxed,
-    handle: CacheHandle<St>,
-    batch: u64,
-    written: bool,
-) -> Duration {
+async fn batch_of(service: Boxed, handle: CacheHandle, batch: u64, written: bool) -> Duration {
     let mut time = miss(service, batch).await;
     let began = Watch::start();
     ok(handle.flush().await);

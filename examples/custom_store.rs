@@ -1,5 +1,5 @@
-//! Your own store: a sorted map behind a lock, with an `impl Store` of 85 lines. The example sends requests to its own
-//! service, prints what the cache did with each request, and ends:
+//! Your own store: a sorted map behind a lock, in four methods. The example sends requests to its own service, prints
+//! what the cache did with each request, checks it, and ends:
 //!
 //! ```sh
 //! cargo run --example custom_store
@@ -16,9 +16,8 @@ use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use tower::{ServiceBuilder, ServiceExt};
 use tower_mysql_cache::{
-    CacheKey, CacheLayer, CachePolicy, CullReport, Entry, HeadUpdate, KeyRange, LogPosition,
-    LogRecord, LogRow, MemoryLog, Named, Scope, Store, StoreError, StoreStats, Stored, StoredHead,
-    Validity,
+    Admin, CacheKey, CacheLayer, CachePolicy, CacheStatus, Entries, Entry, HeadUpdate, KeyRange,
+    MemoryLog, Store, StoreError, StoreFuture, StoreStats, Stored,
 };
 
 /// A handle: all clones share one map.
@@ -34,7 +33,7 @@ impl MapStore {
     }
 }
 
-impl Store for MapStore {
+impl Entries for MapStore {
     // Returns one answer for each key, in the order of the keys. Expired entries are not found. A store must compare the
     // whole key, not only its hash.
     async fn get_many(&self, keys: Vec<CacheKey>) -> Result<Vec<Option<Stored>>, StoreError> {
@@ -67,57 +66,32 @@ impl Store for MapStore {
         Ok(true)
     }
 
-    // An invalidation is a row of a log. The layer checks every response against the log before it serves the response.
-    // The crate's log in memory is enough for a store that one process uses.
-    fn position(&self) -> Arc<LogPosition> {
-        self.log.position()
-    }
-
-    async fn append(&self, records: Vec<LogRecord>) -> Result<Vec<u64>, StoreError> {
-        Ok(self.log.append(records, self.now_ms()))
-    }
-
-    async fn validity(&self, key: &CacheKey, head: &StoredHead) -> Result<Validity, StoreError> {
-        Ok(self.log.validity(key, head))
-    }
-
-    async fn log_tail(&self, limit: usize) -> Result<Vec<LogRow>, StoreError> {
-        Ok(self.log.tail(limit))
-    }
-
-    async fn count_named(&self, scopes: Vec<Scope>) -> Result<Named, StoreError> {
-        let mut count = Named::default();
-        for (key, entry) in self.map().iter() {
-            if let Stored::Response(response) = &entry.stored {
-                let named = scopes.iter().any(|scope| scope.names(key, &response.head.tags));
-                count.add(named, (key.len() + entry.stored.size_bytes()) as u64);
-            }
-        }
-        Ok(count)
-    }
-
-    // The range is half-open: it contains `from` and not `to`.
+    // The range is half-open: it contains its start and not its end.
     async fn remove(&self, range: KeyRange) -> Result<u64, StoreError> {
-        Ok(self.map().extract_if(range.from..range.to, |_, _| true).count() as u64)
+        Ok(self.map().extract_if(range.start().clone()..range.end().clone(), |_, _| true).count()
+            as u64)
     }
+}
 
-    async fn cull(&self) -> Result<CullReport, StoreError> {
-        let (mut map, now_ms) = (self.map(), self.now_ms());
-        let mut report = CullReport::default();
-        report.examined = map.len() as u64;
-        map.retain(|_, entry| entry.expires_ms > now_ms);
-        report.expired = report.examined - map.len() as u64;
-        Ok(report)
+// An invalidation is a row of a log. The layer checks every response against the log before it serves the response.
+// The crate's log in memory is enough for a store that one process uses.
+impl Store for MapStore {
+    type Log = MemoryLog;
+
+    fn log(&self) -> &MemoryLog {
+        &self.log
     }
+}
 
-    async fn stats(&self) -> Result<StoreStats, StoreError> {
-        let map = self.map();
+// Every method of this role has a default. This store says how much it holds.
+impl Admin for MapStore {
+    fn stats(&self) -> StoreFuture<'_, StoreStats> {
         let mut stats = StoreStats::default();
-        stats.entries = map.len() as u64;
-        stats.bytes =
-            map.iter().map(|(key, entry)| key.len() + entry.stored.size_bytes()).sum::<usize>()
-                as u64;
-        Ok(stats)
+        for (key, entry) in self.map().iter() {
+            stats.entries += 1;
+            stats.bytes += (key.len() + entry.stored.size_bytes()) as u64;
+        }
+        Box::pin(async move { Ok(stats) })
     }
 }
 
@@ -131,17 +105,20 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let service = ServiceBuilder::new().layer(cache).service_fn(text);
 
     let requests = [
-        (Method::GET, "/texts/1"),
-        (Method::GET, "/texts/1"),
-        (Method::HEAD, "/texts/1"),
-        (Method::GET, "/texts/2"),
-        (Method::PUT, "/texts/1"), // invalidates
-        (Method::GET, "/texts/1"),
+        (Method::GET, "/texts/1", false),
+        (Method::GET, "/texts/1", true),
+        (Method::HEAD, "/texts/1", true),
+        (Method::GET, "/texts/2", false),
+        (Method::PUT, "/texts/1", false), // invalidates
+        (Method::GET, "/texts/1", false),
+        (Method::GET, "/texts/1", true),
     ];
-    for (method, uri) in requests {
+    for (method, uri, hit) in requests {
         let line = format!("{method} {uri}");
         let request = Request::builder().method(method).uri(uri).body(Full::<Bytes>::default())?;
         let response = service.clone().oneshot(request).await?;
+        let status = response.extensions().get::<CacheStatus>().ok_or("no status")?;
+        assert_eq!(status.is_hit(), hit, "{line}");
         let status = response.headers().get("cache-status").cloned();
         let body = response.into_body().collect().await?.to_bytes();
         println!("{line:<16} {:<36} {body:?}", status.as_ref().map_or(Ok(""), |s| s.to_str())?);
@@ -151,8 +128,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     for key in store.map().keys() {
         println!("  {}", key.escape_ascii());
     }
-    println!("\n{:?}", handle.stats().await?);
-    println!("erased {} entries, {} left", handle.erase().await?, store.map().len());
+    let stats = handle.stats().await?;
+    println!("\n{stats:?}");
+    assert_eq!((stats.store.entries, stats.layer.hits), (2, 3));
+    assert_eq!(handle.erase().await?, 2);
+    assert!(store.map().is_empty());
     Ok(())
 }
 

@@ -23,8 +23,6 @@ use tower_mysql_cache::{
     Tiered,
 };
 
-type Store = Tiered<MemoryStore, MySqlStore>;
-
 const PRODUCT: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(300));
 /// Every response of the list's route has this tag.
 const LIST: CachePolicy = PRODUCT.tags(&["products"]);
@@ -32,7 +30,7 @@ const LIST: CachePolicy = PRODUCT.tags(&["products"]);
 #[derive(Clone)]
 struct Shop {
     products: MySqlPool,
-    cache: CacheHandle<Store>,
+    cache: CacheHandle,
 }
 
 /// Any error of the database is a 500.
@@ -100,7 +98,7 @@ async fn reprice(
 }
 
 /// A node of the shop: the routes, with a separate cache on the same database.
-async fn node(url: &str) -> Result<(Router, CacheHandle<Store>), Box<dyn Error>> {
+async fn node(url: &str) -> Result<(Router, CacheHandle), Box<dyn Error>> {
     let behind =
         MySqlStore::builder(url)?.poll_interval(Duration::from_millis(100)).connect().await?;
     behind.migrate().await?;

@@ -3,7 +3,7 @@
 use http::header::{AUTHORIZATION, COOKIE};
 use http::{HeaderMap, HeaderValue};
 
-use crate::error::ConfigError;
+use crate::error::{About, ConfigError};
 use crate::key::{hash_values, matches_listed};
 
 /// Cookies that analytics scripts set in the browser and no handler reads. Exact names wherever possible: the session
@@ -129,12 +129,12 @@ impl Cookies {
         };
         if names.is_empty() {
             let rule = "it must name at least one cookie; there are also Cookies::Bypass and Cookies::Ignore";
-            return Err(ConfigError::new("cookies", "an empty list", rule));
+            return Err(ConfigError::new("cookies", About("an empty list"), rule));
         }
         let is_cookie = |name: &&str| !name.is_empty() && name.bytes().all(is_name);
         if let Some(name) = names.iter().find(|name| !is_cookie(name) || **name == "*") {
             let rule = "each must be the name of a cookie (RFC 6265 4.1.1), or the beginning of one before `*`";
-            return Err(ConfigError::new("cookies", name, rule));
+            return Err(ConfigError::new("cookies", *name, rule));
         }
         Ok(())
     }

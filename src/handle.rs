@@ -1,25 +1,27 @@
 //! The handle, with which the application invalidates, inspects and measures its cache.
 
+mod erased;
 mod sql;
+#[cfg(feature = "mysql")]
+mod transaction;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-#[cfg(feature = "mysql")]
-use sqlx::Row as _;
-
+use self::erased::AnyEngine;
 pub use crate::engine::Inspected;
-use crate::engine::{self, Engine, Route};
+use crate::engine::{Engine, Route};
 use crate::key::TargetKey;
-use crate::store::{CullReport, Named, Store, StoreError, StoreStats, Transactional};
+use crate::store::{CullReport, Named, Store, StoreError, StoreStats};
 use crate::tag::{Invalidation, LogRow, Tag};
 use crate::telemetry::Counts;
 
 /// Invalidates, erases, inspects, counts, culls and flushes. Cheap to clone, so it fits well into an application's
 /// state.
 ///
-/// A handle uses the prefix, the version and the query rules of the layer that made it.
+/// A handle uses the prefix, the version and the query rules of the layer that made it. It has the same type for
+/// every store.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -32,8 +34,9 @@ use crate::telemetry::Counts;
 /// # Ok(())
 /// # }
 /// ```
-pub struct CacheHandle<St> {
-    engine: Arc<Engine<St>>,
+#[derive(Clone)]
+pub struct CacheHandle {
+    engine: Arc<dyn AnyEngine>,
     route: Arc<Route>,
 }
 
@@ -58,9 +61,13 @@ pub struct CacheStats {
     pub store: StoreStats,
 }
 
-impl<St: Store> CacheHandle<St> {
-    pub(crate) fn new(engine: Arc<Engine<St>>, route: Arc<Route>) -> Self {
+impl CacheHandle {
+    pub(crate) fn new<St: Store>(engine: Arc<Engine<St>>, route: Arc<Route>) -> Self {
         Self { engine, route }
+    }
+
+    fn engine(&self) -> Arc<dyn AnyEngine> {
+        Arc::clone(&self.engine)
     }
 
     /// Invalidates all responses that `wanted` names. When this returns, no process that shares the store serves such
@@ -88,7 +95,7 @@ impl<St: Store> CacheHandle<St> {
     /// path. Any other error if the log could not be written. Then other processes may still serve the responses;
     /// this process does not serve them, and tries to write the row again.
     pub async fn invalidate(&self, wanted: Invalidation) -> Result<(), StoreError> {
-        engine::invalidate(&self.engine, &self.route, &wanted).await
+        self.engine().invalidate(&self.route, wanted).await
     }
 
     /// Invalidates all responses with at least one of these tags, in all caches that share the log, whatever their
@@ -156,8 +163,7 @@ impl<St: Store> CacheHandle<St> {
     /// # Errors
     /// [`StoreError`] if the log could not be written.
     pub async fn invalidate_key(&self, key: &TargetKey) -> Result<(), StoreError> {
-        let (key, beside) = (std::slice::from_ref(key), Vec::new());
-        engine::invalidate_targets(&self.engine, &self.route, key, beside).await.map(drop)
+        self.engine().invalidate_key(&self.route, key).await
     }
 
     /// Invalidates all responses at and below a path, on all authorities. `/products` covers `/products`,
@@ -258,11 +264,9 @@ impl<St: Store> CacheHandle<St> {
     /// # Errors
     /// As [`CacheHandle::invalidate`].
     pub async fn dry_run(&self, wanted: &Invalidation) -> Result<Named, StoreError> {
-        let records = engine::log_records(&self.route, wanted)?;
-        self.engine
-            .store
-            .count_named(records.into_iter().map(|record| record.scope).collect())
-            .await
+        let records = self.engine.records(&self.route, wanted)?;
+        let scopes = records.into_iter().map(|record| record.scope).collect();
+        self.engine.admin().count_named(scopes).await
     }
 
     /// Invalidates all responses under the layer's prefix, then deletes them from the store, row by row. Returns the
@@ -291,8 +295,7 @@ impl<St: Store> CacheHandle<St> {
     /// # Errors
     /// As [`CacheHandle::invalidate`]; entries that could not be deleted may still be stored.
     pub async fn erase(&self) -> Result<u64, StoreError> {
-        let range = self.route.keys.range_of_prefix();
-        engine::erase(&self.engine, &self.route, &Invalidation::all(), range).await
+        self.engine().erase(&self.route).await
     }
 
     /// Invalidates a target as [`CacheHandle::invalidate_uri`] does, then deletes its entries: for data that must not
@@ -316,7 +319,7 @@ impl<St: Store> CacheHandle<St> {
     /// # Errors
     /// As [`CacheHandle::erase`].
     pub async fn erase_uri(&self, uri: &str) -> Result<u64, StoreError> {
-        engine::erase_uri(&self.engine, &self.route, uri.to_owned()).await
+        self.engine().erase_uri(&self.route, uri.to_owned()).await
     }
 
     /// Reads the invalidation log once, and waits for this read. After that, this process serves no response that is
@@ -343,8 +346,8 @@ impl<St: Store> CacheHandle<St> {
     /// [`StoreError`] if the log cannot be read. Then responses in memory are not served until a read succeeds.
     pub async fn sync(&self) -> Result<(), StoreError> {
         // if this read fails, or if the caller stops waiting, hits in memory wait for the next read
-        self.engine.store.note_write();
-        self.engine.store.sync().await
+        self.engine.log().note_write();
+        self.engine.log().sync().await
     }
 
     /// The newest rows of the invalidation log, the newest first. `limit` is the maximum number of rows.
@@ -364,7 +367,7 @@ impl<St: Store> CacheHandle<St> {
     /// # Errors
     /// [`StoreError`] if the store did not answer.
     pub async fn invalidations(&self, limit: usize) -> Result<Vec<LogRow>, StoreError> {
-        self.engine.store.log_tail(limit).await
+        self.engine.log().tail(limit).await
     }
 
     /// The entries that are stored for an absolute URI, for people who want to know why a response is served or not.
@@ -385,7 +388,7 @@ impl<St: Store> CacheHandle<St> {
     /// # Errors
     /// [`StoreError::Config`] if `uri` is not an absolute URI. Any other error if the store did not answer.
     pub async fn inspect(&self, uri: &str) -> Result<Vec<Inspected>, StoreError> {
-        engine::inspect(&self.engine, &self.route, uri).await
+        self.engine.inspect(&self.route, uri).await
     }
 
     /// Deletes all expired entries now, and evicts entries until the store is within its limits. The store also culls
@@ -405,7 +408,7 @@ impl<St: Store> CacheHandle<St> {
     /// # Errors
     /// [`StoreError`] if the store did not answer.
     pub async fn cull(&self) -> Result<CullReport, StoreError> {
-        self.engine.store.cull().await
+        self.engine.admin().cull().await
     }
 
     /// What the cache holds, and what it has done in this process.
@@ -424,7 +427,7 @@ impl<St: Store> CacheHandle<St> {
     /// # Errors
     /// [`StoreError`] if the store did not answer. [`CacheHandle::counts`] needs no store.
     pub async fn stats(&self) -> Result<CacheStats, StoreError> {
-        let store = self.engine.store.stats().await?;
+        let store = self.engine.admin().stats().await?;
         Ok(CacheStats { layer: self.counts(), store })
     }
 
@@ -442,7 +445,7 @@ impl<St: Store> CacheHandle<St> {
     /// ```
     #[must_use]
     pub fn counts(&self) -> Counts {
-        self.engine.counters.snapshot()
+        self.engine.counters().snapshot()
     }
 
     /// How often a request was not answered from the store, or a response not stored, for each named reason, in this
@@ -466,7 +469,7 @@ impl<St: Store> CacheHandle<St> {
     /// ```
     #[must_use]
     pub fn reasons(&self) -> BTreeMap<&'static str, u64> {
-        self.engine.reasons.snapshot()
+        self.engine.reasons().snapshot()
     }
 
     /// Waits until all responses that are complete now have been written or have failed: for shutdown and tests. If a
@@ -490,169 +493,7 @@ impl<St: Store> CacheHandle<St> {
     }
 }
 
-/// Invalidations that commit together with the data.
-impl<St: Transactional> CacheHandle<St> {
-    /// Invalidates in the application's transaction, on its connection. The responses that `wanted` names are invalid
-    /// if, and as soon as, the transaction commits. Without a transaction, they are invalid at once.
-    ///
-    /// ```no_run
-    /// # async fn update(
-    /// #     pool: sqlx::MySqlPool,
-    /// #     cache: tower_mysql_cache::CacheHandle<tower_mysql_cache::MySqlStore>,
-    /// # ) -> Result<(), Box<dyn std::error::Error>> {
-    /// use tower_mysql_cache::Invalidation;
-    ///
-    /// let mut tx = pool.begin().await?;
-    /// sqlx::query("UPDATE products SET price = 9 WHERE id = 7").execute(&mut *tx).await?;
-    /// cache.invalidate_on(&mut tx, Invalidation::tags(["product:7"])).await?;
-    /// tx.commit().await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// After the commit, no process serves such a response if it was made from the data before the commit. Other
-    /// processes with a front tier follow within their `poll_interval`.
-    ///
-    /// The connection must lead to the server that holds the cache's tables, and its user must be allowed to insert
-    /// into the log. A connection to another server is an error. The layer checks this at most once a second. So if
-    /// several pools are used in the same second, it may notice a wrong connection later
-    /// ([`MySqlStoreBuilder::check_server`](crate::MySqlStoreBuilder::check_server)).
-    ///
-    /// The insert changes the session's `LAST_INSERT_ID()`. If later SQL needs the earlier value, save it in a
-    /// variable first. Ids that the driver has already returned do not change.
-    ///
-    /// # Errors
-    /// As [`CacheHandle::invalidate`], and [`StoreError::Config`] for a connection to another server.
-    /// [`StoreError::Database`] is an error of the application's connection; the application decides whether its
-    /// transaction goes on.
-    pub async fn invalidate_on(
-        &self,
-        connection: &mut St::Connection,
-        wanted: Invalidation,
-    ) -> Result<(), StoreError> {
-        let records = engine::log_records(&self.route, &wanted)?;
-        engine::append_on(&self.engine, connection, records).await
-    }
-
-    /// [`CacheHandle::invalidate_tags`] in the application's transaction.
-    ///
-    /// ```no_run
-    /// # async fn update(
-    /// #     mut tx: sqlx::Transaction<'static, sqlx::MySql>,
-    /// #     cache: tower_mysql_cache::CacheHandle<tower_mysql_cache::MySqlStore>,
-    /// # ) -> Result<(), Box<dyn std::error::Error>> {
-    /// cache.invalidate_tags_on(&mut tx, ["product:7"]).await?;
-    /// tx.commit().await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// As [`CacheHandle::invalidate_on`].
-    pub async fn invalidate_tags_on(
-        &self,
-        connection: &mut St::Connection,
-        tags: impl IntoIterator<Item: Into<Tag>> + Send,
-    ) -> Result<(), StoreError> {
-        let wanted = Invalidation::tags(tags);
-        self.invalidate_on(connection, wanted).await
-    }
-
-    /// [`CacheHandle::invalidate_uri`] in the application's transaction.
-    ///
-    /// ```no_run
-    /// # async fn update(
-    /// #     mut tx: sqlx::Transaction<'static, sqlx::MySql>,
-    /// #     cache: tower_mysql_cache::CacheHandle<tower_mysql_cache::MySqlStore>,
-    /// # ) -> Result<(), Box<dyn std::error::Error>> {
-    /// cache.invalidate_uri_on(&mut tx, "/products/7").await?;
-    /// tx.commit().await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// As [`CacheHandle::invalidate_on`].
-    pub async fn invalidate_uri_on(
-        &self,
-        connection: &mut St::Connection,
-        uri: &str,
-    ) -> Result<(), StoreError> {
-        self.invalidate_on(connection, Invalidation::uri(uri)).await
-    }
-
-    /// [`CacheHandle::invalidate_all`] in the application's transaction.
-    ///
-    /// ```no_run
-    /// # async fn update(
-    /// #     mut tx: sqlx::Transaction<'static, sqlx::MySql>,
-    /// #     cache: tower_mysql_cache::CacheHandle<tower_mysql_cache::MySqlStore>,
-    /// # ) -> Result<(), Box<dyn std::error::Error>> {
-    /// cache.invalidate_all_on(&mut tx).await?;
-    /// tx.commit().await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// As [`CacheHandle::invalidate_on`].
-    pub async fn invalidate_all_on(
-        &self,
-        connection: &mut St::Connection,
-    ) -> Result<(), StoreError> {
-        self.invalidate_on(connection, Invalidation::all()).await
-    }
-}
-
-#[cfg(feature = "mysql")]
-impl<St: Transactional<Connection = sqlx::MySqlConnection>> CacheHandle<St> {
-    /// Selects tags with a query on the application's tables, and invalidates them in the application's transaction.
-    /// The tags are the first column of the query. Returns the number of tags.
-    ///
-    /// This reads all rows of the query first, and then writes the log in short inserts, as the log requires. Never
-    /// write into the log with `INSERT ... SELECT`.
-    ///
-    /// ```no_run
-    /// # async fn update(
-    /// #     mut tx: sqlx::Transaction<'static, sqlx::MySql>,
-    /// #     cache: tower_mysql_cache::CacheHandle<tower_mysql_cache::MySqlStore>,
-    /// # ) -> Result<(), Box<dyn std::error::Error>> {
-    /// let of_brand = sqlx::query("SELECT CONCAT('product:', id) FROM products WHERE brand = ?");
-    /// cache.invalidate_selected_on(&mut tx, of_brand.bind(3)).await?;
-    /// tx.commit().await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// As [`CacheHandle::invalidate_on`].
-    pub async fn invalidate_selected_on<'q, A>(
-        &self,
-        connection: &mut sqlx::MySqlConnection,
-        query: sqlx::query::Query<'q, sqlx::MySql, A>,
-    ) -> Result<u64, StoreError>
-    where
-        A: sqlx::IntoArguments<sqlx::MySql> + Send + 'q,
-    {
-        let failed = |error: sqlx::Error| StoreError::Database(Arc::new(error));
-        let rows = query.fetch_all(&mut *connection).await.map_err(failed)?;
-        let tag = |row: &sqlx::mysql::MySqlRow| row.try_get_unchecked::<Vec<u8>, _>(0);
-        let tags: Vec<Vec<u8>> = rows.iter().map(tag).collect::<Result<_, _>>().map_err(failed)?;
-        let count = tags.len() as u64;
-        if count > 0 {
-            self.invalidate_tags_on(connection, tags).await?;
-        }
-        Ok(count)
-    }
-}
-
-impl<St> Clone for CacheHandle<St> {
-    fn clone(&self) -> Self {
-        Self { engine: Arc::clone(&self.engine), route: Arc::clone(&self.route) }
-    }
-}
-
-impl<St> fmt::Debug for CacheHandle<St> {
+impl fmt::Debug for CacheHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CacheHandle").field("engine", &self.engine).finish_non_exhaustive()
     }

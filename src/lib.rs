@@ -81,12 +81,15 @@ pub use overrides::CacheOverride;
 pub use policy::{CachePolicy, Collapse};
 pub use reason::Reason;
 pub use service::CacheService;
+#[cfg(feature = "mysql")]
+pub use sqlx;
 pub use status::{CacheStatus, Forward, StatusField};
 #[cfg(feature = "mysql")]
 pub use store::mysql::{MySqlStore, MySqlStoreBuilder};
 pub use store::{
-    BoxStore, Consistency, CullReport, Fence, Lease, MemoryLog, MemoryStore, MemoryStoreBuilder,
-    Named, Source, SqlStatement, Store, StoreError, StoreStats, Tiered, Transactional,
+    Admin, BoxStore, Consistency, CullReport, Entries, Fence, InvalidationLog, Lease, Leases,
+    MemoryLog, MemoryStore, MemoryStoreBuilder, Named, Source, SqlStatement, Store, StoreError,
+    StoreFuture, StoreStats, Tiered,
 };
 pub use stored::{
     Entry, HeadUpdate, SelectingField, Stored, StoredHead, StoredOrHead, StoredResponse,

@@ -24,6 +24,7 @@ use crate::tag::{LogPosition, Tag};
 /// # }
 /// ```
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct StoredHead {
     /// The status code.
     pub status: StatusCode,
@@ -52,8 +53,19 @@ pub struct StoredHead {
 }
 
 impl StoredHead {
-    /// A head without age, lifetime, variant and tags, made at `at_ms`.
-    pub(crate) fn bare(status: StatusCode, headers: HeaderMap, at_ms: u64) -> Self {
+    /// A head of a response that was requested and received at `at_ms`, in milliseconds since the Unix epoch. It is stale
+    /// from then on, and has no tags. The other fields can be set.
+    ///
+    /// ```
+    /// use http::{HeaderMap, StatusCode};
+    /// use tower_mysql_cache::StoredHead;
+    ///
+    /// let mut head = StoredHead::new(StatusCode::OK, HeaderMap::new(), 1_000);
+    /// head.fresh_until_ms = 61_000;
+    /// assert_eq!(head.received_ms, 1_000);
+    /// ```
+    #[must_use]
+    pub fn new(status: StatusCode, headers: HeaderMap, at_ms: u64) -> Self {
         Self {
             status,
             headers,
@@ -73,34 +85,28 @@ impl StoredHead {
 /// A stored response. Clones are cheap: they share the head and the bytes of the body.
 ///
 /// ```
-/// use std::sync::Arc;
-///
 /// use http::{HeaderMap, StatusCode};
-/// use tower_mysql_cache::{LogPosition, Stored, StoredHead, StoredResponse};
+/// use tower_mysql_cache::{Stored, StoredHead, StoredResponse};
 ///
-/// let now_ms = 1_700_000_000_000;
-/// let head = StoredHead {
-///     status: StatusCode::OK,
-///     headers: HeaderMap::new(),
-///     requested_ms: now_ms,
-///     received_ms: now_ms,
-///     initial_age_ms: 0,
-///     fresh_until_ms: now_ms + 60_000,
-///     gen_ms: 12,
-///     shared: false,
-///     vary: Vec::new(),
-///     tags: Vec::new(),
-///     position: LogPosition::default(),
-/// };
-/// let response = StoredResponse { head: Arc::new(head), body: "hello".into() };
+/// let head = StoredHead::new(StatusCode::OK, HeaderMap::new(), 1_700_000_000_000);
+/// let response = StoredResponse::new(head, "hello".into());
 /// assert!(Stored::Response(response).size_bytes() >= 5);
 /// ```
 #[derive(Clone, PartialEq)]
+#[non_exhaustive]
 pub struct StoredResponse {
     /// Status, header fields, times, tags and log position.
     pub head: Arc<StoredHead>,
     /// The complete body.
     pub body: Bytes,
+}
+
+impl StoredResponse {
+    /// A response with a complete body.
+    #[must_use]
+    pub fn new(head: impl Into<Arc<StoredHead>>, body: Bytes) -> Self {
+        Self { head: head.into(), body }
+    }
 }
 
 impl fmt::Debug for StoredResponse {
@@ -122,14 +128,15 @@ impl fmt::Debug for StoredResponse {
 /// use http::header::ACCEPT_LANGUAGE;
 /// use tower_mysql_cache::{Stored, VariantIndex};
 ///
-/// let index = VariantIndex { names: vec![ACCEPT_LANGUAGE], ..VariantIndex::default() };
+/// let index = VariantIndex::new(vec![ACCEPT_LANGUAGE], Vec::new());
 /// let stored = Stored::Variants(index.into());
 /// # let _ = stored;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct VariantIndex {
     /// The field names, sorted, without repeats.
-    pub names: Vec<HeaderName>,
+    pub(crate) names: Vec<HeaderName>,
     /// The stored variants, the oldest first, each as the hash at the end of its key. If there are too many, the
     /// oldest is deleted.
     pub variants: Vec<[u8; 16]>,
@@ -138,6 +145,22 @@ pub struct VariantIndex {
 }
 
 impl VariantIndex {
+    /// An index with these names and variants. Sorts the names and removes repeats.
+    ///
+    /// ```
+    /// use http::header::{ACCEPT, ACCEPT_LANGUAGE};
+    /// use tower_mysql_cache::VariantIndex;
+    ///
+    /// let index = VariantIndex::new(vec![ACCEPT_LANGUAGE, ACCEPT, ACCEPT], Vec::new());
+    /// assert_eq!(index.names, [ACCEPT, ACCEPT_LANGUAGE]);
+    /// ```
+    #[must_use]
+    pub fn new(mut names: Vec<HeaderName>, variants: Vec<[u8; 16]>) -> Self {
+        names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+        names.dedup();
+        Self { names, variants, search: None }
+    }
+
     /// The memory that the index takes, in bytes.
     pub(crate) fn held_bytes(&self) -> usize {
         const NAME: usize = size_of::<HeaderName>() + 48; // with its allocations
@@ -199,7 +222,7 @@ impl Stored {
 }
 
 /// The data that is stored under one key, for a request that may not need the body:
-/// [`Store::get_heads`](crate::Store::get_heads).
+/// [`Entries::get_heads`](crate::Entries::get_heads).
 ///
 /// ```
 /// use tower_mysql_cache::{Stored, StoredOrHead};
@@ -226,20 +249,9 @@ pub enum StoredOrHead {
     },
 }
 
-/// A new head for a stored response whose body does not change: [`Store::freshen`](crate::Store::freshen).
-///
-/// ```
-/// use std::sync::Arc;
-/// use tower_mysql_cache::{CacheKey, HeadUpdate, StoredHead};
-///
-/// /// Makes a stored response fresh for another minute.
-/// fn minute_more(key: CacheKey, old: Arc<StoredHead>, now_ms: u64) -> HeadUpdate {
-///     let new = StoredHead { fresh_until_ms: now_ms + 60_000, ..(*old).clone() };
-///     HeadUpdate { key, old, new: Arc::new(new), expires_ms: now_ms + 60_000 }
-/// }
-/// # let _ = minute_more;
-/// ```
+/// A new head for a stored response whose body does not change: [`Entries::freshen`](crate::Entries::freshen).
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct HeadUpdate {
     /// The key of the response.
     pub key: crate::key::CacheKey,
@@ -252,19 +264,43 @@ pub struct HeadUpdate {
     pub expires_ms: u64,
 }
 
+impl HeadUpdate {
+    /// Replaces the head `old` of the response under `key` by the head `new`.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use tower_mysql_cache::{CacheKey, HeadUpdate, StoredHead};
+    ///
+    /// /// Makes a stored response fresh for another minute.
+    /// fn minute_more(key: CacheKey, old: Arc<StoredHead>, now_ms: u64) -> HeadUpdate {
+    ///     let mut new = (*old).clone();
+    ///     new.fresh_until_ms = now_ms + 60_000;
+    ///     HeadUpdate::new(key, old, Arc::new(new), now_ms + 60_000)
+    /// }
+    /// # let _ = minute_more;
+    /// ```
+    #[must_use]
+    pub fn new(
+        key: crate::key::CacheKey,
+        old: Arc<StoredHead>,
+        new: Arc<StoredHead>,
+        expires_ms: u64,
+    ) -> Self {
+        Self { key, old, new, expires_ms }
+    }
+}
+
 /// An entry that a store writes.
 ///
 /// ```
 /// use tower_mysql_cache::{CacheKey, Entry, Stored, VariantIndex};
 ///
-/// let entry = Entry {
-///     key: CacheKey::new("shop:1:/ http://shop.example"),
-///     stored: Stored::Variants(VariantIndex::default().into()),
-///     expires_ms: 1_700_000_060_000,
-/// };
+/// let index = Stored::Variants(VariantIndex::default().into());
+/// let entry = Entry::new(CacheKey::new("shop:1:/ http://shop.example"), index, 1_700_000_060_000);
 /// # let _ = entry;
 /// ```
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Entry {
     /// The key of the entry.
     pub key: crate::key::CacheKey,
@@ -273,4 +309,21 @@ pub struct Entry {
     /// When the entry expires, in milliseconds since the Unix epoch, by the store's clock. From then on, the store
     /// does not return the entry and may delete it.
     pub expires_ms: u64,
+}
+
+impl Entry {
+    /// An entry with this key and data, which expires at `expires_ms`.
+    ///
+    /// ```
+    /// use tower_mysql_cache::{CacheKey, Entry, Stored};
+    ///
+    /// fn for_a_minute(key: CacheKey, stored: Stored, now_ms: u64) -> Entry {
+    ///     Entry::new(key, stored, now_ms + 60_000)
+    /// }
+    /// # let _ = for_a_minute;
+    /// ```
+    #[must_use]
+    pub fn new(key: crate::key::CacheKey, stored: Stored, expires_ms: u64) -> Self {
+        Self { key, stored, expires_ms }
+    }
 }

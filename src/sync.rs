@@ -1,9 +1,12 @@
-//! Locks without poisoning, and tasks. The data behind a lock is valid even if a thread panics while it holds the lock.
+//! Locks without poisoning, tasks, and waiting for a condition. The data behind a lock is valid even if a thread panics
+//! while it holds the lock.
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -30,5 +33,18 @@ pub(crate) async fn whole<T: Send + 'static>(
     match runtime() {
         Some(runtime) => runtime.spawn(task).await.ok(),
         None => Some(task.await),
+    }
+}
+
+/// Waits until the condition holds. `changed` must be notified after every change that can make it hold.
+pub(crate) async fn until(changed: &Notify, holds: impl Fn() -> bool) {
+    loop {
+        let mut change = pin!(changed.notified());
+        // registered before the condition is checked, so that no change is missed
+        change.as_mut().enable();
+        if holds() {
+            return;
+        }
+        change.await;
     }
 }

@@ -212,6 +212,12 @@ pub(crate) struct Throttle {
     suppressed: AtomicU64,
 }
 
+impl Default for Throttle {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Throttle {
     const EVERY: Duration = Duration::from_secs(10);
 
@@ -221,8 +227,12 @@ impl Throttle {
 
     /// `Some(n)` if this warning is allowed, where `n` is the number of suppressed warnings before it.
     pub(crate) fn pass(&self) -> Option<u64> {
+        self.pass_at(self.start.elapsed())
+    }
+
+    fn pass_at(&self, now: Duration) -> Option<u64> {
         let elapsed = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
-        let now_ms = elapsed(self.start.elapsed());
+        let now_ms = elapsed(now);
         let next_ms = self.next_ms.load(Ordering::Relaxed);
         let after_ms = now_ms.saturating_add(elapsed(Self::EVERY));
         let first = Ordering::Relaxed;
@@ -283,8 +293,7 @@ mod tests {
     #[test]
     fn one_warning_is_allowed_and_the_others_are_counted() {
         let throttle = Throttle::new();
-        assert_eq!(throttle.pass(), Some(0));
-        assert_eq!(throttle.pass(), None);
-        assert_eq!(throttle.suppressed.load(Ordering::Relaxed), 1);
+        let passed = [0, 1, 9, 10, 20].map(|s| throttle.pass_at(Duration::from_secs(s)));
+        assert_eq!(passed, [Some(0), None, None, Some(2), Some(0)]);
     }
 }

@@ -121,7 +121,7 @@ async fn explains(
         Future: Send,
     > + Clone
      ),
-    handle: &CacheHandle<MemoryStore>,
+    handle: &CacheHandle,
     traced: &Traced,
     (method, uri, more, said): (&str, &str, (&str, &str), &str),
     (fwd, detail): (Option<&str>, Option<&str>),

@@ -8,7 +8,6 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::process::Command;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use tower::{Layer, ServiceExt};
 use tower_mysql_cache::{
-    CacheKey, CacheLayer, CachePolicy, Entry, LogPosition, MemoryStore, Store, Stored, StoredHead,
+    Admin, CacheKey, CacheLayer, CachePolicy, Entries, Entry, MemoryStore, Stored, StoredHead,
     StoredResponse, Tag,
 };
 
@@ -64,22 +63,12 @@ fn fields() -> HeaderMap {
 
 /// A page as the layer passes it to a store.
 fn entry(n: usize, headers: HeaderMap, tags: Vec<Tag>, body: Bytes) -> Entry {
-    let head = StoredHead {
-        status: StatusCode::OK,
-        headers,
-        requested_ms: 0,
-        received_ms: 0,
-        initial_age_ms: 0,
-        fresh_until_ms: u64::MAX,
-        gen_ms: 0,
-        shared: false,
-        vary: Vec::new(),
-        tags,
-        position: LogPosition::default(),
-    };
-    let stored = Stored::Response(StoredResponse { head: Arc::new(head), body });
+    let mut head = StoredHead::new(StatusCode::OK, headers, 0);
+    head.fresh_until_ms = u64::MAX;
+    head.tags = tags;
+    let stored = Stored::Response(StoredResponse::new(head, body));
     let key = CacheKey::new(format!("shop:1:/products/{n}?page=1 http://shop.example"));
-    Entry { key, stored, expires_ms: u64::MAX }
+    Entry::new(key, stored, u64::MAX)
 }
 
 /// Fills a store with more than its limit, and checks the memory that the process has taken.

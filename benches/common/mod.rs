@@ -20,8 +20,8 @@ use tokio::task::JoinSet;
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service, ServiceExt};
 use tower_mysql_cache::{
-    CacheKey, CacheLayer, CullReport, Entry, HeadUpdate, KeyRange, LogPosition, LogRecord, LogRow,
-    MySqlStore, Named, Scope, Store, StoreError, StoreStats, Stored, StoredHead, Validity,
+    Admin, CacheKey, CacheLayer, Entries, Entry, HeadUpdate, InvalidationLog, KeyRange,
+    LogPosition, LogRecord, LogRow, MySqlStore, Store, StoreError, Stored, StoredHead, Validity,
 };
 
 pub(crate) use report::run;
@@ -154,7 +154,7 @@ pub(crate) async fn assert_hit(service: &Boxed, uri: &str) {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NoStore;
 
-impl Store for NoStore {
+impl Entries for NoStore {
     async fn get_many(&self, keys: Vec<CacheKey>) -> Result<Vec<Option<Stored>>, StoreError> {
         Ok(vec![None; keys.len()])
     }
@@ -164,6 +164,12 @@ impl Store for NoStore {
     async fn freshen(&self, _: HeadUpdate) -> Result<bool, StoreError> {
         Ok(false)
     }
+    async fn remove(&self, _: KeyRange) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+}
+
+impl InvalidationLog for NoStore {
     fn position(&self) -> Arc<LogPosition> {
         Arc::default()
     }
@@ -173,20 +179,17 @@ impl Store for NoStore {
     async fn validity(&self, _: &CacheKey, _: &StoredHead) -> Result<Validity, StoreError> {
         Ok(Validity::Valid)
     }
-    async fn log_tail(&self, _: usize) -> Result<Vec<LogRow>, StoreError> {
+    async fn tail(&self, _: usize) -> Result<Vec<LogRow>, StoreError> {
         Ok(Vec::new())
     }
-    async fn count_named(&self, _: Vec<Scope>) -> Result<Named, StoreError> {
-        Ok(Named::default())
-    }
-    async fn remove(&self, _: KeyRange) -> Result<u64, StoreError> {
-        Ok(0)
-    }
-    async fn cull(&self) -> Result<CullReport, StoreError> {
-        Ok(CullReport::default())
-    }
-    async fn stats(&self) -> Result<StoreStats, StoreError> {
-        Ok(StoreStats::default())
+}
+
+impl Admin for NoStore {}
+
+impl Store for NoStore {
+    type Log = Self;
+    fn log(&self) -> &Self {
+        self
     }
 }
 

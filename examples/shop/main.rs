@@ -62,7 +62,7 @@ async fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("shop: {error}");
+            eprintln!("shop: {}", whole(&*error));
             ExitCode::FAILURE
         }
     }
@@ -108,7 +108,7 @@ fn options() -> Result<Option<Options>, Box<dyn Error>> {
 /// A running shop.
 pub(crate) struct Node {
     address: std::net::SocketAddr,
-    cache: CacheHandle<BoxStore>,
+    cache: CacheHandle,
     table: Option<MySqlStore>,
     server: tokio::task::JoinHandle<std::io::Result<()>>,
     /// Dropping it ends the server: the server accepts no new requests, and answers the open ones.
@@ -180,7 +180,7 @@ async fn serve(mut node: Node) -> Result<(), Box<dyn Error>> {
     }
     match timeout(Duration::from_secs(5), node.cache.flush()).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => eprintln!("shop: not everything could be written: {error}"),
+        Ok(Err(error)) => eprintln!("shop: not everything could be written: {}", whole(&error)),
         Err(_) => eprintln!("shop: not everything could be written within 5 seconds"),
     }
     if let Some(table) = node.table {
@@ -188,4 +188,10 @@ async fn serve(mut node: Node) -> Result<(), Box<dyn Error>> {
     }
     println!("\n{}", table::summary(&node.cache.counts()));
     Ok(())
+}
+
+/// An error with the errors behind it.
+fn whole(error: &(dyn Error + 'static)) -> String {
+    let causes = std::iter::successors(error.source(), |&error| error.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

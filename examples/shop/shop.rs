@@ -72,12 +72,12 @@ impl Goods {
 #[derive(Clone)]
 pub(crate) struct Shop {
     goods: Arc<Goods>,
-    cache: CacheHandle<BoxStore>,
+    cache: CacheHandle,
 }
 
 impl Shop {
     /// A shop whose cache uses `store`.
-    pub(crate) fn open(store: BoxStore, goods: Arc<Goods>) -> (Router, CacheHandle<BoxStore>) {
+    pub(crate) fn open(store: BoxStore, goods: Arc<Goods>) -> (Router, CacheHandle) {
         // in debug mode, Cache-Status also has the key and the name of the reason
         let cache = CacheLayer::new(store).prefix(PREFIX).status_field(StatusField::Debug);
         let shop = Self { goods, cache: cache.handle() };

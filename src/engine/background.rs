@@ -69,15 +69,8 @@ impl Background {
         let last = self.state().last;
         let here = self.id();
         let own = OWN.try_with(|(at, own)| (*at == here).then_some(*own)).ok().flatten();
-        loop {
-            let mut wait = std::pin::pin!(self.0.ended.notified());
-            // registered before looking, so that no end is missed
-            wait.as_mut().enable();
-            if self.state().open.range(..=last).all(|number| Some(*number) == own) {
-                return;
-            }
-            wait.await;
-        }
+        let ended = || self.state().open.range(..=last).all(|number| Some(*number) == own);
+        sync::until(&self.0.ended, ended).await;
     }
 }
 

@@ -7,7 +7,7 @@ use super::find::spellings;
 use super::keep::{hide, remove};
 use super::{Engine, Route};
 use crate::key::{KeyRange, TargetKey};
-use crate::store::{Store, StoreError, Transactional};
+use crate::store::{InvalidationLog as _, Store, StoreError};
 use crate::sync::whole;
 use crate::tag::{Invalidation, LogRecord, Scope, Subject};
 use crate::telemetry::count_many;
@@ -43,19 +43,20 @@ async fn append<St: Store>(
     records: Vec<LogRecord>,
 ) -> Result<Vec<u64>, StoreError> {
     let rows = records.len();
-    let outcome = engine.store.append(records).await;
+    let outcome = engine.store.log().append(records).await;
     count_rows(engine, rows, outcome.is_ok());
     outcome
 }
 
 /// Appends rows on the application's connection.
-pub(crate) async fn append_on<St: Transactional>(
+#[cfg(feature = "mysql")]
+pub(crate) async fn append_on<St: Store>(
     engine: &Engine<St>,
-    connection: &mut St::Connection,
+    connection: &mut sqlx::MySqlConnection,
     records: Vec<LogRecord>,
 ) -> Result<(), StoreError> {
     let rows = records.len();
-    let outcome = engine.store.append_on(connection, records).await;
+    let outcome = engine.store.log().append_on(connection, records).await;
     count_rows(engine, rows, outcome.is_ok());
     outcome
 }

@@ -27,9 +27,9 @@ pub(crate) use exchange::exchange;
 use find::{Breaker, Breakers, Known, Pending};
 pub use inspect::Inspected;
 pub(crate) use inspect::inspect;
-pub(crate) use invalidate::{
-    append_on, erase, erase_uri, invalidate, invalidate_targets, log_records,
-};
+#[cfg(feature = "mysql")]
+pub(crate) use invalidate::append_on;
+pub(crate) use invalidate::{erase, erase_uri, invalidate, invalidate_targets, log_records};
 use keep::Fills;
 pub(crate) use request::{Admission, admit, nesting};
 pub(crate) use respond::Finish;
@@ -43,7 +43,7 @@ use crate::reason::Reason;
 use crate::rfc9111::ResponseDirectives;
 use crate::rfc9111::targeted::targeted_directives;
 use crate::status::{CacheStatus, StatusField};
-use crate::store::{Store, StoreError};
+use crate::store::{InvalidationLog as _, Store, StoreError};
 use crate::telemetry::{Counters, Reasons, Throttle};
 
 /// What all clones of a layer share. Each stage keeps its own state, which the others cannot touch.
@@ -133,7 +133,7 @@ impl<St: Store> Engine<St> {
     pub(crate) fn check_secret(&self, route: &Route) {
         let keys_credentials = matches!(route.policy.cookies, Cookies::Key(_))
             || route.policy.authorization == Authorization::Key;
-        let is_in_a_table = !self.store.poll_interval().is_zero();
+        let is_in_a_table = !self.store.log().poll_interval().is_zero();
         if keys_credentials
             && route.secret.is_none()
             && is_in_a_table

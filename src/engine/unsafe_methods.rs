@@ -25,7 +25,7 @@ use crate::rfc9111::freshness::explicit_lifetime;
 use crate::rfc9111::groups::invalidated_groups;
 use crate::rfc9111::{Target, invalidates, leaves_open, same_origin_targets};
 use crate::status::{CacheStatus, Forward};
-use crate::store::{Store, StoreError};
+use crate::store::{InvalidationLog as _, Store, StoreError};
 use crate::tag::{Scope, Tag};
 use crate::telemetry::{count, handler_span};
 
@@ -113,7 +113,7 @@ struct Noted<'a, St: Store>(&'a St);
 
 impl<St: Store> Drop for Noted<'_, St> {
     fn drop(&mut self) {
-        self.0.note_write();
+        self.0.log().note_write();
     }
 }
 
@@ -178,7 +178,11 @@ impl<St: Store> Drop for Unanswered<St> {
 
 fn report(error: &StoreError) {
     let reason = error.as_str();
-    tracing::error!(%error, reason, "an invalidation failed: stale entries may be served");
+    tracing::error!(
+        error = error.cause(),
+        reason,
+        "an invalidation failed: stale entries may be served"
+    );
 }
 
 /// RFC 9110 9.3.3: explicit freshness, and a `Content-Location` that is the target itself.

@@ -1,11 +1,10 @@
 //! Invalidations as SQL statements, for other drivers.
 
 use super::CacheHandle;
-use crate::engine;
-use crate::store::{SqlStatement, StoreError, Transactional};
+use crate::store::{SqlStatement, StoreError};
 use crate::tag::Invalidation;
 
-impl<St: Transactional> CacheHandle<St> {
+impl CacheHandle {
     /// The SQL statements that invalidate the responses that `wanted` names. They are for SeaORM, diesel-async,
     /// `mysql_async` and any other driver. Run all of them in the transaction that changes the data, on a connection
     /// whose default database is the store's. The guide has a [recipe for each
@@ -16,12 +15,16 @@ impl<St: Transactional> CacheHandle<St> {
     /// unsafe request through the layer, it reads the log without being asked; in other code, call
     /// [`CacheHandle::sync`] after the commit.
     ///
+    /// A [`MemoryStore`](crate::MemoryStore) has nothing to write: the list is empty, and the invalidation takes
+    /// effect with this call ([`MemoryLog`](crate::MemoryLog#in-a-transaction)). So call this only if a transaction
+    /// follows.
+    ///
     /// This is a method of the handle because a row contains the layer's prefix and version, and the statement
     /// contains the table's name.
     ///
     /// ```no_run
     /// # fn update(
-    /// #     cache: tower_mysql_cache::CacheHandle<tower_mysql_cache::MySqlStore>,
+    /// #     cache: tower_mysql_cache::CacheHandle,
     /// # ) -> Result<(), Box<dyn std::error::Error>> {
     /// use tower_mysql_cache::Invalidation;
     ///
@@ -34,9 +37,10 @@ impl<St: Transactional> CacheHandle<St> {
     /// ```
     ///
     /// # Errors
-    /// [`StoreError::Config`] as [`CacheHandle::invalidate`].
+    /// [`StoreError::Config`] as [`CacheHandle::invalidate`]. [`StoreError::Unsupported`] if a store of another crate
+    /// has no log in a database.
     pub fn to_sql(&self, wanted: &Invalidation) -> Result<Vec<SqlStatement>, StoreError> {
-        let records = engine::log_records(&self.route, wanted)?;
-        Ok(self.engine.store.append_sql(&records))
+        let records = self.engine.records(&self.route, wanted)?;
+        self.engine.log().append_sql(&records)
     }
 }

@@ -65,9 +65,8 @@ impl CacheKey {
     }
 
     /// A key with a chosen hash, for tests in which two keys have the same hash.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn with_forced_hash(bytes: impl Into<Bytes>, hash: [u8; 16]) -> Self {
+    #[cfg(test)]
+    pub(crate) fn with_forced_hash(bytes: impl Into<Bytes>, hash: [u8; 16]) -> Self {
         Self { hash, bytes: bytes.into() }
     }
 
@@ -136,7 +135,7 @@ pub(crate) fn prefix_of(key: &[u8]) -> &[u8] {
     key.split(|&b| b == b':').next().unwrap_or(key)
 }
 
-/// A half-open range of keys, in byte order: `from <= key < to`.
+/// A half-open range of keys, in byte order: `start <= key < end`. The start is never after the end.
 ///
 /// ```
 /// use tower_mysql_cache::KeyRange;
@@ -148,12 +147,24 @@ pub(crate) fn prefix_of(key: &[u8]) -> &[u8] {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyRange {
     /// The first key of the range.
-    pub from: Bytes,
+    pub(crate) from: Bytes,
     /// The first key after the range.
-    pub to: Bytes,
+    pub(crate) to: Bytes,
 }
 
 impl KeyRange {
+    /// The first key in the range.
+    #[must_use]
+    pub fn start(&self) -> &Bytes {
+        &self.from
+    }
+
+    /// The first key after the range.
+    #[must_use]
+    pub fn end(&self) -> &Bytes {
+        &self.to
+    }
+
     /// One key and no other.
     ///
     /// ```

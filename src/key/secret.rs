@@ -5,7 +5,7 @@ use std::fmt;
 use sha2::{Digest, Sha256};
 
 use super::hash128;
-use crate::error::ConfigError;
+use crate::error::{About, ConfigError};
 
 /// A shorter secret could be guessed.
 const MIN_BYTES: usize = 16;
@@ -17,8 +17,8 @@ pub(crate) struct Secret([u8; 32]);
 impl Secret {
     pub(crate) fn new(secret: &[u8]) -> Result<Self, ConfigError> {
         if secret.len() < MIN_BYTES {
-            let given = format!("{} bytes", secret.len());
-            let rule = "it must have at least 16 random bytes";
+            let given = About(format!("{} bytes long", secret.len()));
+            let rule = "it must have at least 16 bytes, from a random source";
             return Err(ConfigError::new("key_secret", given, rule));
         }
         Ok(Self(Sha256::digest(secret).into()))

@@ -15,7 +15,7 @@ use super::query::QueryRules;
 use super::search::SearchUse;
 use super::shared::SharedRules;
 use super::{CacheKey, KeyRange, SEPARATOR, hex, shorten};
-use crate::error::ConfigError;
+use crate::error::{ConfigError, Value};
 use crate::tag::Scope;
 
 /// An invalidation by path uses at most this many bytes of the path. A shortened target keeps at least these bytes.
@@ -88,11 +88,7 @@ impl KeyRules {
 
     /// A handle that was made earlier would use the old prefix or version, so its invalidations would not reach new
     /// entries.
-    fn check_no_handle(
-        &self,
-        setting: &'static str,
-        value: impl ToString,
-    ) -> Result<(), ConfigError> {
+    fn check_no_handle(&self, setting: &'static str, value: impl Value) -> Result<(), ConfigError> {
         let rule = "it must be set before handle() is called on this layer or on a clone of it";
         if self.shared.has_handle() {
             return Err(ConfigError::new(setting, value, rule));
@@ -262,7 +258,7 @@ impl KeyRules {
         let path_and_query = rooted(&parsed);
         let origin = match with_origin {
             true => self.origin(&parsed, &HeaderMap::new()).map_err(|_| {
-                ConfigError::new("uri", uri, "its authority must be one of the layer's hosts")
+                ConfigError::new("uri", uri, "its authority must be one of CacheLayer::hosts")
             })?,
             false => String::new(),
         };

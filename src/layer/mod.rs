@@ -78,7 +78,7 @@ impl<St: Store> CacheLayer<St> {
     /// let handle = cache.handle();
     /// ```
     #[must_use]
-    pub fn handle(&self) -> CacheHandle<St> {
+    pub fn handle(&self) -> CacheHandle {
         self.route.keys.freeze_prefix();
         CacheHandle::new(Arc::clone(&self.engine), Arc::clone(&self.route))
     }

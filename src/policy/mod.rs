@@ -102,7 +102,7 @@ pub enum Collapse {
     #[default]
     Process,
     /// One request calls the handler for all processes that share the store, if the store has leases
-    /// ([`Store::lease`](crate::Store::lease)), as [`MySqlStore`](crate::MySqlStore) has. For routes whose handler is so
+    /// ([`Store::leases`](crate::Store::leases)), as [`MySqlStore`](crate::MySqlStore) has. For routes whose handler is so
     /// expensive that one call per process is too many.
     ///
     /// A hit costs nothing more. A miss costs three statements more: for the lease, for a second lookup, and for the end
@@ -224,9 +224,9 @@ mod tests {
     fn absurd_settings_are_named_with_value_and_rule() {
         const NEW: CachePolicy = CachePolicy::new();
         let cases = [
-            (NEW.ttl(Duration::ZERO), "ttl", "0"),
+            (NEW.ttl(Duration::ZERO), "ttl", "0 ns"),
             (NEW.ttl(Duration::MAX), "ttl", "18446744073709551615"),
-            (NEW.max_body_bytes(0), "max_body_bytes", "0"),
+            (NEW.max_body_bytes(0), "max_body_bytes", "is 0;"),
             (NEW.max_body_bytes(usize::MAX), "max_body_bytes", "18446744073709551615"),
             (NEW.statuses(&[StatusCode::OK, StatusCode::PARTIAL_CONTENT]), "statuses", "206"),
             (NEW.statuses(&[StatusCode::CONTINUE]), "statuses", "100"),
@@ -237,13 +237,13 @@ mod tests {
                 "18446744073709551615",
             ),
             (NEW.stale_if_error(Duration::MAX), "stale_if_error", "18446744073709551615"),
-            (NEW.handler_timeout(Duration::ZERO), "handler_timeout", "0"),
+            (NEW.handler_timeout(Duration::ZERO), "handler_timeout", "0 ns"),
             (NEW.early_refresh(0.0), "early_refresh", "0"),
             (NEW.early_refresh(f32::NAN), "early_refresh", "NaN"),
             (NEW.early_refresh(f32::INFINITY), "early_refresh", "inf"),
             (NEW.ttl_jitter(91), "ttl_jitter", "91"),
             (NEW.collapse_wait(Duration::MAX), "collapse_wait", "18446744073709551615"),
-            (NEW.lease(Duration::ZERO), "lease", "0"),
+            (NEW.lease(Duration::ZERO), "lease", "0 ns"),
             (NEW.lease(Duration::MAX), "lease", "18446744073709551615"),
             (NEW.unshareable_for(Duration::MAX), "unshareable_for", "18446744073709551615"),
         ];

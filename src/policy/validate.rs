@@ -95,7 +95,7 @@ impl CachePolicy {
             ("lease", Some(self.lease), MILLISECOND, HOUR, "it must be between 1 ms and an hour"),
         ] {
             if let Some(value) = value.filter(|value| !(least..=most).contains(value)) {
-                return Err(ConfigError::new(setting, format!("{value:?}"), rule));
+                return Err(ConfigError::new(setting, value, rule));
             }
         }
         Ok(())

@@ -24,11 +24,38 @@ pub(crate) struct StoredView<'a> {
     pub(crate) vary: &'a [SelectingField],
 }
 
-/// A request header field that selects a variant: its name, and 128 bits of hash over its normalised value.
+/// A request header field that selects a variant (`Vary`).
+///
+/// ```
+/// use http::header::ACCEPT_LANGUAGE;
+/// use tower_mysql_cache::SelectingField;
+///
+/// // selects requests without `Accept-Language`
+/// let field = SelectingField::new(ACCEPT_LANGUAGE, None);
+/// # let _ = field;
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SelectingField {
-    /// The field's name.
+    /// The name of the field.
     pub name: HeaderName,
-    /// The hash of the field's value; `None` if the request did not have the field. Absent matches only absent.
+    /// A 128-bit hash of its normalised value. `None` if the request does not have the field; absent matches only
+    /// absent.
     pub value: Option<[u8; 16]>,
+}
+
+impl SelectingField {
+    /// A field with the hash of its value.
+    ///
+    /// ```
+    /// use http::header::ACCEPT_LANGUAGE;
+    /// use tower_mysql_cache::SelectingField;
+    ///
+    /// let absent = SelectingField::new(ACCEPT_LANGUAGE, None);
+    /// # let _ = absent;
+    /// ```
+    #[must_use]
+    pub fn new(name: HeaderName, value: Option<[u8; 16]>) -> Self {
+        Self { name, value }
+    }
 }

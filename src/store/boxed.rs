@@ -1,23 +1,18 @@
 //! A store chosen at run time.
 
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::key::{CacheKey, KeyRange};
-use crate::store::{CullReport, Fence, Lease, Named, Store, StoreError, StoreStats};
+use crate::store::{
+    Admin, CullReport, Entries, Fence, InvalidationLog, Leases, Named, SqlStatement, Store,
+    StoreError, StoreFuture, StoreStats,
+};
 use crate::stored::{Entry, HeadUpdate, Stored, StoredHead, StoredOrHead};
 use crate::tag::{LogPosition, LogRecord, LogRow, Scope, Validity};
 
-type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
-
 /// Any store behind one type, for applications that choose their store at run time.
-///
-/// It has no `invalidate_tags_on`, `invalidate_uri_on`, `invalidate_all_on` or `to_sql`, because not every store has a database.
-/// An application that invalidates in its transactions keeps the store's own type, as in
-/// `CacheHandle<Tiered<MemoryStore, MySqlStore>>`.
 ///
 /// ```
 /// use tower_mysql_cache::{BoxStore, CacheLayer, MemoryStore};
@@ -25,6 +20,8 @@ type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send +
 /// let cache = CacheLayer::new(store);
 /// # let _: CacheLayer<BoxStore> = cache;
 /// ```
+///
+/// It can do what the store in it can do. In particular, its handle invalidates in the application's transactions.
 #[derive(Clone)]
 pub struct BoxStore(Arc<dyn DynStore>);
 
@@ -42,169 +39,198 @@ impl fmt::Debug for BoxStore {
     }
 }
 
-/// [`Store`] with boxed futures.
-trait DynStore: Send + Sync {
+/// The methods of [`Entries`] whose arguments are owned, for one of the macros below.
+macro_rules! entries {
+    ($each:ident) => {
+        $each! { Entries
+            get_many(keys: Vec<CacheKey>) -> Vec<Option<Stored>>;
+            get(key: CacheKey) -> Option<Stored>;
+            get_heads(keys: Vec<CacheKey>) -> Vec<Option<StoredOrHead>>;
+            get_entries(keys: Vec<CacheKey>) -> Vec<Option<Entry>>;
+            put_many(entries: Vec<Entry>) -> ();
+            freshen(update: HeadUpdate) -> bool;
+            remove(range: KeyRange) -> u64;
+            remove_named(range: KeyRange, scopes: Vec<Scope>) -> u64;
+        }
+    };
+}
+
+/// The same of [`InvalidationLog`].
+macro_rules! log {
+    ($each:ident) => {
+        $each! { InvalidationLog
+            append(records: Vec<LogRecord>) -> Vec<u64>;
+            tail(limit: usize) -> Vec<LogRow>;
+            sync() -> ();
+        }
+    };
+}
+
+/// Methods of a trait with boxed futures.
+macro_rules! declared {
+    ($role:ident $($name:ident($($arg:ident: $of:ty),*) -> $answer:ty;)*) => {
+        $(fn $name(&self $(, $arg: $of)*) -> StoreFuture<'_, $answer>;)*
+    };
+}
+
+/// These methods of a store, boxed.
+macro_rules! boxed {
+    ($role:ident $($name:ident($($arg:ident: $of:ty),*) -> $answer:ty;)*) => {
+        $(fn $name(&self $(, $arg: $of)*) -> StoreFuture<'_, $answer> {
+            Box::pin($role::$name(self $(, $arg)*))
+        })*
+    };
+}
+
+/// These methods of a [`BoxStore`].
+macro_rules! forwarded {
+    (Entries $($name:ident($($arg:ident: $of:ty),*) -> $answer:ty;)*) => {
+        $(async fn $name(&self $(, $arg: $of)*) -> Result<$answer, StoreError> {
+            self.0.$name($($arg),*).await
+        })*
+    };
+    (InvalidationLog $($name:ident($($arg:ident: $of:ty),*) -> $answer:ty;)*) => {
+        $(async fn $name(&self $(, $arg: $of)*) -> Result<$answer, StoreError> {
+            self.0.log().$name($($arg),*).await
+        })*
+    };
+}
+
+/// [`Entries`] with boxed futures.
+trait DynEntries {
+    entries!(declared);
     fn now_ms(&self) -> u64;
-    fn get_many(&self, keys: Vec<CacheKey>) -> Answer<'_, Vec<Option<Stored>>>;
-    fn get_heads(&self, keys: Vec<CacheKey>) -> Answer<'_, Vec<Option<StoredOrHead>>>;
-    fn get(&self, key: CacheKey) -> Answer<'_, Option<Stored>>;
-    fn put_many(&self, entries: Vec<Entry>) -> Answer<'_, ()>;
-    fn lease<'a>(&'a self, key: &'a CacheKey, time: Duration) -> Answer<'a, Lease>;
-    fn release<'a>(&'a self, fence: &'a Fence, unshareable: Option<Duration>) -> Answer<'a, ()>;
-    fn put_fenced<'a>(&'a self, entries: Vec<Entry>, fence: &'a Fence) -> Answer<'a, bool>;
-    fn freshen(&self, update: HeadUpdate) -> Answer<'_, bool>;
-    fn get_entries(&self, keys: Vec<CacheKey>) -> Answer<'_, Vec<Option<Entry>>>;
-    fn position(&self) -> Arc<LogPosition>;
-    fn append(&self, records: Vec<LogRecord>) -> Answer<'_, Vec<u64>>;
-    fn validity<'a>(&'a self, key: &'a CacheKey, head: &'a StoredHead) -> Answer<'a, Validity>;
-    fn catch_up<'a>(
-        &'a self,
-        key: &'a CacheKey,
-        head: &'a StoredHead,
-        at_most: Duration,
-    ) -> Answer<'a, ()>;
-    fn note_write(&self);
-    fn sync(&self) -> Answer<'_, ()>;
-    fn max_staleness(&self) -> Duration;
-    fn poll_interval(&self) -> Duration;
-    fn log_tail(&self, limit: usize) -> Answer<'_, Vec<LogRow>>;
-    fn count_named(&self, scopes: Vec<Scope>) -> Answer<'_, Named>;
-    fn remove(&self, range: KeyRange) -> Answer<'_, u64>;
-    fn remove_named(&self, range: KeyRange, scopes: Vec<Scope>) -> Answer<'_, u64>;
-    fn cull(&self) -> Answer<'_, CullReport>;
-    fn stats(&self) -> Answer<'_, StoreStats>;
-    fn flush(&self) -> Answer<'_, ()>;
+    fn put_fenced<'a>(&'a self, entries: Vec<Entry>, fence: &'a Fence) -> StoreFuture<'a, bool>;
 }
 
-impl<St: Store> DynStore for St {
+impl<St: Entries> DynEntries for St {
+    entries!(boxed);
     fn now_ms(&self) -> u64 {
-        Store::now_ms(self)
+        Entries::now_ms(self)
     }
-    fn get_many(&self, keys: Vec<CacheKey>) -> Answer<'_, Vec<Option<Stored>>> {
-        Box::pin(Store::get_many(self, keys))
-    }
-    fn get_heads(&self, keys: Vec<CacheKey>) -> Answer<'_, Vec<Option<StoredOrHead>>> {
-        Box::pin(Store::get_heads(self, keys))
-    }
-    fn get(&self, key: CacheKey) -> Answer<'_, Option<Stored>> {
-        Box::pin(Store::get(self, key))
-    }
-    fn put_many(&self, entries: Vec<Entry>) -> Answer<'_, ()> {
-        Box::pin(Store::put_many(self, entries))
-    }
-    fn lease<'a>(&'a self, key: &'a CacheKey, time: Duration) -> Answer<'a, Lease> {
-        Box::pin(Store::lease(self, key, time))
-    }
-    fn release<'a>(&'a self, fence: &'a Fence, unshareable: Option<Duration>) -> Answer<'a, ()> {
-        Box::pin(Store::release(self, fence, unshareable))
-    }
-    fn put_fenced<'a>(&'a self, entries: Vec<Entry>, fence: &'a Fence) -> Answer<'a, bool> {
-        Box::pin(Store::put_fenced(self, entries, fence))
-    }
-    fn freshen(&self, update: HeadUpdate) -> Answer<'_, bool> {
-        Box::pin(Store::freshen(self, update))
-    }
-    fn get_entries(&self, keys: Vec<CacheKey>) -> Answer<'_, Vec<Option<Entry>>> {
-        Box::pin(Store::get_entries(self, keys))
-    }
-    fn position(&self) -> Arc<LogPosition> {
-        Store::position(self)
-    }
-    fn append(&self, records: Vec<LogRecord>) -> Answer<'_, Vec<u64>> {
-        Box::pin(Store::append(self, records))
-    }
-    fn validity<'a>(&'a self, key: &'a CacheKey, head: &'a StoredHead) -> Answer<'a, Validity> {
-        Box::pin(Store::validity(self, key, head))
-    }
-    fn catch_up<'a>(
-        &'a self,
-        key: &'a CacheKey,
-        head: &'a StoredHead,
-        at_most: Duration,
-    ) -> Answer<'a, ()> {
-        Box::pin(Store::catch_up(self, key, head, at_most))
-    }
-    fn note_write(&self) {
-        Store::note_write(self);
-    }
-    fn sync(&self) -> Answer<'_, ()> {
-        Box::pin(Store::sync(self))
-    }
-    fn max_staleness(&self) -> Duration {
-        Store::max_staleness(self)
-    }
-    fn poll_interval(&self) -> Duration {
-        Store::poll_interval(self)
-    }
-    fn log_tail(&self, limit: usize) -> Answer<'_, Vec<LogRow>> {
-        Box::pin(Store::log_tail(self, limit))
-    }
-    fn count_named(&self, scopes: Vec<Scope>) -> Answer<'_, Named> {
-        Box::pin(Store::count_named(self, scopes))
-    }
-    fn remove(&self, range: KeyRange) -> Answer<'_, u64> {
-        Box::pin(Store::remove(self, range))
-    }
-    fn remove_named(&self, range: KeyRange, scopes: Vec<Scope>) -> Answer<'_, u64> {
-        Box::pin(Store::remove_named(self, range, scopes))
-    }
-    fn cull(&self) -> Answer<'_, CullReport> {
-        Box::pin(Store::cull(self))
-    }
-    fn stats(&self) -> Answer<'_, StoreStats> {
-        Box::pin(Store::stats(self))
-    }
-    fn flush(&self) -> Answer<'_, ()> {
-        Box::pin(Store::flush(self))
+    fn put_fenced<'a>(&'a self, entries: Vec<Entry>, fence: &'a Fence) -> StoreFuture<'a, bool> {
+        Box::pin(Entries::put_fenced(self, entries, fence))
     }
 }
 
-impl Store for BoxStore {
+impl Entries for BoxStore {
+    entries!(forwarded);
     fn now_ms(&self) -> u64 {
         self.0.now_ms()
-    }
-    async fn get_many(&self, keys: Vec<CacheKey>) -> Result<Vec<Option<Stored>>, StoreError> {
-        self.0.get_many(keys).await
-    }
-    async fn get_heads(
-        &self,
-        keys: Vec<CacheKey>,
-    ) -> Result<Vec<Option<StoredOrHead>>, StoreError> {
-        self.0.get_heads(keys).await
-    }
-    async fn get(&self, key: CacheKey) -> Result<Option<Stored>, StoreError> {
-        self.0.get(key).await
-    }
-    async fn put_many(&self, entries: Vec<Entry>) -> Result<(), StoreError> {
-        self.0.put_many(entries).await
-    }
-    async fn lease(&self, key: &CacheKey, time: Duration) -> Result<Lease, StoreError> {
-        self.0.lease(key, time).await
-    }
-    async fn release(
-        &self,
-        fence: &Fence,
-        unshareable: Option<Duration>,
-    ) -> Result<(), StoreError> {
-        self.0.release(fence, unshareable).await
     }
     async fn put_fenced(&self, entries: Vec<Entry>, fence: &Fence) -> Result<bool, StoreError> {
         self.0.put_fenced(entries, fence).await
     }
-    async fn freshen(&self, update: HeadUpdate) -> Result<bool, StoreError> {
-        self.0.freshen(update).await
-    }
-    async fn get_entries(&self, keys: Vec<CacheKey>) -> Result<Vec<Option<Entry>>, StoreError> {
-        self.0.get_entries(keys).await
-    }
+}
+
+/// [`InvalidationLog`] with boxed futures.
+pub(crate) trait DynLog: Send + Sync {
+    log!(declared);
+    fn position(&self) -> Arc<LogPosition>;
+    fn note_write(&self);
+    fn poll_interval(&self) -> Duration;
+    fn validity<'a>(&'a self, key: &'a CacheKey, head: &'a StoredHead)
+    -> StoreFuture<'a, Validity>;
+    fn catch_up<'a>(
+        &'a self,
+        key: &'a CacheKey,
+        head: &'a StoredHead,
+        at_most: Duration,
+    ) -> StoreFuture<'a, ()>;
+    #[cfg(feature = "mysql")]
+    fn append_on<'a>(
+        &'a self,
+        connection: &'a mut sqlx::MySqlConnection,
+        records: Vec<LogRecord>,
+    ) -> StoreFuture<'a, ()>;
+    fn append_sql(&self, records: &[LogRecord]) -> Result<Vec<SqlStatement>, StoreError>;
+}
+
+impl<L: InvalidationLog> DynLog for L {
+    log!(boxed);
     fn position(&self) -> Arc<LogPosition> {
-        self.0.position()
+        InvalidationLog::position(self)
     }
-    async fn append(&self, records: Vec<LogRecord>) -> Result<Vec<u64>, StoreError> {
-        self.0.append(records).await
+    fn note_write(&self) {
+        InvalidationLog::note_write(self);
+    }
+    fn poll_interval(&self) -> Duration {
+        InvalidationLog::poll_interval(self)
+    }
+    fn validity<'a>(
+        &'a self,
+        key: &'a CacheKey,
+        head: &'a StoredHead,
+    ) -> StoreFuture<'a, Validity> {
+        Box::pin(InvalidationLog::validity(self, key, head))
+    }
+    fn catch_up<'a>(
+        &'a self,
+        key: &'a CacheKey,
+        head: &'a StoredHead,
+        at_most: Duration,
+    ) -> StoreFuture<'a, ()> {
+        Box::pin(InvalidationLog::catch_up(self, key, head, at_most))
+    }
+    #[cfg(feature = "mysql")]
+    fn append_on<'a>(
+        &'a self,
+        connection: &'a mut sqlx::MySqlConnection,
+        records: Vec<LogRecord>,
+    ) -> StoreFuture<'a, ()> {
+        Box::pin(InvalidationLog::append_on(self, connection, records))
+    }
+    fn append_sql(&self, records: &[LogRecord]) -> Result<Vec<SqlStatement>, StoreError> {
+        InvalidationLog::append_sql(self, records)
+    }
+}
+
+/// Any [`Store`], with boxed futures.
+trait DynStore: DynEntries + Admin {
+    fn log(&self) -> &dyn DynLog;
+    fn leases(&self) -> &dyn Leases;
+    fn max_staleness(&self) -> Duration;
+}
+
+impl<St: Store> DynStore for St {
+    fn log(&self) -> &dyn DynLog {
+        Store::log(self)
+    }
+    fn leases(&self) -> &dyn Leases {
+        Store::leases(self)
+    }
+    fn max_staleness(&self) -> Duration {
+        Store::max_staleness(self)
+    }
+}
+
+impl Store for BoxStore {
+    type Log = Self;
+
+    fn log(&self) -> &Self {
+        self
+    }
+    fn leases(&self) -> &dyn Leases {
+        self.0.leases()
+    }
+    fn max_staleness(&self) -> Duration {
+        self.0.max_staleness()
+    }
+}
+
+impl InvalidationLog for BoxStore {
+    log!(forwarded);
+    fn position(&self) -> Arc<LogPosition> {
+        self.0.log().position()
+    }
+    fn note_write(&self) {
+        self.0.log().note_write();
+    }
+    fn poll_interval(&self) -> Duration {
+        self.0.log().poll_interval()
     }
     async fn validity(&self, key: &CacheKey, head: &StoredHead) -> Result<Validity, StoreError> {
-        self.0.validity(key, head).await
+        self.0.log().validity(key, head).await
     }
     async fn catch_up(
         &self,
@@ -212,40 +238,32 @@ impl Store for BoxStore {
         head: &StoredHead,
         at_most: Duration,
     ) -> Result<(), StoreError> {
-        self.0.catch_up(key, head, at_most).await
+        self.0.log().catch_up(key, head, at_most).await
     }
-    fn note_write(&self) {
-        self.0.note_write();
+    #[cfg(feature = "mysql")]
+    async fn append_on(
+        &self,
+        connection: &mut sqlx::MySqlConnection,
+        records: Vec<LogRecord>,
+    ) -> Result<(), StoreError> {
+        self.0.log().append_on(connection, records).await
     }
-    async fn sync(&self) -> Result<(), StoreError> {
-        self.0.sync().await
+    fn append_sql(&self, records: &[LogRecord]) -> Result<Vec<SqlStatement>, StoreError> {
+        self.0.log().append_sql(records)
     }
-    fn max_staleness(&self) -> Duration {
-        self.0.max_staleness()
-    }
-    fn poll_interval(&self) -> Duration {
-        self.0.poll_interval()
-    }
-    async fn log_tail(&self, limit: usize) -> Result<Vec<LogRow>, StoreError> {
-        self.0.log_tail(limit).await
-    }
-    async fn count_named(&self, scopes: Vec<Scope>) -> Result<Named, StoreError> {
-        self.0.count_named(scopes).await
-    }
-    async fn remove(&self, range: KeyRange) -> Result<u64, StoreError> {
-        self.0.remove(range).await
-    }
-    async fn remove_named(&self, range: KeyRange, scopes: Vec<Scope>) -> Result<u64, StoreError> {
-        self.0.remove_named(range, scopes).await
-    }
+}
 
-    async fn cull(&self) -> Result<CullReport, StoreError> {
-        self.0.cull().await
+impl Admin for BoxStore {
+    fn count_named(&self, scopes: Vec<Scope>) -> StoreFuture<'_, Named> {
+        self.0.count_named(scopes)
     }
-    async fn stats(&self) -> Result<StoreStats, StoreError> {
-        self.0.stats().await
+    fn cull(&self) -> StoreFuture<'_, CullReport> {
+        self.0.cull()
     }
-    async fn flush(&self) -> Result<(), StoreError> {
-        self.0.flush().await
+    fn stats(&self) -> StoreFuture<'_, StoreStats> {
+        self.0.stats()
+    }
+    fn flush(&self) -> StoreFuture<'_, ()> {
+        self.0.flush()
     }
 }

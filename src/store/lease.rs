@@ -1,27 +1,79 @@
-//! Leases: which of several processes goes inside for a key, and whose write still counts.
+//! Leases: which of several processes calls the handler for a key, and whose write still counts.
 
 use std::time::Duration;
 
 use crate::key::CacheKey;
+use crate::store::StoreFuture;
 
-/// What asking for a lease comes to.
+/// Lets processes that share a store agree on which of them calls the handler for a key.
+///
+/// Only routes with [`Collapse::Cluster`](crate::Collapse::Cluster) ask. A store of a single process needs no leases:
+/// [`Store::leases`](super::Store::leases) grants every lease by default.
+pub trait Leases: Send + Sync {
+    /// Asks for the lease on `key`, for this long by the store's clock. Waits for no other process: a process
+    /// that is denied asks again.
+    ///
+    /// # Errors
+    /// [`StoreError`](crate::StoreError) when the store cannot be asked. The caller then calls the handler as if there were no leases.
+    fn lease<'a>(&'a self, key: &'a CacheKey, time: Duration) -> StoreFuture<'a, Lease>;
+
+    /// Gives a lease back, unless another process has it by now. With `unshareable`, processes that ask within this time
+    /// are told that there is nothing to wait for.
+    ///
+    /// # Errors
+    /// [`StoreError`](crate::StoreError) when the store cannot be asked. The lease then ends when its time is over.
+    fn release<'a>(
+        &'a self,
+        fence: &'a Fence,
+        unshareable: Option<Duration>,
+    ) -> StoreFuture<'a, ()>;
+}
+
+/// The leases of a store that only one process uses.
+pub(super) struct OneProcess;
+
+impl Leases for OneProcess {
+    fn lease<'a>(&'a self, _: &'a CacheKey, _: Duration) -> StoreFuture<'a, Lease> {
+        Box::pin(async { Ok(Lease::Granted(0)) })
+    }
+
+    fn release<'a>(&'a self, _: &'a Fence, _: Option<Duration>) -> StoreFuture<'a, ()> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+/// The answer to a process that asks for a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Lease {
-    /// The caller holds it, under this number: larger than that of every holder before it.
+    /// The caller holds the lease, under this number, which is larger than the number of every holder before it.
     Granted(u64),
-    /// Somebody else holds it.
+    /// Another process holds the lease.
     Held,
-    /// The last holder found that its response is not to be shared, or failed: for so long there is nothing to
+    /// The last holder failed, or found that its response must not be shared. For so long there is nothing to
     /// wait for.
     Unshareable(Duration),
 }
 
-/// What a write has to hold still to count.
+/// The lease that a write must hold in order to count.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Fence {
-    /// What the lease is about.
+    /// The key of the lease.
     pub key: CacheKey,
     /// The number of [`Lease::Granted`].
     pub number: u64,
+}
+
+impl Fence {
+    /// The lease on `key` that was granted under this number.
+    ///
+    /// ```
+    /// use tower_mysql_cache::{CacheKey, Fence};
+    /// assert_eq!(Fence::new(CacheKey::new("shop:1:/"), 7).number, 7);
+    /// ```
+    #[must_use]
+    pub fn new(key: CacheKey, number: u64) -> Self {
+        Self { key, number }
+    }
 }

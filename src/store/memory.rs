@@ -16,19 +16,24 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::ConfigError;
 use crate::key::{CacheKey, KeyRange};
 use crate::store::footprint::{footprint, owned, owned_head};
-use crate::store::{CullReport, MemoryLog, Named, Store, StoreError, StoreStats};
-use crate::stored::{Entry, HeadUpdate, Stored, StoredHead};
+use crate::store::{
+    Admin, CullReport, Entries, MemoryLog, Named, Store, StoreError, StoreFuture, StoreStats,
+};
+use crate::stored::{Entry, HeadUpdate, Stored};
 use crate::sync::lock;
-use crate::tag::{LogPosition, LogRecord, LogRow, Scope, Validity};
+use crate::tag::Scope;
 
 /// Default bound of a [`MemoryStore`]: 64 MiB.
 const DEFAULT_MAX_BYTES: u64 = 64 << 20;
 
-/// A store in the process's own memory: for tests, examples and applications of a single process.
+/// A store in the process's own memory: for development, tests and applications of a single process.
+///
+/// Its handle has the same methods as the handle of a store in MySQL. [`MemoryLog`](crate::MemoryLog#in-a-transaction) says
+/// what an invalidation in a transaction does without a table.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-/// use tower_mysql_cache::{CacheKey, MemoryStore, Store};
+/// use tower_mysql_cache::{CacheKey, Entries, MemoryStore};
 /// let store = MemoryStore::new();
 /// assert!(store.get(CacheKey::new("shop:1:/")).await.unwrap().is_none());
 /// # });
@@ -40,7 +45,7 @@ pub struct MemoryStore {
 
 struct Shared {
     cache: Cache<CacheKey, Held, BuildHasherDefault<KeyHasher>>,
-    /// The keys in order, so that an invalidation costs what it removes and not what is stored. Holds
+    /// The keys in order, so that a removal costs as much as it removes. Holds
     /// every key of `cache`, and those in `evicted`.
     keys: Mutex<BTreeMap<Bytes, CacheKey>>,
     /// What the cache has evicted since the last insertion.
@@ -96,7 +101,7 @@ impl MemoryStore {
             // request, also when the store is full.
             .eviction_policy(EvictionPolicy::lru())
             .weigher(|key: &CacheKey, held: &Held| weight(key, &held.stored))
-            // not from `keys` at once: whoever inserts holds it
+            // not from `keys` at once: an insertion holds its lock
             .eviction_listener(move |key, _, cause| {
                 if cause.was_evicted() {
                     lock(&gone).push(key);
@@ -104,7 +109,7 @@ impl MemoryStore {
             })
             .build_with_hasher(BuildHasherDefault::default());
         let (too_large, culls) = (AtomicU64::new(0), AtomicU64::new(0));
-        let (keys, log) = (Mutex::default(), MemoryLog::new());
+        let (keys, log) = (Mutex::default(), MemoryLog::with_clock(Arc::clone(&clock)));
         Self {
             shared: Arc::new(Shared {
                 cache,
@@ -201,7 +206,7 @@ fn weight(key: &CacheKey, stored: &Stored) -> u32 {
     u32::try_from(footprint(key, stored)).unwrap_or(u32::MAX)
 }
 
-impl Store for MemoryStore {
+impl Entries for MemoryStore {
     fn now_ms(&self) -> u64 {
         self.shared.clock.now_ms()
     }
@@ -230,50 +235,6 @@ impl Store for MemoryStore {
         ready(Ok(self.replace_head(update)))
     }
 
-    fn position(&self) -> Arc<LogPosition> {
-        self.shared.log.position()
-    }
-
-    fn append(
-        &self,
-        records: Vec<LogRecord>,
-    ) -> impl Future<Output = Result<Vec<u64>, StoreError>> + Send {
-        ready(Ok(self.shared.log.append(records, self.now_ms())))
-    }
-
-    fn validity(
-        &self,
-        key: &CacheKey,
-        head: &StoredHead,
-    ) -> impl Future<Output = Result<Validity, StoreError>> + Send {
-        ready(Ok(self.shared.log.validity(key, head)))
-    }
-
-    fn log_tail(
-        &self,
-        limit: usize,
-    ) -> impl Future<Output = Result<Vec<LogRow>, StoreError>> + Send {
-        ready(Ok(self.shared.log.tail(limit)))
-    }
-
-    fn count_named(
-        &self,
-        scopes: Vec<Scope>,
-    ) -> impl Future<Output = Result<Named, StoreError>> + Send {
-        let now_ms = self.now_ms();
-        let mut count = Named::default();
-        for (key, held) in &self.shared.cache {
-            let Stored::Response(response) = &held.stored else { continue };
-            if held.expires_ms > now_ms {
-                let tags = &response.head.tags;
-                let named = scopes.iter().any(|scope| scope.names(key.as_bytes(), tags));
-                let bytes = key.as_bytes().len() + held.stored.size_bytes();
-                count.add(named, bytes as u64);
-            }
-        }
-        ready(Ok(count))
-    }
-
     fn remove(&self, range: KeyRange) -> impl Future<Output = Result<u64, StoreError>> + Send {
         ready(Ok(self.remove_range(&range)))
     }
@@ -291,26 +252,52 @@ impl Store for MemoryStore {
         });
         ready(Ok(removed))
     }
+}
 
-    fn cull(&self) -> impl Future<Output = Result<CullReport, StoreError>> + Send {
+impl Store for MemoryStore {
+    type Log = MemoryLog;
+
+    fn log(&self) -> &MemoryLog {
+        &self.shared.log
+    }
+}
+
+impl Admin for MemoryStore {
+    fn count_named(&self, scopes: Vec<Scope>) -> StoreFuture<'_, Named> {
+        let now_ms = self.now_ms();
+        let mut count = Named::default();
+        for (key, held) in &self.shared.cache {
+            let Stored::Response(response) = &held.stored else { continue };
+            if held.expires_ms > now_ms {
+                let tags = &response.head.tags;
+                let named = scopes.iter().any(|scope| scope.names(key.as_bytes(), tags));
+                let bytes = key.as_bytes().len() + held.stored.size_bytes();
+                count.add(named, bytes as u64);
+            }
+        }
+        Box::pin(ready(Ok(count)))
+    }
+
+    fn cull(&self) -> StoreFuture<'_, CullReport> {
         self.shared.culls.fetch_add(1, Ordering::Relaxed);
         let now_ms = self.now_ms();
         let (examined, expired) = self.remove_where(|_, held| held.expires_ms <= now_ms);
         let before = self.shared.cache.entry_count();
         self.shared.cache.run_pending_tasks();
         let evicted = before.saturating_sub(self.shared.cache.entry_count());
-        ready(Ok(CullReport { examined, expired, evicted: evicted.saturating_sub(expired) }))
+        let evicted = evicted.saturating_sub(expired);
+        Box::pin(ready(Ok(CullReport { examined, expired, evicted })))
     }
 
-    fn stats(&self) -> impl Future<Output = Result<StoreStats, StoreError>> + Send {
+    fn stats(&self) -> StoreFuture<'_, StoreStats> {
         self.shared.cache.run_pending_tasks();
-        ready(Ok(StoreStats {
+        Box::pin(ready(Ok(StoreStats {
             entries: self.shared.cache.entry_count(),
             bytes: self.shared.cache.weighted_size(),
             too_large: self.shared.too_large.load(Ordering::Relaxed),
             culls: self.shared.culls.load(Ordering::Relaxed),
             ..StoreStats::default()
-        }))
+        })))
     }
 }
 
@@ -357,7 +344,7 @@ impl MemoryStoreBuilder {
     /// [`ConfigError`] when `max_bytes` is under 4 KiB: no response would fit.
     pub fn build(self) -> Result<MemoryStore, ConfigError> {
         if self.max_bytes < 4096 {
-            let rule = "a store needs at least 4096 bytes";
+            let rule = "it must be at least 4096, or no response fits";
             return Err(ConfigError::new("max_bytes", self.max_bytes, rule));
         }
         Ok(MemoryStore::with_parts(self.max_bytes, self.clock))
@@ -381,7 +368,7 @@ mod tests {
     use crate::stored::{StoredHead, StoredResponse};
 
     fn entry(key: String, bytes: usize, expires_ms: u64) -> Entry {
-        let mut head = StoredHead::bare(StatusCode::OK, HeaderMap::new(), 0);
+        let mut head = StoredHead::new(StatusCode::OK, HeaderMap::new(), 0);
         head.fresh_until_ms = expires_ms;
         let body = Bytes::from(vec![7; bytes]);
         let stored = Stored::Response(StoredResponse { head: Arc::new(head), body });
@@ -402,6 +389,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn keys_that_hash_alike_are_never_confused() {
+        never_confused(MemoryStore::new()).await;
+        never_confused(crate::store::Tiered::new(MemoryStore::new(), MemoryStore::new())).await;
+    }
+
+    async fn never_confused(store: impl Store) {
+        let key = |text: &'static str| CacheKey::with_forced_hash(text, [7; 16]);
+        let put = |key, bytes| Entry { key, ..entry(String::new(), bytes, u64::MAX) };
+        let size = |found: Option<Stored>| match found? {
+            Stored::Response(response) => Some(response.body.len()),
+            Stored::Variants(_) => None,
+        };
+        store.put(put(key("t:1:/a"), 1)).await.unwrap();
+        assert_eq!(store.get(key("t:1:/b")).await.unwrap(), None);
+        store.put(put(key("t:1:/b"), 2)).await.unwrap();
+        assert_eq!(size(store.get(key("t:1:/b")).await.unwrap()), Some(2));
+        let at_a = size(store.get(key("t:1:/a")).await.unwrap());
+        assert!(at_a.is_none_or(|bytes| bytes == 1));
+    }
+
+    #[tokio::test]
     async fn expires_by_its_clock() {
         let clock = ManualClock::at(1_000);
         let store = MemoryStore::builder().clock(clock.clone()).build().unwrap();
@@ -417,7 +425,7 @@ mod tests {
     fn a_bound_that_fits_nothing_is_refused() {
         let error = MemoryStore::builder().max_bytes(100).build().unwrap_err();
         assert!(
-            error.to_string().contains("\"100\"") && error.to_string().contains("4096"),
+            error.to_string().contains("is 100;") && error.to_string().contains("4096"),
             "{error}"
         );
     }

@@ -3,6 +3,7 @@
 /// One `INSERT` into the invalidation log, for a driver that is not this crate's: what
 /// [`CacheHandle::to_sql`](crate::CacheHandle::to_sql) returns.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SqlStatement {
     /// The statement, with a `?` for each value.
     pub text: String,

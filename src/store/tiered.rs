@@ -4,14 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::key::{CacheKey, KeyRange};
+use crate::store::entries::INDEX_MS;
 use crate::store::{
-    CullReport, Fence, Lease, Named, SqlStatement, Store, StoreError, StoreStats, Transactional,
+    Admin, CullReport, Entries, Fence, InvalidationLog, Leases, Named, Store, StoreError,
+    StoreFuture, StoreStats,
 };
-use crate::stored::{Entry, HeadUpdate, Stored, StoredHead};
-use crate::tag::{LogPosition, LogRecord, LogRow, Scope, Validity};
-
-/// How long an index of variants is kept in front: other processes add to it.
-const INDEX_MS: u64 = 60_000;
+use crate::stored::{Entry, HeadUpdate, Stored};
+use crate::tag::{Scope, Validity};
 
 /// How soon an invalidation that another process has committed counts for what is in front.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,8 +27,8 @@ pub enum Consistency {
     Strict,
 }
 
-/// A store in front of another one: what is found behind is kept in front, and both are judged by the
-/// invalidation log of the store behind. What the front has to say is only ever a copy.
+/// A store in front of another store. The front keeps copies of what is found behind. The invalidation log of the store
+/// behind judges both.
 ///
 /// ```no_run
 /// # async fn run() -> Result<(), tower_mysql_cache::StoreError> {
@@ -83,13 +82,13 @@ impl<F: Store, B: Store> Tiered<F, B> {
         for (slot, key) in found.iter_mut().zip(keys) {
             let Some(Stored::Response(response)) = slot else { continue };
             let head = Arc::clone(&response.head);
-            // somebody else may have a newer one
+            // another process may have stored a newer one
             if head.fresh_until_ms <= now_ms {
                 *slot = None;
                 continue;
             }
-            self.back.catch_up(key, &head, self.max_staleness()).await?;
-            if self.back.validity(key, &head).await? != Validity::Valid {
+            self.back.log().catch_up(key, &head, self.max_staleness()).await?;
+            if self.back.log().validity(key, &head).await? != Validity::Valid {
                 *slot = None;
             }
         }
@@ -139,7 +138,7 @@ impl<F: Store, B: Store> Tiered<F, B> {
     }
 }
 
-impl<F: Store, B: Store> Store for Tiered<F, B> {
+impl<F: Store, B: Store> Entries for Tiered<F, B> {
     fn now_ms(&self) -> u64 {
         self.back.now_ms()
     }
@@ -156,18 +155,6 @@ impl<F: Store, B: Store> Store for Tiered<F, B> {
     async fn put_many(&self, entries: Vec<Entry>) -> Result<(), StoreError> {
         self.keep(entries.clone()).await;
         self.back.put_many(entries).await
-    }
-
-    async fn lease(&self, key: &CacheKey, time: Duration) -> Result<Lease, StoreError> {
-        self.back.lease(key, time).await
-    }
-
-    async fn release(
-        &self,
-        fence: &Fence,
-        unshareable: Option<Duration>,
-    ) -> Result<(), StoreError> {
-        self.back.release(fence, unshareable).await
     }
 
     async fn put_fenced(&self, entries: Vec<Entry>, fence: &Fence) -> Result<bool, StoreError> {
@@ -192,54 +179,6 @@ impl<F: Store, B: Store> Store for Tiered<F, B> {
         self.back.freshen(update).await
     }
 
-    fn position(&self) -> Arc<LogPosition> {
-        self.back.position()
-    }
-
-    async fn append(&self, records: Vec<LogRecord>) -> Result<Vec<u64>, StoreError> {
-        self.back.append(records).await
-    }
-
-    async fn validity(&self, key: &CacheKey, head: &StoredHead) -> Result<Validity, StoreError> {
-        self.back.validity(key, head).await
-    }
-
-    async fn catch_up(
-        &self,
-        key: &CacheKey,
-        head: &StoredHead,
-        at_most: Duration,
-    ) -> Result<(), StoreError> {
-        self.back.catch_up(key, head, at_most).await
-    }
-
-    fn note_write(&self) {
-        self.back.note_write();
-    }
-
-    async fn sync(&self) -> Result<(), StoreError> {
-        self.back.sync().await
-    }
-
-    fn max_staleness(&self) -> Duration {
-        match self.consistency {
-            Consistency::Bounded => self.back.poll_interval(),
-            Consistency::Strict => Duration::ZERO,
-        }
-    }
-
-    fn poll_interval(&self) -> Duration {
-        self.back.poll_interval()
-    }
-
-    async fn log_tail(&self, limit: usize) -> Result<Vec<LogRow>, StoreError> {
-        self.back.log_tail(limit).await
-    }
-
-    async fn count_named(&self, scopes: Vec<Scope>) -> Result<Named, StoreError> {
-        self.back.count_named(scopes).await
-    }
-
     async fn remove(&self, range: KeyRange) -> Result<u64, StoreError> {
         let removed = self.back.remove(range.clone()).await;
         // after what is behind, so that no lookup brings it back; also when that failed
@@ -252,33 +191,44 @@ impl<F: Store, B: Store> Store for Tiered<F, B> {
         self.front.remove_named(range, scopes).await?;
         removed
     }
+}
 
-    async fn cull(&self) -> Result<CullReport, StoreError> {
-        self.front.cull().await?;
-        self.back.cull().await
+impl<F: Store, B: Store> Store for Tiered<F, B> {
+    type Log = B::Log;
+
+    fn log(&self) -> &B::Log {
+        self.back.log()
     }
 
-    async fn stats(&self) -> Result<StoreStats, StoreError> {
-        self.back.stats().await
+    fn leases(&self) -> &dyn Leases {
+        self.back.leases()
     }
 
-    async fn flush(&self) -> Result<(), StoreError> {
-        self.back.flush().await
+    fn max_staleness(&self) -> Duration {
+        match self.consistency {
+            Consistency::Bounded => self.log().poll_interval(),
+            Consistency::Strict => Duration::ZERO,
+        }
     }
 }
 
-impl<F: Store, B: Transactional> Transactional for Tiered<F, B> {
-    type Connection = B::Connection;
-
-    async fn append_on(
-        &self,
-        connection: &mut Self::Connection,
-        records: Vec<LogRecord>,
-    ) -> Result<(), StoreError> {
-        self.back.append_on(connection, records).await
+impl<F: Store, B: Store> Admin for Tiered<F, B> {
+    fn count_named(&self, scopes: Vec<Scope>) -> StoreFuture<'_, Named> {
+        self.back.count_named(scopes)
     }
 
-    fn append_sql(&self, records: &[LogRecord]) -> Vec<SqlStatement> {
-        self.back.append_sql(records)
+    fn cull(&self) -> StoreFuture<'_, CullReport> {
+        Box::pin(async move {
+            self.front.cull().await?;
+            self.back.cull().await
+        })
+    }
+
+    fn stats(&self) -> StoreFuture<'_, StoreStats> {
+        self.back.stats()
+    }
+
+    fn flush(&self) -> StoreFuture<'_, ()> {
+        self.back.flush()
     }
 }

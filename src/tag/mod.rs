@@ -82,7 +82,7 @@ impl Tag {
             return Err(ConfigError::new("tag", "", rule));
         }
         if self.0.len() > Self::MAX_BYTES {
-            return Err(ConfigError::new("tag", self.0.escape_ascii(), rule));
+            return Err(ConfigError::new("tag", self.0.escape_ascii().to_string(), rule));
         }
         Ok(())
     }

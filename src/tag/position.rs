@@ -19,19 +19,54 @@
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogPosition {
     /// The largest id that has been read.
-    pub largest: u64,
+    pub(crate) largest: u64,
     /// Ranges of ids below `largest` that had no visible row, as `(first, last)`, in ascending order. At most
     /// [`LogPosition::MAX_GAPS`].
-    pub gaps: Vec<(u64, u64)>,
+    pub(crate) gaps: Vec<(u64, u64)>,
 }
 
 impl LogPosition {
     /// The maximum number of gaps in a position.
     pub const MAX_GAPS: usize = 1_024;
 
+    /// A position at which the rows up to `largest` had been read, except the ids in `gaps` (first to last). For stores
+    /// that read a position back.
+    ///
+    /// ```
+    /// use tower_mysql_cache::LogPosition;
+    /// let position = LogPosition::new(9, [(5, 6), (3, 3)]);
+    /// assert_eq!(position.gaps(), [(3, 3), (5, 6)]);
+    /// assert!(position.has_seen(4) && !position.has_seen(5) && !position.has_seen(10));
+    /// ```
+    #[must_use]
+    pub fn new(largest: u64, gaps: impl IntoIterator<Item = (u64, u64)>) -> Self {
+        let mut sorted: Vec<_> = gaps.into_iter().filter(|(from, to)| from <= to).collect();
+        sorted.sort_unstable();
+        let mut apart: Vec<(u64, u64)> = Vec::with_capacity(sorted.len());
+        for (from, to) in sorted {
+            match apart.last_mut() {
+                Some((_, end)) if from <= *end => *end = to.max(*end),
+                _ => apart.push((from, to)),
+            }
+        }
+        Self::of(largest, apart.into_iter())
+    }
+
+    /// The largest id that has been read.
+    #[must_use]
+    pub fn largest(&self) -> u64 {
+        self.largest
+    }
+
+    /// The ids below [`LogPosition::largest`] that had no visible row, as ranges, first to last, in ascending order.
+    #[must_use]
+    pub fn gaps(&self) -> &[(u64, u64)] {
+        &self.gaps
+    }
+
     /// A position with these gaps, in ascending order. If there are more than [`LogPosition::MAX_GAPS`], the lowest
     /// ones become one gap, together with the rows between them. This can only invalidate more.
-    pub(crate) fn new(
+    pub(crate) fn of(
         largest: u64,
         mut ranges: impl DoubleEndedIterator<Item = (u64, u64)>,
     ) -> Self {
@@ -100,7 +135,7 @@ impl LogPosition {
                 unseen.push((from, to));
             }
         }
-        Self::new(largest, unseen.into_iter())
+        Self::of(largest, unseen.into_iter())
     }
 }
 
@@ -128,9 +163,9 @@ mod tests {
     #[test]
     fn if_there_are_too_many_gaps_the_lowest_become_one() {
         let gaps = [(3, 4), (7, 7), (1_000, 2_000_000)];
-        assert_eq!(LogPosition::new(3_000_000, gaps.into_iter()), at(3_000_000, &gaps));
+        assert_eq!(LogPosition::of(3_000_000, gaps.into_iter()), at(3_000_000, &gaps));
         let singles = (1..=1_100).map(|n| 2 * n).map(|id| (id, id));
-        let position = LogPosition::new(3_000, singles);
+        let position = LogPosition::of(3_000, singles);
         assert_eq!(position.gaps.len(), LogPosition::MAX_GAPS);
         assert_eq!(position.gaps[..2], [(2, 154), (156, 156)]);
         assert_eq!(position.gaps.last(), Some(&(2_200, 2_200)));

@@ -1,7 +1,7 @@
 //! Invalidations: the request of the application, the row that is appended to the log, and the row that is read.
 
 use super::{Scope, Tag};
-use crate::error::ConfigError;
+use crate::error::{About, ConfigError};
 
 /// The maximum length of a reason in characters, which is the width of the column. A longer one is truncated.
 const MAX_REASON_CHARS: usize = 255;
@@ -130,7 +130,7 @@ impl Invalidation {
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         if self.subjects.is_empty() {
             let rule = "it must name at least one tag, URI or path";
-            return Err(ConfigError::new("invalidation", "", rule));
+            return Err(ConfigError::new("invalidation", About("empty"), rule));
         }
         self.subjects.iter().try_for_each(|subject| match subject {
             Subject::Tag(tag) => tag.check(),
@@ -148,6 +148,7 @@ impl Invalidation {
 /// assert!(!row.soft && row.reason.is_none());
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LogRecord {
     /// Which responses the row names.
     pub scope: Scope,

@@ -14,7 +14,7 @@ use tower::util::BoxCloneSyncService;
 use tower::{Layer, ServiceExt};
 use tower_mysql_cache::{
     CacheBody, CacheHandle, CacheKey, CacheLayer, CachePolicy, CacheStatus, Collapse, Fence, Lease,
-    MySqlStore, Store as _,
+    Leases, MySqlStore,
 };
 
 use crate::kit::{WAIT, until};
@@ -118,7 +118,7 @@ const MINUTES: CachePolicy =
 /// A process whose pages show the state of the data. It has read the database's clock at its start.
 struct Shop {
     app: BoxCloneSyncService<Request<()>, Response<CacheBody<Full<Bytes>>>, Infallible>,
-    handle: CacheHandle<MySqlStore>,
+    handle: CacheHandle,
     store: MySqlStore,
 }
 
@@ -172,7 +172,7 @@ async fn a_clock_step_of_the_database_serves_nothing_old() {
         old.fill(&page("changed")).await;
         let key = CacheKey::new(page("lease"));
         let Lease::Granted(number) = old.lease(&key).await else { panic!("nobody has it") };
-        old.store.release(&Fence { key: key.clone(), number }, None).await.unwrap();
+        old.store.release(&Fence::new(key.clone(), number), None).await.unwrap();
         let held = CacheKey::new(page("held"));
         assert!(matches!(old.lease(&held).await, Lease::Granted(_)));
         let changed = state.fetch_add(1, Ordering::SeqCst) + 1;

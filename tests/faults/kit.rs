@@ -35,7 +35,7 @@ type App = BoxCloneSyncService<Request<()>, Response<CacheBody<Full<Bytes>>>, In
 #[derive(Clone)]
 pub(crate) struct Site {
     app: App,
-    pub(crate) handle: CacheHandle<MySqlStore>,
+    pub(crate) handle: CacheHandle,
     pub(crate) store: MySqlStore,
     calls: Arc<AtomicUsize>,
     state: Arc<AtomicU64>,

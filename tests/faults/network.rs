@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use sqlx::Connection as _;
-use tower_mysql_cache::{CacheKey, Store as _};
+use tower_mysql_cache::{CacheKey, Entries};
 
 use crate::kit::{Site, WAIT, builder, until};
 use crate::proxy::{Network, Proxy, Way};

@@ -121,7 +121,7 @@ impl Process {
         store: St,
         prefix: &str,
         policy: CachePolicy,
-    ) -> (Service, CacheHandle<St>) {
+    ) -> (Service, CacheHandle) {
         let layer = CacheLayer::new(store)
             .prefix(prefix)
             .store_timeout(Duration::from_secs(5))

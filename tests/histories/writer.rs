@@ -8,9 +8,7 @@ use http::Request;
 use http_body_util::BodyExt;
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection};
 use tower::ServiceExt;
-use tower_mysql_cache::{
-    CacheHandle, Invalidation, MemoryStore, MySqlStore, Tiered, Transactional,
-};
+use tower_mysql_cache::{CacheHandle, Invalidation};
 
 use crate::board::{Count, ITEMS};
 use crate::chance::Chance;
@@ -22,13 +20,11 @@ pub(crate) const TRIGGERED: usize = ITEMS - 20;
 /// Items that are changed more often than others: three pages of them.
 const HOT: usize = 3 * PAGE;
 
-type Other = CacheHandle<Tiered<MemoryStore, MySqlStore>>;
-
-pub(crate) struct Writer<St> {
+pub(crate) struct Writer {
     process: Arc<Process>,
-    handle: CacheHandle<St>,
+    handle: CacheHandle,
     /// That of the other prefix.
-    other: Other,
+    other: CacheHandle,
     /// The application behind the bounded front, which writes by itself.
     writes: Service,
     /// The handle is that of the bounded front.
@@ -57,10 +53,10 @@ enum Way {
     Request,
 }
 
-impl<St: Transactional<Connection = MySqlConnection>> Writer<St> {
+impl Writer {
     pub(crate) fn new(
         process: Arc<Process>,
-        (handle, other, writes): (CacheHandle<St>, Other, Service),
+        (handle, other, writes): (CacheHandle, CacheHandle, Service),
         in_front: bool,
         url: String,
         place: usize,

@@ -14,8 +14,8 @@ use sqlx::{AssertSqlSafe, Connection, MySqlConnection, Row};
 use tokio::sync::Semaphore;
 use tower::{Layer, Service, ServiceExt};
 use tower_mysql_cache::{
-    CacheBody, CacheKey, CacheLayer, CachePolicy, Collapse, Entry, Fence, Lease, LogPosition,
-    MemoryStore, MySqlStore, Store, Stored, StoredHead, StoredResponse, Tiered,
+    Admin, CacheBody, CacheKey, CacheLayer, CachePolicy, Collapse, Entries, Entry, Fence, Lease,
+    Leases, MemoryStore, MySqlStore, Store, Stored, StoredHead, StoredResponse, Tiered,
 };
 
 use crate::kit::{Answer, Calls, get, response, send};
@@ -109,21 +109,10 @@ async fn number(connection: &mut MySqlConnection, query: &str) -> i64 {
 }
 
 fn entry(key: &CacheKey, now_ms: u64, body: &'static [u8]) -> Entry {
-    let head = StoredHead {
-        status: StatusCode::OK,
-        headers: HeaderMap::new(),
-        requested_ms: now_ms,
-        received_ms: now_ms,
-        initial_age_ms: 0,
-        fresh_until_ms: now_ms + 60_000,
-        gen_ms: 0,
-        shared: false,
-        vary: Vec::new(),
-        tags: Vec::new(),
-        position: LogPosition::default(),
-    };
-    let response = StoredResponse { head: Arc::new(head), body: Bytes::from_static(body) };
-    Entry { key: key.clone(), stored: Stored::Response(response), expires_ms: now_ms + 60_000 }
+    let mut head = StoredHead::new(StatusCode::OK, HeaderMap::new(), now_ms);
+    head.fresh_until_ms = now_ms + 60_000;
+    let response = StoredResponse::new(head, Bytes::from_static(body));
+    Entry::new(key.clone(), Stored::Response(response), now_ms + 60_000)
 }
 
 async fn body<St: Store>(store: &St, key: &CacheKey) -> Option<Bytes> {
@@ -484,7 +473,7 @@ async fn a_lease_has_one_holder_and_its_fences_grow() {
     assert_eq!(two.lease(&key, long).await.unwrap(), Lease::Held);
     assert_eq!(one.lease(&key, long).await.unwrap(), Lease::Held, "not even to itself");
     granted(two.lease(&CacheKey::new("test:1:/other"), long).await.unwrap());
-    let fence = |number| Fence { key: key.clone(), number };
+    let fence = |number| Fence::new(key.clone(), number);
     two.release(&fence(first + 1), None).await.unwrap();
     assert_eq!(two.lease(&key, long).await.unwrap(), Lease::Held, "no process gave it back");
     one.release(&fence(first), None).await.unwrap();
@@ -534,7 +523,7 @@ async fn a_damaged_lease_row_does_not_block_the_lease() {
         assert!(number > fence || fence >= MAX - 1, "{n}: {number}");
         assert_eq!(store.lease(&key, 10 * SECOND).await.unwrap(), Lease::Held, "{n}: by one");
         let entry = entry(&key, now_ms, b"a");
-        let fence = Fence { key: key.clone(), number };
+        let fence = Fence::new(key.clone(), number);
         assert!(store.put_fenced(vec![entry], &fence).await.unwrap(), "{n}: the holder writes");
         store.release(&fence, None).await.unwrap();
         granted(store.lease(&key, 10 * SECOND).await.unwrap());
@@ -563,7 +552,7 @@ async fn a_fenced_write_succeeds_until_another_gets_the_lease() {
     let front = Tiered::new(MemoryStore::new(), one.clone());
     let key = CacheKey::new("test:1:/");
     let (other, now_ms) = (CacheKey::new("test:1:/other"), one.now_ms());
-    let fence = |number| Fence { key: key.clone(), number };
+    let fence = |number| Fence::new(key.clone(), number);
     // bytes that are not UTF-8
     const BYTES: &[u8] = &[0xff, 0xfe, 0, 0x80, 0xc3, 0x28];
     let first = granted(one.lease(&key, Duration::from_millis(1)).await.unwrap());

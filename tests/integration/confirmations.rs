@@ -2,7 +2,7 @@
 
 use http::Request;
 use tower::Layer;
-use tower_mysql_cache::{CacheKey, CachePolicy, Cookies, Forward, Invalidation, Store, Stored};
+use tower_mysql_cache::{CacheKey, CachePolicy, Cookies, Entries, Forward, Invalidation, Stored};
 
 use crate::kit::{Answer, Kit, cached, get, on_every_store, request, response, scripted, send};
 

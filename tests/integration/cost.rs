@@ -65,7 +65,7 @@ async fn waits_and_deadlocks(connection: &mut MySqlConnection) -> (u64, u64) {
 
 /// Invalidates these tags in a transaction. Returns what the storage engine did, and the median time.
 async fn cost(
-    handle: &CacheHandle<MySqlStore>,
+    handle: &CacheHandle,
     connection: &mut MySqlConnection,
     tags: usize,
 ) -> (BTreeMap<String, u64>, Duration) {

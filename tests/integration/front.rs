@@ -15,9 +15,9 @@ use tokio::sync::Semaphore;
 use tower::Layer;
 use tower::util::BoxCloneSyncService;
 use tower_mysql_cache::{
-    CacheBody, CacheHandle, CacheKey, CacheLayer, CacheOverride, CachePolicy, Entry, Fence,
-    Invalidation, Lease, MemoryStore, MySqlStore, Store, StoreError, StoreStats, Stored, Tiered,
-    VariantIndex,
+    Admin, CacheBody, CacheHandle, CacheKey, CacheLayer, CacheOverride, CachePolicy, Entries,
+    Entry, Fence, Invalidation, Lease, MemoryStore, MySqlStore, Store, StoreError, StoreStats,
+    Stored, Tiered, VariantIndex,
 };
 
 use crate::kit::{Answer, get, request, response, send};
@@ -76,7 +76,7 @@ impl App {
         })))
     }
 
-    fn handle(&self) -> CacheHandle<Front> {
+    fn handle(&self) -> CacheHandle {
         self.layer.handle()
     }
 
@@ -246,10 +246,10 @@ async fn a_fenced_write_reaches_the_front_after_the_back() {
     let front = Tiered::new(memory.clone(), app.store.clone());
     let key = CacheKey::new("test:1:/slow http://h");
     let stored = Stored::Variants(Arc::new(VariantIndex::default()));
-    let entry = Entry { key: key.clone(), stored, expires_ms: u64::MAX >> 1 };
+    let entry = Entry::new(key.clone(), stored, u64::MAX >> 1);
     let is_in_front = async || memory.get(key.clone()).await.unwrap().is_some();
-    let lease = async |time| match front.lease(&key, time).await {
-        Ok(Lease::Granted(number)) => Some(Fence { key: key.clone(), number }),
+    let lease = async |time| match front.leases().lease(&key, time).await {
+        Ok(Lease::Granted(number)) => Some(Fence::new(key.clone(), number)),
         _ => None,
     };
     let first = lease(Duration::from_millis(1)).await.unwrap();

@@ -89,7 +89,7 @@ async fn get(app: &Router, uri: &str) -> Reply {
 }
 
 /// How often each of the guard's reasons prevented storing.
-fn called_off<St: Store>(handle: &CacheHandle<St>) -> Vec<(&'static str, u64)> {
+fn called_off(handle: &CacheHandle) -> Vec<(&'static str, u64)> {
     handle.reasons().into_iter().filter(|(reason, _)| OURS.contains(reason)).collect()
 }
 

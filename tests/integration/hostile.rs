@@ -46,7 +46,7 @@ impl Slow {
         }
     }
 }
-impl Store for Slow {
+impl Entries for Slow {
     async fn get_many(&self, keys: Vec<CacheKey>) -> Result<Vec<Option<Stored>>, StoreError> {
         self.lookups.lock().unwrap().push(keys.len());
         self.inner.get_many(keys).await
@@ -69,26 +69,12 @@ impl Store for Slow {
     async fn remove(&self, r: KeyRange) -> Result<u64, StoreError> {
         self.inner.remove(r).await
     }
-    fn position(&self) -> Arc<LogPosition> {
-        self.inner.position()
-    }
-    async fn append(&self, records: Vec<LogRecord>) -> Result<Vec<u64>, StoreError> {
-        self.inner.append(records).await
-    }
-    async fn validity(&self, key: &CacheKey, head: &StoredHead) -> Result<Validity, StoreError> {
-        self.inner.validity(key, head).await
-    }
-    async fn log_tail(&self, limit: usize) -> Result<Vec<LogRow>, StoreError> {
-        self.inner.log_tail(limit).await
-    }
-    async fn count_named(&self, scopes: Vec<Scope>) -> Result<Named, StoreError> {
-        self.inner.count_named(scopes).await
-    }
-    async fn cull(&self) -> Result<CullReport, StoreError> {
-        self.inner.cull().await
-    }
-    async fn stats(&self) -> Result<StoreStats, StoreError> {
-        self.inner.stats().await
+}
+impl Admin for Slow {}
+impl Store for Slow {
+    type Log = MemoryLog;
+    fn log(&self) -> &MemoryLog {
+        self.inner.log()
     }
 }
 
@@ -614,40 +600,21 @@ async fn an_old_response_is_never_seen_after_an_invalidation() {
 async fn a_head_is_replaced_only_if_it_is_the_expected_one() {
     let kit = crate::kit::Kit::mysql().await;
     let now = kit.store.now_ms();
-    let head = |etag: &'static str| StoredHead {
-        status: http::StatusCode::OK,
-        headers: http::HeaderMap::from_iter([(
-            http::header::ETAG,
-            http::HeaderValue::from_static(etag),
-        )]),
-        requested_ms: now,
-        received_ms: now,
-        initial_age_ms: 0,
-        fresh_until_ms: now,
-        gen_ms: 0,
-        shared: false,
-        vary: vec![],
-        tags: vec![],
-        position: LogPosition::default(),
+    let head = |etag: &'static str| {
+        let etag = http::HeaderValue::from_static(etag);
+        let headers = http::HeaderMap::from_iter([(http::header::ETAG, etag)]);
+        StoredHead::new(http::StatusCode::OK, headers, now)
     };
     let key = CacheKey::new("test:1:/ http://h");
-    let entry = |h: StoredHead, b: &'static str| Entry {
-        key: key.clone(),
-        expires_ms: now + 60_000,
-        stored: Stored::Response(StoredResponse {
-            head: Arc::new(h),
-            body: Bytes::from_static(b.as_bytes()),
-        }),
+    let entry = |head: StoredHead, body: &'static str| {
+        let stored = Stored::Response(StoredResponse::new(head, body.into()));
+        Entry::new(key.clone(), stored, now + 60_000)
     };
     kit.store.put(entry(head("\"2\""), "two")).await.unwrap(); // replaced "one" in the same millisecond
     let mut new = head("\"1\"");
     new.fresh_until_ms = now + 50_000;
-    let update = HeadUpdate {
-        key: key.clone(),
-        old: Arc::new(head("\"1\"")),
-        new: Arc::new(new),
-        expires_ms: now + 60_000,
-    };
+    let old = Arc::new(head("\"1\""));
+    let update = HeadUpdate::new(key.clone(), old, Arc::new(new), now + 60_000);
     let done = kit.store.freshen(update).await.unwrap();
     let Some(Stored::Response(r)) = kit.store.get(key).await.unwrap() else { panic!() };
     assert_eq!(

@@ -55,20 +55,29 @@ impl Kit {
         }
     }
 
+    /// The application's database: that of the store, if the store has one.
+    pub(crate) async fn pool(&mut self) -> sqlx::MySqlPool {
+        if self.database.is_none() {
+            self.database = Some(support::database().await);
+        }
+        let url = self.database.as_ref().expect("a database").url();
+        sqlx::MySqlPool::connect(url).await.expect("connects")
+    }
+
     pub(crate) fn layer(&self) -> CacheLayer<BoxStore> {
         CacheLayer::new(self.store.clone()).prefix("test")
     }
 
     /// Waits until everything is written, so that the next lookup asks the store itself.
-    pub(crate) async fn settle(&self, handle: &CacheHandle<BoxStore>) {
+    pub(crate) async fn settle(&self, handle: &CacheHandle) {
         handle.flush().await.expect("flushes");
     }
 }
 
 /// Runs each test on every store.
 macro_rules! on_every_store {
-    ($(async fn $name:ident($kit:ident: Kit) $body:block)*) => {
-        $(async fn $name($kit: Kit) $body)*
+    ($(async fn $name:ident($($kit:ident)+: Kit) $body:block)*) => {
+        $(async fn $name($($kit)+: Kit) $body)*
 
         mod memory {
             $(#[tokio::test]

@@ -5,8 +5,8 @@ use std::time::Duration;
 use http::StatusCode;
 use tower::Layer;
 use tower_mysql_cache::{
-    Authorization, CacheLayer, CacheOverride, CachePolicy, Cookies, Forward, Invalidation,
-    MemoryStore, StatusField, Store, TargetKey,
+    Admin, Authorization, CacheLayer, CacheOverride, CachePolicy, Cookies, Forward, Invalidation,
+    MemoryStore, StatusField, TargetKey,
 };
 
 use crate::kit::{Calls, Kit, cached, get, on_every_store, request, response, send};

@@ -10,8 +10,9 @@ use sqlx::{AssertSqlSafe, Connection, MySqlConnection};
 use tower::Layer;
 use tower::util::BoxCloneSyncService;
 use tower_mysql_cache::{
-    CacheBody, CacheHandle, CacheKey, CacheLayer, CacheOverride, CachePolicy, Consistency, Forward,
-    Invalidation, MemoryStore, MySqlStore, MySqlStoreBuilder, Scope, Store, Tag, Tiered, Validity,
+    Admin, CacheBody, CacheHandle, CacheKey, CacheLayer, CacheOverride, CachePolicy, Consistency,
+    Entries, Forward, Invalidation, InvalidationLog, MemoryStore, MySqlStore, MySqlStoreBuilder,
+    Scope, Store, Tag, Tiered, Validity,
 };
 
 use crate::kit::{Answer, Calls, get, response, send};
@@ -25,7 +26,7 @@ const KEY: &str = "test:1:/p/7 http://h";
 /// One process of an application: `/p/<n>` has the tag `product:<n>`.
 struct Node<St> {
     service: BoxCloneSyncService<Request<()>, Response<CacheBody<Full<Bytes>>>, Infallible>,
-    handle: CacheHandle<St>,
+    handle: CacheHandle,
     store: St,
     calls: Calls,
 }

@@ -17,6 +17,7 @@ mod kit;
 mod layer;
 mod leaks;
 mod log;
+mod logins;
 mod mysql_store;
 mod names;
 mod outage;
@@ -33,4 +34,5 @@ mod stale;
 mod streams;
 #[path = "../support/mod.rs"]
 mod support;
+mod transactions;
 mod writes;

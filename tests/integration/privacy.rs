@@ -7,7 +7,7 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection, Row};
 use tower::{Layer, service_fn};
 use tower_mysql_cache::{
-    Authorization, CacheLayer, CachePolicy, Cookies, MySqlStore, MySqlStoreBuilder, Store,
+    Admin, Authorization, CacheLayer, CachePolicy, Cookies, MySqlStore, MySqlStoreBuilder,
     StoreError,
 };
 
@@ -27,7 +27,7 @@ async fn encrypted_fails_without_keys_or_with_unencrypted_tables() {
     let error = store.migrate().await.unwrap_err();
     assert!(matches!(error, StoreError::Database(_)), "{error}");
     // MariaDB: wrong create options; MySQL: no master key
-    let says = error.to_string();
+    let says = std::error::Error::source(&error).expect("the server's error").to_string();
     assert!(says.contains("140") || says.contains("3185") || says.contains("master key"), "{says}");
     let plain = MySqlStore::connect(database.url()).await.expect("connects");
     assert_eq!(plain.check().await.unwrap_err().as_str(), "schema", "nothing has been made");

@@ -19,7 +19,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tower::{ServiceBuilder, ServiceExt};
-use tower_mysql_cache::{BoxStore, CacheHandle, CacheOverride, CachePolicy, StatusField};
+use tower_mysql_cache::{CacheHandle, CacheOverride, CachePolicy, StatusField};
 
 use crate::kit::{Calls, Kit, on_every_store};
 
@@ -172,7 +172,7 @@ on_every_store! {
     }
 
     async fn a_handler_invalidates_through_the_handle_in_its_state(kit: Kit) {
-        async fn update(State(cache): State<CacheHandle<BoxStore>>) -> &'static str {
+        async fn update(State(cache): State<CacheHandle>) -> &'static str {
             cache.invalidate_uri("/list").await.unwrap();
             "done"
         }

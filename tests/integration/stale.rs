@@ -104,7 +104,7 @@ fn stored(cache_control: &'static str) -> Step {
     Say(200, fields.leak(), "old")
 }
 
-async fn settled(handle: CacheHandle<BoxStore>) {
+async fn settled(handle: CacheHandle) {
     handle.flush().await.expect("flushes");
 }
 

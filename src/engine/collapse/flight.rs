@@ -411,7 +411,7 @@ mod tests {
     }
 
     fn stored() -> StoredResponse {
-        let head = StoredHead::bare(StatusCode::OK, HeaderMap::new(), 0);
+        let head = StoredHead::new(StatusCode::OK, HeaderMap::new(), 0);
         StoredResponse { head: Arc::new(head), body: Bytes::from_static(b"x") }
     }
 

@@ -20,7 +20,7 @@ use crate::rfc9111::no_vary_search::NoVarySearch;
 use crate::rfc9111::stale::Cause;
 use crate::rfc9111::{Reuse, reuse};
 use crate::status::{CacheStatus, Forward};
-use crate::store::Store;
+use crate::store::{InvalidationLog as _, Store};
 use crate::stored::{StoredResponse, VariantIndex};
 use crate::sync::runtime;
 use crate::telemetry::count;
@@ -170,7 +170,7 @@ impl<'a, St: Store> Collapsing<'a, St> {
         let Cx { engine, route, plan } = self.cx;
         // what could not be stored is nothing to wait for (RFC 9111 5.2.1.5, 9.3.2)
         let may_lead = !plan.head_only && !plan.directives.no_store;
-        let joining = route.joining(engine.store.position(), may_lead);
+        let joining = route.joining(engine.store.log().position(), may_lead);
         let clear = |position: &_| is_still_valid(self.cx, &key.key, position);
         engine.flights.join(key, joining, clear)
     }

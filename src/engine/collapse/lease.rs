@@ -104,10 +104,10 @@ async fn ask_store<St: Store>(
     time: Duration,
 ) -> Leased {
     let until = Instant::now() + time;
-    match bounded(limit, engine.store.lease(&key, time)).await {
+    match bounded(limit, engine.store.leases().lease(&key, time)).await {
         Ok(Lease::Granted(number)) => {
             count(&engine.counters.leases);
-            let (fence, give_back) = (Fence { key, number }, give_back(&engine.store, limit));
+            let (fence, give_back) = (Fence::new(key, number), give_back(&engine.store, limit));
             Leased::Here(Some(Held { fence, until, give_back: Some(give_back) }))
         }
         Ok(Lease::Held) => {
@@ -118,7 +118,7 @@ async fn ask_store<St: Store>(
         Err(error) => {
             count(&engine.counters.lease_errors);
             engine.reasons.count(Reason::LeaseError.as_str());
-            tracing::debug!(%error, "no lease: the handler is called without");
+            tracing::debug!(error = error.cause(), "no lease: the handler is called without");
             Leased::Failed
         }
     }
@@ -129,7 +129,7 @@ fn give_back<St: Store>(store: &St, limit: Duration) -> GiveBack {
     let store = store.clone();
     Box::new(move |fence, unshareable| {
         let release = async move {
-            let released = store.release(&fence, unshareable);
+            let released = store.leases().release(&fence, unshareable);
             // a lease that is not given back ends by itself
             let _ = bounded(limit, released).await;
         };

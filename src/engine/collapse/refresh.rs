@@ -5,7 +5,7 @@ use super::super::request::Cx;
 use super::flight::{FlightKey, Joined, Joining, Lead};
 use super::lease::{self, Leased};
 use super::share::is_still_valid;
-use crate::store::Store;
+use crate::store::{InvalidationLog as _, Store};
 use crate::stored::Stored;
 
 /// The flight of a refresh, unless one is on its way, or another process has the lease for it. `landings` are those
@@ -22,7 +22,7 @@ pub(in crate::engine) fn lead_refresh<St: Store>(
     let (base, _) = collapse_key(cx);
     let key = FlightKey { key: at.key.clone(), base, credentialed: cx.plan.has_credentials() };
     let clear = |position: &_| is_still_valid(cx, &key.key, position);
-    let position = cx.engine.store.position();
+    let position = cx.engine.store.log().position();
     let joining = Joining { behind: true, ..cx.route.joining(position, true) };
     match flights.join(&key, joining, clear) {
         // the last one landed between the lookup and now

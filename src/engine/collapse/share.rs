@@ -41,7 +41,7 @@ pub(super) fn is_still_valid<St: Store>(
     key: &CacheKey,
     position: &Arc<LogPosition>,
 ) -> bool {
-    let mut head = StoredHead::bare(StatusCode::OK, HeaderMap::new(), 0);
+    let mut head = StoredHead::new(StatusCode::OK, HeaderMap::new(), 0);
     head.position = LogPosition::clone(position);
     head.tags = cx.route.policy.tags.iter().map(|name| Tag::from(*name)).collect();
     !is_known_invalid(&cx.engine.store, key, &head)

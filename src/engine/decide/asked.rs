@@ -13,7 +13,7 @@ use crate::overrides::CacheOverride;
 use crate::reason::Reason;
 use crate::rfc9111::groups::cache_groups;
 use crate::rfc9111::no_vary_search::NoVarySearch;
-use crate::store::Store;
+use crate::store::{InvalidationLog as _, Store};
 use crate::tag::{LogPosition, Scope, Tag};
 
 /// The request that a response answers, as it was before the handler was called.
@@ -47,7 +47,7 @@ impl Asked {
             headers: request.headers.clone(),
             credentials: plan.credentials,
             requested_ms: store.now_ms(),
-            position: store.position(),
+            position: store.log().position(),
             origin: plan.target.origin().map(own),
             home: plan.home.as_ref().map(|home| Scope::at(home.as_bytes())),
             path_and_query: plan.path_and_query.clone(),

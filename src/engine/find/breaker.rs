@@ -245,7 +245,11 @@ pub(super) fn lookup_failed<St>(
     if is_failure(error) && route.breaker.failed(began, Instant::now()) == Some(Change::Opened) {
         count(&engine.counters.breaker_opened);
         let reason = error.as_str();
-        tracing::warn!(%error, reason, "the store fails; handlers are called without asking it");
+        tracing::warn!(
+            error = error.cause(),
+            reason,
+            "the store fails; handlers are called without asking it"
+        );
     }
 }
 
@@ -257,7 +261,11 @@ fn probe<St: Store>(engine: &Engine<St>, route: &Route, key: &CacheKey) -> bool 
     let mut probing = Box::pin(async move {
         let answer = bounded(limit, store.get_many(keys)).await;
         if let Err(error) = &answer {
-            tracing::debug!(%error, reason = error.as_str(), "the store still fails");
+            tracing::debug!(
+                error = error.cause(),
+                reason = error.as_str(),
+                "the store still fails"
+            );
         }
         if probe.end(answer.is_ok()) == Some(Change::Closed) {
             count(&counters.breaker_closed);

@@ -93,7 +93,12 @@ pub(in crate::engine) async fn lookup<St: Store>(cx: &Cx<St>, request: &Parts) -
             breaker::lookup_failed(engine, route, &error, began);
             if let Some(suppressed) = engine.known.warning.pass() {
                 let reason = error.as_str();
-                tracing::warn!(%error, reason, suppressed, "lookup failed; the handler is called");
+                tracing::warn!(
+                    error = error.cause(),
+                    reason,
+                    suppressed,
+                    "lookup failed; the handler is called"
+                );
             }
             Reason::StoreError
         }

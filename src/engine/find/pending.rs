@@ -122,17 +122,9 @@ impl Pending {
 
     async fn settled_where(&self, concerns: impl Fn(&CacheKey) -> bool) {
         let last = self.state().next;
-        loop {
-            let mut wait = std::pin::pin!(self.0.settled.notified());
-            // registered before looking, so that no end is missed
-            wait.as_mut().enable();
-            let open =
-                self.state().outstanding.range(..=last).any(|(_, keys)| keys.iter().any(&concerns));
-            if !open {
-                return;
-            }
-            wait.await;
-        }
+        let ended =
+            || !self.state().outstanding.range(..=last).any(|(_, keys)| keys.iter().any(&concerns));
+        sync::until(&self.0.settled, ended).await;
     }
 }
 

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use crate::key::CacheKey;
-use crate::store::{Store, StoreError};
+use crate::store::{InvalidationLog as _, Store, StoreError};
 use crate::stored::{StoredHead, StoredResponse};
 use crate::tag::Validity;
 
@@ -19,8 +19,8 @@ pub(in crate::engine) async fn log_verdict<St: Store>(
     since: Instant,
 ) -> Result<Validity, StoreError> {
     let at_most = store.max_staleness().max(since.elapsed());
-    store.catch_up(key, &response.head, at_most).await?;
-    store.validity(key, &response.head).await
+    store.log().catch_up(key, &response.head, at_most).await?;
+    store.log().validity(key, &response.head).await
 }
 
 /// Whether the log rows that this process has read so far invalidate a response. Each later use has a verdict of its
@@ -30,7 +30,7 @@ pub(in crate::engine) fn is_known_invalid<St: Store>(
     key: &CacheKey,
     head: &StoredHead,
 ) -> bool {
-    let mut validity = pin!(store.validity(key, head));
+    let mut validity = pin!(store.log().validity(key, head));
     let known = validity.as_mut().poll(&mut Context::from_waker(Waker::noop()));
     matches!(known, Poll::Ready(Ok(Validity::Invalid)))
 }

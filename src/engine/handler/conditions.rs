@@ -74,7 +74,7 @@ impl Stripped {
         response: &http::response::Parts,
         received_ms: u64,
     ) -> bool {
-        let head = StoredHead::bare(response.status, response.headers.clone(), received_ms);
+        let head = StoredHead::new(response.status, response.headers.clone(), received_ms);
         // RFC 9111 4.3.2 compares Date for stored responses only
         let comparable = has_validator(&response.headers);
         comparable && evaluate(&self.headers, &head, received_ms) == Precondition::NotModified
@@ -95,7 +95,7 @@ impl Stripped {
         St: Store,
         RB: Body<Error: Send> + Send + 'static,
     {
-        let head = StoredHead::bare(response.status, response.headers.clone(), received_ms);
+        let head = StoredHead::new(response.status, response.headers.clone(), received_ms);
         let Cx { engine, route, .. } = cx;
         let place = || engine.background.begin(engine.limits.max_refreshes);
         if self.has(&response, received_ms) {

@@ -92,7 +92,7 @@ impl<St: Store> Miss<St> {
         let mut fields = stored_fields(&response.headers, &directives, received_ms);
         // those that the policy strips keep nothing from being shared, and are its own client's all the same
         fields.remove(SET_COOKIE);
-        let mut head = StoredHead::bare(response.status, fields, received_ms);
+        let mut head = StoredHead::new(response.status, fields, received_ms);
         head.vary = select(&names, &self.before.asked.headers);
         Some(head)
     }

@@ -40,7 +40,12 @@ pub(super) fn behind<St: Store>(
                 count(&engine.counters.write_errors);
                 if let Some(suppressed) = engine.fills.warning.pass() {
                     let reason = error.as_str();
-                    tracing::warn!(%error, reason, suppressed, "a response could not be stored");
+                    tracing::warn!(
+                        error = error.cause(),
+                        reason,
+                        suppressed,
+                        "a response could not be stored"
+                    );
                 }
             }
         }

@@ -1,84 +1,349 @@
 //! A log in memory, for stores of one process.
 
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::{Future, ready};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::view::{Judgement, LogView, Mark};
+use crate::clock::{Clock, SystemClock};
 use crate::key::CacheKey;
+use crate::store::{InvalidationLog, SqlStatement, StoreError};
 use crate::stored::StoredHead;
 use crate::sync;
-use crate::tag::{LogPosition, LogRecord, LogRow, Validity, reason_of};
+use crate::tag::{LogPosition, LogRecord, LogRow, Scope, Validity, reason_of};
 
-/// An invalidation log in the process's own memory: what a [`Store`](crate::Store) of one process needs
-/// for its part of the contract. Clones share one log.
+/// An invalidation log in the process's own memory, for a [`Store`](crate::Store) of one process. Clones share one log.
 ///
-/// It remembers the last 65,536 rows, or as many as 24 MiB hold; a response that is older than those counts as invalid.
-#[derive(Clone, Debug, Default)]
-pub struct MemoryLog(Arc<Mutex<State>>);
+/// It remembers the last 65,536 rows, or as many as 24 MiB hold. A response that is older than these rows counts as
+/// invalid.
+///
+/// # In a transaction
+///
+/// This log has no table that could commit together with the data, and it cannot see a commit. So
+/// `CacheHandle::invalidate_on` does not use the connection. It invalidates more than a log in a
+/// table does:
+///
+/// - From the call on, no response that the rows name is served, not even one that was made after the call. So no
+///   response that was made from data before the commit can stay.
+/// - This ends when the handler of an unsafe request has ended, when [`CacheHandle::sync`](crate::CacheHandle::sync) is
+///   called, or after 10 seconds, whichever is first. A response that is made after that is served again.
+/// - For the rest of the 10 seconds, the end of every unsafe request and every `sync` appends the rows once more, because
+///   it may have been the end of another transaction.
+/// - A rollback changes nothing of this: the responses are made again.
+///
+/// After a transaction that takes longer than 10 seconds, invalidate once more after the commit.
+#[derive(Clone)]
+pub struct MemoryLog {
+    state: Arc<Mutex<State>>,
+    clock: Arc<dyn Clock>,
+}
 
-#[derive(Debug)]
 struct State {
     view: LogView,
     /// The last rows, for people.
-    tail: std::collections::VecDeque<LogRow>,
+    tail: VecDeque<LogRow>,
+    /// Rows of transactions that may not have ended, the oldest first.
+    open: VecDeque<Open>,
 }
 
-impl Default for State {
-    fn default() -> Self {
-        Self { view: LogView::new(0), tail: std::collections::VecDeque::new() }
-    }
+/// A row of a transaction whose end is not known.
+struct Open {
+    record: LogRecord,
+    since: Instant,
+    /// Whether what it names is not served at all.
+    hides: bool,
 }
 
 /// Rows kept for people.
 const TAIL: usize = 1024;
 
+/// How long a transaction may take after it has invalidated.
+const TRANSACTION: Duration = Duration::from_secs(10);
+
+/// The most rows of transactions that are repeated. More than these, and all responses are invalidated in their place.
+const MAX_OPEN: usize = 256;
+
 impl MemoryLog {
-    /// An empty log.
+    /// An empty log, on the machine's clock.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self::with_clock(Arc::new(SystemClock))
+    }
+
+    /// An empty log whose rows have their times from this clock.
+    pub(crate) fn with_clock(clock: Arc<dyn Clock>) -> Self {
+        let (tail, open) = (VecDeque::new(), VecDeque::new());
+        let state = State { view: LogView::new(0), tail, open };
+        Self { state: Arc::new(Mutex::new(state)), clock }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        sync::lock(&self.0)
+        let mut state = sync::lock(&self.state);
+        if !state.open.is_empty() {
+            state.end_late(Instant::now(), self.clock.now_ms());
+        }
+        state
     }
 
-    /// [`Store::position`](crate::Store::position)
-    #[must_use]
-    pub fn position(&self) -> Arc<LogPosition> {
+    /// Appends rows for a transaction that may commit at any time from now on.
+    fn open(&self, records: &[LogRecord]) {
+        let now = Instant::now();
+        self.state().open(records, now, self.clock.now_ms());
+    }
+
+    /// A transaction may have ended.
+    fn repeat(&self) {
+        let mut state = self.state();
+        if !state.open.is_empty() {
+            state.repeat(self.clock.now_ms());
+        }
+    }
+}
+
+impl State {
+    fn append(&mut self, mut record: LogRecord, now_ms: u64) -> u64 {
+        let id = self.view.largest() + 1;
+        self.view.absorb([(id, mark(&record))], Instant::now());
+        record.reason = reason_of(&record);
+        if self.tail.len() == TAIL {
+            self.tail.pop_front();
+        }
+        self.tail.push_back(LogRow::new(id, record, now_ms));
+        id
+    }
+
+    fn open(&mut self, records: &[LogRecord], now: Instant, now_ms: u64) {
+        for record in records {
+            let before = self.open.iter().position(|open| open.record.scope == record.scope);
+            if let Some(before) = before.and_then(|at| self.open.remove(at)) {
+                self.show(&before);
+            }
+            if self.open.len() == MAX_OPEN {
+                self.end_while(|_| true, now_ms);
+                return self.open(&[LogRecord::hard(Scope::Everything)], now, now_ms);
+            }
+            self.append(record.clone(), now_ms);
+            self.view.begin(&[mark(record)]);
+            self.open.push_back(Open { record: record.clone(), since: now, hides: true });
+        }
+    }
+
+    /// What the row names is served again if it is newer than the log's last row.
+    fn show(&mut self, open: &Open) {
+        if open.hides {
+            self.view.end(&[mark(&open.record)]);
+        }
+    }
+
+    /// Ends the oldest rows.
+    fn end_while(&mut self, ends: impl Fn(&Open) -> bool, now_ms: u64) {
+        while self.open.front().is_some_and(&ends) {
+            let Some(open) = self.open.pop_front() else { break };
+            self.show(&open);
+            if open.hides {
+                self.append(open.record, now_ms);
+            }
+        }
+    }
+
+    /// Ends rows whose transactions have had their time.
+    fn end_late(&mut self, now: Instant, now_ms: u64) {
+        let late = |open: &Open| now.saturating_duration_since(open.since) >= TRANSACTION;
+        self.end_while(late, now_ms);
+    }
+
+    fn repeat(&mut self, now_ms: u64) {
+        let mut opened = std::mem::take(&mut self.open);
+        for open in &mut opened {
+            self.append(open.record.clone(), now_ms);
+            self.show(open);
+            open.hides = false;
+        }
+        self.open = opened;
+    }
+}
+
+fn mark(record: &LogRecord) -> Mark {
+    Mark { scope: record.scope.clone(), soft: record.soft }
+}
+
+impl InvalidationLog for MemoryLog {
+    fn position(&self) -> Arc<LogPosition> {
         self.state().view.position()
     }
 
-    /// [`Store::append`](crate::Store::append), at this time (milliseconds since the Unix epoch).
-    pub fn append(&self, records: Vec<LogRecord>, now_ms: u64) -> Vec<u64> {
-        let mut state = self.state();
-        let mut ids = Vec::with_capacity(records.len());
-        for mut record in records {
-            let id = state.view.largest() + 1;
-            let mark = Mark { scope: record.scope.clone(), soft: record.soft };
-            state.view.absorb([(id, mark)], Instant::now());
-            record.reason = reason_of(&record);
-            if state.tail.len() == TAIL {
-                state.tail.pop_front();
-            }
-            state.tail.push_back(LogRow::new(id, record, now_ms));
-            ids.push(id);
-        }
-        ids
+    fn append(
+        &self,
+        records: Vec<LogRecord>,
+    ) -> impl Future<Output = Result<Vec<u64>, StoreError>> + Send {
+        let (mut state, now_ms) = (self.state(), self.clock.now_ms());
+        ready(Ok(records.into_iter().map(|record| state.append(record, now_ms)).collect()))
     }
 
-    /// [`Store::validity`](crate::Store::validity)
-    #[must_use]
-    pub fn validity(&self, key: &CacheKey, head: &StoredHead) -> Validity {
-        match self.state().view.judge(key.as_bytes(), &head.tags, &head.position) {
+    fn validity(
+        &self,
+        key: &CacheKey,
+        head: &StoredHead,
+    ) -> impl Future<Output = Result<Validity, StoreError>> + Send {
+        let judgement = self.state().view.judge(key.as_bytes(), &head.tags, &head.position);
+        ready(Ok(match judgement {
             Judgement::Known(validity) => validity,
             Judgement::Older { .. } | Judgement::Ahead => Validity::Invalid,
+        }))
+    }
+
+    /// The last 1,024 rows at most, the newest first.
+    fn tail(&self, limit: usize) -> impl Future<Output = Result<Vec<LogRow>, StoreError>> + Send {
+        ready(Ok(self.state().tail.iter().rev().take(limit).cloned().collect()))
+    }
+
+    fn note_write(&self) {
+        self.repeat();
+    }
+
+    fn sync(&self) -> impl Future<Output = Result<(), StoreError>> + Send {
+        self.repeat();
+        ready(Ok(()))
+    }
+
+    #[cfg(feature = "mysql")]
+    fn append_on(
+        &self,
+        _: &mut sqlx::MySqlConnection,
+        records: Vec<LogRecord>,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send {
+        self.open(&records);
+        ready(Ok(()))
+    }
+
+    /// There is nothing to write, so this returns no statements. The rows count as those of a transaction.
+    fn append_sql(&self, records: &[LogRecord]) -> Result<Vec<SqlStatement>, StoreError> {
+        self.open(records);
+        Ok(Vec::new())
+    }
+}
+
+impl Default for MemoryLog {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for MemoryLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryLog").field("largest", &self.state().view.largest()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::{HeaderMap, StatusCode};
+
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::tag::Tag;
+
+    fn key() -> CacheKey {
+        CacheKey::new("p:1:/x http://h")
+    }
+
+    /// A response with the tag `t` whose handler is called now.
+    fn made(log: &MemoryLog) -> StoredHead {
+        let mut head = StoredHead::new(StatusCode::OK, HeaderMap::new(), 0);
+        head.tags = vec![Tag::from("t")];
+        head.position = (*log.position()).clone();
+        head
+    }
+
+    fn record(tag: &str) -> LogRecord {
+        LogRecord::hard(Scope::Tag(Tag::new(Bytes::copy_from_slice(tag.as_bytes()))))
+    }
+
+    async fn of(log: &MemoryLog, head: &StoredHead) -> Validity {
+        log.validity(&key(), head).await.unwrap()
+    }
+
+    /// The time that transactions have had.
+    fn pass(log: &MemoryLog, time: Duration) {
+        for open in &mut sync::lock(&log.state).open {
+            open.since -= time;
         }
     }
 
-    /// [`Store::log_tail`](crate::Store::log_tail): the last 1,024 rows at most, the newest first.
-    #[must_use]
-    pub fn tail(&self, limit: usize) -> Vec<LogRow> {
-        self.state().tail.iter().rev().take(limit).cloned().collect()
+    #[tokio::test]
+    async fn rows_keep_time_and_reason() {
+        let log = MemoryLog::with_clock(Arc::new(ManualClock::at(7)));
+        let reason = Some("price import".to_owned());
+        let record = LogRecord { scope: Scope::Everything, soft: true, reason };
+        assert_eq!(log.append(vec![record.clone(), record]).await.unwrap(), [1, 2]);
+        let tail = log.tail(1).await.unwrap();
+        assert_eq!((tail[0].id, tail[0].at_ms, tail[0].soft), (2, 7, true));
+        assert_eq!(tail[0].reason.as_deref(), Some("price import"));
+    }
+
+    #[tokio::test]
+    async fn an_open_transaction_hides_what_it_names() {
+        let log = MemoryLog::new();
+        let before = made(&log);
+        log.open(&[record("t")]);
+        let during = made(&log);
+        assert_eq!(of(&log, &before).await, Validity::Invalid);
+        assert_eq!(of(&log, &during).await, Validity::Invalid);
+        log.note_write();
+        assert_eq!(of(&log, &before).await, Validity::Invalid);
+        assert_eq!(of(&log, &during).await, Validity::Invalid, "the data was not committed");
+        let after = made(&log);
+        assert_eq!(of(&log, &after).await, Validity::Valid);
+    }
+
+    #[tokio::test]
+    async fn the_end_of_another_transaction_hides_nothing_for_good() {
+        let log = MemoryLog::new();
+        log.open(&[record("t")]);
+        log.note_write(); // of another request
+        let between = made(&log);
+        assert_eq!(of(&log, &between).await, Validity::Valid);
+        log.sync().await.unwrap();
+        assert_eq!(of(&log, &between).await, Validity::Invalid, "this may be the end");
+        pass(&log, TRANSACTION);
+        let after = made(&log);
+        log.note_write();
+        assert_eq!(of(&log, &after).await, Validity::Valid, "its time is over");
+    }
+
+    #[tokio::test]
+    async fn a_transaction_without_an_end_ends_with_its_time() {
+        let log = MemoryLog::new();
+        log.append_sql(&[record("t")]).unwrap();
+        let during = made(&log);
+        pass(&log, TRANSACTION);
+        assert_eq!(of(&log, &during).await, Validity::Invalid);
+        assert_eq!(of(&log, &made(&log)).await, Validity::Valid);
+    }
+
+    #[tokio::test]
+    async fn a_second_call_begins_the_time_again() {
+        let log = MemoryLog::new();
+        log.open(&[record("t")]);
+        pass(&log, TRANSACTION - Duration::from_millis(1));
+        log.open(&[record("t"), record("u")]);
+        pass(&log, Duration::from_millis(1));
+        assert_eq!(of(&log, &made(&log)).await, Validity::Invalid);
+        assert_eq!(log.state().open.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn too_many_rows_hide_everything() {
+        let log = MemoryLog::new();
+        for n in 0..=MAX_OPEN {
+            log.open(&[record(&n.to_string())]);
+        }
+        assert_eq!(of(&log, &made(&log)).await, Validity::Invalid);
+        assert_eq!(log.state().open.len(), 1);
+        log.note_write();
+        assert_eq!(of(&log, &made(&log)).await, Validity::Valid);
     }
 }

@@ -6,7 +6,7 @@ mod view;
 
 pub use memory::MemoryLog;
 pub(crate) use view::{Judgement, LogView};
-#[cfg(feature = "mysql")]
+#[cfg(any(test, feature = "mysql"))]
 pub(crate) use view::{Mark, Reading};
 
 #[cfg(test)]

@@ -351,14 +351,3 @@ fn every_scope_is_judged() {
         assert_eq!(of(&view, &at(3, &[2])), expected, "{scope:?}");
     }
 }
-
-#[test]
-fn a_log_in_memory_remembers_why() {
-    let log = MemoryLog::new();
-    let reason = Some("price import".to_owned());
-    let record = crate::tag::LogRecord { scope: Scope::Everything, soft: true, reason };
-    assert_eq!(log.append(vec![record.clone(), record], 7), [1, 2]);
-    let tail = log.tail(1);
-    assert_eq!((tail[0].id, tail[0].at_ms, tail[0].soft), (2, 7, true));
-    assert_eq!(tail[0].reason.as_deref(), Some("price import"));
-}

@@ -242,7 +242,7 @@ impl LogView {
 
     fn update_position(&mut self) {
         let gaps = self.gaps.iter().map(|(&from, gap)| (from, gap.to));
-        self.position = Arc::new(LogPosition::new(self.largest, gaps));
+        self.position = Arc::new(LogPosition::of(self.largest, gaps));
     }
 
     /// This process has inserted a row that is visible when its transaction commits. Until it appears,

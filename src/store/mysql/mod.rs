@@ -38,7 +38,7 @@ use self::sql::{Dialect, Sql, TableName};
 use self::tasks::Running;
 use self::write::{Owned, Writes};
 use super::StoreError;
-use crate::error::ConfigError;
+use crate::error::{About, ConfigError};
 use crate::sync::lock;
 
 /// A store in tables of a MySQL or MariaDB database: for entries, for the invalidation log, for leases.
@@ -90,9 +90,9 @@ impl fmt::Debug for MySqlStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let settings = &self.inner.shared.settings;
         f.debug_struct("MySqlStore")
-            .field("host", &settings.options.get_host())
-            .field("port", &settings.options.get_port())
-            .field("database", &settings.options.get_database())
+            .field("host", &settings.login.base.get_host())
+            .field("port", &settings.login.base.get_port())
+            .field("database", &settings.login.base.get_database())
             .field("table", &settings.table.plain())
             .field("server_version", &self.server_version())
             .finish_non_exhaustive()
@@ -128,9 +128,19 @@ impl MySqlStore {
         Ok(MySqlStoreBuilder::from_url(url)?)
     }
 
-    /// Starts from anything that sqlx can connect with: certificates, sockets, plugins.
-    pub fn builder_with(options: MySqlConnectOptions) -> MySqlStoreBuilder {
-        MySqlStoreBuilder::new(options)
+    /// Starts from anything that sqlx can connect with: certificates, sockets, plugins; or from the options of the
+    /// application's pool. The store opens its own connections and does not use the pool.
+    ///
+    /// ```no_run
+    /// # async fn connect(pool: sqlx::MySqlPool) -> Result<(), tower_mysql_cache::StoreError> {
+    /// use tower_mysql_cache::MySqlStore;
+    ///
+    /// let store = MySqlStore::builder_with(pool.connect_options()).connect().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn builder_with(options: impl Into<Arc<MySqlConnectOptions>>) -> MySqlStoreBuilder {
+        MySqlStoreBuilder::new(Arc::unwrap_or_clone(options.into()))
     }
 
     /// The statement that creates a table of entries of this name, for people with migration tools of
@@ -233,14 +243,14 @@ impl MySqlStore {
 }
 
 fn packet_too_small(bytes: usize) -> StoreError {
-    let rule = "the server takes no larger statement, and the store needs 131072 at least: raise it in the \
-                server's configuration, or by SET GLOBAL max_allowed_packet = 131072";
+    let rule = "the server must take statements of at least 131072 bytes: raise it in the server's configuration, or by \
+                SET GLOBAL max_allowed_packet = 131072";
     ConfigError::new("max_allowed_packet", bytes, rule).into()
 }
 
 fn no_runtime() -> StoreError {
-    let rule = "the store's tasks need one: call `connect` inside of it";
-    ConfigError::new("tokio runtime", "missing", rule).into()
+    let rule = "the store's tasks need one: call `connect` inside a tokio runtime";
+    ConfigError::new("tokio runtime", About("missing"), rule).into()
 }
 
 impl Inner {
@@ -248,8 +258,8 @@ impl Inner {
         let settings = &shared.settings;
         let statement_bytes = MAX_STATEMENT_BYTES.min(shared.max_packet / 2);
         Self {
-            lookups: Lookups::new(settings.queue_lookups, settings.query_timeout),
-            large: Lookups::of_large(settings.queue_lookups, settings.query_timeout),
+            lookups: Lookups::new(settings.query_timeout),
+            large: Lookups::of_large(settings.query_timeout),
             writes: Writes::new(settings.queue_bytes, statement_bytes),
             log: Log::new(settings.log_table.clone()),
             owned: Arc::default(),

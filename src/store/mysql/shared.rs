@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::options::Settings;
 use super::sql::Sql;
 use crate::store::StoreError;
 use crate::sync::lock;
+use crate::telemetry::Throttle;
 
 /// Shared by the handle and the tasks.
 pub(super) struct Shared {
@@ -51,11 +52,12 @@ impl Shared {
     /// Counts and logs a statement or connection that failed.
     pub(super) fn failed(&self, doing: &'static str, error: &StoreError) {
         self.counters.failures.fetch_add(1, Relaxed);
-        if let Some(suppressed) = self.warnings.due(error.as_str(), Instant::now()) {
+        if let Some(suppressed) = self.warnings.due(error.as_str()) {
             tracing::warn!(
                 table = %self.settings.table.plain(),
                 suppressed,
-                "cache store: {doing} failed: {error}"
+                error = error.cause(),
+                "cache store: {doing} failed"
             );
         }
     }
@@ -63,11 +65,12 @@ impl Shared {
     /// Counts and logs that the invalidation log cannot be read: nothing is served without it.
     pub(super) fn log_failed(&self, error: &StoreError) {
         self.counters.failures.fetch_add(1, Relaxed);
-        if let Some(suppressed) = self.warnings.due("invalidation log", Instant::now()) {
+        if let Some(suppressed) = self.warnings.due("invalidation log") {
             tracing::error!(
                 log = %self.settings.log_table.plain(),
                 suppressed,
-                "cache store: the invalidation log cannot be read, nothing is served: {error}"
+                error = error.cause(),
+                "cache store: the invalidation log cannot be read, nothing is served"
             );
         }
     }
@@ -75,7 +78,7 @@ impl Shared {
     /// Counts and logs entries that could not be read.
     pub(super) fn unreadable(&self, key: &[u8]) {
         self.counters.unreadable.fetch_add(1, Relaxed);
-        if let Some(suppressed) = self.warnings.due("unreadable", Instant::now()) {
+        if let Some(suppressed) = self.warnings.due("unreadable") {
             tracing::warn!(
                 table = %self.settings.table.plain(),
                 suppressed,
@@ -88,7 +91,7 @@ impl Shared {
     /// Counts and logs entries that were not stored because the queue was full.
     pub(super) fn shed(&self) {
         self.counters.shed.fetch_add(1, Relaxed);
-        if let Some(suppressed) = self.warnings.due("shed", Instant::now()) {
+        if let Some(suppressed) = self.warnings.due("shed") {
             tracing::warn!(
                 table = %self.settings.table.plain(),
                 suppressed,
@@ -117,31 +120,14 @@ pub(super) struct Counters {
     pub(super) culls: AtomicU64,
 }
 
-/// At most one warning of a kind in this time.
-const WARNING_INTERVAL: Duration = Duration::from_secs(10);
-
-/// Keeps a failing database from filling the log.
+/// Keeps a failing database from filling the log: a throttle for each kind of warning.
 #[derive(Debug, Default)]
-struct Warnings(Mutex<HashMap<&'static str, (Instant, u64)>>);
+struct Warnings(Mutex<HashMap<&'static str, Throttle>>);
 
 impl Warnings {
-    /// How many of this kind were suppressed since the last one, when it is time for another.
-    fn due(&self, kind: &'static str, now: Instant) -> Option<u64> {
-        let mut kinds = lock(&self.0);
-        match kinds.get_mut(kind) {
-            Some((last, suppressed)) if now.duration_since(*last) < WARNING_INTERVAL => {
-                *suppressed += 1;
-                None
-            }
-            Some(slot) => {
-                let (_, suppressed) = std::mem::replace(slot, (now, 0));
-                Some(suppressed)
-            }
-            None => {
-                kinds.insert(kind, (now, 0));
-                Some(0)
-            }
-        }
+    /// As [`Throttle::pass`].
+    fn due(&self, kind: &'static str) -> Option<u64> {
+        lock(&self.0).entry(kind).or_default().pass()
     }
 }
 
@@ -196,6 +182,8 @@ impl fmt::Debug for DbClock {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -222,15 +210,9 @@ mod tests {
     }
 
     #[test]
-    fn one_warning_of_a_kind_in_ten_seconds_counts_the_others() {
+    fn each_kind_of_warning_has_its_own_limit() {
         let warnings = Warnings::default();
-        let start = Instant::now();
-        let at = |s| start + Duration::from_secs(s);
-        assert_eq!(warnings.due("timeout", at(0)), Some(0));
-        assert_eq!(warnings.due("timeout", at(1)), None);
-        assert_eq!(warnings.due("database", at(1)), Some(0));
-        assert_eq!(warnings.due("timeout", at(9)), None);
-        assert_eq!(warnings.due("timeout", at(10)), Some(2));
-        assert_eq!(warnings.due("timeout", at(20)), Some(0));
+        let passed = ["timeout", "timeout", "database"].map(|kind| warnings.due(kind));
+        assert_eq!(passed, [Some(0), None, Some(0)]);
     }
 }

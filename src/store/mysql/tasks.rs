@@ -6,8 +6,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
+use rand::RngExt;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -88,10 +87,6 @@ impl Inner {
         let mut tasks = lock(&self.tasks);
         writes.up();
         log.up();
-        let random = |salt: u64| match settings.seed {
-            Some(seed) => StdRng::seed_from_u64(seed.wrapping_add(salt)),
-            None => rand::make_rng(),
-        };
         let mut first = Some(first.map(|connection| (connection, lookups.lane_up())));
         for _ in 0..settings.read_connections {
             let (shared, lookups) = (Arc::clone(shared), Arc::clone(lookups));
@@ -112,9 +107,9 @@ impl Inner {
             queue: Arc::clone(writes),
             owned: Arc::clone(owned),
             log: Arc::clone(log),
-            random: random(0),
+            random: rand::make_rng(),
             // 0 is nobody
-            owner: random(3).random::<u64>() | 1,
+            owner: rand::rng().random::<u64>() | 1,
             stop: self.stop.subscribe(),
         };
         tasks.push(self.start_task(*generation, writer.run()));
@@ -124,11 +119,11 @@ impl Inner {
             shared: Arc::clone(shared),
             owned: Arc::clone(owned),
             commands: receiver,
-            random: random(1),
+            random: rand::make_rng(),
             stop: self.stop.subscribe(),
             estimates: Estimates::default(),
-            next: random(2).random(),
-            next_lease: random(4).random(),
+            next: rand::rng().random(),
+            next_lease: rand::rng().random(),
             pruned: 0,
             link: Link::default(),
         };

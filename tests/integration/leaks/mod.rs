@@ -176,7 +176,7 @@ struct Site {
 struct World {
     seed: usize,
     sites: Vec<Site>,
-    handle: CacheHandle<MemoryStore>,
+    handle: CacheHandle,
     origin: Origin,
     clock: ManualClock,
     sent: AtomicU64,

@@ -45,7 +45,7 @@ async fn an_idle_process_deletes_old_leases_without_culling() {
     let mut connection = database.connection().await;
     let row = "(UNHEX(SUBSTR(SHA2(UUID(), 256), 1, 32)), 1, 1, 5)";
     insert_all(&mut connection, "cache_leases", row, ROWS).await;
-    node.store.lease(&CacheKey::new(KEY), Duration::from_secs(1)).await.unwrap();
+    node.store.leases().lease(&CacheKey::new(KEY), Duration::from_secs(1)).await.unwrap();
     let count = "SELECT COUNT(*) FROM cache_leases";
     until!("they are gone", number(&mut connection, count).await <= 1);
 }

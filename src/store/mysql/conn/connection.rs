@@ -12,7 +12,7 @@ use sqlx::query::Query;
 use sqlx::{Connection as _, Executor as _, MySql, Row as _};
 use tokio::time::timeout;
 
-use super::super::options::Settings;
+use super::super::options::{LoginError, Settings};
 use super::super::shared::{DbClock, Server, Shared};
 use super::super::sql::{TableName, Text, safe};
 use super::failure::Failure;
@@ -73,7 +73,7 @@ impl Connection {
         role: Role,
     ) -> Result<Self, StoreError> {
         let attempt = || async {
-            let mut inner = MySqlConnection::connect_with(&settings.options).await?;
+            let mut inner = connect(settings).await?;
             set_up(&mut inner, role.deadline(settings)).await?;
             let deadline = role.deadline(settings);
             Ok(Self { inner, role, deadline, used: Instant::now(), has_the_log: false })
@@ -90,7 +90,7 @@ impl Connection {
         clock: &DbClock,
     ) -> Result<(Self, Server), StoreError> {
         within(settings.connect_timeout, async {
-            let mut inner = MySqlConnection::connect_with(&settings.options).await?;
+            let mut inner = connect(settings).await?;
             let deadline = Role::Lookups.deadline(settings);
             set_up(&mut inner, deadline).await?;
             let row = sqlx::query(
@@ -113,6 +113,11 @@ impl Connection {
             Ok((Self { inner, role, deadline, used, has_the_log: false }, server))
         })
         .await
+    }
+
+    /// What this connection is for.
+    pub(super) fn role(&self) -> Role {
+        self.role
     }
 
     /// Runs a statement that answers with rows.
@@ -244,15 +249,19 @@ impl Connection {
     }
 }
 
+async fn connect(settings: &Settings) -> Result<MySqlConnection, LoginError> {
+    Ok(MySqlConnection::connect_with(&settings.login.options().await?).await?)
+}
+
 async fn within<T>(
     limit: Duration,
-    connecting: impl Future<Output = Result<T, sqlx::Error>>,
+    connecting: impl Future<Output = Result<T, LoginError>>,
 ) -> Result<T, StoreError> {
     let outcome = timeout(limit, connecting).await.unwrap_or_else(|_| {
         let message = format!("no answer within {limit:?}");
         Err(std::io::Error::new(std::io::ErrorKind::TimedOut, message).into())
     });
-    outcome.map_err(|error| StoreError::Connect(std::sync::Arc::new(error)))
+    outcome.map_err(|error| StoreError::Connect(error.into()))
 }
 
 /// The first outcome of attempts that begin one after the other. An attempt whose packets the network has

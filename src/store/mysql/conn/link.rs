@@ -5,8 +5,9 @@ use tokio::time::Instant;
 
 use super::super::shared::Shared;
 use super::connection::{Connection, Role, Statement};
-use super::failure::{Failure, Then};
+use super::failure::Failure;
 use super::reopen::Backoff;
+use super::retry::Retry;
 use crate::store::StoreError;
 
 /// The task's connection, if there is one, and when to try for another.
@@ -51,13 +52,13 @@ impl Link {
         shared: &Shared,
         query: impl Fn() -> Statement,
     ) -> Result<Vec<MySqlRow>, Failure> {
-        let outcome = self.get(shared).await?.rows(query(), shared).await;
-        match outcome {
-            Err(failure) if failure.then == Then::ReconnectAndTryAgain => {
-                self.connection = None;
-                self.get(shared).await?.rows(query(), shared).await
+        let connection = self.get(shared).await?;
+        let mut retry = Retry::over_a_lost_connection();
+        loop {
+            match connection.rows(query(), shared).await {
+                Err(failure) => retry.after(failure, connection, shared).await?,
+                rows => return rows,
             }
-            outcome => outcome,
         }
     }
 

@@ -58,6 +58,21 @@ impl Probe {
     }
 }
 
+/// What one round may spend on asking whether gaps are held.
+struct Budget {
+    probes: usize,
+    began: Instant,
+}
+
+impl Budget {
+    /// Takes one question out of the budget, if one is left.
+    fn take(&mut self) -> bool {
+        let is_left = self.probes > 0 && self.began.elapsed() < MAX_TIME;
+        self.probes -= usize::from(is_left);
+        is_left
+    }
+}
+
 impl LogReader {
     /// Looks after gaps that have been open for long, writes down how far the log is settled, and tries
     /// again what could not be written.
@@ -136,21 +151,18 @@ impl LogReader {
         began: Instant,
     ) -> Result<(), Failure> {
         let mut ranges = spans(gaps, *probe.place(session));
-        let mut left = MAX_PROBES;
-        while let Some((from, to)) = ranges.pop()
-            && left > 0
-            && began.elapsed() < MAX_TIME
+        let mut budget = Budget { probes: MAX_PROBES, began };
+        while budget.take()
+            && let Some((from, to)) = ranges.pop()
         {
-            left -= 1;
             *probe.place(session) = if ranges.is_empty() { 0 } else { to };
             let rest = match self.probe(session, from, to, probe).await {
                 Err(failure) if is_held(&failure) => {
                     let (empty, rest) = self.without_rows(session, gaps, (from, to)).await?;
                     for (from, to) in empty {
-                        if left == 0 || began.elapsed() >= MAX_TIME {
+                        if !budget.take() {
                             break;
                         }
-                        left -= 1;
                         match self.probe(session, from, to, probe).await {
                             // a transaction has come to it since
                             Err(failure) if is_held(&failure) => {}

@@ -202,7 +202,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_key_that_many_wait_for_is_asked_for_once() {
-        let queue = Lookups::new(100, IDLE);
+        let queue = Lookups::new(IDLE);
         let _lane = queue.lane_up();
         let one = queue.push(vec![[2; 16], [1; 16], [2; 16]]).unwrap();
         let two = queue.push(vec![[2; 16], [3; 16]]).unwrap();

@@ -11,6 +11,9 @@ use super::super::sql::MAX_KEYS;
 use crate::store::StoreError;
 use crate::sync::lock;
 
+/// Keys that may wait to be looked up: 64 batches. More are refused.
+const MAX_WAITING: usize = 4096;
+
 /// A row that was found.
 #[derive(Clone, Debug)]
 pub(in super::super) struct Found {
@@ -58,13 +61,13 @@ struct State {
 }
 
 impl Lookups {
-    pub(in super::super) fn new(max_keys: usize, patience: Duration) -> Arc<Self> {
-        Self::of(max_keys, MAX_KEYS, patience)
+    pub(in super::super) fn new(patience: Duration) -> Arc<Self> {
+        Self::of(MAX_WAITING, MAX_KEYS, patience)
     }
 
     /// A queue of large bodies: one after the other, in the order of calls, and each in a time of its own.
-    pub(in super::super) fn of_large(max_keys: usize, patience: Duration) -> Arc<Self> {
-        Self::of(max_keys, 1, patience)
+    pub(in super::super) fn of_large(patience: Duration) -> Arc<Self> {
+        Self::of(MAX_WAITING, 1, patience)
     }
 
     fn of(max_keys: usize, batch: usize, patience: Duration) -> Arc<Self> {
@@ -100,8 +103,11 @@ impl Lookups {
         if connects && !self.is_of_large() {
             return Err(StoreError::Unavailable);
         }
-        if state.keys > 0 && state.keys + hashes.len() > self.max_keys {
-            return Err(StoreError::Overloaded);
+        if state.is_full(hashes.len(), self.max_keys) {
+            state.forget_the_gone();
+            if state.is_full(hashes.len(), self.max_keys) {
+                return Err(StoreError::Overloaded);
+            }
         }
         state.keys += hashes.len();
         state.waiting.push_back(Lookup { hashes, since: Instant::now(), answer });
@@ -184,6 +190,16 @@ impl Lookups {
 }
 
 impl State {
+    fn is_full(&self, more: usize, max_keys: usize) -> bool {
+        self.keys > 0 && self.keys + more > max_keys
+    }
+
+    /// Makes room: drops lookups whose requests have gone.
+    fn forget_the_gone(&mut self) {
+        self.waiting.retain(|lookup| !lookup.answer.is_closed());
+        self.keys = self.waiting.iter().map(|lookup| lookup.hashes.len()).sum();
+    }
+
     fn clear(&mut self) -> VecDeque<Lookup> {
         self.keys = 0;
         std::mem::take(&mut self.waiting)
@@ -223,7 +239,7 @@ mod tests {
 
     #[test]
     fn nobody_waits_without_a_lane() {
-        let queue = Lookups::new(100, PATIENCE);
+        let queue = Lookups::new(PATIENCE);
         assert!(matches!(queue.push(hashes(1)), Err(StoreError::Unavailable)));
         let (one, two) = (queue.lane_up(), queue.lane_up());
         let mut waiting = queue.push(hashes(1)).unwrap();
@@ -235,7 +251,7 @@ mod tests {
 
     #[test]
     fn a_batch_takes_what_waits_up_to_64_keys() {
-        let queue = Lookups::new(1000, PATIENCE);
+        let queue = Lookups::new(PATIENCE);
         let _lane = queue.lane_up();
         let _waiting = [40, 20, 10].map(|n| queue.push(hashes(n)).unwrap());
         let sizes = |batch: Vec<Lookup>| batch.iter().map(|l| l.hashes.len()).collect::<Vec<_>>();
@@ -246,7 +262,7 @@ mod tests {
 
     #[test]
     fn large_bodies_come_one_after_the_other_and_each_once() {
-        let queue = Lookups::of_large(100, PATIENCE);
+        let queue = Lookups::of_large(PATIENCE);
         let mut early = queue.push(vec![[9; 16]]).unwrap();
         queue.refuse(&StoreError::Unavailable);
         assert!(matches!(early.try_recv(), Ok(Err(StoreError::Unavailable))));
@@ -262,16 +278,18 @@ mod tests {
 
     #[test]
     fn the_queue_is_bounded_in_keys() {
-        let queue = Lookups::new(64, PATIENCE);
+        let queue = Lookups::of(64, MAX_KEYS, PATIENCE);
         let _lane = queue.lane_up();
-        let _waiting = queue.push(hashes(60)).unwrap();
+        let waiting = queue.push(hashes(60)).unwrap();
         assert!(matches!(queue.push(hashes(5)), Err(StoreError::Overloaded)));
-        assert!(queue.push(hashes(4)).is_ok());
+        let _more = queue.push(hashes(4)).unwrap();
+        drop(waiting);
+        assert!(queue.push(hashes(60)).is_ok(), "who has gone holds no room");
     }
 
     #[test]
     fn the_gone_are_left_out_and_the_late_are_told() {
-        let queue = Lookups::new(64, Duration::ZERO);
+        let queue = Lookups::of(64, MAX_KEYS, Duration::ZERO);
         let _lane = queue.lane_up();
         drop(queue.push(hashes(1)).unwrap());
         let mut late = queue.push(hashes(1)).unwrap();
@@ -282,7 +300,7 @@ mod tests {
 
     #[test]
     fn a_closed_queue_says_so() {
-        let queue = Lookups::new(64, PATIENCE);
+        let queue = Lookups::of(64, MAX_KEYS, PATIENCE);
         let _lane = queue.lane_up();
         let mut waiting = queue.push(hashes(1)).unwrap();
         queue.close();

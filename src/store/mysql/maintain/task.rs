@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::super::codec::{Hash, hash_of};
-use super::super::conn::{Failure, Link, Statement, Then, statement, stopped};
+use super::super::conn::{Failure, Link, Retry, Statement, statement, stopped};
 use super::super::shared::Shared;
 use super::super::sql::{MAX_KEYS, repeated};
 use super::super::write::{Owned, owner};
@@ -28,8 +28,8 @@ const CLOCK_INTERVAL: Duration = Duration::from_secs(30);
 /// Rows that the figures of `stats` are drawn from: within 2 to 3 % of the truth.
 const STATS_ROWS: u64 = 1024;
 
-/// Times that a deletion is tried over deadlocks and lock waits.
-const ATTEMPTS: u32 = 3;
+/// Times that a deletion is sent again after a deadlock or a lock wait.
+const RETRIES: u32 = 2;
 
 /// What callers ask for.
 #[derive(Debug)]
@@ -126,13 +126,11 @@ impl Maintenance {
     }
 
     async fn read_clock(&mut self) {
-        // once more where the connection was gone
-        for _ in 0..2 {
-            let Ok(connection) = self.link.get(&self.shared).await else { return };
-            let Err(failure) = connection.read_clock(&self.shared).await else { return };
-            let again = failure.then == Then::ReconnectAndTryAgain;
-            self.link.failed(&self.shared, "reading the clock", failure);
-            if !again {
+        let Ok(connection) = self.link.get(&self.shared).await else { return };
+        let mut retry = Retry::over_a_lost_connection();
+        while let Err(failure) = connection.read_clock(&self.shared).await {
+            if let Err(failure) = retry.after(failure, connection, &self.shared).await {
+                self.link.failed(&self.shared, "reading the clock", failure);
                 return;
             }
         }
@@ -316,19 +314,11 @@ impl Maintenance {
         &mut self,
         query: impl Fn() -> Statement,
     ) -> Result<u64, Failure> {
-        let (mut attempts, mut reconnected) = (1, false);
+        let connection = self.link.get(&self.shared).await?;
+        let mut retry = Retry::over_deadlocks(RETRIES);
         loop {
-            let connection = self.link.get(&self.shared).await?;
             match connection.run(query(), &self.shared).await {
-                Err(failure) if failure.then == Then::ReconnectAndTryAgain && !reconnected => {
-                    reconnected = true;
-                    self.link.connection = None;
-                }
-                Err(failure) if failure.then == Then::TryAgain && attempts < ATTEMPTS => {
-                    attempts += 1;
-                    let wait = self.random.random_range(1..=20);
-                    tokio::time::sleep(Duration::from_millis(wait)).await;
-                }
+                Err(failure) => retry.after(failure, connection, &self.shared).await?,
                 outcome => return outcome,
             }
         }

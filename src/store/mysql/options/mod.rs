@@ -1,16 +1,20 @@
 //! Settings of the store and how they are made.
 
+mod login;
 mod settings;
 
 use std::fmt;
+use std::future::Future;
 use std::time::Duration;
 
 use sqlx::ConnectOptions;
 use sqlx::mysql::MySqlConnectOptions;
 
+use self::login::Login;
+pub(super) use self::login::LoginError;
 pub(super) use self::settings::Settings;
 use super::MySqlStore;
-use crate::error::ConfigError;
+use crate::error::{About, ConfigError};
 use crate::store::StoreError;
 
 /// Prepared statements that a connection keeps; more than it ever has, because sqlx 0.9.0 stalls
@@ -37,7 +41,7 @@ const STATEMENT_CACHE: usize = 256;
 #[derive(Clone)]
 #[must_use = "a builder does nothing until `connect`"]
 pub struct MySqlStoreBuilder {
-    options: MySqlConnectOptions,
+    login: Login,
     table: String,
     log_table: String,
     lease_table: String,
@@ -49,8 +53,6 @@ pub struct MySqlStoreBuilder {
     read_connections: usize,
     max_entry_bytes: usize,
     queue_bytes: usize,
-    queue_lookups: usize,
-    compress_min_bytes: usize,
     compress_level: u32,
     background_cull: bool,
     cull_probability: f64,
@@ -60,16 +62,15 @@ pub struct MySqlStoreBuilder {
     log_retention: Duration,
     poll_interval: Duration,
     gap_grace: Duration,
-    seed: Option<u64>,
 }
 
 impl fmt::Debug for MySqlStoreBuilder {
     /// Without the password: of the connection only where it goes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MySqlStoreBuilder")
-            .field("host", &self.options.get_host())
-            .field("port", &self.options.get_port())
-            .field("database", &self.options.get_database())
+            .field("host", &self.login.base.get_host())
+            .field("port", &self.login.base.get_port())
+            .field("database", &self.login.base.get_database())
             .field("table", &self.table)
             .field("log_table", &self.log_table)
             .field("lease_table", &self.lease_table)
@@ -80,8 +81,6 @@ impl fmt::Debug for MySqlStoreBuilder {
             .field("read_connections", &self.read_connections)
             .field("max_entry_bytes", &self.max_entry_bytes)
             .field("queue_bytes", &self.queue_bytes)
-            .field("queue_lookups", &self.queue_lookups)
-            .field("compress_min_bytes", &self.compress_min_bytes)
             .field("compress_level", &self.compress_level)
             .field("background_cull", &self.background_cull)
             .field("cull_probability", &self.cull_probability)
@@ -91,7 +90,6 @@ impl fmt::Debug for MySqlStoreBuilder {
             .field("log_retention", &self.log_retention)
             .field("poll_interval", &self.poll_interval)
             .field("gap_grace", &self.gap_grace)
-            .field("seed", &self.seed)
             .finish()
     }
 }
@@ -103,7 +101,7 @@ impl MySqlStoreBuilder {
     pub(super) fn from_url(url: &str) -> Result<Self, ConfigError> {
         const RULE: &str = "it must be of the form mysql://user:password@host:port/database";
         let Some((scheme, _)) = url.split_once("://") else {
-            return Err(ConfigError::new("url", "no URL", RULE));
+            return Err(ConfigError::new("url", About("no URL"), RULE));
         };
         if scheme != "mysql" && scheme != "mariadb" {
             return Err(ConfigError::new("url", format!("{scheme}://..."), RULE));
@@ -123,7 +121,7 @@ impl MySqlStoreBuilder {
 
     pub(super) fn new(options: MySqlConnectOptions) -> Self {
         Self {
-            options,
+            login: Login::new(options),
             table: "cache_entries".to_owned(),
             log_table: "cache_invalidations".to_owned(),
             lease_table: "cache_leases".to_owned(),
@@ -135,8 +133,6 @@ impl MySqlStoreBuilder {
             read_connections: 2,
             max_entry_bytes: 16 * 1024 * 1024,
             queue_bytes: 64 * 1024 * 1024,
-            queue_lookups: 4096,
-            compress_min_bytes: 1024,
             compress_level: 6,
             background_cull: true,
             cull_probability: 0.01,
@@ -146,8 +142,36 @@ impl MySqlStoreBuilder {
             log_retention: Duration::from_secs(7 * 24 * 3600),
             poll_interval: Duration::from_millis(100),
             gap_grace: Duration::from_secs(10),
-            seed: None,
         }
+    }
+
+    /// Asks for credentials before each new connection, for passwords that change and for tokens with a short life. The
+    /// provider gets the builder's connect options and returns those to connect with. It may change everything but the
+    /// server and the database. Connections that are open stay open. Default: the builder's options, unchanged.
+    ///
+    /// ```no_run
+    /// # async fn token() -> Result<String, std::io::Error> { Ok("secret".to_owned()) }
+    /// # async fn connect() -> Result<(), tower_mysql_cache::StoreError> {
+    /// use tower_mysql_cache::MySqlStore;
+    ///
+    /// let store = MySqlStore::builder("mysql://cache@db.internal/shop")?
+    ///     .credentials(|options| async move { Ok::<_, std::io::Error>(options.password(&token().await?)) })
+    ///     .connect()
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// The call counts towards [`connect_timeout`](Self::connect_timeout). Its error becomes the source of a
+    /// [`StoreError::Connect`]; the store then asks again, after 50 ms to 1 s.
+    pub fn credentials<F, Fut, E>(mut self, provider: F) -> Self
+    where
+        F: Fn(MySqlConnectOptions) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<MySqlConnectOptions, E>> + Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        self.login.ask(provider);
+        self
     }
 
     /// The table that holds the entries: a name of letters, digits, `_` and `$`, or two of them with a
@@ -166,9 +190,9 @@ impl MySqlStoreBuilder {
         self
     }
 
-    /// The table of leases, named like [`table`](Self::table): processes with
-    /// [`Collapse::Cluster`](crate::Collapse::Cluster) agree there on who goes inside for a key. One that
-    /// nobody uses costs nothing. Default: `cache_leases`, in the database of the entries.
+    /// The table of leases, named like [`table`](Self::table). Processes with
+    /// [`Collapse::Cluster`](crate::Collapse::Cluster) agree there on which of them calls the handler. An unused table
+    /// costs nothing. Default: `cache_leases`, in the database of the entries.
     pub fn lease_table(mut self, name: impl Into<String>) -> Self {
         self.lease_table = name.into();
         self
@@ -191,15 +215,15 @@ impl MySqlStoreBuilder {
     }
 
     /// How long an id of the log may be without a row before the server is asked whether a transaction
-    /// still holds it. It covers the moment between handing an id out and inserting its row, and nothing
-    /// is stale for it: while a gap is open, responses are merely judged more strictly. Default: 10 s.
+    /// still holds it. This covers the moment between the two: the server hands out an id, then it inserts the row. While
+    /// a gap is open, nothing stale is served; responses are only judged more strictly. Default: 10 s.
     pub fn gap_grace(mut self, grace: Duration) -> Self {
         self.gap_grace = grace;
         self
     }
 
-    /// How long to wait for a connection to be made. An attempt that hangs does not hold up the next one, which begins
-    /// beside it after 1.5 s. Default: 5 s.
+    /// How long to wait for a new connection. If an attempt hangs, another one begins beside it after 1.5 s.
+    /// Default: 5 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
@@ -240,12 +264,6 @@ impl MySqlStoreBuilder {
         self
     }
 
-    /// Keys that may wait to be looked up; more are refused. Default: 4096.
-    pub fn queue_lookups(mut self, lookups: usize) -> Self {
-        self.queue_lookups = lookups;
-        self
-    }
-
     /// Whether the tables are encrypted on the server's disks. What is in them is as confidential as the pages
     /// themselves (RFC 9111 7.3). [`migrate`](MySqlStore::migrate) creates them so (`ENCRYPTED=YES` on MariaDB,
     /// `ENCRYPTION='Y'` on MySQL), and both it and [`check`](MySqlStore::check) refuse tables that are not. The server
@@ -266,12 +284,6 @@ impl MySqlStoreBuilder {
         self
     }
 
-    /// Bodies smaller than this many bytes are stored as they are. Default: 1024.
-    pub fn compress_min_bytes(mut self, bytes: usize) -> Self {
-        self.compress_min_bytes = bytes;
-        self
-    }
-
     /// How hard bodies of text are compressed in the table, from 1 to 9; 0 is not at all. Nothing of
     /// it is ever seen outside. Default: 6.
     pub fn compress_level(mut self, level: u32) -> Self {
@@ -280,7 +292,7 @@ impl MySqlStoreBuilder {
     }
 
     /// Whether expired entries are removed and limits kept in the background. Without it the table
-    /// grows until somebody calls [`Store::cull`](crate::Store::cull); old rows of the invalidation log and of
+    /// grows until the application calls [`Admin::cull`](crate::Admin::cull); old rows of the invalidation log and of
     /// leases are removed all the same. Default: `true`.
     pub fn background_cull(mut self, on: bool) -> Self {
         self.background_cull = on;
@@ -316,12 +328,6 @@ impl MySqlStoreBuilder {
         self
     }
 
-    /// Makes the random choices of culling repeatable, for tests. Default: none.
-    pub fn seed(mut self, seed: u64) -> Self {
-        self.seed = Some(seed);
-        self
-    }
-
     /// Checks the settings, opens a first connection and starts the store's tasks. The table is not
     /// looked at: see [`MySqlStore::migrate`] and [`MySqlStore::check`].
     ///
@@ -354,39 +360,38 @@ mod tests {
     fn bad_settings_are_named_with_value_and_rule() {
         for (message, parts) in [
             (refused(|b| b.table("a b")), ["table", "\"a b\"", "1 to 64"]),
-            (refused(|b| b.read_connections(0)), ["read_connections", "\"0\"", "1 to 16"]),
-            (refused(|b| b.read_connections(17)), ["read_connections", "\"17\"", "1 to 16"]),
+            (refused(|b| b.read_connections(0)), ["read_connections", "is 0;", "1 to 16"]),
+            (refused(|b| b.read_connections(17)), ["read_connections", "is 17;", "1 to 16"]),
             (
                 refused(|b| b.connect_timeout(Duration::ZERO)),
-                ["connect_timeout", "\"0ns\"", "1 ms"],
+                ["connect_timeout", "is 0 ns;", "1 ms"],
             ),
-            (refused(|b| b.query_timeout(Duration::MAX)), ["query_timeout", "s\"", "10 minutes"]),
-            (refused(|b| b.write_timeout(Duration::ZERO)), ["write_timeout", "\"0ns\"", "1 ms"]),
-            (refused(|b| b.max_entry_bytes(0)), ["max_entry_bytes", "\"0\"", "1 KiB"]),
-            (refused(|b| b.queue_bytes(5)), ["queue_bytes", "\"5\"", "max_entry_bytes"]),
-            (refused(|b| b.queue_lookups(0)), ["queue_lookups", "\"0\"", "from 1"]),
-            (refused(|b| b.compress_level(10)), ["compress_level", "\"10\"", "0 (off)"]),
+            (refused(|b| b.query_timeout(Duration::MAX)), ["query_timeout", " s;", "10 min"]),
+            (refused(|b| b.write_timeout(Duration::ZERO)), ["write_timeout", "is 0 ns;", "1 ms"]),
+            (refused(|b| b.max_entry_bytes(0)), ["max_entry_bytes", "is 0;", "1 KiB"]),
+            (refused(|b| b.queue_bytes(5)), ["queue_bytes", "is 5;", "max_entry_bytes"]),
+            (refused(|b| b.compress_level(10)), ["compress_level", "is 10;", "0 (off)"]),
             (
                 refused(|b| b.cull_probability(0.0)),
-                ["cull_prob", "\"0\"", "background_cull(false)"],
+                ["cull_prob", "is 0;", "background_cull(false)"],
             ),
-            (refused(|b| b.cull_probability(f64::NAN)), ["cull_prob", "\"NaN\"", "0.000001"]),
-            (refused(|b| b.cull_probability(1.5)), ["cull_prob", "\"1.5\"", "0.000001"]),
+            (refused(|b| b.cull_probability(f64::NAN)), ["cull_prob", "is NaN;", "0.000001"]),
+            (refused(|b| b.cull_probability(1.5)), ["cull_prob", "is 1.5;", "0.000001"]),
             (
                 refused(|b| b.idle_cull_interval(Duration::ZERO)),
-                ["idle_cull_interval", "\"0ns\"", "background_cull(false)"],
+                ["idle_cull_interval", "is 0 ns;", "background_cull(false)"],
             ),
-            (refused(|b| b.max_entries(0)), ["max_entries", "\"0\"", "at least 1"]),
-            (refused(|b| b.max_bytes(0)), ["max_bytes", "\"0\"", "at least 1 KiB"]),
+            (refused(|b| b.max_entries(0)), ["max_entries", "is 0;", "at least 1"]),
+            (refused(|b| b.max_bytes(0)), ["max_bytes", "is 0;", "at least 1 KiB"]),
             (refused(|b| b.log_table("a`b")), ["log_table", "\"a`b\"", "1 to 64"]),
             (refused(|b| b.lease_table("a b")), ["lease_table", "\"a b\"", "1 to 64"]),
             (refused(|b| b.log_table("x".repeat(59))), ["log_table", "xxx", "58"]),
             (
                 refused(|b| b.log_retention(Duration::from_secs(1))),
-                ["log_retention", "\"1s\"", "a minute"],
+                ["log_retention", "is 1 s;", "1 min"],
             ),
-            (refused(|b| b.poll_interval(Duration::ZERO)), ["poll_interval", "\"0ns\"", "1 ms"]),
-            (refused(|b| b.gap_grace(Duration::ZERO)), ["gap_grace", "\"0ns\"", "100 ms"]),
+            (refused(|b| b.poll_interval(Duration::ZERO)), ["poll_interval", "is 0 ns;", "1 ms"]),
+            (refused(|b| b.gap_grace(Duration::ZERO)), ["gap_grace", "is 0 ns;", "100 ms"]),
         ] {
             for part in parts {
                 assert!(message.contains(part), "{message:?} has no {part:?}");

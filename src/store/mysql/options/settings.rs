@@ -1,14 +1,12 @@
 //! Settings that have been checked.
 
-use std::fmt;
 use std::time::Duration;
-
-use sqlx::mysql::MySqlConnectOptions;
 
 use super::super::codec::Compressing;
 use super::super::sql::TableName;
-use super::{MySqlStoreBuilder, STATEMENT_CACHE};
-use crate::error::ConfigError;
+use super::MySqlStoreBuilder;
+use super::login::Login;
+use crate::error::{ConfigError, Value};
 
 impl MySqlStoreBuilder {
     /// Checks every setting.
@@ -16,58 +14,53 @@ impl MySqlStoreBuilder {
         let table = TableName::parse("table", &self.table)?;
         let log_table = TableName::parse("log_table", &self.log_table)?;
         let lease_table = TableName::parse("lease_table", &self.lease_table)?;
-        let homeless = self.options.get_database().is_none() && table.schema().is_none();
+        let homeless = self.login.base.get_database().is_none() && table.schema().is_none();
         check(
             "table",
-            &self.table,
+            self.table.as_str(),
             !homeless,
             "the connection has no database, so it must be of the form database.table",
         )?;
         check(
             "log_table",
-            &self.log_table,
+            self.log_table.as_str(),
             log_table.table().len() <= 58,
             "it must be 58 characters at most, because another table has its name with `_state`",
         )?;
         // the application's connections may have another database: the log's is named always
-        let database = table.schema().or(self.options.get_database());
+        let database = table.schema().or(self.login.base.get_database());
         let log_table = log_table.in_schema(database);
         let lease_table = lease_table.in_schema(database);
         check(
             "log_retention",
-            Shown(self.log_retention),
+            self.log_retention,
             self.log_retention >= MIN_RETENTION,
-            "it must be at least a minute",
+            "it must be at least 1 min",
         )?;
         check(
             "poll_interval",
-            Shown(self.poll_interval),
+            self.poll_interval,
             self.poll_interval >= MIN_TIMEOUT && self.poll_interval <= MAX_POLL,
-            "it must be at least 1 ms and at most a minute",
+            "it must be between 1 ms and 1 min",
         )?;
         check(
             "gap_grace",
-            Shown(self.gap_grace),
+            self.gap_grace,
             self.gap_grace >= MIN_GRACE && self.gap_grace <= MAX_INTERVAL,
-            "it must be at least 100 ms and at most a day",
+            "it must be between 100 ms and 24 h",
         )?;
         for (setting, value) in [
             ("connect_timeout", self.connect_timeout),
             ("query_timeout", self.query_timeout),
             ("write_timeout", self.write_timeout),
         ] {
-            check(
-                setting,
-                Shown(value),
-                value >= MIN_TIMEOUT && value <= MAX_TIMEOUT,
-                TIMEOUT_RULE,
-            )?;
+            check(setting, value, value >= MIN_TIMEOUT && value <= MAX_TIMEOUT, TIMEOUT_RULE)?;
         }
         check(
             "idle_cull_interval",
-            Shown(self.idle_cull_interval),
+            self.idle_cull_interval,
             self.idle_cull_interval >= MIN_TIMEOUT && self.idle_cull_interval <= MAX_INTERVAL,
-            "it must be at least 1 ms and at most a day; \
+            "it must be between 1 ms and 24 h; \
              `background_cull(false)` switches culling off",
         )?;
         check(
@@ -89,12 +82,6 @@ impl MySqlStoreBuilder {
             "it must be at least `max_entry_bytes`, so that each entry fits into the queue",
         )?;
         check(
-            "queue_lookups",
-            self.queue_lookups,
-            (1..=1 << 20).contains(&self.queue_lookups),
-            "it must be from 1 to 1048576",
-        )?;
-        check(
             "compress_level",
             self.compress_level,
             self.compress_level <= 9,
@@ -110,16 +97,16 @@ impl MySqlStoreBuilder {
             "max_entries",
             self.max_entries,
             self.max_entries >= 1,
-            "it must be at least 1; a route that shall not be cached needs no layer",
+            "it must be at least 1; to cache nothing, leave out the layer",
         )?;
         check(
             "max_bytes",
             self.max_bytes,
             self.max_bytes >= 1024,
-            "it must be at least 1 KiB, or hardly an entry fits",
+            "it must be at least 1 KiB, or no entry fits",
         )?;
         Ok(Settings {
-            options: self.options.statement_cache_capacity(STATEMENT_CACHE),
+            login: self.login,
             table,
             log_state: log_table.with_suffix("_state"),
             log_table,
@@ -135,21 +122,18 @@ impl MySqlStoreBuilder {
             read_connections: self.read_connections,
             max_entry_bytes: self.max_entry_bytes,
             queue_bytes: self.queue_bytes,
-            queue_lookups: self.queue_lookups,
-            compressing: Compressing {
-                min_bytes: self.compress_min_bytes,
-                level: self.compress_level,
-            },
+            compressing: Compressing { min_bytes: COMPRESS_MIN_BYTES, level: self.compress_level },
             background_cull: self.background_cull,
             cull_probability: self.cull_probability,
             idle_cull_interval: self.idle_cull_interval,
             max_entries: self.max_entries,
             max_bytes: self.max_bytes,
-            seed: self.seed,
         })
     }
 }
 
+/// Smaller bodies are stored as they are: compression saves little of them.
+const COMPRESS_MIN_BYTES: usize = 1024;
 /// Smaller than any round trip makes no sense, and the server counts in milliseconds.
 const MIN_TIMEOUT: Duration = Duration::from_millis(1);
 const MAX_TIMEOUT: Duration = Duration::from_secs(600);
@@ -159,21 +143,13 @@ const MAX_POLL: Duration = Duration::from_secs(60);
 /// Longer than it takes to insert a row whose id has been handed out.
 const MIN_GRACE: Duration = Duration::from_millis(100);
 const MAX_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
-const TIMEOUT_RULE: &str = "it must be at least 1 ms and at most 10 minutes";
+const TIMEOUT_RULE: &str = "it must be between 1 ms and 10 min";
 /// A cull then looks at ten million rows.
 const MIN_PROBABILITY: f64 = 1e-6;
 
-struct Shown(Duration);
-
-impl fmt::Display for Shown {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.0)
-    }
-}
-
 fn check(
     setting: &'static str,
-    value: impl fmt::Display,
+    value: impl Value,
     ok: bool,
     rule: &'static str,
 ) -> Result<(), ConfigError> {
@@ -183,7 +159,7 @@ fn check(
 /// Checked settings.
 #[derive(Clone)]
 pub(in super::super) struct Settings {
-    pub(in super::super) options: MySqlConnectOptions,
+    pub(in super::super) login: Login,
     pub(in super::super) table: TableName,
     /// With its database.
     pub(in super::super) log_table: TableName,
@@ -200,12 +176,10 @@ pub(in super::super) struct Settings {
     pub(in super::super) read_connections: usize,
     pub(in super::super) max_entry_bytes: usize,
     pub(in super::super) queue_bytes: usize,
-    pub(in super::super) queue_lookups: usize,
     pub(in super::super) compressing: Compressing,
     pub(in super::super) background_cull: bool,
     pub(in super::super) cull_probability: f64,
     pub(in super::super) idle_cull_interval: Duration,
     pub(in super::super) max_entries: u64,
     pub(in super::super) max_bytes: u64,
-    pub(in super::super) seed: Option<u64>,
 }

@@ -3,13 +3,11 @@
 //! A cache is disposable, so a table is created when it is missing and never altered.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use rand::RngExt;
 use sqlx::mysql::MySqlRow;
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::super::conn::{Connection, Failure, MISSING, OTHER_SHAPE, Role, Statement, Then};
+use super::super::conn::{Connection, Failure, MISSING, OTHER_SHAPE, Retry, Role, Statement, Then};
 use super::super::options::Settings;
 use super::super::shared::Shared;
 use super::super::sql::{MAX_ID, TableName, Text};
@@ -17,7 +15,7 @@ use super::ddl::{encryption, entries_ddl, is_encrypted, lease_ddl, log_ddl, log_
 use crate::store::StoreError;
 
 /// Times that creating the table is tried while others do the same.
-const ATTEMPTS: u32 = 10;
+const RETRIES: u32 = 9;
 
 /// A table that the store needs.
 pub(in super::super) struct Needed<'a> {
@@ -98,14 +96,13 @@ async fn create(
         return check_with(connection, shared, table).await;
     }
     let text: Text = table.ddl.as_str().into();
-    let mut attempts = 1;
+    let mut retry = Retry::over_deadlocks(RETRIES).longest_wait_ms(100);
     while let Err(failure) = connection.run_text(&text, shared).await {
-        if attempts == ATTEMPTS || !may_pass(&failure) {
-            return Err(failed(shared, failure));
-        }
-        attempts += 1;
-        let wait = rand::rng().random_range(10..=100);
-        tokio::time::sleep(Duration::from_millis(wait)).await;
+        let failure = passing(failure);
+        retry
+            .after(failure, connection, shared)
+            .await
+            .map_err(|failure| failed(shared, failure))?;
     }
     check_with(connection, shared, table).await
 }
@@ -133,15 +130,17 @@ pub(in super::super) async fn check(shared: &Shared) -> Result<(), StoreError> {
     outcome
 }
 
-/// Whether creating the table failed only because somebody else is at it.
-fn may_pass(failure: &Failure) -> bool {
+/// If another process is creating or changing the table, the failure may pass.
+fn passing(mut failure: Failure) -> Failure {
     const CONCURRENT: [u16; 3] = [
         1050, // ER_TABLE_EXISTS_ERROR
         1684, // ER_WARN_I_S_SKIPPED_TABLE: being changed
         1412, // ER_TABLE_DEF_CHANGED
     ];
-    failure.then == Then::TryAgain
-        || failure.number().is_some_and(|number| CONCURRENT.contains(&number))
+    if failure.number().is_some_and(|number| CONCURRENT.contains(&number)) {
+        failure.then = Then::TryAgain;
+    }
+    failure
 }
 
 fn failed(shared: &Shared, failure: Failure) -> StoreError {

@@ -10,7 +10,7 @@ use super::super::codec::{self, Hash, RawRow, Reading};
 use super::super::lookup::{Answer, Found};
 use super::super::sql::MAX_KEYS;
 use crate::key::CacheKey;
-use crate::store::{Store as _, StoreError};
+use crate::store::{Entries as _, StoreError};
 use crate::stored::{Stored, StoredOrHead};
 
 impl MySqlStore {

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::super::codec::Hash;
-use super::super::conn::{Connection, Failure, Then, statement};
+use super::super::conn::{Connection, Failure, Retry, Then, statement};
 use super::super::sql::{HELD, LAST_UNSHAREABLE, UNSHAREABLE};
 use super::queue::LeaseJob;
 use super::task::Writer;
@@ -78,14 +78,14 @@ impl Writer {
                 .bind(time)
                 .bind(time)
         };
-        let mut answer = connection.insert(query(), &shared).await;
-        if let Err(failure) = &answer
-            && failure.then == Then::ReconnectAndTryAgain
-            && self.reconnect(connection).await
-        {
-            answer = connection.insert(query(), &shared).await;
-        }
-        Ok(match answer? {
+        let mut retry = Retry::over_a_lost_connection();
+        let answer = loop {
+            match connection.insert(query(), &shared).await {
+                Err(failure) => retry.after(failure, connection, &shared).await?,
+                Ok(answer) => break answer,
+            }
+        };
+        Ok(match answer {
             0 | HELD => Lease::Held,
             left @ UNSHAREABLE..=LAST_UNSHAREABLE => {
                 Lease::Unshareable(Duration::from_millis(left - UNSHAREABLE))

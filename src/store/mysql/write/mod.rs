@@ -8,5 +8,5 @@ mod remove;
 mod task;
 
 pub(super) use self::prefixes::{Owned, owner};
-pub(super) use self::queue::{Freshen, Job, LeaseJob, Put, Ticket, Writes};
+pub(super) use self::queue::{Encoding, Freshen, Job, LeaseJob, Put, Queued, Writes};
 pub(super) use self::task::Writer;

@@ -1,10 +1,11 @@
 //! The queue between callers and the task that writes: in the order of calls, bounded in bytes.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{Notify, oneshot};
 
 use super::super::codec::{Hash, Row};
@@ -22,6 +23,15 @@ pub(in super::super) type Ack<T> = oneshot::Sender<Result<T, StoreError>>;
 pub(in super::super) struct Put {
     pub(in super::super) row: Row,
     /// The hash and the number of the lease that it takes, if any.
+    pub(in super::super) fence: Option<(Hash, u64)>,
+    pub(in super::super) share: Share,
+    pub(in super::super) ack: Ack<bool>,
+}
+
+/// A put whose row is being made off the async threads. It keeps its place in the queue.
+#[derive(Debug)]
+pub(in super::super) struct Encoding {
+    pub(in super::super) row: oneshot::Receiver<Result<Row, StoreError>>,
     pub(in super::super) fence: Option<(Hash, u64)>,
     pub(in super::super) share: Share,
     pub(in super::super) ack: Ack<bool>,
@@ -98,6 +108,22 @@ impl Job {
     }
 }
 
+/// What waits in its turn.
+#[derive(Debug)]
+pub(in super::super) enum Queued {
+    Job(Job),
+    Encoding(Encoding),
+}
+
+impl Queued {
+    fn fail(self, error: &StoreError) {
+        match self {
+            Self::Job(job) => job.fail(error),
+            Self::Encoding(encoding) => drop(encoding.ack.send(Err(error.clone()))),
+        }
+    }
+}
+
 /// What the task takes at once.
 #[derive(Debug)]
 pub(in super::super) enum Work {
@@ -125,15 +151,14 @@ pub(in super::super) struct Writes {
 
 #[derive(Debug, Default)]
 struct State {
-    waiting: VecDeque<Job>,
-    /// Somebody waits for these, and no order of them with the others matters.
+    waiting: VecDeque<Queued>,
+    /// Callers wait for these, and their order with the others does not matter.
     first: VecDeque<Job>,
     /// How many of these have been given out in a row.
     in_a_row: usize,
     bytes: usize,
     down: bool,
     closed: bool,
-    tickets: Tickets,
 }
 
 impl Writes {
@@ -158,37 +183,19 @@ impl Writes {
         Ok(Share { bytes, queue: Arc::clone(self) })
     }
 
-    /// Takes the place in the order of calls for a put whose rows are not ready yet.
-    pub(in super::super) fn ticket(self: &Arc<Self>) -> Ticket {
-        let number = lock(&self.state).tickets.issue();
-        Ticket { number, queue: Arc::clone(self) }
-    }
-
-    /// Queues rows; with a ticket as if at the time when it was taken: rows that a later call has
-    /// replaced or removed since are left out.
+    /// Queues puts, together.
     ///
     /// # Errors
-    /// As [`Writes::reserve`]; then none of the rows is queued.
-    pub(in super::super) fn put(
-        &self,
-        puts: Vec<Put>,
-        ticket: Option<&Ticket>,
-    ) -> Result<(), StoreError> {
-        let mut left_out = Vec::new(); // dropped after the lock, which their shares take too
+    /// As [`Writes::reserve`]; then none of them is queued.
+    pub(in super::super) fn put(&self, puts: Vec<Queued>) -> Result<(), StoreError> {
         let mut state = lock(&self.state);
-        state.check()?;
-        for put in puts {
-            match state.tickets.judge(&put.row, ticket.map(|ticket| ticket.number)) {
-                Judgement::InTime => state.waiting.push_back(Job::Put(put)),
-                Judgement::Overtaken => left_out.push((put, Ok(true))),
-                Judgement::Unknown => left_out.push((put, Err(StoreError::Overloaded))),
-            }
+        if let Err(error) = state.check() {
+            drop(state); // the shares of the puts take the lock too
+            return Err(error);
         }
+        state.waiting.extend(puts);
         drop(state);
         self.work.notify_one();
-        for (put, outcome) in left_out {
-            let _ = put.ack.send(outcome);
-        }
         Ok(())
     }
 
@@ -202,47 +209,32 @@ impl Writes {
         if state.waiting.len().max(state.first.len()) >= MAX_JOBS {
             return Err(StoreError::Overloaded);
         }
-        if let Job::Remove(range, _) = &job {
-            state.tickets.removed(range);
-        }
         match job {
             Job::Append(..) | Job::Lease(_) => state.first.push_back(job),
-            _ => state.waiting.push_back(job),
+            _ => state.waiting.push_back(Queued::Job(job)),
         }
         drop(state);
         self.work.notify_one();
         Ok(())
     }
 
-    /// Takes the next piece of work.
+    /// Takes the next piece of work. `None` also while the row of the next put is being made; [`Writes::work`] says when
+    /// it is there.
     pub(in super::super) fn take(&self) -> Option<Work> {
-        let mut state = lock(&self.state);
-        if (state.in_a_row < MAX_FIRST || state.waiting.is_empty())
-            && let Some(job) = state.first.pop_front()
-        {
-            state.in_a_row += 1;
-            return Some(Work::One(job));
-        }
-        state.in_a_row = 0;
-        let (mut puts, mut bytes) = (Vec::new(), 0_usize);
-        while let Some(Job::Put(next)) = state.waiting.front()
-            && next.fence.is_none()
-        {
-            bytes = bytes.saturating_add(next.row.packet_bytes());
-            if puts.len() == MAX_ROWS || (bytes > self.max_statement_bytes && !puts.is_empty()) {
-                break;
-            }
-            if let Some(Job::Put(next)) = state.waiting.pop_front() {
-                puts.push(next);
-            }
-        }
-        if !puts.is_empty() {
-            return Some(Work::Rows(puts));
-        }
-        state.waiting.pop_front().map(Work::One)
+        let mut failed = Vec::new();
+        let work = lock(&self.state).take(self.max_statement_bytes, &mut failed);
+        // not before: their shares take the lock too
+        failed.into_iter().for_each(|(put, error)| Queued::Encoding(put).fail(&error));
+        work
     }
 
-    /// Takes something that somebody waits for, in the middle of something else.
+    /// Whether nothing waits.
+    pub(in super::super) fn is_empty(&self) -> bool {
+        let state = lock(&self.state);
+        state.first.is_empty() && state.waiting.is_empty()
+    }
+
+    /// Takes a job that a caller waits for, in the middle of another job.
     pub(in super::super) fn take_first(&self) -> Option<Job> {
         lock(&self.state).first.pop_front()
     }
@@ -275,9 +267,68 @@ impl Writes {
 }
 
 impl State {
+    fn take(&mut self, max_bytes: usize, failed: &mut Vec<(Encoding, StoreError)>) -> Option<Work> {
+        self.arrive(failed);
+        let is_ready = matches!(self.waiting.front(), Some(Queued::Job(_)));
+        if (self.in_a_row < MAX_FIRST || !is_ready)
+            && let Some(job) = self.first.pop_front()
+        {
+            self.in_a_row += 1;
+            return Some(Work::One(job));
+        }
+        if !is_ready {
+            return None;
+        }
+        self.in_a_row = 0;
+        let (mut puts, mut bytes) = (Vec::new(), 0_usize);
+        while let Some(Queued::Job(Job::Put(next))) = self.waiting.front()
+            && next.fence.is_none()
+        {
+            bytes = bytes.saturating_add(next.row.packet_bytes());
+            if puts.len() == MAX_ROWS || (bytes > max_bytes && !puts.is_empty()) {
+                break;
+            }
+            if let Some(Queued::Job(Job::Put(next))) = self.waiting.pop_front() {
+                puts.push(next);
+            }
+            self.arrive(failed);
+        }
+        if !puts.is_empty() {
+            return Some(Work::Rows(puts));
+        }
+        match self.waiting.pop_front() {
+            Some(Queued::Job(job)) => Some(Work::One(job)),
+            _ => None,
+        }
+    }
+
+    /// Puts the next row in its place, if it has been made. Leaves out those that cannot be made.
+    fn arrive(&mut self, failed: &mut Vec<(Encoding, StoreError)>) {
+        while let Some(Queued::Encoding(next)) = self.waiting.front_mut() {
+            let row = match next.row.try_recv() {
+                Err(TryRecvError::Empty) => return,
+                Err(TryRecvError::Closed) => Err(StoreError::Closed),
+                Ok(row) => row,
+            };
+            let Some(Queued::Encoding(next)) = self.waiting.pop_front() else { return };
+            match row {
+                Ok(row) => {
+                    let Encoding { fence, share, ack, .. } = next;
+                    return self.waiting.push_front(Queued::Job(Job::Put(Put {
+                        row,
+                        fence,
+                        share,
+                        ack,
+                    })));
+                }
+                Err(error) => failed.push((next, error)),
+            }
+        }
+    }
+
     /// Takes all that waits.
-    fn all(&mut self) -> Vec<Job> {
-        self.first.drain(..).chain(self.waiting.drain(..)).collect()
+    fn all(&mut self) -> Vec<Queued> {
+        self.first.drain(..).map(Queued::Job).chain(self.waiting.drain(..)).collect()
     }
 
     fn check(&self) -> Result<(), StoreError> {
@@ -302,98 +353,6 @@ impl Drop for Share {
     fn drop(&mut self) {
         let mut state = lock(&self.queue.state);
         state.bytes = state.bytes.saturating_sub(self.bytes);
-    }
-}
-
-/// A place in the order of calls.
-#[derive(Debug)]
-pub(in super::super) struct Ticket {
-    number: u64,
-    queue: Arc<Writes>,
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        lock(&self.queue.state).tickets.done(self.number);
-    }
-}
-
-/// Large bodies are compressed off the async threads and so arrive late. While any of them is under
-/// way, what is queued is remembered, so that a late row does not undo a later call.
-#[derive(Debug, Default)]
-struct Tickets {
-    last: u64,
-    under_way: BTreeSet<u64>,
-    keys: HashMap<Hash, u64>,
-    ranges: Vec<(u64, KeyRange)>,
-    /// Rows of tickets up to this one cannot be judged any more.
-    forgotten: u64,
-}
-
-enum Judgement {
-    InTime,
-    Overtaken,
-    Unknown,
-}
-
-impl Tickets {
-    /// Calls remembered at most.
-    const MEMORY: usize = 4096;
-
-    fn issue(&mut self) -> u64 {
-        self.last += 1;
-        self.under_way.insert(self.last);
-        self.last
-    }
-
-    fn done(&mut self, number: u64) {
-        self.under_way.remove(&number);
-        if self.under_way.is_empty() {
-            self.keys.clear();
-            self.ranges.clear();
-        }
-    }
-
-    /// Whether a row may still be queued; if so, takes note of it.
-    fn judge(&mut self, row: &Row, ticket: Option<u64>) -> Judgement {
-        if let Some(ticket) = ticket {
-            if ticket <= self.forgotten {
-                return Judgement::Unknown;
-            }
-            let replaced = self.keys.get(&row.hash).is_some_and(|later| *later > ticket);
-            let removed =
-                |(later, range): &(u64, KeyRange)| *later > ticket && range.contains(&row.key);
-            if replaced || self.ranges.iter().any(removed) {
-                return Judgement::Overtaken;
-            }
-        }
-        if !self.under_way.is_empty() {
-            let number = ticket.unwrap_or_else(|| self.next());
-            self.keys.insert(row.hash, number);
-            self.bound();
-        }
-        Judgement::InTime
-    }
-
-    fn removed(&mut self, range: &KeyRange) {
-        if !self.under_way.is_empty() {
-            let number = self.next();
-            self.ranges.push((number, range.clone()));
-            self.bound();
-        }
-    }
-
-    fn next(&mut self) -> u64 {
-        self.last += 1;
-        self.last
-    }
-
-    fn bound(&mut self) {
-        if self.keys.len() + self.ranges.len() > Self::MEMORY {
-            self.keys.clear();
-            self.ranges.clear();
-            self.forgotten = self.last;
-        }
     }
 }
 
@@ -425,6 +384,10 @@ mod tests {
         (Put { row, fence: None, share: queue.reserve(10).unwrap(), ack }, receiver)
     }
 
+    fn puts(queue: &Arc<Writes>, keys: std::ops::Range<u8>) -> Vec<Queued> {
+        keys.map(|key| Queued::Job(Job::Put(put(queue, &key.to_string()).0))).collect()
+    }
+
     fn remove(queue: &Writes, start: &'static str) {
         let (ack, _) = oneshot::channel();
         queue.push(Job::Remove(KeyRange::starting_with(start), ack)).unwrap();
@@ -446,20 +409,34 @@ mod tests {
     fn work_comes_in_order_and_rows_come_together() {
         let queue = queue();
         for key in ["a", "b"] {
-            queue.put(vec![put(&queue, key).0], None).unwrap();
+            queue.put(vec![Queued::Job(Job::Put(put(&queue, key).0))]).unwrap();
         }
         remove(&queue, "a");
-        queue.put((0..20).map(|i| put(&queue, &format!("{i}")).0).collect(), None).unwrap();
+        queue.put(puts(&queue, 0..20)).unwrap();
         assert_eq!(drain(&queue), ["2 rows", "remove", "16 rows", "4 rows"]);
+    }
+
+    #[test]
+    fn of_keys_that_hash_alike_the_last_is_written() {
+        let queue = queue();
+        let keys = [("a", 7), ("b", 7), ("c", 1)];
+        let puts = keys.map(|(key, hash)| {
+            let mut put = put(&queue, key).0;
+            put.row.hash = [hash; 16];
+            put
+        });
+        let rows = super::super::batch::fold(puts.into());
+        let rows: Vec<_> = rows.iter().map(|one| (&one.row.key[..], one.acks.len())).collect();
+        assert_eq!(rows, [(&b"c"[..], 1), (&b"b"[..], 2)]);
     }
 
     #[test]
     fn a_statement_is_bounded_in_bytes_but_takes_one_row_always() {
         let queue = Writes::new(1_000, 500);
-        queue.put((0..5).map(|i| put(&queue, &format!("{i}")).0).collect(), None).unwrap();
+        queue.put(puts(&queue, 0..5)).unwrap();
         assert_eq!(drain(&queue), ["2 rows", "2 rows", "1 rows"]);
         let queue = Writes::new(1_000, 5);
-        queue.put((0..2).map(|i| put(&queue, &format!("{i}")).0).collect(), None).unwrap();
+        queue.put(puts(&queue, 0..2)).unwrap();
         assert_eq!(drain(&queue), ["1 rows", "1 rows"]);
     }
 
@@ -477,45 +454,64 @@ mod tests {
     fn while_down_everything_fails_at_once() {
         let queue = queue();
         let (waiting, mut ack) = put(&queue, "a");
-        queue.put(vec![waiting], None).unwrap();
+        queue.put(vec![Queued::Job(Job::Put(waiting))]).unwrap();
         let late = put(&queue, "b");
         queue.down();
         assert!(matches!(ack.try_recv(), Ok(Err(StoreError::Unavailable))));
-        assert!(matches!(queue.put(vec![late.0], None), Err(StoreError::Unavailable)));
+        assert!(matches!(
+            queue.put(vec![Queued::Job(Job::Put(late.0))]),
+            Err(StoreError::Unavailable)
+        ));
         assert!(matches!(queue.reserve(1), Err(StoreError::Unavailable)));
         queue.up();
         assert!(queue.reserve(1).is_ok());
     }
 
-    #[test]
-    fn a_late_row_does_not_undo_a_later_call() {
-        let queue = queue();
-        let ticket = queue.ticket();
-        queue.put(vec![put(&queue, "a").0], None).unwrap();
-        remove(&queue, "b");
-        for (key, written) in [("a", false), ("b1", false), ("c", true)] {
-            let (late, mut ack) = put(&queue, key);
-            queue.put(vec![late], Some(&ticket)).unwrap();
-            assert_eq!(ack.try_recv().is_err(), written, "{key}");
-        }
-        let later = queue.ticket();
-        let (row, mut ack) = put(&queue, "a");
-        queue.put(vec![row], Some(&later)).unwrap();
-        assert!(ack.try_recv().is_err(), "the last call wins");
-        drop((ticket, later));
-        assert!(lock(&queue.state).tickets.keys.is_empty());
+    type Sent = oneshot::Sender<Result<Row, StoreError>>;
+
+    fn encoding(
+        queue: &Arc<Writes>,
+    ) -> (Queued, Sent, oneshot::Receiver<Result<bool, StoreError>>) {
+        let ((sender, row), (ack, receiver)) = (oneshot::channel(), oneshot::channel());
+        let share = queue.reserve(10).unwrap();
+        (Queued::Encoding(Encoding { row, fence: None, share, ack }), sender, receiver)
     }
 
     #[test]
-    fn what_is_remembered_is_bounded() {
+    fn a_row_that_is_being_made_keeps_its_place() {
         let queue = queue();
-        let ticket = queue.ticket();
-        for _ in 0..=Tickets::MEMORY {
-            remove(&queue, "b");
+        let (job, sender, _ack) = encoding(&queue);
+        queue.put(vec![job]).unwrap();
+        queue.put(vec![Queued::Job(Job::Put(put(&queue, "b").0))]).unwrap();
+        remove(&queue, "a");
+        assert!(drain(&queue).is_empty() && !queue.is_empty());
+        sender.send(Ok(put(&queue, "a").0.row)).unwrap();
+        assert_eq!(drain(&queue), ["2 rows", "remove"]);
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn an_invalidation_does_not_wait_for_a_row_that_is_being_made() {
+        let queue = queue();
+        let (job, _sender, _ack) = encoding(&queue);
+        queue.put(vec![job]).unwrap();
+        for _ in 0..=MAX_FIRST {
+            queue.push(Job::Append(Vec::new(), oneshot::channel().0)).unwrap();
         }
-        assert!(lock(&queue.state).tickets.ranges.is_empty());
-        let (late, mut ack) = put(&queue, "c");
-        queue.put(vec![late], Some(&ticket)).unwrap();
-        assert!(matches!(ack.try_recv(), Ok(Err(StoreError::Overloaded))));
+        assert_eq!(drain(&queue).len(), MAX_FIRST + 1);
+    }
+
+    #[test]
+    fn a_row_that_cannot_be_made_is_answered_and_left_out() {
+        let queue = Writes::new(30, 10_000);
+        let (large, sender, mut refused) = encoding(&queue);
+        let (lost, gone, mut closed) = encoding(&queue);
+        queue.put(vec![large, lost, Queued::Job(Job::Put(put(&queue, "c").0))]).unwrap();
+        sender.send(Err(StoreError::TooLarge { size: 2, limit: 1 })).unwrap();
+        drop(gone);
+        assert_eq!(drain(&queue), ["1 rows"]);
+        assert!(matches!(refused.try_recv(), Ok(Err(StoreError::TooLarge { .. }))));
+        assert!(matches!(closed.try_recv(), Ok(Err(StoreError::Closed))));
+        assert!(queue.reserve(30).is_ok(), "they hold no room");
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sqlx::Row as _;
 
 use super::super::codec::{Hash, hash_of};
-use super::super::conn::{Connection, Failure, Then, statement};
+use super::super::conn::{Connection, Failure, Retry, statement};
 use super::super::sql::{MAX_KEYS, repeated};
 use super::queue::Ack;
 use super::task::Writer;
@@ -72,14 +72,13 @@ impl Writer {
                 .bind(&range.to[..])
                 .bind(STEP as u64)
         };
-        let mut rows = connection.rows(query(), &shared).await;
-        if let Err(failure) = &rows
-            && failure.then == Then::ReconnectAndTryAgain
-            && self.reconnect(connection).await
-        {
-            rows = connection.rows(query(), &shared).await;
-        }
-        let rows = rows?;
+        let mut retry = Retry::over_a_lost_connection();
+        let rows = loop {
+            match connection.rows(query(), &shared).await {
+                Err(failure) => retry.after(failure, connection, &shared).await?,
+                Ok(rows) => break rows,
+            }
+        };
         let hashes = rows.iter().map(|row| row.try_get::<&[u8], _>(0).and_then(hash_of));
         let hashes: Result<Vec<_>, _> = hashes.collect();
         hashes.map_err(|error| Failure::of(error, &self.shared.settings.table))

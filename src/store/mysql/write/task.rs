@@ -5,7 +5,6 @@
 //! upserts of 16 rows deadlock, none of the sorted ones.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -14,7 +13,7 @@ use tokio::time::timeout;
 
 use super::super::codec::{Hash, Row};
 use super::super::conn::{
-    Connection, Failure, IDLE, Role, Statement, Then, idle_timer, reopen, statement, stopped,
+    Connection, Failure, IDLE, Retry, Role, Statement, Then, idle_timer, reopen, statement, stopped,
 };
 use super::super::log::{Log, write_rows};
 use super::super::shared::Shared;
@@ -50,13 +49,14 @@ impl Writer {
         let mut stop = self.stop.clone();
         loop {
             let Some(work) = self.queue.take() else {
-                if *stop.borrow() || stop.has_changed().is_err() {
+                let stops = *stop.borrow() || stop.has_changed().is_err();
+                if stops && self.queue.is_empty() {
                     break;
                 }
                 tokio::select! {
                     biased;
                     () = self.queue.work.notified() => {}
-                    () = stopped(&mut stop) => {}
+                    () = stopped(&mut stop), if !stops => {}
                     _ = idle.tick() => connection = self.keep_alive(connection).await,
                 }
                 continue;
@@ -257,7 +257,7 @@ impl Writer {
         needs_the_log: bool,
         query: impl Fn() -> Statement,
     ) -> Result<u64, Failure> {
-        let (mut retries, mut reconnected) = (0, false);
+        let mut retry = Retry::over_deadlocks(RETRIES);
         loop {
             let mut run = async || {
                 if needs_the_log {
@@ -265,36 +265,11 @@ impl Writer {
                 }
                 connection.run(query(), &self.shared).await
             };
-            let failure = match run().await {
-                Ok(affected) => return Ok(affected),
-                Err(failure) => failure,
-            };
-            match failure.then {
-                Then::TryAgain if retries < RETRIES => {
-                    retries += 1;
-                    let wait = self.random.random_range(1..=20);
-                    tokio::time::sleep(Duration::from_millis(wait)).await;
-                }
-                Then::ReconnectAndTryAgain if !reconnected => {
-                    reconnected = true;
-                    if !self.reconnect(connection).await {
-                        return Err(failure);
-                    }
-                }
-                _ => return Err(failure),
+            match run().await {
+                Err(failure) => retry.after(failure, connection, &self.shared).await?,
+                affected => return affected,
             }
         }
-    }
-
-    /// Replaces a connection that was gone: servers and proxies close idle ones. `false` when that takes too long.
-    pub(in super::super) async fn reconnect(&self, connection: &mut Connection) -> bool {
-        let settings = &self.shared.settings;
-        let opening = Connection::open(settings, Role::Writes);
-        match timeout(settings.write_timeout, opening).await {
-            Ok(Ok(new)) => *connection = new,
-            _ => return false,
-        }
-        true
     }
 
     /// Appends rows to the invalidation log; `false` when the connection is lost. Rows that were sent and

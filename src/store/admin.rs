@@ -1,6 +1,50 @@
-//! What a store says of itself.
+//! The role of a store that people ask: counts, culls, statistics.
 
-/// How much of what is stored is named.
+use crate::store::{StoreError, StoreFuture};
+use crate::tag::Scope;
+
+/// What people ask of a store, by [`CacheHandle`](crate::CacheHandle) and when the application shuts down.
+///
+/// Every method has a default, so a simple store writes `impl Admin for MyStore {}`.
+pub trait Admin: Send + Sync {
+    /// Counts the stored responses that these scopes name. Looks at everything that is stored:
+    /// for dry runs, not for requests. Default: an error, because there is no number that would be true.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be asked, [`StoreError::Unsupported`].
+    fn count_named(&self, scopes: Vec<Scope>) -> StoreFuture<'_, Named> {
+        let _ = scopes;
+        Box::pin(async { Err(StoreError::Unsupported("count what an invalidation names")) })
+    }
+
+    /// Removes every entry that has expired, and evicts down to the store's limits. Default: nothing, for stores that
+    /// do so by themselves.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be asked.
+    fn cull(&self) -> StoreFuture<'_, CullReport> {
+        Box::pin(async { Ok(CullReport::default()) })
+    }
+
+    /// How much is stored, and what has gone wrong so far. Default: all numbers are zero.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be asked.
+    fn stats(&self) -> StoreFuture<'_, StoreStats> {
+        Box::pin(async { Ok(StoreStats::default()) })
+    }
+
+    /// Waits until every put that was called before it has been written or has failed. Default: nothing, for stores
+    /// whose puts wait until they are written.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be asked.
+    fn flush(&self) -> StoreFuture<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+/// How many stored responses an invalidation names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Named {
@@ -35,7 +79,7 @@ pub struct CullReport {
     pub evicted: u64,
 }
 
-/// What a store holds, and what went wrong in it since it was made.
+/// How much a store holds, and what went wrong in it since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreStats {
