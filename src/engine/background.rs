@@ -16,7 +16,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 tokio::task_local! {
     /// Where the task has a place, and its number.
-    static OWN: (usize, u64);
+    static CURRENT: (usize, u64);
 }
 
 #[derive(Clone, Default)]
@@ -35,7 +35,7 @@ struct State {
 }
 
 /// A place; giving it up, in whatever way, ends the work.
-pub(super) struct Place {
+pub(super) struct Slot {
     background: Background,
     runtime: Handle,
     number: u64,
@@ -51,7 +51,7 @@ impl Background {
     }
 
     /// A place among at most `limit`.
-    pub(super) fn begin(&self, limit: usize) -> Option<Place> {
+    pub(super) fn reserve(&self, limit: usize) -> Option<Slot> {
         let runtime = sync::runtime()?;
         let mut state = self.state();
         if state.open.len() >= limit {
@@ -60,7 +60,7 @@ impl Background {
         state.last += 1;
         let number = state.last;
         state.open.insert(number);
-        Some(Place { background: self.clone(), runtime, number })
+        Some(Slot { background: self.clone(), runtime, number })
     }
 
     /// Waits until everything that has begun so far has ended, but for the piece of work that waits here
@@ -68,7 +68,7 @@ impl Background {
     pub(super) async fn settled(&self) {
         let last = self.state().last;
         let here = self.id();
-        let own = OWN.try_with(|(at, own)| (*at == here).then_some(*own)).ok().flatten();
+        let own = CURRENT.try_with(|(at, own)| (*at == here).then_some(*own)).ok().flatten();
         loop {
             let mut wait = std::pin::pin!(self.0.ended.notified());
             // registered before looking, so that no end is missed
@@ -81,26 +81,26 @@ impl Background {
     }
 }
 
-impl Place {
+impl Slot {
     /// Does the work, for no longer than a minute; `late` is called when that was too short.
     pub(super) fn run(
         self,
         work: impl Future<Output = ()> + Send + 'static,
-        late: impl FnOnce() + Send + 'static,
+        on_timeout: impl FnOnce() + Send + 'static,
     ) {
         let runtime = self.runtime.clone();
         runtime.spawn(async move {
-            let work =
-                OWN.scope((self.background.id(), self.number), tokio::time::timeout(LIMIT, work));
+            let work = CURRENT
+                .scope((self.background.id(), self.number), tokio::time::timeout(LIMIT, work));
             if work.await.is_err() {
-                late();
+                on_timeout();
             }
             drop(self);
         });
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
         self.background.state().open.remove(&self.number);
         self.background.0.ended.notify_waiters();
@@ -114,44 +114,44 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn there_are_no_more_places_than_the_limit() {
+    async fn there_are_at_most_limit_slots() {
         let background = Background::default();
-        let place = background.begin(1);
-        assert!(place.is_some() && background.begin(1).is_none());
-        drop(place);
-        assert!(background.begin(1).is_some());
-        assert!(background.begin(0).is_none());
+        let slot = background.reserve(1);
+        assert!(slot.is_some() && background.reserve(1).is_none());
+        drop(slot);
+        assert!(background.reserve(1).is_some());
+        assert!(background.reserve(0).is_none());
     }
 
     #[test]
-    fn without_a_runtime_there_is_no_place() {
-        assert!(Background::default().begin(1).is_none());
+    fn without_a_runtime_there_is_no_slot() {
+        assert!(Background::default().reserve(1).is_none());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn settled_waits_for_what_had_begun_and_work_ends_after_a_minute() {
+    async fn settled_waits_for_earlier_work_which_ends_in_a_minute() {
         let background = Background::default();
-        let late = Arc::new(AtomicBool::new(false));
-        let said = Arc::clone(&late);
+        let timed_out = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&timed_out);
         let began = tokio::time::Instant::now();
-        let place = background.begin(9).unwrap();
-        place.run(std::future::pending(), move || said.store(true, Ordering::SeqCst));
+        let slot = background.reserve(9).unwrap();
+        slot.run(std::future::pending(), move || flag.store(true, Ordering::SeqCst));
         let settled = tokio::spawn({
             let background = background.clone();
             async move { background.settled().await }
         });
         tokio::task::yield_now().await;
-        let later = background.begin(9);
+        let later = background.reserve(9);
         settled.await.unwrap();
-        assert!(later.is_some() && late.load(Ordering::SeqCst));
+        assert!(later.is_some() && timed_out.load(Ordering::SeqCst));
         assert_eq!(began.elapsed().as_secs(), 60);
     }
 
     #[tokio::test]
-    async fn work_that_panics_gives_its_place_up() {
+    async fn work_that_panics_frees_its_slot() {
         let background = Background::default();
-        background.begin(1).unwrap().run(async { panic!("on purpose") }, || {});
+        background.reserve(1).unwrap().run(async { panic!("on purpose") }, || {});
         background.settled().await;
-        assert!(background.begin(1).is_some());
+        assert!(background.reserve(1).is_some());
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::find::{log_verdict, spellings};
+use super::find::{log_verdict, lookup_targets};
 use super::{Engine, Route};
 use crate::error::ConfigError;
 use crate::key::{CacheKey, variant_key};
@@ -41,7 +41,7 @@ pub(crate) async fn inspect<St: Store>(
     let began = Instant::now();
     let mut targets = Vec::new();
     for target in named {
-        let new = spellings(engine, route, &target).await?.into_iter();
+        let new = lookup_targets(engine, route, &target).await?.into_iter();
         targets.extend(new.filter(|target| !targets.contains(target)).collect::<Vec<_>>());
     }
     let mut inspected = Vec::new();

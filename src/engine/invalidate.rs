@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::find::spellings;
-use super::keep::{hide, remove};
+use super::find::lookup_targets;
+use super::keep::{remove, withdraw};
 use super::{Engine, Route};
 use crate::key::{KeyRange, TargetKey};
 use crate::store::{Store, StoreError, Transactional};
@@ -120,10 +120,10 @@ pub(crate) async fn erase_uri<St: Store>(
         let scopes = records.iter().map(|record| record.scope.clone()).collect();
         append(&engine, records).await?;
         let custom = route.keys.range_of_custom();
-        hide(&engine, &custom).await;
+        withdraw(&engine, &custom).await;
         let mut removed = engine.store.remove_named(custom, scopes).await?;
         for target in targets.into_iter().flat_map(|target| route.keys.under_both_schemes(target)) {
-            for target in spellings(&engine, &route, &target).await? {
+            for target in lookup_targets(&engine, &route, &target).await? {
                 removed += remove(&engine, &route.keys.range(&target, with_origin)).await?;
             }
         }

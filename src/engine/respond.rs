@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
 use super::Route;
 use super::decide::{Rescue, Serve};
-use super::request::{Cx, Want};
+use super::request::{Cx, ReplyKind};
 use crate::body::CacheBody;
 use crate::key::CacheKey;
 use crate::overrides::{CacheOverride, STALE_FIELD};
@@ -82,25 +82,25 @@ pub(super) fn serve<St: Store, RB>(
     request: &Parts,
     serve: Serve,
 ) -> Response<CacheBody<RB>> {
-    let Serve { response: StoredResponse { head, body }, want, status, left_out } = serve;
+    let Serve { response: StoredResponse { head, body }, kind, status, left_out } = serve;
     let mut headers = head.headers.clone();
     let mut code = head.status;
     let length = body.len() as u64;
     let mut sent = body.clone();
-    match &want {
-        Want::Whole | Want::Handler => {}
-        Want::NotModified => {
+    match &kind {
+        ReplyKind::Full | ReplyKind::CallHandler => {}
+        ReplyKind::NotModified => {
             code = StatusCode::NOT_MODIFIED;
             headers = not_modified_fields(&head.headers); // RFC 9110 15.4.5
             sent = Bytes::new();
         }
-        Want::Part(part) => {
+        ReplyKind::Part(part) => {
             code = StatusCode::PARTIAL_CONTENT;
             headers.insert(CONTENT_RANGE, content_range(Some(part), length));
             without_digests(&mut headers);
             sent = slice(&body, part);
         }
-        Want::Parts(parts) => {
+        ReplyKind::Parts(parts) => {
             code = StatusCode::PARTIAL_CONTENT;
             let media = headers.get(CONTENT_TYPE).cloned();
             let (multipart, joined) = multipart(&body, parts, media.as_ref());
@@ -108,7 +108,7 @@ pub(super) fn serve<St: Store, RB>(
             without_digests(&mut headers);
             sent = joined;
         }
-        Want::Unsatisfiable => {
+        ReplyKind::Unsatisfiable => {
             code = StatusCode::RANGE_NOT_SATISFIABLE;
             unsatisfiable_fields(&mut headers, length);
             sent = Bytes::new();
@@ -204,7 +204,7 @@ pub(super) fn not_modified<RB>(mut response: http::response::Parts) -> Response<
 }
 
 /// Adds what a response has for its own client only and what is not stored: cookies and extensions.
-pub(super) fn with_what_is_this_clients<RB>(
+pub(super) fn with_cookies_and_extensions<RB>(
     mut reply: Response<CacheBody<RB>>,
     parts: http::response::Parts,
 ) -> Response<CacheBody<RB>> {

@@ -95,7 +95,7 @@ impl<St: Store> Post<St> {
         let mut before = Before::new(&cx, request, index, None);
         before.asked.method = Method::GET; // what the response, if it is stored, will answer
         let status = CacheStatus::forwarded(Forward::Method, None);
-        Some(Self(Miss { cx, before, status, lead: None }))
+        Some(Self(Miss { cx, before, status, leader: None }))
     }
 
     /// Its own invalidation, these rows of the log, does not count for its response; any other one does.

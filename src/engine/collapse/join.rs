@@ -10,9 +10,9 @@ use tokio::time::Instant;
 use super::super::Engine;
 use super::super::decide::{Rescue, Serve};
 use super::super::find::{collapse_key, variant_of};
-use super::super::request::{Cx, Rule, Want};
-use super::flight::{FlightKey, Joined, Landing, Lead};
-use super::lease::{self, Leased};
+use super::super::request::{Cx, ReplyKind, Rule};
+use super::flight::{FlightKey, Joined, Leader, Outcome};
+use super::lease::{self, LeaseOutcome};
 use super::share::{self, is_still_valid};
 use crate::policy::{Collapse, Mode};
 use crate::reason::Reason;
@@ -27,7 +27,7 @@ use crate::telemetry::count;
 
 /// How often a request looks again before it goes inside alone: a target whose `Vary` changes with every
 /// response must not keep it.
-const ROUNDS: u8 = 4;
+const MAX_LOOKUPS: u8 = 4;
 
 /// What becomes of a request that nothing usable is stored for.
 pub(in crate::engine) enum Collapsed<'a> {
@@ -36,64 +36,64 @@ pub(in crate::engine) enum Collapsed<'a> {
     /// It is answered by a stale response in place of an error.
     Rescue(&'a Rescue, Serve),
     /// Its handler is called: for others as well, or for itself alone.
-    Call(CacheStatus, Option<Lead>),
+    Call(CacheStatus, Option<Leader>),
     /// Something has been stored: it looks again.
-    Again,
+    LookUpAgain,
 }
 
 /// How long a request has queued.
-pub(in crate::engine) struct Queue {
+pub(in crate::engine) struct CollapseState {
     arrived: std::time::Instant,
-    rounds: u8,
+    lookups: u8,
     /// Flights landed before its last lookup.
-    landings: u64,
+    completions: u64,
     /// When it has waited long enough.
-    until: Option<Instant>,
+    deadline: Option<Instant>,
     /// It leads, but for looking once more.
-    lead: Option<Lead>,
+    leader: Option<Leader>,
     /// How often another process had the lease.
-    denials: u32,
+    lease_denials: u32,
     /// It has waited for a response that was invalidated before it was there.
-    outdated: bool,
+    saw_invalidated: bool,
     /// It has waited for a response of which the log could not say whether it is valid.
-    unjudged: bool,
+    verdict_unknown: bool,
     /// It has waited for an answer that was about one request or one moment.
-    failed: bool,
+    saw_transient: bool,
 }
 
-impl Queue {
+impl CollapseState {
     /// A request that has just arrived.
     pub(in crate::engine) fn new() -> Self {
         let arrived = std::time::Instant::now();
         Self {
             arrived,
-            rounds: 0,
-            landings: 0,
-            until: None,
-            lead: None,
-            denials: 0,
-            outdated: false,
-            unjudged: false,
-            failed: false,
+            lookups: 0,
+            completions: 0,
+            deadline: None,
+            leader: None,
+            lease_denials: 0,
+            saw_invalidated: false,
+            verdict_unknown: false,
+            saw_transient: false,
         }
     }
 
     /// Something usable has been found: those who wait for this request look as well.
-    pub(in crate::engine) fn found(&mut self) {
-        if let Some(lead) = self.lead.take() {
-            lead.found();
+    pub(in crate::engine) fn found_response(&mut self) {
+        if let Some(leader) = self.leader.take() {
+            leader.look_up_again();
         }
     }
 
     /// Flights landed before its last lookup.
-    pub(in crate::engine) fn landings(&self) -> u64 {
-        self.landings
+    pub(in crate::engine) fn completions(&self) -> u64 {
+        self.completions
     }
 
     /// To be called before each lookup.
-    pub(in crate::engine) fn looks<St: Store>(&mut self, engine: &Engine<St>) {
-        self.landings = engine.flights.landings();
-        self.rounds = self.rounds.saturating_add(1);
+    pub(in crate::engine) fn begin_lookup<St: Store>(&mut self, engine: &Engine<St>) {
+        self.completions = engine.flights.completions();
+        self.lookups = self.lookups.saturating_add(1);
     }
 }
 
@@ -106,21 +106,21 @@ pub(in crate::engine) struct Collapsing<'a, St> {
     /// A stale response in place of an error.
     pub(in crate::engine) rescue: Option<&'a Rescue>,
     pub(in crate::engine) status: CacheStatus,
-    pub(in crate::engine) queue: &'a mut Queue,
+    pub(in crate::engine) state: &'a mut CollapseState,
 }
 
 impl<'a, St: Store> Collapsing<'a, St> {
     /// Joins the flight about what the request asks for, or leads one.
     pub(in crate::engine) async fn join(mut self) -> Collapsed<'a> {
-        let leads = self.queue.lead.take();
-        if !self.is_possible() {
+        let earlier_leader = self.state.leader.take();
+        if !self.may_collapse() {
             return Collapsed::Call(self.status, None);
         }
         let (key, rule) = self.key();
-        match leads {
-            Some(lead) if *lead.key() == key => return self.lease(lead).await,
+        match earlier_leader {
+            Some(leader) if *leader.key() == key => return self.lease(leader).await,
             // what has been found says that it is about something else
-            Some(lead) => lead.found(),
+            Some(leader) => leader.look_up_again(),
             None => {}
         }
         let flights = self.cx.engine.flights.clone();
@@ -129,36 +129,38 @@ impl<'a, St: Store> Collapsing<'a, St> {
                 return Collapsed::Call(self.status, None);
             }
             let follower = match self.join_flight(&key) {
-                Joined::Nobody => return Collapsed::Call(self.status, None),
-                Joined::Leads(lead) => {
+                Joined::Alone => return Collapsed::Call(self.status, None),
+                Joined::Leads(leader) => {
                     // the last one landed between this request's lookup and now
-                    if self.may_look() && flights.landed_since(&key, self.queue.landings) {
-                        drop(lead);
-                        return Collapsed::Again;
+                    if self.may_look_up_again()
+                        && flights.completed_since(&key, self.state.completions)
+                    {
+                        drop(leader);
+                        return Collapsed::LookUpAgain;
                     }
                     count(&self.cx.engine.counters.flights);
-                    return self.lease(lead).await;
+                    return self.lease(leader).await;
                 }
                 Joined::Follows(follower) => follower,
             };
             let began = follower.began;
-            match follower.wait(self.until()).await {
-                Landing::TooLong => {
+            match follower.wait(self.deadline()).await {
+                Outcome::TimedOut => {
                     // for those who come next; without the lease, which another process may have
-                    let lead = match self.join_flight(&key) {
-                        Joined::Leads(lead) if !flights.is_unshareable(&key) => Some(lead),
+                    let leader = match self.join_flight(&key) {
+                        Joined::Leads(leader) if !flights.is_unshareable(&key) => Some(leader),
                         _ => None,
                     };
-                    return self.give_up(lead);
+                    return self.give_up(leader);
                 }
-                Landing::Response(response) => match self.is_valid(&key, &response, began).await {
+                Outcome::Stored(response) => match self.is_valid(&key, &response, began).await {
                     Some(valid) => return self.share(rule.as_deref(), response, valid),
                     // the next one will be: it begins after this one has landed
-                    None if !self.queue.unjudged => self.queue.unjudged = true,
+                    None if !self.state.verdict_unknown => self.state.verdict_unknown = true,
                     None => return Collapsed::Call(self.status, None),
                 },
-                landing => {
-                    if let Some(collapsed) = self.landed(landing) {
+                outcome => {
+                    if let Some(collapsed) = self.after(outcome) {
                         return collapsed;
                     }
                 }
@@ -170,31 +172,35 @@ impl<'a, St: Store> Collapsing<'a, St> {
         let Cx { engine, route, plan } = self.cx;
         // what could not be stored is nothing to wait for (RFC 9111 5.2.1.5, 9.3.2)
         let may_lead = !plan.head_only && !plan.directives.no_store;
-        let joining = route.joining(engine.store.position(), may_lead);
-        let clear = |position: &_| is_still_valid(self.cx, &key.key, position);
-        engine.flights.join(key, joining, clear)
+        let options = route.join_options(engine.store.position(), may_lead);
+        let still_valid = |position: &_| is_still_valid(self.cx, &key.key, position);
+        engine.flights.join(key, options, still_valid)
     }
 
     /// What becomes of the request after a flight that brought no stored response; `None`: it joins the next one.
-    fn landed(&mut self, landing: Landing) -> Option<Collapsed<'a>> {
-        let joins_again = match landing {
-            Landing::Vacant => true,
-            Landing::Failed(cause) => match self.rescued(cause) {
+    fn after(&mut self, outcome: Outcome) -> Option<Collapsed<'a>> {
+        let joins_again = match outcome {
+            Outcome::LeaderLost => true,
+            Outcome::Failed(cause) => match self.stale_instead_of(cause) {
                 Some(stale) => return Some(stale),
-                None => cause == Cause::Error || is_first(&mut self.queue.failed),
+                None => cause == Cause::Error || is_first(&mut self.state.saw_transient),
             },
             // one answer may be about its own request: one of those who wait leads
-            Landing::Failing(Some(response)) if self.queue.failed && self.selects(&response) => {
-                return Some(self.answer(response, Want::Whole));
+            Outcome::Transient(Some(response))
+                if self.state.saw_transient && self.selects(&response) =>
+            {
+                return Some(self.answer(response, ReplyKind::Full));
             }
-            Landing::Failing(_) => is_first(&mut self.queue.failed),
+            Outcome::Transient(_) => is_first(&mut self.state.saw_transient),
             // where invalidations come quicker than responses, waiting has no end
-            Landing::Outdated => is_first(&mut self.queue.outdated),
-            Landing::Elsewhere if self.may_look() => return Some(Collapsed::Again),
-            Landing::Elsewhere => return Some(Collapsed::Call(self.status.clone(), None)),
-            Landing::Released | Landing::Response(_) | Landing::TooLong => false,
+            Outcome::Invalidated => is_first(&mut self.state.saw_invalidated),
+            Outcome::LookUpAgain if self.may_look_up_again() => {
+                return Some(Collapsed::LookUpAgain);
+            }
+            Outcome::LookUpAgain => return Some(Collapsed::Call(self.status.clone(), None)),
+            Outcome::NotShared | Outcome::Stored(_) | Outcome::TimedOut => false,
         };
-        (!joins_again).then(|| self.released())
+        (!joins_again).then(|| self.call_alone())
     }
 
     /// Whether the leader's response is valid for this request; `None` where that cannot be known.
@@ -204,8 +210,8 @@ impl<'a, St: Store> Collapsing<'a, St> {
         response: &StoredResponse,
         began: std::time::Instant,
     ) -> Option<bool> {
-        let arrived = self.queue.arrived;
-        if !self.is_unasked()
+        let arrived = self.state.arrived;
+        if !self.lookup_failed()
             && let Some(valid) = share::is_valid(self.cx, &key.key, response, arrived).await
         {
             return Some(valid);
@@ -215,79 +221,80 @@ impl<'a, St: Store> Collapsing<'a, St> {
     }
 
     /// There is nothing to share.
-    fn released(&self) -> Collapsed<'a> {
+    fn call_alone(&self) -> Collapsed<'a> {
         count(&self.cx.engine.counters.flights_released);
         Collapsed::Call(self.status.clone(), None)
     }
 
     /// It has waited long enough.
-    fn give_up(mut self, lead: Option<Lead>) -> Collapsed<'a> {
-        if let Some(stale) = self.rescued(Cause::Timeout) {
+    fn give_up(mut self, leader: Option<Leader>) -> Collapsed<'a> {
+        if let Some(stale) = self.stale_instead_of(Cause::Timeout) {
             return stale;
         }
         count(&self.cx.engine.counters.collapse_timeouts);
         self.status.reason.get_or_insert(Reason::CollapseTimeout);
-        Collapsed::Call(self.status, lead)
+        Collapsed::Call(self.status, leader)
     }
 
     /// Leads in this process, and in the others if it gets the lease: then it looks once more, for the process that had
     /// it before may have stored something. Where another process has it, this one looks again later.
-    async fn lease(mut self, mut lead: Lead) -> Collapsed<'a> {
-        if lead.is_leased() || self.is_unasked() {
-            return Collapsed::Call(self.status, Some(lead));
+    async fn lease(mut self, mut leader: Leader) -> Collapsed<'a> {
+        if leader.is_leased() || self.lookup_failed() {
+            return Collapsed::Call(self.status, Some(leader));
         }
-        match lease::ask(self.cx, lead.key()).await {
-            Leased::Here(None) => Collapsed::Call(self.status, Some(lead)),
-            Leased::Here(Some(held)) => {
-                lead.leased(held);
-                self.queue.lead = Some(lead);
-                Collapsed::Again
+        match lease::acquire(self.cx, leader.key()).await {
+            LeaseOutcome::Granted(None) => Collapsed::Call(self.status, Some(leader)),
+            LeaseOutcome::Granted(Some(held)) => {
+                leader.hold_lease(held);
+                self.state.leader = Some(leader);
+                Collapsed::LookUpAgain
             }
-            Leased::Elsewhere => {
-                let until = self.until();
+            LeaseOutcome::Denied => {
+                let until = self.deadline();
                 if Instant::now() >= until {
-                    return self.give_up(Some(lead));
+                    return self.give_up(Some(leader));
                 }
-                lease::wait(self.queue.denials, until).await;
-                self.queue.denials += 1;
-                self.queue.lead = Some(lead);
-                Collapsed::Again
+                lease::wait(self.state.lease_denials, until).await;
+                self.state.lease_denials += 1;
+                self.state.leader = Some(leader);
+                Collapsed::LookUpAgain
             }
-            Leased::Unshareable(left) => {
-                lead.refuse_for(left);
-                self.released()
+            LeaseOutcome::Unshareable(left) => {
+                leader.mark_unshareable_for(left);
+                self.call_alone()
             }
-            Leased::Failed => {
+            LeaseOutcome::Failed => {
                 self.status.reason.get_or_insert(Reason::LeaseError);
-                Collapsed::Call(self.status, Some(lead))
+                Collapsed::Call(self.status, Some(leader))
             }
         }
     }
 
     /// Whether the request may look once more: not where it has waited for the store in vain.
-    fn may_look(&self) -> bool {
-        !self.is_unasked() && self.queue.rounds < ROUNDS
+    fn may_look_up_again(&self) -> bool {
+        !self.lookup_failed() && self.state.lookups < MAX_LOOKUPS
     }
 
     /// Whether the store could not be asked for the request.
-    fn is_unasked(&self) -> bool {
+    fn lookup_failed(&self) -> bool {
         self.status.forward() == Some(Forward::Miss)
     }
 
     /// Whether the request is one of those that another's answer may be for.
-    fn is_possible(&self) -> bool {
+    fn may_collapse(&self) -> bool {
         let Cx { route, plan, .. } = self.cx;
         let headers = &self.request.headers;
-        let handlers = headers.contains_key(IF_MATCH) || headers.contains_key(IF_UNMODIFIED_SINCE);
-        let obeyed = route.policy.mode == Mode::Strict;
+        let has_handler_conditions =
+            headers.contains_key(IF_MATCH) || headers.contains_key(IF_UNMODIFIED_SINCE);
+        let request_directives = route.policy.mode == Mode::Strict;
         let wants_new = plan.directives.no_cache || plan.directives.max_age == Some(0);
         route.policy.collapse != Collapse::Off
             // it is what the flight of the layer around this one waits for
             && !plan.nested
             // the client wants an answer of its own (RFC 9111 5.2.1)
             && self.status.forward() != Some(Forward::Request)
-            && !(obeyed && wants_new)
-            && !handlers
+            && !(request_directives && wants_new)
+            && !has_handler_conditions
             && runtime().is_some()
     }
 
@@ -302,9 +309,9 @@ impl<'a, St: Store> Collapsing<'a, St> {
     }
 
     /// When the request has waited long enough: sooner where there is something stale to serve.
-    fn until(&mut self) -> Instant {
+    fn deadline(&mut self) -> Instant {
         let Self { cx, rescue, .. } = *self;
-        *self.queue.until.get_or_insert_with(|| {
+        *self.state.deadline.get_or_insert_with(|| {
             let stale = rescue.is_some_and(|rescue| rescue.may_serve(cx, Cause::Timeout));
             let wait = cx.route.policy.collapse_wait;
             let wait = match cx.route.policy.handler_timeout {
@@ -316,7 +323,7 @@ impl<'a, St: Store> Collapsing<'a, St> {
     }
 
     /// The stale response in place of an error.
-    fn rescued(&self, cause: Cause) -> Option<Collapsed<'a>> {
+    fn stale_instead_of(&self, cause: Cause) -> Option<Collapsed<'a>> {
         if cause == Cause::Timeout && self.cx.route.policy.handler_timeout.is_none() {
             return None;
         }
@@ -332,26 +339,30 @@ impl<'a, St: Store> Collapsing<'a, St> {
         valid: bool,
     ) -> Collapsed<'a> {
         let Cx { engine, route, plan } = self.cx;
-        let again = self.may_look() && !self.queue.unjudged;
+        let may_look_up = self.may_look_up_again() && !self.state.verdict_unknown;
         // invalidated before this request arrived, and after the leader's handler was called
         if !valid {
-            return if again { Collapsed::Again } else { Collapsed::Call(self.status, None) };
+            return if may_look_up {
+                Collapsed::LookUpAgain
+            } else {
+                Collapsed::Call(self.status, None)
+            };
         }
         let now_ms = engine.store.now_ms();
-        let obeyed = (route.policy.mode == Mode::Strict).then_some(&plan.directives);
+        let request_directives = (route.policy.mode == Mode::Strict).then_some(&plan.directives);
         let head = &response.head;
-        match reuse(head, &self.request.headers, plan.credentials, obeyed, now_ms) {
+        match reuse(head, &self.request.headers, plan.credentials, request_directives, now_ms) {
             Reuse::Fresh => {}
             // another variant flies by itself, now that it is known what the target varies on; what is
             // stale may be served stale
-            Reuse::VaryMiss | Reuse::Stale if again => return Collapsed::Again,
+            Reuse::VaryMiss | Reuse::Stale if may_look_up => return Collapsed::LookUpAgain,
             _ => return Collapsed::Call(self.status, None),
         }
-        let want = Want::of(self.request, head, response.body.len(), now_ms);
-        if want == Want::Handler || !plan.is_meant(route, rule, &response) {
+        let kind = ReplyKind::of(self.request, head, response.body.len(), now_ms);
+        if kind == ReplyKind::CallHandler || !plan.rule_matches(route, rule, &response) {
             return Collapsed::Call(self.status, None);
         }
-        self.answer(response, want)
+        self.answer(response, kind)
     }
 
     /// Whether the leader's answer is of the variant that the request selects.
@@ -359,11 +370,11 @@ impl<'a, St: Store> Collapsing<'a, St> {
         crate::rfc9111::matches(&response.head.vary, &self.request.headers)
     }
 
-    fn answer(&self, response: StoredResponse, want: Want) -> Collapsed<'a> {
+    fn answer(&self, response: StoredResponse, kind: ReplyKind) -> Collapsed<'a> {
         count(&self.cx.engine.counters.collapsed);
         let status = self.status.clone().collapsed();
         self.cx.engine.explain(&status);
-        Collapsed::Share(Serve { response, want, status, left_out: None })
+        Collapsed::Share(Serve { response, kind, status, left_out: None })
     }
 }
 

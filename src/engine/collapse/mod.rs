@@ -14,7 +14,7 @@ mod lease;
 mod refresh;
 mod share;
 
-pub(in crate::engine) use self::flight::{FlightKey, Flights, Lead};
-pub(in crate::engine) use self::join::{Collapsed, Collapsing, Queue};
-pub(in crate::engine) use self::lease::Held;
+pub(in crate::engine) use self::flight::{FlightKey, Flights, Leader};
+pub(in crate::engine) use self::join::{CollapseState, Collapsed, Collapsing};
+pub(in crate::engine) use self::lease::HeldLease;
 pub(in crate::engine) use self::refresh::{lead_refresh, lease_refresh};

@@ -10,7 +10,7 @@ use super::super::Route;
 use super::super::consent::Objection;
 use super::super::find::{bounded, is_known_invalid, log_verdict};
 use super::super::request::{Cx, Plan};
-use super::flight::{Joining, Lead};
+use super::flight::{JoinOptions, Leader};
 use crate::key::CacheKey;
 use crate::policy::{CachePolicy, Collapse};
 use crate::rfc9111::freshness::is_fresh;
@@ -19,7 +19,7 @@ use crate::stored::{StoredHead, StoredResponse};
 use crate::tag::{LogPosition, Tag, Validity};
 
 /// The age up to which a flight is joined at the most.
-const LONGEST_PATIENCE: Duration = Duration::from_secs(3600);
+const MAX_FLIGHT_AGE: Duration = Duration::from_secs(3600);
 
 /// Whether the leader's response is valid for a request that arrived at this moment, by a read of the log that began
 /// no earlier. `None` where the log cannot be read in time: then the response is not shared.
@@ -47,15 +47,15 @@ pub(super) fn is_still_valid<St: Store>(
     !is_known_invalid(&cx.engine.store, key, &head)
 }
 
-impl Lead {
+impl Leader {
     /// Keeps flying only for a response that is for everyone who waits: one that is stored under what they wait
     /// for, or whose request asked for just that. Its own `No-Vary-Search` may say otherwise than the
     /// path's did.
-    pub(in crate::engine) fn if_meant(self, base: &CacheKey, plan: &Plan) -> Option<Self> {
+    pub(in crate::engine) fn if_key_matches(self, base: &CacheKey, plan: &Plan) -> Option<Self> {
         if self.key().base == *base || self.key().base == plan.base {
             return Some(self);
         }
-        self.found();
+        self.look_up_again();
         None
     }
 
@@ -69,21 +69,25 @@ impl Lead {
         if route.is_shareable(head, now_ms) {
             return Some(self);
         }
-        self.refuse();
+        self.mark_unshareable();
         None
     }
 }
 
 impl Route {
     /// How a request joins a flight. One whose lease may have ended is not joined: another process may have it.
-    pub(in crate::engine) fn joining(&self, position: Arc<LogPosition>, may_lead: bool) -> Joining {
+    pub(in crate::engine) fn join_options(
+        &self,
+        position: Arc<LogPosition>,
+        may_lead: bool,
+    ) -> JoinOptions {
         let CachePolicy { collapse, collapse_wait, lease, unshareable_for, .. } = self.policy;
-        let patience = match collapse {
+        let max_age = match collapse {
             Collapse::Cluster => collapse_wait.min(lease),
             _ => collapse_wait,
         };
-        let (patience, remember) = (patience.min(LONGEST_PATIENCE), unshareable_for);
-        Joining { position, may_lead, behind: false, patience, remember }
+        let (max_age, unshareable_for) = (max_age.min(MAX_FLIGHT_AGE), unshareable_for);
+        JoinOptions { position, may_lead, background: false, max_age, unshareable_for }
     }
 
     /// Whether a response that is being stored is of use to those who wait for it: fresh, or to be served
@@ -93,12 +97,12 @@ impl Route {
     }
 }
 
-impl Lead {
+impl Leader {
     /// What those who wait for get is not stored: they go inside, or where nothing is known of the response, the
     /// next one leads.
-    pub(in crate::engine) fn object(self, objection: Objection) {
+    pub(in crate::engine) fn end_unstored(self, objection: Objection) {
         match objection {
-            Objection::CalledOff(_) => self.refuse(),
+            Objection::CalledOff(_) => self.mark_unshareable(),
             Objection::Dropped => {}
         }
     }

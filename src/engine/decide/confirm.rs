@@ -11,7 +11,7 @@ use http::header::SET_COOKIE;
 use http::{HeaderMap, Method};
 
 use super::super::Route;
-use super::super::find::At;
+use super::super::find::FoundEntry;
 use super::asked::{Asked, add_new};
 use super::windows;
 use crate::cookies::{Credentials, set_cookies_left};
@@ -51,9 +51,9 @@ pub(in crate::engine) enum Change {
     /// It has this head from now on.
     Head(Arc<StoredHead>),
     /// It stays as it is.
-    Nothing,
+    Keep,
     /// It may not be stored any longer.
-    Forget,
+    Remove,
 }
 
 impl<'a> Confirmation<'a> {
@@ -70,7 +70,7 @@ impl<'a> Confirmation<'a> {
     }
 
     /// What the answer's own client gets: the stored head with all fields of the answer.
-    pub(in crate::engine) fn own_clients(&self, stored: &StoredHead) -> StoredHead {
+    pub(in crate::engine) fn for_own_client(&self, stored: &StoredHead) -> StoredHead {
         let mut own = self.confirmed(stored);
         // what "private" and "no-cache" withhold is withheld from others
         let withheld = ResponseDirectives::default();
@@ -78,25 +78,27 @@ impl<'a> Confirmation<'a> {
         own
     }
 
-    pub(in crate::engine) fn change(&self, at: &At) -> Change {
-        let stored = &at.response.head;
+    pub(in crate::engine) fn change(&self, entry: &FoundEntry) -> Change {
+        let stored = &entry.response.head;
         if !self.is_for_everyone(stored) {
-            return self.renewed(at).map_or(Change::Nothing, |head| Change::Head(Arc::new(head)));
+            return self
+                .with_new_lifetime(entry)
+                .map_or(Change::Keep, |head| Change::Head(Arc::new(head)));
         }
         let headers = self.updated(stored, &self.without_cookies());
-        let storable = match self.decide(&self.asked, self.overrides, stored, &headers) {
+        let storable = match self.storability(&self.asked, self.overrides, stored, &headers) {
             Ok(storable) => storable,
             Err(Reason::NoStore | Reason::Private | Reason::VaryAny | Reason::Override) => {
-                return Change::Forget;
+                return Change::Remove;
             }
-            Err(_) => return Change::Nothing,
+            Err(_) => return Change::Keep,
         };
         // it is stored where its old rule says: the next request fetches it again
         if NoVarySearch::parse(&headers) != NoVarySearch::parse(&stored.headers) {
-            return Change::Forget;
+            return Change::Remove;
         }
         let Ok(tags) = self.asked.tags(self.route, self.overrides, &self.fields) else {
-            return Change::Nothing;
+            return Change::Keep;
         };
         let mut head = self.confirmed(stored);
         add_new(&mut head.tags, tags);
@@ -110,7 +112,7 @@ impl<'a> Confirmation<'a> {
             head.vary = select(&names, &self.asked.headers);
         }
         head.headers = headers;
-        windows::renew(&mut head.headers, self.overrides);
+        windows::update_override(&mut head.headers, self.overrides);
         Change::Head(Arc::new(head))
     }
 
@@ -121,16 +123,16 @@ impl<'a> Confirmation<'a> {
         let sets_cookie = set_cookies_left(&cookies, self.route.policy.stripped_cookies) && !kept;
         // RFC 9111 3.2: what is not repeated stays as it was
         (self.asked.credentials == Credentials::None && !sets_cookie)
-            || self.decide(&self.asked, self.overrides, stored, &self.fields).is_ok()
+            || self.storability(&self.asked, self.overrides, stored, &self.fields).is_ok()
     }
 
     /// The stored head, fresh for another lifetime, where the answer is for its own client but says by a strong
     /// validator that the content is what it was: for the lifetime that the stored fields give, or the answer's
     /// if that is shorter. Neither fields nor the log position move.
-    fn renewed(&self, at: &At) -> Option<StoredHead> {
-        let stored = &at.response.head;
+    fn with_new_lifetime(&self, entry: &FoundEntry) -> Option<StoredHead> {
+        let stored = &entry.response.head;
         let strongly = is_strongly_the_same(&stored.headers, &self.fields);
-        if at.validity != Validity::Valid || !strongly {
+        if entry.validity != Validity::Valid || !strongly {
             return None;
         }
         let updated = self.updated(stored, &self.without_cookies());
@@ -138,14 +140,14 @@ impl<'a> Confirmation<'a> {
             return None;
         }
         let anyone = Asked { credentials: Credentials::None, ..self.asked.clone() };
-        let by_stored = self.decide(&anyone, None, stored, &stored.headers).ok()?;
-        let by_answer = self.decide(&anyone, self.overrides, stored, &updated).ok()?;
+        let by_stored = self.storability(&anyone, None, stored, &stored.headers).ok()?;
+        let by_answer = self.storability(&anyone, self.overrides, stored, &updated).ok()?;
         let mut head = self.confirmed(stored);
         head.fresh_until_ms = self.fresh_until_ms(&head, &[by_stored, by_answer]);
         (head.fresh_until_ms > self.received_ms).then_some(head)
     }
 
-    fn decide(
+    fn storability(
         &self,
         asked: &Asked,
         overrides: Option<&CacheOverride>,
@@ -154,7 +156,7 @@ impl<'a> Confirmation<'a> {
     ) -> Result<Storable, Reason> {
         let Self { route, received_ms, .. } = *self;
         let directives = route.directives(headers);
-        asked.decide(route, overrides, stored.status, headers, &directives, received_ms)
+        asked.storability(route, overrides, stored.status, headers, &directives, received_ms)
     }
 
     /// The stored fields with these in their place.

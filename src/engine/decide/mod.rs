@@ -22,5 +22,5 @@ pub(in crate::engine) use self::asked::Asked;
 pub(in crate::engine) use self::confirm::{Change, Confirmation, with_cookies_of};
 pub(in crate::engine) use self::rescue::Rescue;
 pub(in crate::engine) use self::reuse::{Decision, Serve, decide};
-pub(in crate::engine) use self::storable::{Kept, expires_ms, is_about_the_request, is_gone};
-pub(in crate::engine) use self::windows::chance;
+pub(in crate::engine) use self::storable::{PreparedEntry, expires_ms, is_gone, is_transient};
+pub(in crate::engine) use self::windows::random_fraction;

@@ -4,10 +4,10 @@ use http::Request;
 use http::request::Parts;
 
 use super::super::Route;
-use super::super::find::{At, is_known_invalid};
-use super::super::request::{Cx, Want};
+use super::super::find::{FoundEntry, is_known_invalid};
+use super::super::request::{Cx, ReplyKind};
 use super::reuse::Serve;
-use super::translate::of_cause;
+use super::translate::stale_reason;
 use crate::key::CacheKey;
 use crate::rfc9111::freshness::is_fresh;
 use crate::rfc9111::remaining_secs;
@@ -29,11 +29,11 @@ pub(in crate::engine) struct Rescue {
 }
 
 impl Rescue {
-    pub(in crate::engine) fn new(at: &At, client: &Parts) -> Self {
+    pub(in crate::engine) fn new(entry: &FoundEntry, client: &Parts) -> Self {
         let mut request = Request::new(()).into_parts().0;
         request.method = client.method.clone();
         request.headers = client.headers.clone();
-        let (key, response, validity) = (at.key.clone(), at.response.clone(), at.validity);
+        let (key, response, validity) = (entry.key.clone(), entry.response.clone(), entry.validity);
         Self { key, response, request, validity, refreshes: false }
     }
 
@@ -51,13 +51,15 @@ impl Rescue {
     fn status<St: Store>(&self, cx: &Cx<St>, cause: Cause) -> Option<CacheStatus> {
         let (head, now_ms) = (&self.response.head, cx.engine.store.now_ms());
         // RFC 9111 4.3.2: some conditions are the handler's to evaluate
-        if Want::of(&self.request, head, self.response.body.len(), now_ms) == Want::Handler {
+        if ReplyKind::of(&self.request, head, self.response.body.len(), now_ms)
+            == ReplyKind::CallHandler
+        {
             return None;
         }
         let asking = cx.route.asking(head, &cx.plan.directives, self.validity);
         let may = |cause| may_serve_stale(head, &asking, cause, now_ms);
         let because =
-            |cause: Cause| CacheStatus::stale(remaining_secs(head, now_ms), of_cause(cause));
+            |cause: Cause| CacheStatus::stale(remaining_secs(head, now_ms), stale_reason(cause));
         if may(cause) {
             return Some(because(cause));
         }
@@ -81,8 +83,8 @@ impl Rescue {
         if is_known_invalid(store, &self.key, head) {
             return None;
         }
-        let want = Want::of(&self.request, head, body.len(), store.now_ms());
-        Some(Serve { response: self.response.clone(), want, status, left_out: None })
+        let kind = ReplyKind::of(&self.request, head, body.len(), store.now_ms());
+        Some(Serve { response: self.response.clone(), kind, status, left_out: None })
     }
 
     /// The client's request, its conditions included.

@@ -31,7 +31,7 @@ const MIN_KEEP_MS: u64 = 3600 * 1000;
 const MAX_KEEP_MS: u64 = 24 * 3600 * 1000;
 
 /// What of a response is stored.
-pub(in crate::engine) struct Kept {
+pub(in crate::engine) struct PreparedEntry {
     pub(in crate::engine) head: StoredHead,
     /// When the entry may be removed.
     pub(in crate::engine) expires_ms: u64,
@@ -46,7 +46,7 @@ pub(in crate::engine) fn is_gone(status: StatusCode) -> bool {
 
 /// Whether an answer is about one request, or one moment, and says little of the next one. What is not there
 /// is not there for others either.
-pub(in crate::engine) fn is_about_the_request(status: StatusCode) -> bool {
+pub(in crate::engine) fn is_transient(status: StatusCode) -> bool {
     let about = [StatusCode::PARTIAL_CONTENT, StatusCode::NOT_MODIFIED];
     let refused = status.is_client_error() && !is_gone(status);
     status.is_server_error() || refused || about.contains(&status)
@@ -54,7 +54,7 @@ pub(in crate::engine) fn is_about_the_request(status: StatusCode) -> bool {
 
 impl Asked {
     /// What to store of a response, or the reason why nothing.
-    pub(in crate::engine) fn judge(
+    pub(in crate::engine) fn prepare_entry(
         &self,
         route: &Route,
         overrides: Option<&CacheOverride>,
@@ -62,9 +62,9 @@ impl Asked {
         index: Option<&Arc<VariantIndex>>,
         received_ms: u64,
         gen_ms: u32,
-    ) -> Result<Kept, Reason> {
+    ) -> Result<PreparedEntry, Reason> {
         let directives = route.directives(&response.headers);
-        let storable = self.decide(
+        let storable = self.storability(
             route,
             overrides,
             response.status,
@@ -93,7 +93,7 @@ impl Asked {
         if strips_cookies(route, overrides) {
             headers.remove(SET_COOKIE);
         }
-        windows::remember(&mut headers, overrides);
+        windows::write_override(&mut headers, overrides);
         let Storable { initial_age_ms, shared, fresh_until_ms, .. } = storable;
         let fresh_until_ms = route.jittered(fresh_until_ms, received_ms);
         let head = StoredHead {
@@ -110,10 +110,10 @@ impl Asked {
             position: LogPosition::clone(&self.position),
         };
         let expires_ms = expires_ms(route, &head);
-        Ok(Kept { head, expires_ms, names })
+        Ok(PreparedEntry { head, expires_ms, names })
     }
 
-    pub(in crate::engine) fn decide(
+    pub(in crate::engine) fn storability(
         &self,
         route: &Route,
         overrides: Option<&CacheOverride>,
@@ -143,7 +143,7 @@ impl Asked {
             received_ms,
         }
         .decide()
-        .map_err(|reason| translate::reason(reason, self.credentials))
+        .map_err(|reason| translate::not_storable_reason(reason, self.credentials))
     }
 
     /// What answers to a field of the request that is not in the key: for others it is wrong.

@@ -39,7 +39,7 @@ pub(super) fn instructions(overrides: Option<&CacheOverride>) -> Instructions {
 }
 
 /// Why a response is not stored. `credentials` are those of the request.
-pub(super) fn reason(reason: NotStorable, credentials: Credentials) -> Reason {
+pub(super) fn not_storable_reason(reason: NotStorable, credentials: Credentials) -> Reason {
     match reason {
         NotStorable::Method => Reason::Method,
         NotStorable::Status => Reason::Status,
@@ -52,7 +52,9 @@ pub(super) fn reason(reason: NotStorable, credentials: Credentials) -> Reason {
         NotStorable::NoStore => Reason::NoStore,
         NotStorable::Private => Reason::Private,
         NotStorable::SetCookie => Reason::SetCookie,
-        NotStorable::Credentials => of_credentials(credentials).unwrap_or(Reason::Authorization),
+        NotStorable::Credentials => {
+            credentials_reason(credentials).unwrap_or(Reason::Authorization)
+        }
         NotStorable::VaryAny => Reason::VaryAny,
         NotStorable::NoCache => Reason::NoCache,
         NotStorable::NoFreshness => Reason::NoFreshness,
@@ -61,7 +63,7 @@ pub(super) fn reason(reason: NotStorable, credentials: Credentials) -> Reason {
 }
 
 /// Why a request with these credentials bypasses the cache.
-pub(super) fn of_credentials(credentials: Credentials) -> Option<Reason> {
+pub(super) fn credentials_reason(credentials: Credentials) -> Option<Reason> {
     match credentials {
         Credentials::None => None,
         Credentials::Authorization => Some(Reason::Authorization),
@@ -72,7 +74,7 @@ pub(super) fn of_credentials(credentials: Credentials) -> Option<Reason> {
 }
 
 /// Why a stale response is served.
-pub(super) fn of_cause(cause: Cause) -> Reason {
+pub(super) fn stale_reason(cause: Cause) -> Reason {
     match cause {
         Cause::Revalidating => Reason::StaleWhileRevalidate,
         Cause::ErrorStatus => Reason::StaleIfError,
@@ -119,7 +121,7 @@ mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
 
     #[test]
-    fn safe_mode_is_the_careful_choice() {
+    fn safe_mode_gives_the_careful_options() {
         let safe = options(&CachePolicy::new().ttl(MINUTE), StatusCode::OK);
         let careful = Options {
             default_lifetime: Some(MINUTE),
@@ -155,8 +157,8 @@ mod tests {
             Credentials::Header,
             Credentials::Extension,
         ] {
-            let reason = reason(NotStorable::Credentials, credentials);
-            assert_eq!(Some(reason), of_credentials(credentials));
+            let reason = not_storable_reason(NotStorable::Credentials, credentials);
+            assert_eq!(Some(reason), credentials_reason(credentials));
         }
     }
 }

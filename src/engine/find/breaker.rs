@@ -67,9 +67,9 @@ pub(in crate::engine) struct Breaker {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pass {
     /// Ask the store.
-    Through,
+    Ask,
     /// Go inside.
-    Shut,
+    Skip,
     /// Go inside, and start a probe.
     Probe,
 }
@@ -103,12 +103,12 @@ impl State {
 
     fn pass(&mut self, now: Instant) -> Pass {
         match self.probe_at {
-            None => Pass::Through,
+            None => Pass::Ask,
             Some(due) if now >= due && !self.probing => {
                 self.probing = true;
                 Pass::Probe
             }
-            Some(_) => Pass::Shut,
+            Some(_) => Pass::Skip,
         }
     }
 
@@ -131,14 +131,14 @@ impl State {
         if calm {
             self.wait = FIRST_WAIT;
         }
-        self.put_off(now);
+        self.schedule_probe(now);
         Some(Change::Opened)
     }
 
     fn probed(&mut self, answered: bool, now: Instant) -> Option<Change> {
         self.probing = false;
         if !answered {
-            self.put_off(now);
+            self.schedule_probe(now);
             return None;
         }
         self.failures = 0;
@@ -146,7 +146,7 @@ impl State {
         self.probe_at.take().map(|_| Change::Closed)
     }
 
-    fn put_off(&mut self, now: Instant) {
+    fn schedule_probe(&mut self, now: Instant) {
         self.probe_at = Some(now + self.wait);
         self.wait = self.wait.saturating_mul(2).min(LONGEST_WAIT);
     }
@@ -178,7 +178,7 @@ impl Breaker {
     }
 
     fn pass(&self, now: Instant) -> Pass {
-        if self.is_open() { self.state().pass(now) } else { Pass::Through }
+        if self.is_open() { self.state().pass(now) } else { Pass::Ask }
     }
 
     fn failed(&self, began: Instant, now: Instant) -> Option<Change> {
@@ -227,10 +227,10 @@ impl Drop for Probe {
 }
 
 /// Whether a request may ask the store. If not, it may have started a probe, for `key`.
-pub(super) fn may_look<St: Store>(engine: &Engine<St>, route: &Route, key: &CacheKey) -> bool {
+pub(super) fn may_ask_store<St: Store>(engine: &Engine<St>, route: &Route, key: &CacheKey) -> bool {
     match route.breaker.pass(Instant::now()) {
-        Pass::Through => true,
-        Pass::Shut => false,
+        Pass::Ask => true,
+        Pass::Skip => false,
         Pass::Probe => probe(engine, route, key),
     }
 }
@@ -289,22 +289,22 @@ mod tests {
         let mut state = State::new();
         for _ in 1..FAILURES {
             assert_eq!(state.failed(now, now), None);
-            assert_eq!(state.pass(now), Pass::Through);
+            assert_eq!(state.pass(now), Pass::Ask);
         }
         assert_eq!(state.failed(now, now), Some(Change::Opened));
         state
     }
 
     #[test]
-    fn three_failures_in_a_row_open_it_and_an_answer_between_starts_anew() {
+    fn three_failures_in_a_row_open_the_breaker() {
         let now = Instant::now();
         let mut state = State::new();
         for _ in 0..3 {
             (1..FAILURES).for_each(|_| assert_eq!(state.failed(now, now), None));
             state.succeeded();
         }
-        assert_eq!(state.pass(now), Pass::Through);
-        assert_eq!(open(now).pass(now), Pass::Shut);
+        assert_eq!(state.pass(now), Pass::Ask);
+        assert_eq!(open(now).pass(now), Pass::Skip);
     }
 
     #[test]
@@ -313,7 +313,7 @@ mod tests {
         let mut state = State::new();
         for round in 0..FAILURES {
             let (began, now) = (start + FIRST_WAIT * round, start + FIRST_WAIT * (round + 1));
-            assert_eq!(state.pass(began), Pass::Through, "{round}");
+            assert_eq!(state.pass(began), Pass::Ask, "{round}");
             let opens = (round == FAILURES - 1).then_some(Change::Opened);
             assert_eq!(state.failed(began, now), opens, "{round}");
             for waiter in 0..100 {
@@ -324,46 +324,49 @@ mod tests {
     }
 
     #[test]
-    fn routes_that_wait_equally_long_share_a_breaker() {
+    fn routes_with_the_same_timeout_share_a_breaker() {
         let breakers = Breakers::default();
         let (one, other) = (breakers.of(FIRST_WAIT), breakers.of(LONGEST_WAIT));
         assert!(Arc::ptr_eq(&one, &breakers.clone().of(FIRST_WAIT)));
         assert!(!Arc::ptr_eq(&one, &other));
-        assert!(!Arc::ptr_eq(&one, &Breakers::default().of(FIRST_WAIT)), "of another layer");
+        assert!(
+            !Arc::ptr_eq(&one, &Breakers::default().of(FIRST_WAIT)),
+            "another layer has its own"
+        );
     }
 
     #[test]
-    fn one_probe_at_a_time_goes_out_when_it_is_due() {
+    fn one_probe_at_a_time_starts_when_it_is_due() {
         let start = Instant::now();
         let mut state = open(start);
-        assert_eq!(state.pass(start + FIRST_WAIT - MS), Pass::Shut);
+        assert_eq!(state.pass(start + FIRST_WAIT - MS), Pass::Skip);
         assert_eq!(state.pass(start + FIRST_WAIT), Pass::Probe);
-        assert_eq!(state.pass(start + FIRST_WAIT * 100), Pass::Shut, "one is under way");
+        assert_eq!(state.pass(start + FIRST_WAIT * 100), Pass::Skip, "a probe is running");
     }
 
     #[test]
-    fn probes_that_fail_come_less_and_less_often_and_one_that_is_answered_closes_it() {
+    fn failed_probes_double_the_wait_and_an_answer_closes() {
         let mut now = Instant::now();
         let mut state = open(now);
         for wait_ms in [250, 500, 1000, 2000, 2000] {
             let due = now + Duration::from_millis(wait_ms);
-            assert_eq!(state.pass(due - MS), Pass::Shut, "{wait_ms}");
+            assert_eq!(state.pass(due - MS), Pass::Skip, "{wait_ms}");
             assert_eq!(state.pass(due), Pass::Probe, "{wait_ms}");
             now = due;
             assert_eq!(state.probed(false, now), None);
         }
         assert_eq!(state.pass(now + LONGEST_WAIT), Pass::Probe);
         assert_eq!(state.probed(true, now + LONGEST_WAIT), Some(Change::Closed));
-        assert_eq!(state.pass(now + LONGEST_WAIT), Pass::Through);
+        assert_eq!(state.pass(now + LONGEST_WAIT), Pass::Ask);
         assert_eq!(
             state.failed(now + LONGEST_WAIT, now + LONGEST_WAIT),
             None,
-            "failures are counted anew"
+            "the count of failures starts again"
         );
     }
 
     #[test]
-    fn a_failure_that_began_before_it_opened_changes_nothing() {
+    fn a_failure_that_began_before_the_opening_does_not_count() {
         let start = Instant::now();
         let mut state = open(start);
         assert_eq!(state.failed(start, start + FIRST_WAIT / 2), None);
@@ -371,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wait_goes_on_growing_when_it_opens_again_soon_and_starts_anew_after_a_calm_while() {
+    fn the_wait_keeps_growing_if_the_breaker_reopens_soon() {
         let start = Instant::now();
         let reopened = |after: Duration| {
             let mut state = open(start);
@@ -383,14 +386,14 @@ mod tests {
             (state, now)
         };
         let (mut soon, now) = reopened(MS);
-        assert_eq!(soon.pass(now + FIRST_WAIT), Pass::Shut);
+        assert_eq!(soon.pass(now + FIRST_WAIT), Pass::Skip);
         assert_eq!(soon.pass(now + FIRST_WAIT * 2), Pass::Probe);
         let (mut late, now) = reopened(CALM * 2);
         assert_eq!(late.pass(now + FIRST_WAIT), Pass::Probe);
     }
 
     #[test]
-    fn a_probe_that_is_dropped_has_failed_and_the_next_one_is_sent() {
+    fn a_dropped_probe_counts_as_failed() {
         let breaker = Arc::new(Breaker::default());
         let start = Instant::now();
         (0..FAILURES).for_each(|_| _ = breaker.failed(start, start));
@@ -404,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn what_costs_no_wait_opens_nothing() {
+    fn errors_without_a_wait_do_not_open_the_breaker() {
         assert!(is_failure(&StoreError::Timeout));
         for at_once in [StoreError::Unavailable, StoreError::Overloaded, StoreError::Closed] {
             assert!(!is_failure(&at_once), "{at_once}");

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 
-use super::super::request::{Rule, held_bytes};
-use super::remembered::{TABLE_BYTES, table};
+use super::super::request::{Rule, extra_bytes};
+use super::remembered::{TABLE_BYTES, bounded_table};
 use crate::key::{CacheKey, Search};
 use crate::stored::VariantIndex;
 use crate::telemetry::Throttle;
@@ -28,8 +28,8 @@ pub(in crate::engine) struct Known {
 
 impl Default for Known {
     fn default() -> Self {
-        let indexes = table(INDEX_BYTES, |_, index: &Arc<VariantIndex>| index.held_bytes());
-        let rules = table(TABLE_BYTES, |_, rule| held_bytes(rule)).time_to_live(RULES_FOR);
+        let indexes = bounded_table(INDEX_BYTES, |_, index: &Arc<VariantIndex>| index.held_bytes());
+        let rules = bounded_table(TABLE_BYTES, |_, rule| extra_bytes(rule)).time_to_live(RULES_FOR);
         Self { indexes: indexes.build(), rules: rules.build(), warning: Throttle::new() }
     }
 }

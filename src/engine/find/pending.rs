@@ -27,13 +27,13 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    entries: HashMap<CacheKey, Waiting>,
+    entries: HashMap<CacheKey, PendingEntry>,
     bytes: usize,
     next: u64,
-    outstanding: BTreeMap<u64, Arc<[CacheKey]>>,
+    open_tickets: BTreeMap<u64, Arc<[CacheKey]>>,
 }
 
-struct Waiting {
+struct PendingEntry {
     ticket: u64,
     stored: Stored,
     expires_ms: u64,
@@ -63,7 +63,7 @@ impl Pending {
 
     /// Makes entries visible, unless that would take the bytes waiting over `limit`, or `allowed` says no.
     /// That is asked where no withdrawal can come between, and may ask what waits under a key.
-    pub(crate) fn begin(
+    pub(crate) fn insert(
         &self,
         entries: &[Entry],
         limit: usize,
@@ -83,10 +83,10 @@ impl Pending {
         state.next += 1;
         let number = state.next;
         let keys: Arc<[CacheKey]> = entries.iter().map(|entry| entry.key.clone()).collect();
-        state.outstanding.insert(number, Arc::clone(&keys));
+        state.open_tickets.insert(number, Arc::clone(&keys));
         for Entry { key, stored, expires_ms } in entries {
             let (stored, expires_ms) = (stored.clone(), *expires_ms);
-            state.entries.insert(key.clone(), Waiting { ticket: number, stored, expires_ms });
+            state.entries.insert(key.clone(), PendingEntry { ticket: number, stored, expires_ms });
         }
         self.0.count.store(state.entries.len(), Ordering::Release);
         drop(state);
@@ -120,14 +120,17 @@ impl Pending {
         self.settled_where(|key| range.contains(key.as_bytes())).await;
     }
 
-    async fn settled_where(&self, concerns: impl Fn(&CacheKey) -> bool) {
+    async fn settled_where(&self, is_meant: impl Fn(&CacheKey) -> bool) {
         let last = self.state().next;
         loop {
             let mut wait = std::pin::pin!(self.0.settled.notified());
             // registered before looking, so that no end is missed
             wait.as_mut().enable();
-            let open =
-                self.state().outstanding.range(..=last).any(|(_, keys)| keys.iter().any(&concerns));
+            let open = self
+                .state()
+                .open_tickets
+                .range(..=last)
+                .any(|(_, keys)| keys.iter().any(&is_meant));
             if !open {
                 return;
             }
@@ -145,7 +148,7 @@ impl Drop for Ticket {
             }
         }
         state.bytes = state.bytes.saturating_sub(self.bytes);
-        state.outstanding.remove(&self.number);
+        state.open_tickets.remove(&self.number);
         self.pending.0.count.store(state.entries.len(), Ordering::Release);
         drop(state);
         self.pending.0.settled.notify_waiters();
@@ -165,9 +168,9 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_is_visible_until_its_ticket_is_given_up() {
+    fn an_entry_is_visible_until_its_ticket_is_dropped() {
         let pending = Pending::default();
-        let ticket = pending.begin(&[entry("a")], 10_000, |_| true).unwrap();
+        let ticket = pending.insert(&[entry("a")], 10_000, |_| true).unwrap();
         assert!(pending.find(&entry("a").key, 9).is_some());
         assert!(pending.find(&entry("a").key, 10).is_none(), "expired");
         assert!(pending.find(&entry("b").key, 9).is_none());
@@ -179,8 +182,8 @@ mod tests {
     #[test]
     fn an_older_ticket_does_not_hide_a_newer_entry() {
         let pending = Pending::default();
-        let older = pending.begin(&[entry("a")], 10_000, |_| true).unwrap();
-        let newer = pending.begin(&[entry("a")], 10_000, |_| true).unwrap();
+        let older = pending.insert(&[entry("a")], 10_000, |_| true).unwrap();
+        let newer = pending.insert(&[entry("a")], 10_000, |_| true).unwrap();
         drop(older);
         assert!(pending.find(&entry("a").key, 9).is_some());
         drop(newer);
@@ -188,25 +191,25 @@ mod tests {
     }
 
     #[test]
-    fn what_would_go_over_the_limit_is_shed() {
+    fn entries_over_the_byte_limit_are_refused() {
         let pending = Pending::default();
         let limit = OVERHEAD + 200;
-        let one = pending.begin(&[entry("a")], limit, |_| true).unwrap();
-        assert!(pending.begin(&[entry("b")], limit, |_| true).is_err());
+        let one = pending.insert(&[entry("a")], limit, |_| true).unwrap();
+        assert!(pending.insert(&[entry("b")], limit, |_| true).is_err());
         drop(one);
-        assert!(pending.begin(&[entry("b")], limit, |_| true).is_ok());
+        assert!(pending.insert(&[entry("b")], limit, |_| true).is_ok());
     }
 
     #[tokio::test]
-    async fn settled_waits_for_what_had_begun_and_for_nothing_later() {
+    async fn settled_waits_for_earlier_tickets_only() {
         let pending = Pending::default();
-        let early = pending.begin(&[entry("a")], 10_000, |_| true).unwrap();
+        let early = pending.insert(&[entry("a")], 10_000, |_| true).unwrap();
         let waiting = tokio::spawn({
             let pending = pending.clone();
             async move { pending.settled().await }
         });
         tokio::task::yield_now().await;
-        let _late = pending.begin(&[entry("b")], 10_000, |_| true).unwrap();
+        let _late = pending.insert(&[entry("b")], 10_000, |_| true).unwrap();
         assert!(!waiting.is_finished());
         drop(early);
         waiting.await.unwrap();
@@ -215,7 +218,7 @@ mod tests {
     #[test]
     fn withdrawn_entries_are_invisible_at_once() {
         let pending = Pending::default();
-        let _ticket = pending.begin(&[entry("a"), entry("b")], 10_000, |_| true).unwrap();
+        let _ticket = pending.insert(&[entry("a"), entry("b")], 10_000, |_| true).unwrap();
         pending.withdraw(&KeyRange::starting_with("a"));
         assert!(pending.find(&entry("a").key, 9).is_none());
         assert!(pending.find(&entry("b").key, 9).is_some());

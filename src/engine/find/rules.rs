@@ -10,12 +10,12 @@ pub(in crate::engine) fn collapse_key<St>(cx: &Cx<St>) -> (CacheKey, Rule) {
     let Cx { engine, route, plan } = cx;
     let known = plan.search(route).and_then(|search| engine.known.rule(search));
     let rule = known.flatten();
-    let base = rule.as_ref().map_or_else(|| plan.base.clone(), |rule| plan.key_by(route, rule));
+    let base = rule.as_ref().map_or_else(|| plan.base.clone(), |rule| plan.key_under(route, rule));
     (base, rule)
 }
 
 /// The keys of a target: by its own query, and by the rule that the path's responses give.
-pub(in crate::engine) async fn spellings<St: Store>(
+pub(in crate::engine) async fn lookup_targets<St: Store>(
     engine: &Engine<St>,
     route: &Route,
     target: &TargetKey,

@@ -11,9 +11,9 @@ use tracing::Instrument;
 use super::super::decide::Rescue;
 use super::super::request::{Cx, nesting};
 use super::super::respond;
-use super::conditions::Stripped;
+use super::conditions::ClientConditions;
 use super::miss::Miss;
-use super::refresh::go_on;
+use super::refresh::continue_in_background;
 use crate::body::CacheBody;
 use crate::policy::Mode;
 use crate::reason::Reason;
@@ -48,8 +48,8 @@ impl<St: Store> Miss<St> {
             || plan.directives.no_store
             || engine.fills.is_unstorable(&plan.asker());
         let stale = self.before.stale.as_ref();
-        self.before.client = Stripped::take(&mut parts, stale, unstorable);
-        nesting::enter(engine, &mut parts);
+        self.before.client = ClientConditions::take(&mut parts, stale, unstorable);
+        nesting::mark_request(engine, &mut parts);
         let call = inner.oneshot(Request::from_parts(parts, body)).instrument(handler_span());
         match rescue {
             None => Ok(self.answer(call.await?).await),
@@ -75,7 +75,7 @@ impl<St: Store> Miss<St> {
                     match self.cx.plan.consent.is_guarded() {
                         // no guard would see the head
                         true => self.fail(Cause::Timeout),
-                        false => go_on(self, call),
+                        false => continue_in_background(self, call),
                     }
                     return Ok(stale);
                 }
@@ -100,8 +100,8 @@ impl<St: Store> Miss<St> {
     /// The inner service failed: its client gets a stale response, or the error.
     fn failed<RB, E>(mut self, rescue: &Rescue, error: E) -> Result<Response<CacheBody<RB>>, E> {
         // the followers first: they may have their own stale response
-        if let Some(lead) = self.lead.take() {
-            lead.fail(Cause::Error);
+        if let Some(leader) = self.leader.take() {
+            leader.fail(Cause::Error);
         }
         let route = &self.cx.route;
         match respond::rescue(&self.cx, rescue, Cause::Error) {

@@ -10,7 +10,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, Request, Response};
 use http_body::Body;
 
-use super::super::find::At;
+use super::super::find::FoundEntry;
 use super::super::request::Cx;
 use super::super::respond;
 use crate::body::CacheBody;
@@ -26,21 +26,21 @@ pub(in crate::engine) const CONDITIONS: [HeaderName; 4] =
     [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE, RANGE];
 
 /// A client's conditions, taken off its request.
-pub(in crate::engine) struct Stripped {
+pub(in crate::engine) struct ClientConditions {
     method: Method,
     headers: HeaderMap,
     /// The request carries the stored response's validators in their place.
     pub(in crate::engine) validating: bool,
 }
 
-impl Stripped {
+impl ClientConditions {
     /// Takes the client's conditions off a request that may fill the cache, and puts the validators of
     /// a stored response in their place (RFC 9111 4.3.1). `None` leaves the request as it is: a HEAD
     /// with nothing to validate, a target whose responses are not stored, or a condition that is the
     /// handler's to judge (RFC 9111 4.3.2).
     pub(in crate::engine) fn take(
         request: &mut Parts,
-        stale: Option<&At>,
+        stale: Option<&FoundEntry>,
         unstorable: bool,
     ) -> Option<Self> {
         let headers = &mut request.headers;
@@ -64,7 +64,7 @@ impl Stripped {
     }
 
     /// Forgets what the client asked for beside the response itself.
-    pub(in crate::engine) fn waive(&mut self) {
+    pub(in crate::engine) fn clear(&mut self) {
         self.headers.clear();
     }
 
@@ -97,10 +97,10 @@ impl Stripped {
     {
         let head = StoredHead::bare(response.status, response.headers.clone(), received_ms);
         let Cx { engine, route, .. } = cx;
-        let place = || engine.background.begin(engine.limits.max_refreshes);
+        let slot = || engine.background.reserve(engine.limits.max_refreshes);
         if self.has(&response, received_ms) {
-            if let Some(place) = place() {
-                place.run(body.record(), || {});
+            if let Some(slot) = slot() {
+                slot.run(body.record(), || {});
                 return respond::not_modified(response);
             }
             return Response::from_parts(response, body);
@@ -115,15 +115,15 @@ impl Stripped {
                 respond::cut_to(&mut response, &part, length);
                 let engine = Arc::clone(engine);
                 let rest = move |rest| {
-                    if let Some(place) = engine.background.begin(engine.limits.max_refreshes) {
-                        place.run(rest, || {});
+                    if let Some(slot) = engine.background.reserve(engine.limits.max_refreshes) {
+                        slot.run(rest, || {});
                     }
                 };
                 Response::from_parts(response, body.part(part, rest))
             }
-            RangeOutcome::Unsatisfiable => match place() {
-                Some(place) => {
-                    place.run(body.record(), || {});
+            RangeOutcome::Unsatisfiable => match slot() {
+                Some(slot) => {
+                    slot.run(body.record(), || {});
                     respond::unsatisfiable(response, length)
                 }
                 None => Response::from_parts(response, body),
@@ -145,9 +145,9 @@ impl Stripped {
 /// The conditions that validate a stored response (RFC 9111 4.3.1). What has been invalidated may have changed
 /// within the second that a `Last-Modified` tells apart, and a weak `ETag` may be the same for other content: only a
 /// strong `ETag` validates it (RFC 9110 8.8.1). Without one it is fetched again.
-fn validators(at: &At) -> HeaderMap {
-    let stored = &at.response.head.headers;
-    let valid = at.validity == Validity::Valid;
+fn validators(entry: &FoundEntry) -> HeaderMap {
+    let stored = &entry.response.head.headers;
+    let valid = entry.validity == Validity::Valid;
     let is_strong = || stored_etag(stored).is_some_and(|etag| !etag.weak);
     let mut conditions = HeaderMap::new();
     if let Some(etag) = stored.get(ETAG).filter(|_| valid || is_strong()) {

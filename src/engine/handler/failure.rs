@@ -6,9 +6,9 @@ use bytes::Bytes;
 use http::header::SET_COOKIE;
 use http::response::Parts;
 
-use super::super::collapse::Lead;
+use super::super::collapse::Leader;
 use super::super::consent::Consent;
-use super::super::decide::is_about_the_request;
+use super::super::decide::is_transient;
 use super::super::request::Cx;
 use super::miss::Miss;
 use crate::body::{Abandoned, Completed, Sink};
@@ -25,17 +25,17 @@ pub(in crate::engine) const MAX_FAILURE_BYTES: usize = 64 << 10;
 /// A failing answer on its way to its client, for those who wait for a better one.
 pub(in crate::engine) struct Failure {
     head: StoredHead,
-    lead: Lead,
+    leader: Leader,
     /// A layer outside may still make it one client's.
     consent: Consent,
 }
 
 impl Sink for Failure {
     fn complete(self: Box<Self>, body: Bytes) -> Completed {
-        let Self { head, lead, consent } = *self;
+        let Self { head, leader, consent } = *self;
         let shared = consent.then(move |verdict| match verdict {
-            Ok(()) => lead.failing(Some(StoredResponse { head: Arc::new(head), body })),
-            Err(_) => lead.failing(None),
+            Ok(()) => leader.transient(Some(StoredResponse { head: Arc::new(head), body })),
+            Err(_) => leader.transient(None),
         });
         shared.map_or(Completed::Held, |()| Completed::Accepted)
     }
@@ -45,7 +45,7 @@ impl Sink for Failure {
     }
 
     fn abandon(self: Box<Self>, _: Abandoned) {
-        self.lead.failing(None);
+        self.leader.transient(None);
     }
 }
 
@@ -58,16 +58,16 @@ impl<St: Store> Miss<St> {
         reason: Reason,
         received_ms: u64,
     ) -> Option<Failure> {
-        let lead = self.lead.take()?;
+        let leader = self.leader.take()?;
         // the next answer may be a better one
-        if !is_about_the_request(response.status) {
-            lead.refuse();
+        if !is_transient(response.status) {
+            leader.mark_unshareable();
             return None;
         }
         match self.failure(response, reason, received_ms) {
-            Some(head) => Some(Failure { head, lead, consent: self.cx.plan.consent.clone() }),
+            Some(head) => Some(Failure { head, leader, consent: self.cx.plan.consent.clone() }),
             None => {
-                lead.failing(None);
+                leader.transient(None);
                 None
             }
         }

@@ -10,13 +10,13 @@ use http::response::Parts;
 use http::{Response, StatusCode};
 use http_body::Body;
 
-use super::super::collapse::Lead;
-use super::super::decide::{Asked, Kept, Serve, is_gone};
-use super::super::find::At;
-use super::super::keep::{Fill, Filled, forget};
-use super::super::request::{Cx, Want, nesting};
+use super::super::collapse::Leader;
+use super::super::decide::{Asked, PreparedEntry, Serve, is_gone};
+use super::super::find::FoundEntry;
+use super::super::keep::{Fill, Filled, remove_in_background};
+use super::super::request::{Cx, ReplyKind, nesting};
 use super::super::respond::{self, Finish};
-use super::conditions::Stripped;
+use super::conditions::ClientConditions;
 use super::failure::MAX_FAILURE_BYTES;
 use super::validate;
 use crate::body::{CacheBody, Recorded, Recorder};
@@ -36,11 +36,11 @@ pub(in crate::engine) struct Before {
     pub(super) started: Instant,
     pub(in crate::engine) asked: Asked,
     /// The client's own conditions, where the handler does not see them.
-    pub(in crate::engine) client: Option<Stripped>,
+    pub(in crate::engine) client: Option<ClientConditions>,
     /// What the target is known to vary on.
     pub(super) index: Option<Arc<VariantIndex>>,
     /// The stored response that the handler is asked to validate, or that is simply stale.
-    pub(in crate::engine) stale: Option<At>,
+    pub(in crate::engine) stale: Option<FoundEntry>,
 }
 
 impl Before {
@@ -48,7 +48,7 @@ impl Before {
         cx: &Cx<St>,
         request: &http::request::Parts,
         index: Option<Arc<VariantIndex>>,
-        stale: Option<At>,
+        stale: Option<FoundEntry>,
     ) -> Self {
         let asked = Asked::of(&cx.engine.store, &cx.plan, request);
         let (fills, started) = (cx.engine.fills.so_far(), Instant::now());
@@ -62,14 +62,14 @@ pub(in crate::engine) struct Miss<St> {
     pub(in crate::engine) before: Before,
     pub(in crate::engine) status: CacheStatus,
     /// Others wait for the response.
-    pub(in crate::engine) lead: Option<Lead>,
+    pub(in crate::engine) leader: Option<Leader>,
 }
 
 impl<St: Store> Miss<St> {
     /// The handler failed, in this way.
     pub(super) fn fail(self, cause: Cause) {
-        if let Some(lead) = self.lead {
-            lead.fail(cause);
+        if let Some(leader) = self.leader {
+            leader.fail(cause);
         }
     }
 
@@ -85,14 +85,14 @@ impl<St: Store> Miss<St> {
         let (head_only, credentials) = (self.cx.plan.head_only, self.cx.plan.has_credentials());
         match self.before.stale.take() {
             // RFC 9110 15.5.5, 15.5.11: gone for every client
-            Some(at) if is_gone(response.status()) && !credentials => {
-                forget(engine, KeyRange::only(&at.key));
+            Some(entry) if is_gone(response.status()) && !credentials => {
+                remove_in_background(engine, KeyRange::only(&entry.key));
             }
-            Some(at) if confirmed => {
-                return validate::revalidated(self, at, response, received_ms);
+            Some(entry) if confirmed => {
+                return validate::revalidated(self, entry, response, received_ms);
             }
-            Some(at) if head_only && !nesting::is_answered(engine, response.extensions()) => {
-                validate::compare_head(&self, at, &response, received_ms);
+            Some(entry) if head_only && !nesting::is_answered(engine, response.extensions()) => {
+                validate::compare_head(&self, entry, &response, received_ms);
             }
             _ => {}
         }
@@ -116,7 +116,7 @@ impl<St: Store> Miss<St> {
             Err(Reason::InnerLayer)
         } else {
             let (route, index) = (&self.cx.route, index.as_ref());
-            asked.judge(route, overrides.as_ref(), &parts, index, received_ms, gen_ms)
+            asked.prepare_entry(route, overrides.as_ref(), &parts, index, received_ms, gen_ms)
         };
         match kept {
             Ok(kept) => self.store(kept, parts, body, received_ms).await,
@@ -142,11 +142,11 @@ impl<St: Store> Miss<St> {
         }
         // the inner layer has stored it, if it may be
         if reason == Reason::InnerLayer
-            && let Some(lead) = self.lead.take()
+            && let Some(leader) = self.leader.take()
         {
             self.cx.plan.consent.then(move |verdict| match verdict {
-                Ok(()) => lead.found(),
-                Err(objection) => lead.object(objection),
+                Ok(()) => leader.look_up_again(),
+                Err(objection) => leader.end_unstored(objection),
             });
         }
         let failure = self.not_stored(&parts, reason, received_ms);
@@ -175,7 +175,7 @@ impl<St: Store> Miss<St> {
     /// Records a response that is stored when its body is complete.
     async fn store<RB>(
         mut self,
-        kept: Kept,
+        kept: PreparedEntry,
         parts: Parts,
         body: RB,
         received_ms: u64,
@@ -189,15 +189,15 @@ impl<St: Store> Miss<St> {
         if declared.is_some_and(|declared: u64| declared > limit as u64) {
             engine.fills.remember_unstorable(plan.asker());
         }
-        let lead = self.lead.take();
-        let lead = lead.and_then(|lead| lead.if_shareable(route, &kept.head, received_ms));
+        let leader = self.leader.take();
+        let leader = leader.and_then(|leader| leader.if_shareable(route, &kept.head, received_ms));
         if declared.is_none()
-            && let Some(lead) = &lead
+            && let Some(leader) = &leader
         {
-            lead.streams();
+            leader.streams();
         }
         let Before { asked, index, .. } = &self.before;
-        let fill = Fill::new(&self.cx, &asked.headers, index.as_ref(), kept, lead);
+        let fill = Fill::new(&self.cx, &asked.headers, index.as_ref(), kept, leader);
         let filled = fill.filled();
         let recorder = engine.fills.recorder(engine.limits.recording_bytes, fill, limit, declared);
         let (body, recorded) = record(body, recorder).await;
@@ -246,14 +246,14 @@ impl<St: Store> Miss<St> {
         self.cx.engine.explain(&self.status);
         if let (Some(client), Some(response)) = (&self.before.client, filled.get()) {
             let client = client.request();
-            match Want::of(&client, &response.head, response.body.len(), received_ms) {
-                Want::Whole | Want::Handler => {}
-                want => {
+            match ReplyKind::of(&client, &response.head, response.body.len(), received_ms) {
+                ReplyKind::Full | ReplyKind::CallHandler => {}
+                kind => {
                     let status = self.status.with_fwd_status(parts.status);
                     let response = response.clone();
-                    let serve = Serve { response, want, status, left_out: None };
+                    let serve = Serve { response, kind, status, left_out: None };
                     let reply = respond::serve(&self.cx, &client, serve);
-                    return respond::with_what_is_this_clients(reply, parts);
+                    return respond::with_cookies_and_extensions(reply, parts);
                 }
             }
         }

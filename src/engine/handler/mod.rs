@@ -17,4 +17,4 @@ mod refresh;
 mod validate;
 
 pub(in crate::engine) use self::miss::{Before, Miss};
-pub(in crate::engine) use self::refresh::{Refresh, in_foreground};
+pub(in crate::engine) use self::refresh::{Refresh, lead_foreground_refresh};

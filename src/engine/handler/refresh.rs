@@ -9,10 +9,10 @@ use tower::{Service, ServiceExt};
 use tracing::Instrument;
 
 use super::super::Engine;
-use super::super::collapse::{Lead, lead_refresh, lease_refresh};
-use super::super::find::At;
+use super::super::collapse::{Leader, lead_refresh, lease_refresh};
+use super::super::find::FoundEntry;
 use super::super::request::{Cx, nesting};
-use super::conditions::{CONDITIONS, Stripped};
+use super::conditions::{CONDITIONS, ClientConditions};
 use super::miss::{Before, Miss};
 use crate::rfc9111::stale::{Cause, is_failure};
 use crate::status::{CacheStatus, Forward};
@@ -24,12 +24,12 @@ use crate::telemetry::{count, handler_span};
 pub(in crate::engine) struct Refresh<St> {
     pub(in crate::engine) cx: Cx<St>,
     /// What has been served.
-    pub(in crate::engine) at: At,
+    pub(in crate::engine) entry: FoundEntry,
     pub(in crate::engine) index: Option<Arc<VariantIndex>>,
     /// It is still fresh.
     pub(in crate::engine) early: bool,
     /// Flights landed before the lookup that found it.
-    pub(in crate::engine) landings: u64,
+    pub(in crate::engine) completions: u64,
 }
 
 impl<St: Store> Refresh<St> {
@@ -47,9 +47,9 @@ impl<St: Store> Refresh<St> {
         if self.cx.plan.directives.no_store || self.cx.plan.directives.only_if_cached {
             return;
         }
-        let Some(lead) = lead_refresh(&self.cx, &self.at, self.landings) else { return };
+        let Some(leader) = lead_refresh(&self.cx, &self.entry, self.completions) else { return };
         let engine = Arc::clone(&self.cx.engine);
-        let Some(place) = engine.background.begin(engine.limits.max_refreshes) else {
+        let Some(slot) = engine.background.reserve(engine.limits.max_refreshes) else {
             return count(&engine.counters.refreshes_shed);
         };
         count(&engine.counters.refreshes);
@@ -63,42 +63,42 @@ impl<St: Store> Refresh<St> {
             parts.headers.remove(name);
         }
         self.cx.plan.head_only = false;
-        let mut before = Before::new(&self.cx, &parts, self.index, Some(self.at));
-        before.client = Stripped::take(&mut parts, before.stale.as_ref(), false);
+        let mut before = Before::new(&self.cx, &parts, self.index, Some(self.entry));
+        before.client = ClientConditions::take(&mut parts, before.stale.as_ref(), false);
         let status = CacheStatus::forwarded(Forward::Stale, None);
-        let mut miss = Miss { cx: self.cx, before, status, lead: None };
-        nesting::enter(&engine, &mut parts);
+        let mut miss = Miss { cx: self.cx, before, status, leader: None };
+        nesting::mark_request(&engine, &mut parts);
         let call = inner.oneshot(Request::from_parts(parts, body)).instrument(handler_span());
-        let late = late(&engine);
-        place.run(
+        let on_timeout = on_timeout(&engine);
+        slot.run(
             async move {
-                let Some(at) = &miss.before.stale else { return };
-                if let Some(lead) = lease_refresh(&miss.cx, lead, at).await {
-                    miss.lead = Some(lead);
+                let Some(entry) = &miss.before.stale else { return };
+                if let Some(leader) = lease_refresh(&miss.cx, leader, entry).await {
+                    miss.leader = Some(leader);
                     finish(miss, call).await;
                 }
             },
-            late,
+            on_timeout,
         );
     }
 }
 
 /// The flight of a request whose own handler refreshes what it might be served: behind a guard, which would not see the
 /// response to a refresh in the background. `None` where another request does, or this one cannot.
-pub(in crate::engine) async fn in_foreground<St: Store>(
+pub(in crate::engine) async fn lead_foreground_refresh<St: Store>(
     cx: &Cx<St>,
-    at: &At,
-    landings: u64,
-) -> Option<Lead> {
+    entry: &FoundEntry,
+    completions: u64,
+) -> Option<Leader> {
     let directives = &cx.plan.directives;
     if cx.plan.head_only || directives.no_store || directives.only_if_cached {
         return None;
     }
-    lease_refresh(cx, lead_refresh(cx, at, landings)?, at).await
+    lease_refresh(cx, lead_refresh(cx, entry, completions)?, entry).await
 }
 
 /// Lets a handler that has taken too long for its client go on, to fill the cache.
-pub(super) fn go_on<St, F, RB, E>(mut miss: Miss<St>, call: F)
+pub(super) fn continue_in_background<St, F, RB, E>(mut miss: Miss<St>, call: F)
 where
     St: Store,
     F: Future<Output = Result<Response<RB>, E>> + Send + 'static,
@@ -107,14 +107,14 @@ where
 {
     // the client has its answer: all of this one is for the store
     if let Some(client) = &mut miss.before.client {
-        client.waive();
+        client.clear();
     }
     let engine = Arc::clone(&miss.cx.engine);
-    let Some(place) = engine.background.begin(engine.limits.max_refreshes) else {
+    let Some(slot) = engine.background.reserve(engine.limits.max_refreshes) else {
         return count(&engine.counters.refreshes_shed);
     };
-    let late = late(&engine);
-    place.run(finish(miss, call), late);
+    let on_timeout = on_timeout(&engine);
+    slot.run(finish(miss, call), on_timeout);
 }
 
 /// Waits for the handler and records its response, which no client reads.
@@ -136,7 +136,7 @@ where
 }
 
 /// Counts a handler that did not answer in time.
-fn late<St: Store>(engine: &Arc<Engine<St>>) -> impl FnOnce() + Send + 'static + use<St> {
+fn on_timeout<St: Store>(engine: &Arc<Engine<St>>) -> impl FnOnce() + Send + 'static + use<St> {
     let engine = Arc::clone(engine);
     move || count(&engine.counters.refresh_failures)
 }

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use super::super::Engine;
-use super::super::collapse::{FlightKey, Held, Lead};
+use super::super::collapse::{FlightKey, HeldLease, Leader};
 use super::super::consent::{Consent, Objection};
-use super::super::decide::Kept;
+use super::super::decide::PreparedEntry;
 use super::super::find::{Refused, Ticket, is_known_invalid, selected};
 use super::super::request::{Asker, Cx, rule_of};
 use super::{remove, write};
@@ -48,7 +48,7 @@ pub(in crate::engine) struct Fill<St> {
     /// Filled in when the response is stored.
     filled: Filled,
     /// Others wait for it.
-    lead: Option<Lead>,
+    leader: Option<Leader>,
     /// Whether it may be stored.
     consent: Consent,
 }
@@ -70,13 +70,13 @@ impl<St: Store> Fill<St> {
         cx: &Cx<St>,
         request: &HeaderMap,
         index: Option<&Arc<VariantIndex>>,
-        kept: Kept,
-        lead: Option<Lead>,
+        kept: PreparedEntry,
+        leader: Option<Leader>,
     ) -> Self {
         let Cx { engine, route, plan } = cx;
-        let Kept { head, expires_ms, names } = kept;
-        let (base, mut indexes) = plan.place(route, &head.headers);
-        let lead = lead.and_then(|lead| lead.if_meant(&base, plan));
+        let PreparedEntry { head, expires_ms, names } = kept;
+        let (base, mut indexes) = plan.storage_keys(route, &head.headers);
+        let leader = leader.and_then(|leader| leader.if_key_matches(&base, plan));
         let key = if names.is_empty() {
             base.clone()
         } else {
@@ -97,7 +97,7 @@ impl<St: Store> Fill<St> {
             indexes,
             expires_ms,
             filled: Filled::default(),
-            lead,
+            leader,
             consent: plan.consent.clone(),
         }
     }
@@ -121,7 +121,7 @@ impl<St: Store> Sink for Fill<St> {
         let stored = consent.then(move |verdict| match verdict {
             Ok(()) => self.store(body),
             Err(objection) => {
-                called_off(&self.engine, objection, self.lead);
+                called_off(&self.engine, objection, self.leader);
                 false
             }
         });
@@ -138,7 +138,7 @@ impl<St: Store> Sink for Fill<St> {
 
     fn abandon(self: Box<Self>, why: Abandoned) {
         if let Some(objection) = self.consent.objection() {
-            return called_off(&self.engine, objection, self.lead);
+            return called_off(&self.engine, objection, self.leader);
         }
         count(&self.engine.counters.abandoned);
         if why == Abandoned::TooLarge {
@@ -146,14 +146,14 @@ impl<St: Store> Sink for Fill<St> {
         }
         match why {
             Abandoned::TooLarge | Abandoned::Trailers => {
-                if let Some(lead) = self.lead {
-                    lead.refuse();
+                if let Some(leader) = self.leader {
+                    leader.mark_unshareable();
                 }
             }
             // the others would not be recorded either
             Abandoned::OverBudget => {
-                if let Some(lead) = self.lead {
-                    lead.release();
+                if let Some(leader) = self.leader {
+                    leader.release();
                 }
             }
             // dropped, the next one leads
@@ -173,17 +173,17 @@ impl<St: Store> Fill<St> {
     fn store(mut self, body: Bytes) -> bool {
         let engine = Arc::clone(&self.engine);
         if is_known_invalid(&engine.store, &self.key, &self.head) {
-            return self.not_stored(Reason::Invalidated, Lead::outdated);
+            return self.not_stored(Reason::Invalidated, Leader::invalidated);
         }
         // a body that was read slowly is older than what others have brought meanwhile
         if engine.fills.is_later(&self.key, self.answered) {
-            return self.not_stored(Reason::Overtaken, Lead::found);
+            return self.not_stored(Reason::Overtaken, Leader::look_up_again);
         }
         let mut entries = self.index_entries();
         let response = StoredResponse { head: Arc::clone(&self.head), body };
         let (key, stored) = (self.key.clone(), Stored::Response(response.clone()));
         entries.push(Entry { key, stored, expires_ms: self.expires_ms });
-        match engine.pending.begin(&entries, engine.limits.queue_bytes, |_| true) {
+        match engine.pending.insert(&entries, engine.limits.queue_bytes, |_| true) {
             Ok(ticket) => {
                 let lease = self.land(response);
                 self.write(entries, ticket, lease)
@@ -192,19 +192,19 @@ impl<St: Store> Fill<St> {
                 let full = refused == Refused::Full;
                 let counters = &engine.counters;
                 count(if full { &counters.shed } else { &counters.not_stored });
-                if let Some(lead) = self.lead {
-                    lead.release();
+                if let Some(leader) = self.leader {
+                    leader.release();
                 }
                 false
             }
         }
     }
 
-    fn not_stored(self, reason: Reason, tell: impl FnOnce(Lead)) -> bool {
+    fn not_stored(self, reason: Reason, tell: impl FnOnce(Leader)) -> bool {
         count(&self.engine.counters.not_stored);
         self.engine.reasons.count(reason.as_str());
-        if let Some(lead) = self.lead {
-            tell(lead);
+        if let Some(leader) = self.leader {
+            tell(leader);
         }
         false
     }
@@ -218,7 +218,7 @@ impl<St: Store> Fill<St> {
             let over = index.variants.len().saturating_sub(MAX_VARIANTS);
             for oldest in index.variants.drain(..over) {
                 count(&engine.counters.variants_evicted);
-                remove::forget(engine, KeyRange::only(&variant_key(&at, &oldest)));
+                remove::remove_in_background(engine, KeyRange::only(&variant_key(&at, &oldest)));
             }
             let index = Arc::new(index);
             let stored = Stored::Variants(Arc::clone(&index));
@@ -233,7 +233,7 @@ impl<St: Store> Fill<St> {
     }
 
     /// The response is visible to lookups: the followers get it. Returns the lease, for the write.
-    fn land(&mut self, response: StoredResponse) -> Option<Held> {
+    fn land(&mut self, response: StoredResponse) -> Option<HeldLease> {
         let engine = &self.engine;
         engine.fills.forget_unstorable(&self.asker);
         engine.fills.note(&self.key, self.answered);
@@ -241,21 +241,21 @@ impl<St: Store> Fill<St> {
         let _ = self.filled.0.set(response.clone());
         // later than the lookups that have missed it, earlier than the flights that begin when this one has landed
         let visible = Instant::now();
-        let lease = self.lead.take().and_then(|lead| lead.land(response));
+        let lease = self.leader.take().and_then(|leader| leader.complete(response));
         if is_fresh {
             let (key, base) = (self.key.clone(), self.base.clone());
             let about = FlightKey { key, base, credentialed: self.asker.1 };
-            engine.flights.filled(&about, visible);
+            engine.flights.note_stored(&about, visible);
         }
         lease
     }
 
-    fn write(self, entries: Vec<Entry>, ticket: Ticket, lease: Option<Held>) -> bool {
+    fn write(self, entries: Vec<Entry>, ticket: Ticket, lease: Option<HeldLease>) -> bool {
         let Self { engine, key, head, answered, .. } = self;
         // another process may have got the lease: then nothing is written
-        let is_sure = lease.as_ref().is_none_or(|lease| !lease.is_over());
+        let is_sure = lease.as_ref().is_none_or(|lease| !lease.is_expired());
         let (writer, is_late) = (Arc::clone(&engine), answered.elapsed() > LATE);
-        let written = write::behind(&engine, ticket, async move {
+        let written = write::in_background(&engine, ticket, async move {
             if is_late && write::holds_newer(&writer.store, &key, head.received_ms).await {
                 writer.reasons.count(Reason::Overtaken.as_str());
                 return Ok(false);
@@ -270,7 +270,7 @@ impl<St: Store> Fill<St> {
 pub(in crate::engine) fn called_off<St>(
     engine: &Engine<St>,
     objection: Objection,
-    lead: Option<Lead>,
+    leader: Option<Leader>,
 ) {
     let (counter, reason) = match objection {
         Objection::CalledOff(reason) => (&engine.counters.not_stored, reason),
@@ -279,7 +279,7 @@ pub(in crate::engine) fn called_off<St>(
     count(counter);
     engine.reasons.count(reason.as_str());
     tracing::debug!(%reason, "response not stored");
-    if let Some(lead) = lead {
-        lead.object(objection);
+    if let Some(leader) = leader {
+        leader.end_unstored(objection);
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use moka::sync::Cache;
 
-use super::super::find::{TABLE_BYTES, nothing, table};
+use super::super::find::{TABLE_BYTES, bounded_table, no_extra_bytes};
 use super::super::request::Asker;
 use crate::body::{Budget, Recorder, Sink};
 use crate::key::CacheKey;
@@ -32,9 +32,11 @@ pub(in crate::engine) struct Fills {
 impl Default for Fills {
     fn default() -> Self {
         Self {
-            last: table(TABLE_BYTES, nothing).time_to_live(REMEMBERED_FOR).build(),
+            last: bounded_table(TABLE_BYTES, no_extra_bytes).time_to_live(REMEMBERED_FOR).build(),
             count: AtomicU64::new(0),
-            unstorable: table(TABLE_BYTES, nothing).time_to_live(REMEMBERED_FOR).build(),
+            unstorable: bounded_table(TABLE_BYTES, no_extra_bytes)
+                .time_to_live(REMEMBERED_FOR)
+                .build(),
             recordings: Budget::default(),
             warning: Throttle::new(),
         }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::super::find::{At, Refused};
+use super::super::find::{FoundEntry, Refused};
 use super::super::request::Cx;
-use super::write::behind;
+use super::write::in_background;
 use crate::key::CacheKey;
 use crate::store::Store;
 use crate::stored::{Entry, HeadUpdate, Stored, StoredHead, StoredResponse};
@@ -16,17 +16,17 @@ use crate::telemetry::count;
 /// see it at once; the store has it soon, without its body. A response that has been replaced or removed stays so.
 pub(in crate::engine) fn freshen<St: Store>(
     cx: &Cx<St>,
-    at: &At,
+    entry: &FoundEntry,
     new: Arc<StoredHead>,
     expires_ms: u64,
     fills: u64,
 ) {
     let engine = &cx.engine;
-    if !engine.fills.is_unfilled_since(&at.key, fills) {
+    if !engine.fills.is_unfilled_since(&entry.key, fills) {
         return;
     }
-    let (key, old) = (at.key.clone(), Arc::clone(&at.response.head));
-    let body: Bytes = at.response.body.clone();
+    let (key, old) = (entry.key.clone(), Arc::clone(&entry.response.head));
+    let body: Bytes = entry.response.body.clone();
     let stored = Stored::Response(StoredResponse { head: Arc::clone(&new), body });
     let visible = Entry { key: key.clone(), stored, expires_ms };
     let update = HeadUpdate { key, old, new, expires_ms };
@@ -36,10 +36,10 @@ pub(in crate::engine) fn freshen<St: Store>(
             |stored| matches!(stored, Stored::Response(response) if response.head == update.old),
         )
     };
-    match engine.pending.begin(&[visible], engine.limits.queue_bytes, clear) {
+    match engine.pending.insert(&[visible], engine.limits.queue_bytes, clear) {
         Ok(ticket) => {
             let store = engine.store.clone();
-            behind(engine, ticket, async move { store.freshen(update).await });
+            in_background(engine, ticket, async move { store.freshen(update).await });
         }
         Err(Refused::Full) => count(&engine.counters.shed),
         Err(Refused::Overtaken) => {}

@@ -17,5 +17,5 @@ mod write;
 pub(in crate::engine) use self::fill::{Fill, Filled, called_off};
 pub(in crate::engine) use self::fills::Fills;
 pub(in crate::engine) use self::freshen::freshen;
-pub(in crate::engine) use self::remove::{forget, hide, remove};
-pub(in crate::engine) use self::write::give_back_in_turn;
+pub(in crate::engine) use self::remove::{remove, remove_in_background, withdraw};
+pub(in crate::engine) use self::write::release_after_writes;

@@ -13,18 +13,21 @@ pub(in crate::engine) async fn remove<St: Store>(
     engine: &Engine<St>,
     range: &KeyRange,
 ) -> Result<u64, StoreError> {
-    hide(engine, range).await;
+    withdraw(engine, range).await;
     engine.store.remove(range.clone()).await
 }
 
 /// Hides what is on its way to the store, and waits until it is there or has failed: before a removal begins.
-pub(in crate::engine) async fn hide<St>(engine: &Engine<St>, range: &KeyRange) {
+pub(in crate::engine) async fn withdraw<St>(engine: &Engine<St>, range: &KeyRange) {
     engine.pending.withdraw(range);
     engine.pending.settled_in(range).await;
 }
 
 /// Removes a stored response in the background.
-pub(in crate::engine) fn forget<St: Store>(engine: &Arc<Engine<St>>, range: KeyRange) {
+pub(in crate::engine) fn remove_in_background<St: Store>(
+    engine: &Arc<Engine<St>>,
+    range: KeyRange,
+) {
     let engine = Arc::clone(engine);
     if let Ok(runtime) = Handle::try_current() {
         runtime.spawn(async move {

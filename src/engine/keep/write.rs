@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use tracing::Instrument;
 
 use super::super::Engine;
-use super::super::collapse::Held;
+use super::super::collapse::HeldLease;
 use super::super::find::{Ticket, bounded};
 use crate::key::CacheKey;
 use crate::reason::Reason;
@@ -22,7 +22,7 @@ const WRITE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Writes behind the response. The ticket keeps what is written visible to lookups until the write ends, in whatever
 /// way. `false` when it has failed already, or there is no runtime for it.
-pub(super) fn behind<St: Store>(
+pub(super) fn in_background<St: Store>(
     engine: &Arc<Engine<St>>,
     ticket: Ticket,
     write: impl Future<Output = Result<bool, StoreError>> + Send + 'static,
@@ -66,7 +66,7 @@ pub(super) fn behind<St: Store>(
 pub(super) async fn put<St: Store>(
     engine: &Engine<St>,
     entries: Vec<Entry>,
-    held: Option<Held>,
+    held: Option<HeldLease>,
 ) -> Result<bool, StoreError> {
     // given back when this ends, in whatever way: a process that asks then finds what has been written
     let Some(held) = held else { return engine.store.put_many(entries).await.map(|()| true) };
@@ -85,7 +85,10 @@ pub(super) async fn holds_newer<St: Store>(store: &St, key: &CacheKey, received_
 }
 
 /// Gives a lease back when what is on its way to the store by now has been written.
-pub(in crate::engine) fn give_back_in_turn<St: Store>(engine: &Engine<St>, held: Option<Held>) {
+pub(in crate::engine) fn release_after_writes<St: Store>(
+    engine: &Engine<St>,
+    held: Option<HeldLease>,
+) {
     let Some(held) = held else { return };
     let store = engine.store.clone();
     if let Ok(runtime) = Handle::try_current() {

@@ -12,12 +12,12 @@ use super::super::Engine;
 
 /// In a request: the caches that it is inside of.
 #[derive(Clone, Default)]
-struct Inside(Vec<Id>);
+struct PassedThrough(Vec<Id>);
 
 /// In a response: the caches of which an inner layer has dealt with it, and the one around that has not heard of
 /// it yet.
 #[derive(Clone, Default)]
-struct Answered(Vec<Id>);
+struct HandledInside(Vec<Id>);
 
 /// Which cache it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,9 +28,9 @@ fn id<St>(engine: &Arc<Engine<St>>) -> Id {
 }
 
 /// To be called for a request that goes inside.
-pub(in crate::engine) fn enter<St>(engine: &Arc<Engine<St>>, request: &mut Request) {
+pub(in crate::engine) fn mark_request<St>(engine: &Arc<Engine<St>>, request: &mut Request) {
     let id = id(engine);
-    let Inside(caches) = request.extensions.get_or_insert_default();
+    let PassedThrough(caches) = request.extensions.get_or_insert_default();
     if !caches.contains(&id) {
         caches.push(id);
     }
@@ -38,13 +38,13 @@ pub(in crate::engine) fn enter<St>(engine: &Arc<Engine<St>>, request: &mut Reque
 
 /// The cache, if a request is inside of it already.
 pub(crate) fn is_inside<St>(engine: &Arc<Engine<St>>, request: &Request) -> Option<Id> {
-    let Inside(caches) = request.extensions.get()?;
+    let PassedThrough(caches) = request.extensions.get()?;
     Some(id(engine)).filter(|id| caches.contains(id))
 }
 
 /// To be called for the response to a request that was.
 pub(crate) fn answered(id: Id, extensions: &mut Extensions) {
-    let Answered(caches) = extensions.get_or_insert_default();
+    let HandledInside(caches) = extensions.get_or_insert_default();
     caches.push(id);
 }
 
@@ -54,7 +54,9 @@ pub(in crate::engine) fn is_answered<St>(
     engine: &Arc<Engine<St>>,
     extensions: &Extensions,
 ) -> bool {
-    extensions.get::<Answered>().is_some_and(|Answered(caches)| caches.contains(&id(engine)))
+    extensions
+        .get::<HandledInside>()
+        .is_some_and(|HandledInside(caches)| caches.contains(&id(engine)))
 }
 
 /// The same, to the outer layer, which takes the mark off.
@@ -63,7 +65,7 @@ pub(in crate::engine) fn is_answered_by<St>(
     response: &mut Response,
 ) -> bool {
     let id = id(engine);
-    let Some(Answered(caches)) = response.extensions.get_mut() else { return false };
+    let Some(HandledInside(caches)) = response.extensions.get_mut() else { return false };
     let before = caches.len();
     caches.retain(|cache| *cache != id);
     caches.len() < before

@@ -35,14 +35,14 @@ impl Plan {
     }
 
     /// The key to look at, by the rule that is known for the path.
-    pub(in crate::engine) fn key_by(&self, route: &Route, rule: &NoVarySearch) -> CacheKey {
+    pub(in crate::engine) fn key_under(&self, route: &Route, rule: &NoVarySearch) -> CacheKey {
         let Some(search) = self.search(route) else { return self.base.clone() };
         let target = self.target.with_query(&search.path, &search.canonical(rule));
         route.keys.base_key(&target, &self.keyed)
     }
 
     /// Whether a response found by one rule is meant by its own: rules change.
-    pub(in crate::engine) fn is_meant(
+    pub(in crate::engine) fn rule_matches(
         &self,
         route: &Route,
         rule: Option<&NoVarySearch>,
@@ -54,7 +54,7 @@ impl Plan {
     }
 
     /// Where a response is stored by its own field, and the path's indexes if it has some.
-    pub(in crate::engine) fn place(
+    pub(in crate::engine) fn storage_keys(
         &self,
         route: &Route,
         response: &HeaderMap,
@@ -70,7 +70,7 @@ impl Plan {
                 let index = VariantIndex { search: Some(field), ..VariantIndex::default() };
                 let keys = [search.index.clone(), search.anywhere.clone()].into_iter();
                 let keys = keys.chain(route.keys.search_mark_to_write());
-                (self.key_by(route, &rule), keys.map(|key| (key, index.clone())).collect())
+                (self.key_under(route, &rule), keys.map(|key| (key, index.clone())).collect())
             }
             _ => (self.base.clone(), Vec::new()),
         }
@@ -78,7 +78,7 @@ impl Plan {
 }
 
 /// Bytes that a rule holds in memory of its own.
-pub(in crate::engine) fn held_bytes(rule: &Rule) -> usize {
+pub(in crate::engine) fn extra_bytes(rule: &Rule) -> usize {
     rule.as_ref().map_or(0, |rule| rule.held_bytes())
 }
 

@@ -10,9 +10,9 @@ use crate::stored::StoredHead;
 
 /// What a request wants of the response that answers it.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::engine) enum Want {
+pub(in crate::engine) enum ReplyKind {
     /// All of it.
-    Whole,
+    Full,
     /// Only to know that it has not changed.
     NotModified,
     /// A part, several parts, or one that is not there.
@@ -20,10 +20,10 @@ pub(in crate::engine) enum Want {
     Parts(Vec<Range<u64>>),
     Unsatisfiable,
     /// The handler's own answer: it has to evaluate a condition (RFC 9111 4.3.2).
-    Handler,
+    CallHandler,
 }
 
-impl Want {
+impl ReplyKind {
     /// Evaluates preconditions, then ranges (RFC 9110 13.2.2).
     pub(in crate::engine) fn of(
         request: &Parts,
@@ -32,12 +32,12 @@ impl Want {
         now_ms: u64,
     ) -> Self {
         match validation::evaluate(&request.headers, head, now_ms) {
-            Precondition::Forward => return Self::Handler,
+            Precondition::Forward => return Self::CallHandler,
             Precondition::NotModified => return Self::NotModified,
             Precondition::None => {}
         }
         match range::evaluate(&request.method, &request.headers, head, length as u64, now_ms) {
-            RangeOutcome::Whole => Self::Whole,
+            RangeOutcome::Whole => Self::Full,
             RangeOutcome::Single(part) => Self::Part(part),
             RangeOutcome::Multi(parts) => Self::Parts(parts),
             RangeOutcome::Unsatisfiable => Self::Unsatisfiable,
