@@ -27,7 +27,7 @@ const VARY_OF_LAYERS: [HeaderName; 4] =
     [ACCEPT_ENCODING, ORIGIN, ACCESS_CONTROL_REQUEST_METHOD, ACCESS_CONTROL_REQUEST_HEADERS];
 
 /// What the guard says of an exchange.
-pub(super) type Verdict = Result<(), Objection>;
+pub(super) type GuardDecision = Result<(), Objection>;
 
 /// Why nothing may be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +64,7 @@ impl Watch {
             let replaced = status != response.status();
             promise.decide(match replaced {
                 true => Err(Objection::CalledOff(Reason::ReplacedOutside)),
-                false => promise.verdict(response.headers()),
+                false => promise.decision(response.headers()),
             });
         }
     }
@@ -76,12 +76,12 @@ impl Drop for Watch {
     }
 }
 
-type Work = Box<dyn FnOnce(Verdict) + Send>;
+type Work = Box<dyn FnOnce(GuardDecision) + Send>;
 
 enum State {
     /// What has been held back so far.
     Open(Vec<Work>),
-    Decided(Verdict),
+    Decided(GuardDecision),
 }
 
 #[derive(Clone)]
@@ -104,23 +104,26 @@ impl Consent {
     }
 
     /// Does this now, or when the guard has decided. Returns what `work` does if that is done by now.
-    pub(super) fn then<T>(&self, work: impl FnOnce(Verdict) -> T + Send + 'static) -> Option<T> {
+    pub(super) fn then<T>(
+        &self,
+        work: impl FnOnce(GuardDecision) -> T + Send + 'static,
+    ) -> Option<T> {
         let Some(shared) = &self.0 else { return Some(work(Ok(()))) };
-        let verdict = match &mut *shared.lock() {
+        let decision = match &mut *shared.lock() {
             State::Open(held) => {
-                held.push(Box::new(move |verdict| drop(work(verdict))));
+                held.push(Box::new(move |decision| drop(work(decision))));
                 return None;
             }
-            State::Decided(verdict) => *verdict,
+            State::Decided(decision) => *decision,
         };
-        Some(work(verdict))
+        Some(work(decision))
     }
 
     /// Why nothing will be stored, where that is known by now.
     pub(super) fn objection(&self) -> Option<Objection> {
         match &*self.0.as_ref()?.lock() {
             State::Open(_) => None,
-            State::Decided(verdict) => verdict.err(),
+            State::Decided(decision) => decision.err(),
         }
     }
 }
@@ -140,7 +143,7 @@ pub(crate) fn ask(request: &Extensions, policy: &CachePolicy) -> (Consent, Optio
         gone: Arc::clone(gone),
         stripped: policy.stripped_cookies,
         targeted: policy.targeted,
-        own: None,
+        sent_fields: None,
     };
     (Consent(Some(shared)), Some(promise))
 }
@@ -154,7 +157,7 @@ pub(crate) struct Promise {
     /// Fields that the cache listens to beside those with a usual name.
     targeted: &'static [HeaderName],
     /// What the cache itself answers, of the fields that count. `None` before it does.
-    own: Option<HeaderMap>,
+    sent_fields: Option<HeaderMap>,
 }
 
 /// In a response: of the caches that it went through, and the status that the outermost of them gave it.
@@ -174,36 +177,37 @@ impl Promise {
         if !waits && Arc::strong_count(&self.shared.0) == 1 {
             return;
         }
-        let mut own = HeaderMap::new();
+        let mut sent_fields = HeaderMap::new();
         for (name, value) in response.headers() {
             if *name == SET_COOKIE || *name == VARY || self.is_about_caching(name) {
-                own.append(name.clone(), value.clone());
+                sent_fields.append(name.clone(), value.clone());
             }
         }
-        self.own = Some(own);
+        self.sent_fields = Some(sent_fields);
         let marks: &mut Marks = response.extensions_mut().get_or_insert_default();
         marks.0.push((status, Arc::new(self)));
     }
 
-    fn verdict(&self, headers: &HeaderMap) -> Verdict {
-        let Some(own) = &self.own else { return Err(Objection::Dropped) };
-        let is_own = |cookie: &HeaderValue| own.get_all(SET_COOKIE).iter().any(|one| one == cookie);
+    fn decision(&self, headers: &HeaderMap) -> GuardDecision {
+        let Some(sent_fields) = &self.sent_fields else { return Err(Objection::Dropped) };
+        let was_sent =
+            |cookie: &HeaderValue| sent_fields.get_all(SET_COOKIE).iter().any(|one| one == cookie);
         let added: Vec<_> =
-            headers.get_all(SET_COOKIE).iter().filter(|one| !is_own(one)).cloned().collect();
+            headers.get_all(SET_COOKIE).iter().filter(|one| !was_sent(one)).cloned().collect();
         if set_cookies_left(&added, self.stripped) {
             return Err(Objection::CalledOff(Reason::SetCookieOutside));
         }
         for name in headers.keys().filter(|name| self.is_about_caching(name)) {
-            let (said, says) = (directives(own, name), directives(headers, name));
-            if says.no_store && !said.no_store {
+            let (before, after) = (directives(sent_fields, name), directives(headers, name));
+            if after.no_store && !before.no_store {
                 return Err(Objection::CalledOff(Reason::NoStoreOutside));
             }
             // one that names fields as well: they were not there when the response was stored
-            if says.private != Qualified::No && says.private != said.private {
+            if after.private != Qualified::No && after.private != before.private {
                 return Err(Objection::CalledOff(Reason::PrivateOutside));
             }
         }
-        if varies_outside(own, headers) {
+        if varies_outside(sent_fields, headers) {
             return Err(Objection::CalledOff(Reason::VaryOutside));
         }
         Ok(())
@@ -215,13 +219,13 @@ impl Promise {
     }
 
     /// Does what was held back. Calls after the first do nothing.
-    fn decide(&self, verdict: Verdict) {
+    fn decide(&self, decision: GuardDecision) {
         let held = match &mut *self.shared.lock() {
             State::Decided(_) => return,
-            open => std::mem::replace(open, State::Decided(verdict)),
+            open => std::mem::replace(open, State::Decided(decision)),
         };
         if let State::Open(held) = held {
-            held.into_iter().for_each(|work| work(verdict));
+            held.into_iter().for_each(|work| work(decision));
         }
     }
 }
@@ -229,7 +233,7 @@ impl Promise {
 impl Drop for Promise {
     fn drop(&mut self) {
         let gone = self.gone.load(Ordering::Acquire) || std::thread::panicking();
-        let dropped = self.own.is_none() || gone;
+        let dropped = self.sent_fields.is_none() || gone;
         let replaced = Objection::CalledOff(Reason::ReplacedOutside);
         self.decide(Err(if dropped { Objection::Dropped } else { replaced }));
     }
@@ -243,8 +247,8 @@ pub(super) fn pass_on<A, B>(from: &mut Response<A>, to: &mut Response<B>) {
 }
 
 /// Whether `Vary` names fields that it did not name when the response was stored, and that may have changed its content.
-fn varies_outside(own: &HeaderMap, headers: &HeaderMap) -> bool {
-    let said = match nominated(own) {
+fn varies_outside(sent_fields: &HeaderMap, headers: &HeaderMap) -> bool {
+    let before = match nominated(sent_fields) {
         Nominated::Any => return false, // not stored
         Nominated::None => Vec::new(),
         Nominated::Names(names) => names,
@@ -253,7 +257,7 @@ fn varies_outside(own: &HeaderMap, headers: &HeaderMap) -> bool {
         Nominated::None => false,
         Nominated::Any => true,
         Nominated::Names(names) => {
-            names.iter().any(|name| !said.contains(name) && !VARY_OF_LAYERS.contains(name))
+            names.iter().any(|name| !before.contains(name) && !VARY_OF_LAYERS.contains(name))
         }
     }
 }

@@ -11,7 +11,7 @@ use tower::Service;
 use super::collapse::{CollapseState, Collapsed, Collapsing, Leader};
 use super::decide::{Decision, Rescue, Serve, decide};
 use super::find::{FoundEntry, Lookup, lookup};
-use super::handler::{Before, Miss, Refresh, lead_foreground_refresh};
+use super::handler::{BeforeCall, Miss, Refresh, lead_foreground_refresh};
 use super::request::{Cx, Plan};
 use super::respond;
 use super::{Engine, Route};
@@ -74,7 +74,7 @@ where
         }
     };
     let ToCall { status, stale, index, rescue, leader } = to_call;
-    let before = Before::new(&cx, &parts, index, stale);
+    let before = BeforeCall::new(&cx, &parts, index, stale);
     let miss = Miss { cx, before, status, leader };
     miss.call(Request::from_parts(parts, body), rescue, inner).await
 }

@@ -81,10 +81,10 @@ pub(crate) async fn invalidate_targets<St: Store>(
     engine: &Arc<Engine<St>>,
     route: &Route,
     targets: &[TargetKey],
-    beside: Vec<Scope>,
+    other_scopes: Vec<Scope>,
 ) -> Result<Vec<u64>, StoreError> {
     let mut seen = HashSet::new();
-    let scopes = targets.iter().map(|target| route.keys.scope(target, true)).chain(beside);
+    let scopes = targets.iter().map(|target| route.keys.scope(target, true)).chain(other_scopes);
     let scopes = scopes.filter(|scope| seen.insert(scope.clone()));
     let records = scopes.map(LogRecord::hard).collect();
     let engine = Arc::clone(engine);

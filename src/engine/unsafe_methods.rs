@@ -12,7 +12,7 @@ use tower::{Service, ServiceExt};
 use tracing::Instrument;
 
 use super::find::bounded;
-use super::handler::{Before, Miss};
+use super::handler::{BeforeCall, Miss};
 use super::invalidate::invalidate_targets;
 use super::request::{Cx, Write};
 use super::respond::Finish;
@@ -49,29 +49,29 @@ where
 {
     let (parts, body) = request.into_parts();
     let method = parts.method.clone();
-    let post = Post::of(&engine, &route, write.as_ref(), &parts);
+    let post = StorablePost::of(&engine, &route, write.as_ref(), &parts);
     // a handler that is dropped, fails or panics may have done its work all the same
-    let guard = Unanswered::new(&engine, &route, write.as_ref());
+    let on_drop = InvalidateOnDrop::new(&engine, &route, write.as_ref());
     let call = inner.oneshot(Request::from_parts(parts, body)).instrument(handler_span());
     let outcome = {
-        let _noted = Noted(&engine.store);
+        let _note_write = NoteWriteOnDrop(&engine.store);
         call.await
     };
     let response = match outcome {
         Ok(response) => response,
         Err(error) => {
-            guard.failed().await;
+            on_drop.failed().await;
             return Err(error);
         }
     };
-    guard.answered();
+    on_drop.answered();
     let changed = changed(&route, &method, write.as_ref(), &response);
-    let own = after_write(&engine, &route, changed).await;
+    let own_rows = after_write(&engine, &route, changed).await;
     let received_ms = engine.store.now_ms();
     if let (Some(post), Some(write)) = (post, &write)
         && represents_target(&route, write, &response, received_ms)
     {
-        return Ok(post.after(&own).keep(response, received_ms).await);
+        return Ok(post.after(&own_rows).store_or_pass_on(response, received_ms).await);
     }
     let status = CacheStatus::forwarded(Forward::Method, None);
     engine.explain(&status);
@@ -79,9 +79,9 @@ where
 }
 
 /// A POST whose response may be stored, for later requests of its target.
-struct Post<St>(Miss<St>);
+struct StorablePost<St>(Miss<St>);
 
-impl<St: Store> Post<St> {
+impl<St: Store> StorablePost<St> {
     fn of(
         engine: &Arc<Engine<St>>,
         route: &Arc<Route>,
@@ -92,26 +92,26 @@ impl<St: Store> Post<St> {
         let (engine, route) = (Arc::clone(engine), Arc::clone(route));
         let cx = Cx { engine, route, plan };
         let index = cx.engine.known.index(&cx.plan.base);
-        let mut before = Before::new(&cx, request, index, None);
-        before.asked.method = Method::GET; // what the response, if it is stored, will answer
+        let mut before = BeforeCall::new(&cx, request, index, None);
+        before.snapshot.method = Method::GET; // what the response, if it is stored, will answer
         let status = CacheStatus::forwarded(Forward::Method, None);
         Some(Self(Miss { cx, before, status, leader: None }))
     }
 
     /// Its own invalidation, these rows of the log, does not count for its response; any other one does.
-    fn after(self, own: &[u64]) -> Miss<St> {
+    fn after(self, own_rows: &[u64]) -> Miss<St> {
         let Self(mut miss) = self;
-        let asked = &mut miss.before.asked;
-        asked.position = Arc::new(asked.position.with_seen(own));
+        let snapshot = &mut miss.before.snapshot;
+        snapshot.position = Arc::new(snapshot.position.with_seen(own_rows));
         miss
     }
 }
 
 /// However a handler ends, it may have written to the log on a connection of its own: what it committed
 /// counts for every request that begins after this has been dropped.
-struct Noted<'a, St: Store>(&'a St);
+struct NoteWriteOnDrop<'a, St: Store>(&'a St);
 
-impl<St: Store> Drop for Noted<'_, St> {
+impl<St: Store> Drop for NoteWriteOnDrop<'_, St> {
     fn drop(&mut self) {
         self.0.note_write();
     }
@@ -122,27 +122,27 @@ impl<St: Store> Drop for Noted<'_, St> {
 struct Changed {
     targets: Vec<TargetKey>,
     /// Tags and cache groups.
-    beside: Vec<Scope>,
+    other_scopes: Vec<Scope>,
 }
 
 impl Changed {
     fn is_nothing(&self) -> bool {
-        self.targets.is_empty() && self.beside.is_empty()
+        self.targets.is_empty() && self.other_scopes.is_empty()
     }
 }
 
 /// Invalidates when the request ends without a response.
-struct Unanswered<St: Store> {
+struct InvalidateOnDrop<St: Store> {
     engine: Arc<Engine<St>>,
     route: Arc<Route>,
     /// Nothing once the response is there.
     changed: Changed,
 }
 
-impl<St: Store> Unanswered<St> {
+impl<St: Store> InvalidateOnDrop<St> {
     fn new(engine: &Arc<Engine<St>>, route: &Arc<Route>, write: Option<&Write>) -> Self {
         let targets = write.map(|write| write.targets.clone()).unwrap_or_default();
-        let changed = Changed { targets, beside: tags_of(route).collect() };
+        let changed = Changed { targets, other_scopes: tags_of(route).collect() };
         Self { engine: Arc::clone(engine), route: Arc::clone(route), changed }
     }
 
@@ -157,26 +157,26 @@ impl<St: Store> Unanswered<St> {
     }
 }
 
-impl<St: Store> Drop for Unanswered<St> {
+impl<St: Store> Drop for InvalidateOnDrop<St> {
     fn drop(&mut self) {
         let changed = std::mem::take(&mut self.changed);
         if changed.is_nothing() {
             return;
         }
-        let Changed { targets, beside } = changed;
+        let Changed { targets, other_scopes } = changed;
         let (engine, route) = (Arc::clone(&self.engine), Arc::clone(&self.route));
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                let appended = invalidate_targets(&engine, &route, &targets, beside);
+                let appended = invalidate_targets(&engine, &route, &targets, other_scopes);
                 if let Err(error) = appended.await {
-                    report(&error);
+                    report_failure(&error);
                 }
             });
         }
     }
 }
 
-fn report(error: &StoreError) {
+fn report_failure(error: &StoreError) {
     let reason = error.as_str();
     tracing::error!(%error, reason, "an invalidation failed: stale entries may be served");
 }
@@ -219,9 +219,9 @@ fn changed<RB>(
         Some(write) => uris_and_groups(route, method, write, status, response.headers()),
         None => Changed::default(),
     };
-    changed.beside.extend(tags_of(route));
+    changed.other_scopes.extend(tags_of(route));
     if let Some(overrides) = response.extensions().get::<CacheOverride>() {
-        changed.beside.extend(tags_in(overrides));
+        changed.other_scopes.extend(tags_in(overrides));
     }
     changed
 }
@@ -250,7 +250,7 @@ fn uris_and_groups(
         let others = same_origin_targets(target_uri, response, fields);
         targets.extend(others.iter().flat_map(|uri| route.keys.on_same_origin(target, uri)));
     }
-    Changed { targets, beside: groups }
+    Changed { targets, other_scopes: groups }
 }
 
 /// The tags that the policy invalidates.
@@ -279,8 +279,8 @@ async fn after_write<St: Store>(
     if changed.is_nothing() {
         return Vec::new();
     }
-    let Changed { targets, beside } = changed;
-    wait_for(engine, invalidate_targets(engine, route, &targets, beside)).await
+    let Changed { targets, other_scopes } = changed;
+    wait_for(engine, invalidate_targets(engine, route, &targets, other_scopes)).await
 }
 
 /// Waits for an invalidation, but not for long: it goes on in the background.
@@ -295,7 +295,7 @@ async fn wait_for<St>(
             if matches!(error, StoreError::Timeout) {
                 count(&engine.counters.invalidation_errors);
             }
-            report(&error);
+            report_failure(&error);
             Vec::new()
         }
     }

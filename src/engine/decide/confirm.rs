@@ -12,7 +12,7 @@ use http::{HeaderMap, Method};
 
 use super::super::Route;
 use super::super::find::FoundEntry;
-use super::asked::{Asked, add_new};
+use super::snapshot::{RequestSnapshot, add_new};
 use super::windows;
 use crate::cookies::{Credentials, set_cookies_left};
 use crate::overrides::{CacheOverride, STALE_FIELD};
@@ -28,7 +28,7 @@ use crate::tag::{LogPosition, Validity};
 /// An answer that confirms a stored response.
 pub(in crate::engine) struct Confirmation<'a> {
     route: &'a Route,
-    asked: Asked,
+    snapshot: RequestSnapshot,
     overrides: Option<&'a CacheOverride>,
     fields: HeaderMap,
     received_ms: u64,
@@ -59,14 +59,14 @@ pub(in crate::engine) enum Change {
 impl<'a> Confirmation<'a> {
     pub(in crate::engine) fn new(
         route: &'a Route,
-        asked: &Asked,
+        snapshot: &RequestSnapshot,
         overrides: Option<&'a CacheOverride>,
         mut fields: HeaderMap,
         received_ms: u64,
     ) -> Self {
         fields.remove(STALE_FIELD);
-        let asked = Asked { method: Method::GET, ..asked.clone() };
-        Self { route, asked, overrides, fields, received_ms }
+        let snapshot = RequestSnapshot { method: Method::GET, ..snapshot.clone() };
+        Self { route, snapshot, overrides, fields, received_ms }
     }
 
     /// What the answer's own client gets: the stored head with all fields of the answer.
@@ -86,7 +86,7 @@ impl<'a> Confirmation<'a> {
                 .map_or(Change::Keep, |head| Change::Head(Arc::new(head)));
         }
         let headers = self.updated(stored, &self.without_cookies());
-        let storable = match self.storability(&self.asked, self.overrides, stored, &headers) {
+        let storable = match self.storability(&self.snapshot, self.overrides, stored, &headers) {
             Ok(storable) => storable,
             Err(Reason::NoStore | Reason::Private | Reason::VaryAny | Reason::Override) => {
                 return Change::Remove;
@@ -97,19 +97,19 @@ impl<'a> Confirmation<'a> {
         if NoVarySearch::parse(&headers) != NoVarySearch::parse(&stored.headers) {
             return Change::Remove;
         }
-        let Ok(tags) = self.asked.tags(self.route, self.overrides, &self.fields) else {
+        let Ok(tags) = self.snapshot.tags(self.route, self.overrides, &self.fields) else {
             return Change::Keep;
         };
         let mut head = self.confirmed(stored);
         add_new(&mut head.tags, tags);
         // RFC 9110 8.8.1: a weak validator does not tell two versions of one second apart
         if is_strongly_the_same(&stored.headers, &self.fields) {
-            head.position = LogPosition::clone(&self.asked.position);
+            head.position = LogPosition::clone(&self.snapshot.position);
         }
         head.fresh_until_ms = self.fresh_until_ms(&head, &[storable]);
         head.shared = storable.shared;
         if let Nominated::Names(names) = selecting(&headers) {
-            head.vary = select(&names, &self.asked.headers);
+            head.vary = select(&names, &self.snapshot.headers);
         }
         head.headers = headers;
         windows::update_override(&mut head.headers, self.overrides);
@@ -122,8 +122,8 @@ impl<'a> Confirmation<'a> {
         let cookies: Vec<_> = self.fields.get_all(SET_COOKIE).iter().cloned().collect();
         let sets_cookie = set_cookies_left(&cookies, self.route.policy.stripped_cookies) && !kept;
         // RFC 9111 3.2: what is not repeated stays as it was
-        (self.asked.credentials == Credentials::None && !sets_cookie)
-            || self.storability(&self.asked, self.overrides, stored, &self.fields).is_ok()
+        (self.snapshot.credentials == Credentials::None && !sets_cookie)
+            || self.storability(&self.snapshot, self.overrides, stored, &self.fields).is_ok()
     }
 
     /// The stored head, fresh for another lifetime, where the answer is for its own client but says by a strong
@@ -139,7 +139,7 @@ impl<'a> Confirmation<'a> {
         if selecting(&updated) != selecting(&stored.headers) {
             return None;
         }
-        let anyone = Asked { credentials: Credentials::None, ..self.asked.clone() };
+        let anyone = RequestSnapshot { credentials: Credentials::None, ..self.snapshot.clone() };
         let by_stored = self.storability(&anyone, None, stored, &stored.headers).ok()?;
         let by_answer = self.storability(&anyone, self.overrides, stored, &updated).ok()?;
         let mut head = self.confirmed(stored);
@@ -149,14 +149,14 @@ impl<'a> Confirmation<'a> {
 
     fn storability(
         &self,
-        asked: &Asked,
+        snapshot: &RequestSnapshot,
         overrides: Option<&CacheOverride>,
         stored: &StoredHead,
         headers: &HeaderMap,
     ) -> Result<Storable, Reason> {
         let Self { route, received_ms, .. } = *self;
         let directives = route.directives(headers);
-        asked.storability(route, overrides, stored.status, headers, &directives, received_ms)
+        snapshot.storability(route, overrides, stored.status, headers, &directives, received_ms)
     }
 
     /// The stored fields with these in their place.
@@ -175,7 +175,7 @@ impl<'a> Confirmation<'a> {
     /// The stored head as of now. The age is that of the answer just received, not of the response that it
     /// confirms.
     fn confirmed(&self, stored: &StoredHead) -> StoredHead {
-        let requested_ms = self.asked.requested_ms;
+        let requested_ms = self.snapshot.requested_ms;
         StoredHead {
             requested_ms,
             received_ms: self.received_ms,

@@ -9,7 +9,7 @@ use http::response::Parts;
 use http::{HeaderMap, HeaderName, StatusCode};
 
 use super::super::Route;
-use super::asked::Asked;
+use super::snapshot::RequestSnapshot;
 use super::{translate, windows};
 use crate::cookies::set_cookies_left;
 use crate::overrides::CacheOverride;
@@ -52,7 +52,7 @@ pub(in crate::engine) fn is_transient(status: StatusCode) -> bool {
     status.is_server_error() || refused || about.contains(&status)
 }
 
-impl Asked {
+impl RequestSnapshot {
     /// What to store of a response, or the reason why nothing.
     pub(in crate::engine) fn prepare_entry(
         &self,

@@ -187,8 +187,8 @@ impl<'a, St: Store> Finder<'a, St> {
             }
             entry.validity = log_verdict(&engine.store, &entry.key, &entry.response, since).await?;
             // it may have been stored for another URI that shares the key
-            if let Some(home) = &plan.home {
-                let by_uri = log_verdict(&engine.store, home, &entry.response, since).await?;
+            if let Some(uri_key) = &plan.uri_key {
+                let by_uri = log_verdict(&engine.store, uri_key, &entry.response, since).await?;
                 entry.validity = entry.validity.max(by_uri);
             }
         }

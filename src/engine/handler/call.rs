@@ -46,7 +46,7 @@ impl<St: Store> Miss<St> {
         // the handler evaluates the conditions of requests whose response could not be stored
         let unstorable = plan.has_credentials()
             || plan.directives.no_store
-            || engine.fills.is_unstorable(&plan.asker());
+            || engine.fills.is_unstorable(&plan.storability_key());
         let stale = self.before.stale.as_ref();
         self.before.client = ClientConditions::take(&mut parts, stale, unstorable);
         nesting::mark_request(engine, &mut parts);

@@ -33,7 +33,7 @@ pub(in crate::engine) struct Failure {
 impl Sink for Failure {
     fn complete(self: Box<Self>, body: Bytes) -> Completed {
         let Self { head, leader, consent } = *self;
-        let shared = consent.then(move |verdict| match verdict {
+        let shared = consent.then(move |decision| match decision {
             Ok(()) => leader.transient(Some(StoredResponse { head: Arc::new(head), body })),
             Err(_) => leader.transient(None),
         });
@@ -93,7 +93,7 @@ impl<St: Store> Miss<St> {
         // those that the policy strips keep nothing from being shared, and are its own client's all the same
         fields.remove(SET_COOKIE);
         let mut head = StoredHead::bare(response.status, fields, received_ms);
-        head.vary = select(&names, &self.before.asked.headers);
+        head.vary = select(&names, &self.before.snapshot.headers);
         Some(head)
     }
 }

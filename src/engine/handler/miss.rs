@@ -11,7 +11,7 @@ use http::{Response, StatusCode};
 use http_body::Body;
 
 use super::super::collapse::Leader;
-use super::super::decide::{Asked, PreparedEntry, Serve, is_gone};
+use super::super::decide::{PreparedEntry, RequestSnapshot, Serve, is_gone};
 use super::super::find::FoundEntry;
 use super::super::keep::{Fill, Filled, remove_in_background};
 use super::super::request::{Cx, ReplyKind, nesting};
@@ -30,11 +30,11 @@ use crate::stored::VariantIndex;
 use crate::telemetry::count;
 
 /// What is known before the handler is called.
-pub(in crate::engine) struct Before {
+pub(in crate::engine) struct BeforeCall {
     /// Fills of this process so far.
     pub(super) fills: u64,
     pub(super) started: Instant,
-    pub(in crate::engine) asked: Asked,
+    pub(in crate::engine) snapshot: RequestSnapshot,
     /// The client's own conditions, where the handler does not see them.
     pub(in crate::engine) client: Option<ClientConditions>,
     /// What the target is known to vary on.
@@ -43,23 +43,23 @@ pub(in crate::engine) struct Before {
     pub(in crate::engine) stale: Option<FoundEntry>,
 }
 
-impl Before {
+impl BeforeCall {
     pub(in crate::engine) fn new<St: Store>(
         cx: &Cx<St>,
         request: &http::request::Parts,
         index: Option<Arc<VariantIndex>>,
         stale: Option<FoundEntry>,
     ) -> Self {
-        let asked = Asked::of(&cx.engine.store, &cx.plan, request);
+        let snapshot = RequestSnapshot::of(&cx.engine.store, &cx.plan, request);
         let (fills, started) = (cx.engine.fills.so_far(), Instant::now());
-        Self { fills, started, asked, client: None, index, stale }
+        Self { fills, started, snapshot, client: None, index, stale }
     }
 }
 
 /// A request whose handler is called.
 pub(in crate::engine) struct Miss<St> {
     pub(in crate::engine) cx: Cx<St>,
-    pub(in crate::engine) before: Before,
+    pub(in crate::engine) before: BeforeCall,
     pub(in crate::engine) status: CacheStatus,
     /// Others wait for the response.
     pub(in crate::engine) leader: Option<Leader>,
@@ -96,11 +96,11 @@ impl<St: Store> Miss<St> {
             }
             _ => {}
         }
-        self.keep(response, received_ms).await
+        self.store_or_pass_on(response, received_ms).await
     }
 
     /// Records the response on its way to the client, if it may be stored.
-    pub(in crate::engine) async fn keep<RB>(
+    pub(in crate::engine) async fn store_or_pass_on<RB>(
         self,
         response: Response<RB>,
         received_ms: u64,
@@ -110,16 +110,16 @@ impl<St: Store> Miss<St> {
     {
         let (mut parts, body) = response.into_parts();
         let overrides = parts.extensions.remove::<CacheOverride>();
-        let Before { asked, started, index, .. } = &self.before;
+        let BeforeCall { snapshot, started, index, .. } = &self.before;
         let gen_ms = u32::try_from(started.elapsed().as_millis()).unwrap_or(u32::MAX);
-        let kept = if nesting::is_answered_by(&self.cx.engine, &mut parts) {
+        let prepared = if nesting::is_answered_by(&self.cx.engine, &mut parts) {
             Err(Reason::InnerLayer)
         } else {
             let (route, index) = (&self.cx.route, index.as_ref());
-            asked.prepare_entry(route, overrides.as_ref(), &parts, index, received_ms, gen_ms)
+            snapshot.prepare_entry(route, overrides.as_ref(), &parts, index, received_ms, gen_ms)
         };
-        match kept {
-            Ok(kept) => self.store(kept, parts, body, received_ms).await,
+        match prepared {
+            Ok(prepared) => self.store(prepared, parts, body, received_ms).await,
             Err(reason) => self.pass_on(reason, parts, body, received_ms).await,
         }
     }
@@ -138,13 +138,13 @@ impl<St: Store> Miss<St> {
         let engine = Arc::clone(&self.cx.engine);
         count(&engine.counters.not_stored);
         if parts.status.is_success() && reason.is_lasting() {
-            engine.fills.remember_unstorable(self.cx.plan.asker());
+            engine.fills.remember_unstorable(self.cx.plan.storability_key());
         }
         // the inner layer has stored it, if it may be
         if reason == Reason::InnerLayer
             && let Some(leader) = self.leader.take()
         {
-            self.cx.plan.consent.then(move |verdict| match verdict {
+            self.cx.plan.consent.then(move |decision| match decision {
                 Ok(()) => leader.look_up_again(),
                 Err(objection) => leader.end_unstored(objection),
             });
@@ -175,7 +175,7 @@ impl<St: Store> Miss<St> {
     /// Records a response that is stored when its body is complete.
     async fn store<RB>(
         mut self,
-        kept: PreparedEntry,
+        prepared: PreparedEntry,
         parts: Parts,
         body: RB,
         received_ms: u64,
@@ -187,17 +187,18 @@ impl<St: Store> Miss<St> {
         let declared = declared_length(&parts, &body);
         let limit = route.policy.max_body_bytes;
         if declared.is_some_and(|declared: u64| declared > limit as u64) {
-            engine.fills.remember_unstorable(plan.asker());
+            engine.fills.remember_unstorable(plan.storability_key());
         }
         let leader = self.leader.take();
-        let leader = leader.and_then(|leader| leader.if_shareable(route, &kept.head, received_ms));
+        let leader =
+            leader.and_then(|leader| leader.if_shareable(route, &prepared.head, received_ms));
         if declared.is_none()
             && let Some(leader) = &leader
         {
             leader.streams();
         }
-        let Before { asked, index, .. } = &self.before;
-        let fill = Fill::new(&self.cx, &asked.headers, index.as_ref(), kept, leader);
+        let BeforeCall { snapshot, index, .. } = &self.before;
+        let fill = Fill::new(&self.cx, &snapshot.headers, index.as_ref(), prepared, leader);
         let filled = fill.filled();
         let recorder = engine.fills.recorder(engine.limits.recording_bytes, fill, limit, declared);
         let (body, recorded) = record(body, recorder).await;

@@ -16,5 +16,5 @@ mod miss;
 mod refresh;
 mod validate;
 
-pub(in crate::engine) use self::miss::{Before, Miss};
+pub(in crate::engine) use self::miss::{BeforeCall, Miss};
 pub(in crate::engine) use self::refresh::{Refresh, lead_foreground_refresh};

@@ -13,7 +13,7 @@ use super::super::collapse::{Leader, lead_refresh, lease_refresh};
 use super::super::find::FoundEntry;
 use super::super::request::{Cx, nesting};
 use super::conditions::{CONDITIONS, ClientConditions};
-use super::miss::{Before, Miss};
+use super::miss::{BeforeCall, Miss};
 use crate::rfc9111::stale::{Cause, is_failure};
 use crate::status::{CacheStatus, Forward};
 use crate::store::Store;
@@ -63,7 +63,7 @@ impl<St: Store> Refresh<St> {
             parts.headers.remove(name);
         }
         self.cx.plan.head_only = false;
-        let mut before = Before::new(&self.cx, &parts, self.index, Some(self.entry));
+        let mut before = BeforeCall::new(&self.cx, &parts, self.index, Some(self.entry));
         before.client = ClientConditions::take(&mut parts, before.stale.as_ref(), false);
         let status = CacheStatus::forwarded(Forward::Stale, None);
         let mut miss = Miss { cx: self.cx, before, status, leader: None };

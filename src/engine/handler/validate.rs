@@ -9,7 +9,7 @@ use super::super::collapse::Leader;
 use super::super::consent;
 use super::super::decide::{Change, Confirmation, Serve, expires_ms, with_cookies_of};
 use super::super::find::{FoundEntry, is_known_invalid};
-use super::super::keep::{called_off, freshen, release_after_writes, remove_in_background};
+use super::super::keep::{count_not_stored, freshen, release_after_writes, remove_in_background};
 use super::super::request::{Cx, ReplyKind, nesting};
 use super::super::respond;
 use super::conditions::ClientConditions;
@@ -34,8 +34,8 @@ pub(super) fn revalidated<St: Store, RB>(
     let overrides = response.extensions().get::<CacheOverride>();
     let stored = &entry.response.head;
     let (own, change) = if confirms(response.headers(), &stored.headers) {
-        let (asked, fields) = (&miss.before.asked, response.headers().clone());
-        let confirmation = Confirmation::new(&cx.route, asked, overrides, fields, received_ms);
+        let (snapshot, fields) = (&miss.before.snapshot, response.headers().clone());
+        let confirmation = Confirmation::new(&cx.route, snapshot, overrides, fields, received_ms);
         (Arc::new(confirmation.for_own_client(stored)), confirmation.change(&entry))
     } else {
         // the handler confirms what it was asked about and names another: it answers this request, as
@@ -87,7 +87,7 @@ pub(super) fn compare_head<St: Store, RB>(
     response: &Response<RB>,
     received_ms: u64,
 ) {
-    let (cx, asked) = (&miss.cx, &miss.before.asked);
+    let (cx, snapshot) = (&miss.cx, &miss.before.snapshot);
     if response.status() != StatusCode::OK || entry.response.head.status != StatusCode::OK {
         return;
     }
@@ -101,10 +101,12 @@ pub(super) fn compare_head<St: Store, RB>(
     let is_same = says && same(&ETAG) && same(&LAST_MODIFIED) && length;
     let overrides = response.extensions().get::<CacheOverride>();
     let head = &entry.response.head;
-    let confirmation = Confirmation::new(&cx.route, asked, overrides, fields.clone(), received_ms);
+    let confirmation =
+        Confirmation::new(&cx.route, snapshot, overrides, fields.clone(), received_ms);
     let change = if is_same {
         confirmation.change(&entry)
-    } else if says && (asked.credentials == Credentials::None || confirmation.is_for_everyone(head))
+    } else if says
+        && (snapshot.credentials == Credentials::None || confirmation.is_for_everyone(head))
     {
         let mut stale = StoredHead::clone(head);
         stale.fresh_until_ms = stale.fresh_until_ms.min(received_ms);
@@ -137,9 +139,9 @@ fn apply_when_allowed<St: Store>(cx: &Cx<St>, confirmed: ConfirmedEntry) {
         return apply(cx, confirmed);
     }
     let later = cx.clone();
-    cx.plan.consent.then(move |verdict| match verdict {
+    cx.plan.consent.then(move |decision| match decision {
         Ok(()) => apply(&later, confirmed),
-        Err(objection) => called_off(&later.engine, objection, confirmed.leader),
+        Err(objection) => count_not_stored(&later.engine, objection, confirmed.leader),
     });
 }
 

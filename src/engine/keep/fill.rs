@@ -11,7 +11,7 @@ use super::super::collapse::{FlightKey, HeldLease, Leader};
 use super::super::consent::{Consent, Objection};
 use super::super::decide::PreparedEntry;
 use super::super::find::{Refused, Ticket, is_known_invalid, selected};
-use super::super::request::{Asker, Cx, rule_of};
+use super::super::request::{Cx, StorabilityKey, rule_of};
 use super::{remove, write};
 use crate::body::{Abandoned, Completed, Sink};
 use crate::key::{CacheKey, KeyRange, variant_key};
@@ -33,7 +33,7 @@ const INDEX_SLACK_MS: u64 = 24 * 3600 * 1000;
 /// Stores a response once its body is complete.
 pub(in crate::engine) struct Fill<St> {
     engine: Arc<Engine<St>>,
-    asker: Asker,
+    storability_key: StorabilityKey,
     key: CacheKey,
     /// The key without the variant.
     base: CacheKey,
@@ -70,11 +70,11 @@ impl<St: Store> Fill<St> {
         cx: &Cx<St>,
         request: &HeaderMap,
         index: Option<&Arc<VariantIndex>>,
-        kept: PreparedEntry,
+        prepared: PreparedEntry,
         leader: Option<Leader>,
     ) -> Self {
         let Cx { engine, route, plan } = cx;
-        let PreparedEntry { head, expires_ms, names } = kept;
+        let PreparedEntry { head, expires_ms, names } = prepared;
         let (base, mut indexes) = plan.storage_keys(route, &head.headers);
         let leader = leader.and_then(|leader| leader.if_key_matches(&base, plan));
         let key = if names.is_empty() {
@@ -89,7 +89,7 @@ impl<St: Store> Fill<St> {
         };
         Self {
             engine: Arc::clone(engine),
-            asker: plan.asker(),
+            storability_key: plan.storability_key(),
             key,
             base,
             head: Arc::new(head),
@@ -118,10 +118,10 @@ fn with_variant(mut index: VariantIndex, variant: [u8; 16]) -> VariantIndex {
 impl<St: Store> Sink for Fill<St> {
     fn complete(self: Box<Self>, body: Bytes) -> Completed {
         let consent = self.consent.clone();
-        let stored = consent.then(move |verdict| match verdict {
+        let stored = consent.then(move |decision| match decision {
             Ok(()) => self.store(body),
             Err(objection) => {
-                called_off(&self.engine, objection, self.leader);
+                count_not_stored(&self.engine, objection, self.leader);
                 false
             }
         });
@@ -138,11 +138,11 @@ impl<St: Store> Sink for Fill<St> {
 
     fn abandon(self: Box<Self>, why: Abandoned) {
         if let Some(objection) = self.consent.objection() {
-            return called_off(&self.engine, objection, self.leader);
+            return count_not_stored(&self.engine, objection, self.leader);
         }
         count(&self.engine.counters.abandoned);
         if why == Abandoned::TooLarge {
-            self.engine.fills.remember_unstorable(self.asker);
+            self.engine.fills.remember_unstorable(self.storability_key);
         }
         match why {
             Abandoned::TooLarge | Abandoned::Trailers => {
@@ -235,7 +235,7 @@ impl<St: Store> Fill<St> {
     /// The response is visible to lookups: the followers get it. Returns the lease, for the write.
     fn land(&mut self, response: StoredResponse) -> Option<HeldLease> {
         let engine = &self.engine;
-        engine.fills.forget_unstorable(&self.asker);
+        engine.fills.forget_unstorable(&self.storability_key);
         engine.fills.note(&self.key, self.answered);
         let is_fresh = is_fresh(&response.head, engine.store.now_ms());
         let _ = self.filled.0.set(response.clone());
@@ -244,7 +244,7 @@ impl<St: Store> Fill<St> {
         let lease = self.leader.take().and_then(|leader| leader.complete(response));
         if is_fresh {
             let (key, base) = (self.key.clone(), self.base.clone());
-            let about = FlightKey { key, base, credentialed: self.asker.1 };
+            let about = FlightKey { key, base, credentialed: self.storability_key.1 };
             engine.flights.note_stored(&about, visible);
         }
         lease
@@ -267,7 +267,7 @@ impl<St: Store> Fill<St> {
 }
 
 /// Counts what was held back and is not stored.
-pub(in crate::engine) fn called_off<St>(
+pub(in crate::engine) fn count_not_stored<St>(
     engine: &Engine<St>,
     objection: Objection,
     leader: Option<Leader>,

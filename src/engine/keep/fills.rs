@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use moka::sync::Cache;
 
 use super::super::find::{TABLE_BYTES, bounded_table, no_extra_bytes};
-use super::super::request::Asker;
+use super::super::request::StorabilityKey;
 use crate::body::{Budget, Recorder, Sink};
 use crate::key::CacheKey;
 use crate::telemetry::Throttle;
@@ -23,7 +23,7 @@ pub(in crate::engine) struct Fills {
     last: Cache<[u8; 16], LastFill>,
     count: AtomicU64,
     /// Targets whose last response was not to be stored. The handler sees the conditions of their requests.
-    unstorable: Cache<Asker, ()>,
+    unstorable: Cache<StorabilityKey, ()>,
     /// What bodies hold that are being recorded.
     recordings: Budget,
     pub(super) warning: Throttle,
@@ -66,16 +66,16 @@ impl Fills {
     }
 
     /// Whether the last response to this target was not to be stored.
-    pub(in crate::engine) fn is_unstorable(&self, asker: &Asker) -> bool {
-        self.unstorable.contains_key(asker)
+    pub(in crate::engine) fn is_unstorable(&self, storability_key: &StorabilityKey) -> bool {
+        self.unstorable.contains_key(storability_key)
     }
 
-    pub(in crate::engine) fn remember_unstorable(&self, asker: Asker) {
-        self.unstorable.insert(asker, ());
+    pub(in crate::engine) fn remember_unstorable(&self, storability_key: StorabilityKey) {
+        self.unstorable.insert(storability_key, ());
     }
 
-    pub(super) fn forget_unstorable(&self, asker: &Asker) {
-        self.unstorable.invalidate(asker);
+    pub(super) fn forget_unstorable(&self, storability_key: &StorabilityKey) {
+        self.unstorable.invalidate(storability_key);
     }
 
     /// Records a body of at most `limit` bytes, while all recordings together take at most `recording_bytes`.

@@ -14,7 +14,7 @@ mod freshen;
 mod remove;
 mod write;
 
-pub(in crate::engine) use self::fill::{Fill, Filled, called_off};
+pub(in crate::engine) use self::fill::{Fill, Filled, count_not_stored};
 pub(in crate::engine) use self::fills::Fills;
 pub(in crate::engine) use self::freshen::freshen;
 pub(in crate::engine) use self::remove::{remove, remove_in_background, withdraw};

@@ -39,11 +39,11 @@ pub(crate) struct Plan {
     pub(crate) base: CacheKey,
     pub(in crate::engine) target: TargetKey,
     /// The key of the request's URI, where the target is a key of the application's own.
-    pub(in crate::engine) home: Option<CacheKey>,
+    pub(in crate::engine) uri_key: Option<CacheKey>,
     /// Path and query as the client sent them.
     pub(in crate::engine) path_and_query: Option<PathAndQuery>,
     /// Hashed credentials that are part of the key.
-    pub(in crate::engine) keyed: Vec<(u8, [u8; 16])>,
+    pub(in crate::engine) credential_hashes: Vec<(u8, [u8; 16])>,
     /// Where to find out whether the whole query matters.
     pub(super) search: OnceLock<Option<Search>>,
     pub(crate) credentials: Credentials,
@@ -58,7 +58,7 @@ pub(crate) struct Plan {
 
 /// Who asks for what: the hash of the target's key, and whether with credentials. What is made for somebody
 /// says nothing of what is made for everybody.
-pub(in crate::engine) type Asker = ([u8; 16], bool);
+pub(in crate::engine) type StorabilityKey = ([u8; 16], bool);
 
 /// What a request invalidates when it succeeds.
 #[derive(Debug)]
@@ -100,7 +100,7 @@ impl Write {
 impl Plan {
     fn new(route: &Route, uri: &Uri, request: &Parts, target: &TargetKey, head_only: bool) -> Self {
         let policy = &route.policy;
-        let (credentials, mut keyed) =
+        let (credentials, mut credential_hashes) =
             examine(policy.cookies, policy.authorization, &request.headers);
         let credentials = match credentials {
             Credentials::Cookie => Credentials::Cookie,
@@ -111,19 +111,19 @@ impl Plan {
             },
         };
         if let Some(secret) = &route.secret {
-            for (kind, hash) in &mut keyed {
+            for (kind, hash) in &mut credential_hashes {
                 *hash = secret.hash(*kind, hash);
             }
         }
-        let base = route.keys.base_key(target, &keyed);
-        let home = route.keys.uri_key(target);
+        let base = route.keys.base_key(target, &credential_hashes);
+        let uri_key = route.keys.uri_key(target);
         let (target, path_and_query) = (target.clone(), uri.path_and_query().cloned());
         Self {
             base,
             target,
-            home,
+            uri_key,
             path_and_query,
-            keyed,
+            credential_hashes,
             search: OnceLock::new(),
             credentials,
             directives: RequestDirectives::parse(&request.headers),
@@ -137,7 +137,7 @@ impl Plan {
         self.credentials != Credentials::None
     }
 
-    pub(in crate::engine) fn asker(&self) -> Asker {
+    pub(in crate::engine) fn storability_key(&self) -> StorabilityKey {
         (self.base.hash(), self.has_credentials())
     }
 }

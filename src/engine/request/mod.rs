@@ -14,7 +14,7 @@ pub(crate) mod nesting;
 mod reply_kind;
 mod search;
 
-pub(in crate::engine) use self::admission::Asker;
+pub(in crate::engine) use self::admission::StorabilityKey;
 pub(crate) use self::admission::{Admission, Plan, Write, admit};
 pub(in crate::engine) use self::cx::Cx;
 pub(in crate::engine) use self::reply_kind::ReplyKind;

@@ -38,7 +38,7 @@ impl Plan {
     pub(in crate::engine) fn key_under(&self, route: &Route, rule: &NoVarySearch) -> CacheKey {
         let Some(search) = self.search(route) else { return self.base.clone() };
         let target = self.target.with_query(&search.path, &search.canonical(rule));
-        route.keys.base_key(&target, &self.keyed)
+        route.keys.base_key(&target, &self.credential_hashes)
     }
 
     /// Whether a response found by one rule is meant by its own: rules change.

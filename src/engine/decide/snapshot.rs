@@ -18,7 +18,7 @@ use crate::tag::{LogPosition, Scope, Tag};
 
 /// The request that a response answers, as it was before the handler was called.
 #[derive(Clone)]
-pub(in crate::engine) struct Asked {
+pub(in crate::engine) struct RequestSnapshot {
     pub(in crate::engine) method: Method,
     pub(in crate::engine) headers: HeaderMap,
     pub(in crate::engine) credentials: Credentials,
@@ -29,12 +29,12 @@ pub(in crate::engine) struct Asked {
     /// Scheme and authority of the target, where it has them.
     pub(in crate::engine) origin: Option<(String, String)>,
     /// What names the target's URI, where it is stored under a key of the application's own.
-    pub(in crate::engine) home: Option<Tag>,
+    pub(in crate::engine) uri_tag: Option<Tag>,
     /// Path and query of the target, as the client sent them.
     pub(in crate::engine) path_and_query: Option<PathAndQuery>,
 }
 
-impl Asked {
+impl RequestSnapshot {
     /// A request whose handler is about to be called.
     pub(in crate::engine) fn of<St: Store>(
         store: &St,
@@ -49,7 +49,7 @@ impl Asked {
             requested_ms: store.now_ms(),
             position: store.position(),
             origin: plan.target.origin().map(own),
-            home: plan.home.as_ref().map(|home| Scope::at(home.as_bytes())),
+            uri_tag: plan.uri_key.as_ref().map(|key| Scope::at(key.as_bytes())),
             path_and_query: plan.path_and_query.clone(),
         }
     }
@@ -76,7 +76,7 @@ impl Asked {
         if !NoVarySearch::parse(response).is_default() {
             all.push(Scope::any_query());
         }
-        all.extend(self.home.clone());
+        all.extend(self.uri_tag.clone());
         let mut tags = Vec::with_capacity(all.len());
         add_new(&mut tags, all);
         Ok(tags)
