@@ -1,4 +1,4 @@
-//! Work behind responses that have been served: bounded, and waited for at the end.
+//! Which work goes on after a response has been sent? At most a limited number of tasks, each for a minute at most.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -10,12 +10,12 @@ use tokio::sync::Notify;
 
 use crate::sync;
 
-/// The longest that a piece of work may take: a minute. A handler that hangs must not hold a place, and
-/// `flush`, for ever.
+/// The longest time for one piece of work. So a handler that hangs does not occupy a slot, and delay `flush`,
+/// forever.
 const LIMIT: Duration = Duration::from_secs(60);
 
 tokio::task_local! {
-    /// Where the task has a place, and its number.
+    /// The slot of the work that this task runs: the address of its [`Background`], and its number.
     static CURRENT: (usize, u64);
 }
 
@@ -34,7 +34,7 @@ struct State {
     open: BTreeSet<u64>,
 }
 
-/// A place; giving it up, in whatever way, ends the work.
+/// The right to do one piece of work in the background. The work counts as ended when the slot is dropped.
 pub(super) struct Slot {
     background: Background,
     runtime: Handle,
@@ -50,7 +50,7 @@ impl Background {
         Arc::as_ptr(&self.0).addr()
     }
 
-    /// A place among at most `limit`.
+    /// Takes a slot. `None` if `limit` slots are taken, or if there is no runtime.
     pub(super) fn reserve(&self, limit: usize) -> Option<Slot> {
         let runtime = sync::runtime()?;
         let mut state = self.state();
@@ -63,15 +63,15 @@ impl Background {
         Some(Slot { background: self.clone(), runtime, number })
     }
 
-    /// Waits until everything that has begun so far has ended, but for the piece of work that waits here
-    /// itself: a handler in a refresh.
+    /// Waits until all work that has begun so far has ended. If background work calls this itself (a handler that
+    /// calls `flush` during a refresh), it does not wait for itself.
     pub(super) async fn settled(&self) {
         let last = self.state().last;
         let here = self.id();
         let own = CURRENT.try_with(|(at, own)| (*at == here).then_some(*own)).ok().flatten();
         loop {
             let mut wait = std::pin::pin!(self.0.ended.notified());
-            // registered before looking, so that no end is missed
+            // registered before the check, so that no notification is missed
             wait.as_mut().enable();
             if self.state().open.range(..=last).all(|number| Some(*number) == own) {
                 return;
@@ -82,7 +82,7 @@ impl Background {
 }
 
 impl Slot {
-    /// Does the work, for no longer than a minute; `late` is called when that was too short.
+    /// Does the work in a task. After [`LIMIT`], it drops the work and calls `on_timeout`.
     pub(super) fn run(
         self,
         work: impl Future<Output = ()> + Send + 'static,

@@ -1,4 +1,5 @@
-//! The life of one request: lookup, decision, and a hit; else collapsing, and a call of the handler.
+//! What is the life of a GET or HEAD request? A lookup and a decision; then a hit, or collapsing and a call of the
+//! handler.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use crate::store::Store;
 use crate::stored::VariantIndex;
 use crate::telemetry::count;
 
-/// GET and HEAD: out of the store, or through it.
+/// Answers a GET or HEAD from the store, or by calling the handler.
 pub(crate) async fn exchange<St, S, B, RB>(
     engine: Arc<Engine<St>>,
     route: Arc<Route>,
@@ -79,8 +80,8 @@ where
     miss.call(Request::from_parts(parts, body), rescue, inner).await
 }
 
-/// Waits for another request's response (`Break`), or leads: then the handler is called. `None` where something has been
-/// stored meanwhile: the request looks again.
+/// Waits for another request's response (`Break`), or leads: then the handler is called. `Continue(None)`: the
+/// request looks up again.
 async fn collapse<St: Store, RB>(
     cx: &Cx<St>,
     request: &Parts,
@@ -105,7 +106,6 @@ async fn collapse<St: Store, RB>(
     }
 }
 
-/// What is known of a request whose handler is called.
 struct ToCall {
     status: CacheStatus,
     stale: Option<FoundEntry>,
@@ -126,7 +126,6 @@ impl ToCall {
     }
 }
 
-/// Answers with a stored response.
 fn hit<St: Store, RB>(cx: &Cx<St>, request: &Parts, serve: Serve) -> Response<CacheBody<RB>> {
     let counters = &cx.engine.counters;
     count(&counters.hits);
@@ -137,8 +136,8 @@ fn hit<St: Store, RB>(cx: &Cx<St>, request: &Parts, serve: Serve) -> Response<Ca
     respond::serve(cx, request, serve)
 }
 
-/// A refresh that a layer around this one has to see: behind a guard, or of two layers of one cache. The handler of one
-/// request is called for it; the others get the stale response (`None`).
+/// Decides which request refreshes a response if an outer layer must see the result: a guard, or the outer layer of
+/// the same cache. That request calls its handler. The others get the stale response (`None`).
 async fn refresh_in_foreground<St: Store>(
     cx: &Cx<St>,
     request: &Parts,
@@ -147,7 +146,7 @@ async fn refresh_in_foreground<St: Store>(
     completions: u64,
 ) -> Option<ToCall> {
     let leader = lead_foreground_refresh(cx, &entry, completions).await;
-    // where there are two layers, the outer one leads
+    // for a nested request, the outer layer leads
     if leader.is_none() && !cx.plan.nested {
         return None;
     }

@@ -1,5 +1,5 @@
-//! Flights: one request inside for all that ask the same at the same time. The table, the one who leads and
-//! those who wait; what becomes of a landing is `collapse`'s.
+//! Which flights are there, and how do they end? A flight is one call of the handler that other requests wait for:
+//! its leader calls the handler, its followers wait. What a follower then does is decided in `join`.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,80 +11,78 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::super::find::{TABLE_BYTES, bounded_table, no_extra_bytes};
-use super::lease::{AFTER_FAILURE, HeldLease, LONGEST_WAIT};
+use super::lease::{AFTER_RELEASE, HeldLease, LONGEST_WAIT};
 use crate::key::CacheKey;
 use crate::rfc9111::stale::Cause;
 use crate::stored::StoredResponse;
 use crate::sync;
 use crate::tag::LogPosition;
 
-/// For how long a landing is remembered: longer than a lookup takes.
+/// How long the last completion of a flight is remembered. A lookup takes less time.
 const REMEMBERED_FOR: Duration = Duration::from_secs(60);
 
-/// What a flight is about. Requests with credentials fly by themselves: what is not for everyone must not
-/// keep the others from flying together.
+/// What a flight is for. Requests with and without credentials have separate flights, because a response to one user
+/// must not mark the page as unshareable for anonymous requests.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(in crate::engine) struct FlightKey {
     pub(in crate::engine) key: CacheKey,
-    /// The same without the variant.
+    /// The key without the variant.
     pub(in crate::engine) base: CacheKey,
     pub(in crate::engine) credentialed: bool,
 }
 
 impl FlightKey {
-    /// Bytes that it holds in memory of its own.
+    /// Bytes in memory, for the limit of a table.
     fn extra_bytes(&self) -> usize {
         size_of::<Self>() + self.key.as_bytes().len() + self.base.as_bytes().len()
     }
 }
 
-/// The flights of this process.
 #[derive(Clone)]
 pub(in crate::engine) struct Flights(Arc<Table>);
 
 struct Table {
     open: Mutex<HashMap<FlightKey, Flight>>,
     number: AtomicU64,
-    /// When a flight last landed, as the number of that landing.
+    /// The number of the last completion for each key. A flight completes when its response has been stored.
     last_completion: Cache<FlightKey, u64>,
     completions: AtomicU64,
-    /// Until when responses count as not shareable.
+    /// Until when responses count as not shareable. Requests for them do not wait for each other.
     unshareable: Cache<FlightKey, Instant>,
-    /// Refreshes that another process has the lease for, by the hash of the response's key.
+    /// Refreshes for which another process holds the lease, by the hash of the response's key.
     leased_elsewhere: Cache<[u8; 16], ()>,
 }
 
 struct Flight {
     number: u64,
-    /// Where the log stood before the request went inside.
+    /// The log position before the handler was called.
     position: Arc<LogPosition>,
-    /// Before the request went inside.
+    /// When the flight began, before the handler was called.
     began: std::time::Instant,
     since: Instant,
-    /// A refresh leads it: no client can slow it down, and it ends within a minute.
+    /// Whether a background refresh leads it. Then no client can slow it down, and it ends within a minute.
     background: bool,
     state: watch::Sender<State>,
 }
 
-/// How a request joins.
 pub(in crate::engine) struct JoinOptions {
-    /// Where the log stands.
+    /// The log position now.
     pub(in crate::engine) position: Arc<LogPosition>,
-    /// Whether it may lead.
+    /// Whether the request may lead a flight.
     pub(in crate::engine) may_lead: bool,
-    /// Whether it is a refresh behind a response.
+    /// Whether the request is a refresh in the background.
     pub(in crate::engine) background: bool,
-    /// The age up to which a flight is joined: its leader may be a client that reads slowly or not at all.
+    /// Only flights up to this age are joined, because a leader's client may read slowly, or not at all.
     pub(in crate::engine) max_age: Duration,
-    /// For how long nobody waits for responses that are not to be shared.
+    /// How long requests do not wait for each other after a response that could not be shared.
     pub(in crate::engine) unshareable_for: Duration,
 }
 
-/// How a flight stands. One whose leader is gone without a word has no state any more: its channel is closed.
+/// The state of a flight. If the leader is dropped without a result, the channel is closed instead.
 #[derive(Clone)]
 enum State {
     Running,
-    /// The head is there; its body is still being read, and nothing says where it ends.
+    /// The head has arrived. The body is still being read, and its length is not known.
     Streaming,
     Stored(StoredResponse),
     NotShared,
@@ -94,37 +92,34 @@ enum State {
     LookUpAgain,
 }
 
-/// What joining comes to.
 pub(in crate::engine) enum Joined {
     Leads(Leader),
     Follows(Follower),
-    /// Nobody flies, and this request is not one to lead.
+    /// There is no flight to join, and the request may not lead one. It calls its handler alone.
     Alone,
 }
 
-/// What a follower waited for.
+/// What a follower learns from its flight.
 pub(in crate::engine) enum Outcome {
-    /// A response that has been stored.
+    /// The response has been stored.
     Stored(StoredResponse),
-    /// There is a response, and it is not to be shared.
+    /// There is a response that must not be shared.
     NotShared,
-    /// The answer is about one request or one moment; those who wait may have it, or not.
+    /// The answer says little about the next one: an error, for example. `Some`: followers may get it.
     Transient(Option<StoredResponse>),
-    /// The inner service failed, in this way.
     Failed(Cause),
-    /// What the response was made of has been invalidated meanwhile.
+    /// The response was invalidated while its handler ran.
     Invalidated,
-    /// Another process has stored something.
+    /// A response has been stored by another process, by another request, or under another key.
     LookUpAgain,
-    /// The leader is gone: somebody else leads.
+    /// The leader was dropped, or its flight is too old. Another request may lead.
     LeaderLost,
-    /// The request has waited long enough.
+    /// The request has waited long enough, or the leader's body has no known end.
     TimedOut,
 }
 
-/// Waits for a flight.
 pub(in crate::engine) struct Follower {
-    /// When the flight began: its request went inside later than that.
+    /// When the flight began. Its handler was called later.
     pub(in crate::engine) began: std::time::Instant,
     flights: Flights,
     key: FlightKey,
@@ -134,15 +129,14 @@ pub(in crate::engine) struct Follower {
     until: Instant,
 }
 
-/// The one whose request goes inside. Dropped without a word, because it was cancelled, panicked, or its
-/// body came to nothing, it lets the next one lead.
+/// The request that calls the handler for a flight. If it is dropped without a result (cancelled, panicked, or its
+/// body could not be recorded), another request leads.
 pub(in crate::engine) struct Leader {
     flights: Flights,
     key: FlightKey,
     number: u64,
-    /// For how long nobody waits for responses that are not to be shared.
     unshareable_for: Duration,
-    /// No other process goes inside meanwhile.
+    /// While this is held, no other process calls its handler for the same key.
     lease: Option<HeldLease>,
     state: watch::Sender<State>,
 }
@@ -169,9 +163,8 @@ impl Flights {
         sync::lock(&self.0.open)
     }
 
-    /// Joins the flight about `key`, or begins one when there is none, only one that is too old, or only one
-    /// that began before something was invalidated: `clear` says whether nothing that concerns it has been
-    /// since.
+    /// Joins the flight for `key`, or begins one. A flight is not joined if it is too old, or if `still_valid` says
+    /// that an invalidation since its beginning concerns it.
     pub(in crate::engine) fn join(
         &self,
         key: &FlightKey,
@@ -208,8 +201,8 @@ impl Flights {
         Joined::Leads(Leader { flights, key, number, unshareable_for, lease: None, state })
     }
 
-    /// A response has been stored under `key` at this moment, by the leader or by another request: those who
-    /// wait for a flight that is older look for it, whatever becomes of their flight.
+    /// A response has been stored under `key`, by the leader or by another request. The followers of a flight that
+    /// began before `at` look it up instead of waiting.
     pub(in crate::engine) fn note_stored(&self, key: &FlightKey, at: std::time::Instant) {
         self.complete(key);
         let flight = {
@@ -224,7 +217,7 @@ impl Flights {
 
     fn complete(&self, key: &FlightKey) {
         let number = self.0.completions.fetch_add(1, Ordering::AcqRel) + 1;
-        // before the flight is gone: whoever finds none has to find this
+        // before the flight is removed: a request that finds no flight must find this
         self.0.last_completion.insert(key.clone(), number);
         self.0.unshareable.invalidate(key);
     }
@@ -235,13 +228,13 @@ impl Flights {
         }
     }
 
-    /// The number of the last landing so far: to be asked before a lookup.
+    /// The number of completions so far. Read it before a lookup.
     pub(in crate::engine) fn completions(&self) -> u64 {
         self.0.completions.load(Ordering::Acquire)
     }
 
-    /// Whether a flight about `key` has landed since there were `landings`: then a lookup that began before
-    /// may have missed it.
+    /// Whether a flight for `key` has completed since `completions`. If so, a lookup that began before may have
+    /// missed the response.
     pub(in crate::engine) fn completed_since(&self, key: &FlightKey, completions: u64) -> bool {
         self.0.last_completion.get(key).is_some_and(|last| last > completions)
     }
@@ -250,7 +243,7 @@ impl Flights {
         self.0.unshareable.get(key).is_some_and(|until| Instant::now() < until)
     }
 
-    /// Whether another process had the lease for a refresh a moment ago.
+    /// Whether another process held the lease for a refresh a moment ago.
     pub(super) fn is_leased_elsewhere(&self, key: &CacheKey) -> bool {
         self.0.leased_elsewhere.contains_key(&key.hash())
     }
@@ -266,14 +259,13 @@ impl Flights {
 }
 
 impl Follower {
-    /// Waits for the flight, but not after `until`, nor until the flight is too old: then another leads.
+    /// Waits for the flight, until `until` at most. If the flight becomes too old before, another request may lead.
     pub(in crate::engine) async fn wait(mut self, until: Instant) -> Outcome {
         let is_over = |state: &State| !matches!(state, State::Running | State::Streaming);
         let over = async { self.state.wait_for(is_over).await.map(|state| state.clone()) };
         let Ok(state) = tokio::time::timeout_at(until.min(self.until), over).await else {
             if matches!(*self.state.borrow(), State::Streaming) {
-                // a body without an end would cost each client as long; the next response that is stored
-                // ends this
+                // a body without an end would delay each client as long; the next response that is stored ends this
                 self.flights.mark_unshareable(&self.key, self.unshareable_for);
                 return Outcome::TimedOut;
             }
@@ -292,12 +284,11 @@ impl Follower {
 }
 
 impl Leader {
-    /// What the flight is about.
     pub(in crate::engine) fn key(&self) -> &FlightKey {
         &self.key
     }
 
-    /// Keeps the lease for as long as it flies.
+    /// Keeps the lease until the flight ends.
     pub(in crate::engine) fn hold_lease(&mut self, lease: HeldLease) {
         self.lease = Some(lease);
     }
@@ -306,12 +297,12 @@ impl Leader {
         self.lease.is_some()
     }
 
-    /// The head is there, and nothing says how long the body is.
+    /// The head has arrived, and the length of the body is not known.
     pub(in crate::engine) fn streams(&self) {
         self.state.send_replace(State::Streaming);
     }
 
-    /// The response is stored: the followers get it. The lease is for whoever writes it.
+    /// The response has been stored, and the followers get it. Returns the lease, which the write needs.
     pub(in crate::engine) fn complete(mut self, response: StoredResponse) -> Option<HeldLease> {
         self.flights.complete(&self.key);
         let lease = self.lease.take();
@@ -319,38 +310,39 @@ impl Leader {
         lease
     }
 
-    /// The response has been invalidated while it was made: it is nobody else's.
+    /// The response was invalidated while its handler ran. Only the leader's client gets it.
     pub(in crate::engine) fn invalidated(self) {
         self.end(State::Invalidated);
     }
 
-    /// Something has been stored, by another process or under another key: the followers look again.
+    /// A response has been stored by another process, or under another key. The followers look it up.
     pub(in crate::engine) fn look_up_again(self) {
         self.flights.complete(&self.key);
         self.end(State::LookUpAgain);
     }
 
-    /// The answer is about one request or one moment. One of the followers leads; whoever has waited for such
-    /// an answer before gets this one, where it may be had.
+    /// The answer says little about the next one. One of the followers leads. A follower that has already waited for
+    /// such an answer gets this one, if there is a `response`.
     pub(in crate::engine) fn transient(self, response: Option<StoredResponse>) {
         self.end(State::Transient(response));
     }
 
-    /// The response is not to be shared: the followers go inside together.
+    /// The response must not be shared. Each follower calls its handler.
     pub(in crate::engine) fn release(mut self) {
         if let Some(lease) = self.lease.take() {
-            lease.release_unshareable(AFTER_FAILURE);
+            lease.release_unshareable(AFTER_RELEASE);
         }
         self.end(State::NotShared);
     }
 
-    /// The same, and the next ones will not be either: for a while nobody waits for them.
+    /// The response must not be shared, and probably the next ones neither. For a while, requests do not wait for
+    /// each other.
     pub(in crate::engine) fn mark_unshareable(self) {
         let time = self.unshareable_for;
         self.mark_unshareable_for(time);
     }
 
-    /// The same for so long.
+    /// The same, for this time.
     pub(in crate::engine) fn mark_unshareable_for(mut self, time: Duration) {
         if let Some(lease) = self.lease.take() {
             lease.release_unshareable(time);
@@ -359,7 +351,6 @@ impl Leader {
         self.release();
     }
 
-    /// The inner service failed.
     pub(in crate::engine) fn fail(self, cause: Cause) {
         self.end(State::Failed(cause));
     }
@@ -369,7 +360,7 @@ impl Leader {
         self.state.send_replace(state);
     }
 
-    /// Nobody joins this flight any more.
+    /// Removes the flight from the table, so that no request joins it.
     fn leave(&self) {
         let mut open = self.flights.open();
         if open.get(&self.key).is_some_and(|flight| flight.number == self.number) {
@@ -380,7 +371,7 @@ impl Leader {
 
 impl Drop for Leader {
     fn drop(&mut self) {
-        // the channel is closed after this, which wakes the followers
+        // after this, the channel is closed, which wakes the followers
         self.leave();
     }
 }

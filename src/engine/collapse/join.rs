@@ -1,5 +1,5 @@
-//! Collapsing: requests that ask the same at the same time go inside once (RFC 9111 4), and each gets of the
-//! answer what it would get of a stored one.
+//! Does a request lead or follow, and what does a follower get? Requests for the same key at the same time call the
+//! handler once (RFC 9111 4). From the leader's response, each follower gets what it would get from a stored one.
 
 use std::time::Duration;
 
@@ -25,44 +25,43 @@ use crate::stored::{StoredResponse, VariantIndex};
 use crate::sync::runtime;
 use crate::telemetry::count;
 
-/// How often a request looks again before it goes inside alone: a target whose `Vary` changes with every
-/// response must not keep it.
+/// How many lookups a request makes before it calls its handler alone. Otherwise a target whose `Vary` changes with
+/// every response would delay it forever.
 const MAX_LOOKUPS: u8 = 4;
 
-/// What becomes of a request that nothing usable is stored for.
+/// What becomes of a request for which the lookup found no reusable response.
 pub(in crate::engine) enum Collapsed<'a> {
-    /// It is answered by another request's response.
+    /// The leader's response answers it.
     Share(Serve),
-    /// It is answered by a stale response in place of an error.
+    /// A stale response answers it, in place of an error.
     Rescue(&'a Rescue, Serve),
-    /// Its handler is called: for others as well, or for itself alone.
+    /// Its handler is called. With a leader, other requests wait for the response.
     Call(CacheStatus, Option<Leader>),
-    /// Something has been stored: it looks again.
+    /// A response may have been stored: the request looks it up.
     LookUpAgain,
 }
 
-/// How long a request has queued.
+/// What a request remembers between its lookups.
 pub(in crate::engine) struct CollapseState {
     arrived: std::time::Instant,
     lookups: u8,
-    /// Flights landed before its last lookup.
+    /// The completed flights before its last lookup.
     completions: u64,
-    /// When it has waited long enough.
+    /// When the request stops waiting.
     deadline: Option<Instant>,
-    /// It leads, but for looking once more.
+    /// The flight that the request leads, while it looks up once more.
     leader: Option<Leader>,
-    /// How often another process had the lease.
+    /// How many times another process held the lease.
     lease_denials: u32,
-    /// It has waited for a response that was invalidated before it was there.
+    /// The request has waited for a response that was invalidated while its handler ran.
     saw_invalidated: bool,
-    /// It has waited for a response of which the log could not say whether it is valid.
+    /// The request has waited for a response, and then the log could not be read for the log verdict.
     verdict_unknown: bool,
-    /// It has waited for an answer that was about one request or one moment.
+    /// The request has waited for an answer that says little about the next one.
     saw_transient: bool,
 }
 
 impl CollapseState {
-    /// A request that has just arrived.
     pub(in crate::engine) fn new() -> Self {
         let arrived = std::time::Instant::now();
         Self {
@@ -78,39 +77,39 @@ impl CollapseState {
         }
     }
 
-    /// Something usable has been found: those who wait for this request look as well.
+    /// The lookup found a reusable response. The followers of this request look it up too.
     pub(in crate::engine) fn found_response(&mut self) {
         if let Some(leader) = self.leader.take() {
             leader.look_up_again();
         }
     }
 
-    /// Flights landed before its last lookup.
+    /// The completed flights before the last lookup.
     pub(in crate::engine) fn completions(&self) -> u64 {
         self.completions
     }
 
-    /// To be called before each lookup.
+    /// Must be called before each lookup.
     pub(in crate::engine) fn begin_lookup<St: Store>(&mut self, engine: &Engine<St>) {
         self.completions = engine.flights.completions();
         self.lookups = self.lookups.saturating_add(1);
     }
 }
 
-/// A request that might be collapsed: nothing usable is stored for it.
+/// A request that may be collapsed: the lookup found no reusable response.
 pub(in crate::engine) struct Collapsing<'a, St> {
     pub(in crate::engine) cx: &'a Cx<St>,
     pub(in crate::engine) request: &'a Parts,
-    /// What the target is known to vary on.
+    /// The target's known variants.
     pub(in crate::engine) index: Option<&'a VariantIndex>,
-    /// A stale response in place of an error.
+    /// A stale response to serve in place of an error.
     pub(in crate::engine) rescue: Option<&'a Rescue>,
     pub(in crate::engine) status: CacheStatus,
     pub(in crate::engine) state: &'a mut CollapseState,
 }
 
 impl<'a, St: Store> Collapsing<'a, St> {
-    /// Joins the flight about what the request asks for, or leads one.
+    /// Joins the flight for the request's key, or leads one.
     pub(in crate::engine) async fn join(mut self) -> Collapsed<'a> {
         let earlier_leader = self.state.leader.take();
         if !self.may_collapse() {
@@ -119,7 +118,7 @@ impl<'a, St: Store> Collapsing<'a, St> {
         let (key, rule) = self.key();
         match earlier_leader {
             Some(leader) if *leader.key() == key => return self.lease(leader).await,
-            // what has been found says that it is about something else
+            // after the lookup the request selects another variant
             Some(leader) => leader.look_up_again(),
             None => {}
         }
@@ -131,7 +130,7 @@ impl<'a, St: Store> Collapsing<'a, St> {
             let follower = match self.join_flight(&key) {
                 Joined::Alone => return Collapsed::Call(self.status, None),
                 Joined::Leads(leader) => {
-                    // the last one landed between this request's lookup and now
+                    // a flight completed between the lookup and now
                     if self.may_look_up_again()
                         && flights.completed_since(&key, self.state.completions)
                     {
@@ -146,7 +145,7 @@ impl<'a, St: Store> Collapsing<'a, St> {
             let began = follower.began;
             match follower.wait(self.deadline()).await {
                 Outcome::TimedOut => {
-                    // for those who come next; without the lease, which another process may have
+                    // lead for later requests, without the lease, which another process may hold
                     let leader = match self.join_flight(&key) {
                         Joined::Leads(leader) if !flights.is_unshareable(&key) => Some(leader),
                         _ => None,
@@ -155,7 +154,8 @@ impl<'a, St: Store> Collapsing<'a, St> {
                 }
                 Outcome::Stored(response) => match self.is_valid(&key, &response, began).await {
                     Some(valid) => return self.share(rule.as_deref(), response, valid),
-                    // the next one will be: it begins after this one has landed
+                    // wait for one more flight: it begins after this request has arrived, so its response needs no
+                    // log verdict
                     None if !self.state.verdict_unknown => self.state.verdict_unknown = true,
                     None => return Collapsed::Call(self.status, None),
                 },
@@ -170,14 +170,14 @@ impl<'a, St: Store> Collapsing<'a, St> {
 
     fn join_flight(&self, key: &FlightKey) -> Joined {
         let Cx { engine, route, plan } = self.cx;
-        // what could not be stored is nothing to wait for (RFC 9111 5.2.1.5, 9.3.2)
+        // the response could not be stored, so no request waits for it (RFC 9111 5.2.1.5, 9.3.2)
         let may_lead = !plan.head_only && !plan.directives.no_store;
         let options = route.join_options(engine.store.position(), may_lead);
         let still_valid = |position: &_| is_still_valid(self.cx, &key.key, position);
         engine.flights.join(key, options, still_valid)
     }
 
-    /// What becomes of the request after a flight that brought no stored response; `None`: it joins the next one.
+    /// What becomes of the request after a flight without a stored response. `None`: it joins the next flight.
     fn after(&mut self, outcome: Outcome) -> Option<Collapsed<'a>> {
         let joins_again = match outcome {
             Outcome::LeaderLost => true,
@@ -185,14 +185,14 @@ impl<'a, St: Store> Collapsing<'a, St> {
                 Some(stale) => return Some(stale),
                 None => cause == Cause::Error || is_first(&mut self.state.saw_transient),
             },
-            // one answer may be about its own request: one of those who wait leads
+            // the first such answer may concern only the leader's request; the second one is served
             Outcome::Transient(Some(response))
                 if self.state.saw_transient && self.selects(&response) =>
             {
                 return Some(self.answer(response, ReplyKind::Full));
             }
             Outcome::Transient(_) => is_first(&mut self.state.saw_transient),
-            // where invalidations come quicker than responses, waiting has no end
+            // if invalidations come faster than responses, waiting would never end
             Outcome::Invalidated => is_first(&mut self.state.saw_invalidated),
             Outcome::LookUpAgain if self.may_look_up_again() => {
                 return Some(Collapsed::LookUpAgain);
@@ -203,7 +203,7 @@ impl<'a, St: Store> Collapsing<'a, St> {
         (!joins_again).then(|| self.call_alone())
     }
 
-    /// Whether the leader's response is valid for this request; `None` where that cannot be known.
+    /// Whether the leader's response is valid for this request. `None` if the log cannot be read.
     async fn is_valid(
         &self,
         key: &FlightKey,
@@ -216,17 +216,17 @@ impl<'a, St: Store> Collapsing<'a, St> {
         {
             return Some(valid);
         }
-        // the handler was called after the request had arrived: as it would have been for it
+        // the leader's handler was called after this request arrived, as the request's own would have been
         (arrived <= began).then_some(true)
     }
 
-    /// There is nothing to share.
+    /// The response cannot be shared, so the request calls its handler.
     fn call_alone(&self) -> Collapsed<'a> {
         count(&self.cx.engine.counters.flights_released);
         Collapsed::Call(self.status.clone(), None)
     }
 
-    /// It has waited long enough.
+    /// The request has waited long enough.
     fn give_up(mut self, leader: Option<Leader>) -> Collapsed<'a> {
         if let Some(stale) = self.stale_instead_of(Cause::Timeout) {
             return stale;
@@ -236,8 +236,9 @@ impl<'a, St: Store> Collapsing<'a, St> {
         Collapsed::Call(self.status, leader)
     }
 
-    /// Leads in this process, and in the others if it gets the lease: then it looks once more, for the process that had
-    /// it before may have stored something. Where another process has it, this one looks again later.
+    /// Leads in this process, and in all processes if it gets the lease. With the lease it looks up once more,
+    /// because the process that held the lease before may have stored a response. Without the lease it waits, and
+    /// looks up again.
     async fn lease(mut self, mut leader: Leader) -> Collapsed<'a> {
         if leader.is_leased() || self.lookup_failed() {
             return Collapsed::Call(self.status, Some(leader));
@@ -270,17 +271,17 @@ impl<'a, St: Store> Collapsing<'a, St> {
         }
     }
 
-    /// Whether the request may look once more: not where it has waited for the store in vain.
+    /// Whether the request may look up once more: not after a lookup that failed, and not too often.
     fn may_look_up_again(&self) -> bool {
         !self.lookup_failed() && self.state.lookups < MAX_LOOKUPS
     }
 
-    /// Whether the store could not be asked for the request.
+    /// Whether the lookup failed, or the store was not asked.
     fn lookup_failed(&self) -> bool {
         self.status.forward() == Some(Forward::Miss)
     }
 
-    /// Whether the request is one of those that another's answer may be for.
+    /// Whether another request's response may answer this one.
     fn may_collapse(&self) -> bool {
         let Cx { route, plan, .. } = self.cx;
         let headers = &self.request.headers;
@@ -289,16 +290,16 @@ impl<'a, St: Store> Collapsing<'a, St> {
         let request_directives = route.policy.mode == Mode::Strict;
         let wants_new = plan.directives.no_cache || plan.directives.max_age == Some(0);
         route.policy.collapse != Collapse::Off
-            // it is what the flight of the layer around this one waits for
+            // the flight of the outer layer waits for this request
             && !plan.nested
-            // the client wants an answer of its own (RFC 9111 5.2.1)
+            // the client wants a new response (RFC 9111 5.2.1)
             && self.status.forward() != Some(Forward::Request)
             && !(request_directives && wants_new)
             && !has_handler_conditions
             && runtime().is_some()
     }
 
-    /// What the flight is about: the key, and the rule that it comes from.
+    /// The key of the flight, and the `No-Vary-Search` rule that it comes from.
     fn key(&self) -> (FlightKey, Rule) {
         let (base, rule) = collapse_key(self.cx);
         let key = match self.index.filter(|index| !index.names.is_empty()) {
@@ -308,7 +309,7 @@ impl<'a, St: Store> Collapsing<'a, St> {
         (FlightKey { key, base, credentialed: self.cx.plan.has_credentials() }, rule)
     }
 
-    /// When the request has waited long enough: sooner where there is something stale to serve.
+    /// When the request stops waiting. It is earlier if a stale response can be served then.
     fn deadline(&mut self) -> Instant {
         let Self { cx, rescue, .. } = *self;
         *self.state.deadline.get_or_insert_with(|| {
@@ -322,7 +323,6 @@ impl<'a, St: Store> Collapsing<'a, St> {
         })
     }
 
-    /// The stale response in place of an error.
     fn stale_instead_of(&self, cause: Cause) -> Option<Collapsed<'a>> {
         if cause == Cause::Timeout && self.cx.route.policy.handler_timeout.is_none() {
             return None;
@@ -331,7 +331,8 @@ impl<'a, St: Store> Collapsing<'a, St> {
         Some(Collapsed::Rescue(rescue, rescue.decide(self.cx, cause)?))
     }
 
-    /// Answers the request with the leader's response, if that answers it; else it looks once more, if it may.
+    /// Answers the request with the leader's response, if that is reusable. Otherwise the request looks up again, or
+    /// calls its handler.
     fn share(
         self,
         rule: Option<&NoVarySearch>,
@@ -340,7 +341,7 @@ impl<'a, St: Store> Collapsing<'a, St> {
     ) -> Collapsed<'a> {
         let Cx { engine, route, plan } = self.cx;
         let may_look_up = self.may_look_up_again() && !self.state.verdict_unknown;
-        // invalidated before this request arrived, and after the leader's handler was called
+        // a log row that names the response was written after the leader's handler was called
         if !valid {
             return if may_look_up {
                 Collapsed::LookUpAgain
@@ -353,8 +354,8 @@ impl<'a, St: Store> Collapsing<'a, St> {
         let head = &response.head;
         match reuse(head, &self.request.headers, plan.credentials, request_directives, now_ms) {
             Reuse::Fresh => {}
-            // another variant flies by itself, now that it is known what the target varies on; what is
-            // stale may be served stale
+            // another variant has its own flight, now that the target's `Vary` is known; a stale response may be
+            // servable after a lookup
             Reuse::VaryMiss | Reuse::Stale if may_look_up => return Collapsed::LookUpAgain,
             _ => return Collapsed::Call(self.status, None),
         }
@@ -365,7 +366,7 @@ impl<'a, St: Store> Collapsing<'a, St> {
         self.answer(response, kind)
     }
 
-    /// Whether the leader's answer is of the variant that the request selects.
+    /// Whether the request selects the variant of the leader's answer.
     fn selects(&self, response: &StoredResponse) -> bool {
         crate::rfc9111::matches(&response.head.vary, &self.request.headers)
     }
@@ -378,10 +379,9 @@ impl<'a, St: Store> Collapsing<'a, St> {
     }
 }
 
-/// Whether this happens for the first time.
 fn is_first(happened: &mut bool) -> bool {
     !std::mem::replace(happened, true)
 }
 
-/// A wait that is added to the time now.
+/// A limit for waits, because a very long one cannot be added to the time.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);

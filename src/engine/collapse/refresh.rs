@@ -1,4 +1,4 @@
-//! The flight of a refresh: of a stored response that has been served.
+//! Which request refreshes a stored response that has been served?
 
 use super::super::find::{FoundEntry, bounded, collapse_key};
 use super::super::request::Cx;
@@ -8,8 +8,8 @@ use super::share::is_still_valid;
 use crate::store::Store;
 use crate::stored::Stored;
 
-/// The flight of a refresh, unless one is on its way, or another process has the lease for it. `landings` are those
-/// before the lookup that found the response.
+/// Begins a flight for a refresh. `None` if another refresh is running, or another process holds the lease for it.
+/// `completions` is the number before the lookup that found the response.
 pub(in crate::engine) fn lead_refresh<St: Store>(
     cx: &Cx<St>,
     entry: &FoundEntry,
@@ -25,14 +25,15 @@ pub(in crate::engine) fn lead_refresh<St: Store>(
     let position = cx.engine.store.position();
     let options = JoinOptions { background: true, ..cx.route.join_options(position, true) };
     match flights.join(&key, options, still_valid) {
-        // the last one landed between the lookup and now
+        // another flight completed between the lookup and now
         Joined::Leads(_) if flights.completed_since(&key, completions) => None,
         Joined::Leads(leader) => Some(leader),
         Joined::Follows(_) | Joined::Alone => None,
     }
 }
 
-/// The same flight, where no other process refreshes the response, nor has, if the processes collapse together.
+/// Gets the lease for the refresh, if the processes collapse together. `None` if another process refreshes the
+/// response, or has done so.
 pub(in crate::engine) async fn lease_refresh<St: Store>(
     cx: &Cx<St>,
     mut leader: Leader,
@@ -44,12 +45,12 @@ pub(in crate::engine) async fn lease_refresh<St: Store>(
             cx.engine.flights.note_leased_elsewhere(&entry.key);
             return None;
         }
-        // with nothing to share between them, each process does it for itself
+        // without a lease, each process refreshes for itself
         LeaseOutcome::Granted(None) | LeaseOutcome::Unshareable(_) | LeaseOutcome::Failed => {
             return Some(leader);
         }
     }
-    // the process that had the lease before may have stored something
+    // the process that held the lease before may have stored a response
     let found = bounded(cx.route.store_timeout, cx.engine.store.get(entry.key.clone())).await;
     let is_newer = matches!(
         found,
