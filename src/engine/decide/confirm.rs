@@ -1,9 +1,9 @@
-//! What an answer that confirms a stored response changes of it: a 304 (RFC 9111 3.2, 4.3.4) or a 200 to a HEAD
-//! (4.3.5).
+//! What does an answer that confirms a stored response change? That is a 304 (RFC 9111 3.2, 4.3.4), or a 200 to a
+//! HEAD (4.3.5).
 //!
-//! One rule: the stored head takes fields only from an answer that would itself have been stored for everyone, had
-//! it been a 200 to the same request. What the answer does not repeat counts as the stored response says it only
-//! where the request had no credentials and the answer sets no cookie. Any other answer is its own client's.
+//! A stored head takes fields only from an answer for everyone: one that would be stored if it were a 200 to the same
+//! request. What the answer does not repeat is taken from the stored response, but only if the request had no
+//! credentials and the answer sets no cookie. All other answers are for their own client only.
 
 use std::sync::Arc;
 
@@ -25,7 +25,6 @@ use crate::rfc9111::{Nominated, ResponseDirectives, Storable, select, selecting}
 use crate::stored::StoredHead;
 use crate::tag::{LogPosition, Validity};
 
-/// An answer that confirms a stored response.
 pub(in crate::engine) struct Confirmation<'a> {
     route: &'a Route,
     snapshot: RequestSnapshot,
@@ -34,7 +33,7 @@ pub(in crate::engine) struct Confirmation<'a> {
     received_ms: u64,
 }
 
-/// A stored head for the client of an answer that names another validator: its cookies are the client's all the same.
+/// The stored head, with the answer's cookies, for the client of a 304 that names another validator.
 pub(in crate::engine) fn with_cookies_of(answer: &HeaderMap, stored: &StoredHead) -> StoredHead {
     let mut own = stored.clone();
     if answer.contains_key(SET_COOKIE) {
@@ -46,13 +45,13 @@ pub(in crate::engine) fn with_cookies_of(answer: &HeaderMap, stored: &StoredHead
     own
 }
 
-/// What becomes of the stored response.
+/// What happens to the stored response.
 pub(in crate::engine) enum Change {
-    /// It has this head from now on.
+    /// It gets this head.
     Head(Arc<StoredHead>),
-    /// It stays as it is.
+    /// It does not change.
     Keep,
-    /// It may not be stored any longer.
+    /// It must not be stored any longer.
     Remove,
 }
 
@@ -69,10 +68,10 @@ impl<'a> Confirmation<'a> {
         Self { route, snapshot, overrides, fields, received_ms }
     }
 
-    /// What the answer's own client gets: the stored head with all fields of the answer.
+    /// The head for the answer's own client: the stored head with all fields of the answer.
     pub(in crate::engine) fn for_own_client(&self, stored: &StoredHead) -> StoredHead {
         let mut own = self.confirmed(stored);
-        // what "private" and "no-cache" withhold is withheld from others
+        // this client may see what `private` and `no-cache` withhold from others
         let withheld = ResponseDirectives::default();
         own.headers = update_fields(&stored.headers, &self.fields, &withheld, self.received_ms);
         own
@@ -93,7 +92,7 @@ impl<'a> Confirmation<'a> {
             }
             Err(_) => return Change::Keep,
         };
-        // it is stored where its old rule says: the next request fetches it again
+        // it is stored under the key of its old rule, so the next request must fetch it again
         if NoVarySearch::parse(&headers) != NoVarySearch::parse(&stored.headers) {
             return Change::Remove;
         }
@@ -102,7 +101,7 @@ impl<'a> Confirmation<'a> {
         };
         let mut head = self.confirmed(stored);
         add_new(&mut head.tags, tags);
-        // RFC 9110 8.8.1: a weak validator does not tell two versions of one second apart
+        // RFC 9110 8.8.1: a weak validator does not distinguish two versions within one second
         if is_strongly_the_same(&stored.headers, &self.fields) {
             head.position = LogPosition::clone(&self.snapshot.position);
         }
@@ -121,14 +120,14 @@ impl<'a> Confirmation<'a> {
         let kept = self.overrides.is_some_and(|overrides| overrides.with_set_cookie);
         let cookies: Vec<_> = self.fields.get_all(SET_COOKIE).iter().cloned().collect();
         let sets_cookie = set_cookies_left(&cookies, self.route.policy.stripped_cookies) && !kept;
-        // RFC 9111 3.2: what is not repeated stays as it was
+        // RFC 9111 3.2: fields that the answer does not repeat stay
         (self.snapshot.credentials == Credentials::None && !sets_cookie)
             || self.storability(&self.snapshot, self.overrides, stored, &self.fields).is_ok()
     }
 
-    /// The stored head, fresh for another lifetime, where the answer is for its own client but says by a strong
-    /// validator that the content is what it was: for the lifetime that the stored fields give, or the answer's
-    /// if that is shorter. Neither fields nor the log position move.
+    /// The stored head with a new lifetime, if the answer is for its own client but a strong validator shows that the
+    /// content is unchanged. The lifetime is the shorter one of the stored fields and of the answer. Fields and log
+    /// position stay.
     fn with_new_lifetime(&self, entry: &FoundEntry) -> Option<StoredHead> {
         let stored = &entry.response.head;
         let strongly = is_strongly_the_same(&stored.headers, &self.fields);
@@ -159,21 +158,20 @@ impl<'a> Confirmation<'a> {
         snapshot.storability(route, overrides, stored.status, headers, &directives, received_ms)
     }
 
-    /// The stored fields with these in their place.
+    /// The stored fields, replaced by those in `fields`.
     fn updated(&self, stored: &StoredHead, fields: &HeaderMap) -> HeaderMap {
         let says = if self.route.has_directives(fields) { fields } else { &stored.headers };
         update_fields(&stored.headers, fields, &self.route.directives(says), self.received_ms)
     }
 
-    /// A cookie of a confirmation is its own client's, in both modes.
+    /// Cookies of the answer are for its own client, in both modes.
     fn without_cookies(&self) -> HeaderMap {
         let mut fields = self.fields.clone();
         fields.remove(SET_COOKIE);
         fields
     }
 
-    /// The stored head as of now. The age is that of the answer just received, not of the response that it
-    /// confirms.
+    /// The stored head, received now. Its age is that of the answer.
     fn confirmed(&self, stored: &StoredHead) -> StoredHead {
         let requested_ms = self.snapshot.requested_ms;
         StoredHead {
@@ -185,7 +183,7 @@ impl<'a> Confirmation<'a> {
         }
     }
 
-    /// The first moment at which a confirmed head is stale, by the shortest of these lifetimes.
+    /// The first moment at which a confirmed head is stale, by the shortest of the lifetimes.
     fn fresh_until_ms(&self, head: &StoredHead, lifetimes: &[Storable]) -> u64 {
         let until =
             |storable: &Storable| storable.fresh_until_ms(self.received_ms, head.initial_age_ms);

@@ -1,4 +1,4 @@
-//! Decisions of this layer over the rules of RFC 9111. They do not act.
+//! What does this layer decide, by the rules of RFC 9111? Nothing here acts: `exchange` and `handler` do.
 //!
 //! | question | file |
 //! |---|---|
@@ -6,9 +6,9 @@
 //! | Is a stale response served in place of an error? | `rescue` |
 //! | Is the handler's response stored: what of it, and until when? | `storable` |
 //! | What was known of the request before the handler was called? | `snapshot` |
-//! | What does a 304, or a 200 to `HEAD`, change of a stored response? | `confirm` |
+//! | What does a 304, or a 200 to `HEAD`, change in a stored response? | `confirm` |
 //! | How long may a response be served stale? | `windows` |
-//! | What are policy and override to the rules? | `translate` |
+//! | How are policy and override expressed for `rfc9111`? | `translate` |
 
 mod confirm;
 mod rescue;

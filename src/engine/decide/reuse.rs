@@ -1,4 +1,4 @@
-//! Whether a stored response answers the request.
+//! Does a stored response answer the request?
 
 use http::request::Parts;
 
@@ -17,13 +17,13 @@ use crate::stored::StoredResponse;
 use crate::sync::runtime;
 use crate::tag::Validity;
 
-/// What becomes of a request after its lookup.
+/// What happens to a request after its lookup.
 pub(in crate::engine) enum Decision {
-    /// It is a hit.
+    /// A hit.
     Serve(Serve),
-    /// It is a hit, and the response is refreshed: because it is stale, or early (`true`).
+    /// A hit, and the response is refreshed. `true`: it is still fresh (early refresh).
     ServeAndRefresh(Serve, FoundEntry, bool),
-    /// The handler is called, if there is a stored response to validate it.
+    /// The handler is called. If there is a stored response, the handler validates it.
     Call(CacheStatus, Option<FoundEntry>),
 }
 
@@ -32,28 +32,28 @@ pub(in crate::engine) struct Serve {
     pub(in crate::engine) response: StoredResponse,
     pub(in crate::engine) kind: ReplyKind,
     pub(in crate::engine) status: CacheStatus,
-    /// The length of the body that was not read, of a response to `HEAD`.
+    /// The length of the body, if it was not read because the request is a HEAD.
     pub(in crate::engine) left_out: Option<u64>,
 }
 
-/// How a stored response is of use.
+/// Why a stored response is reusable.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reusable {
     Fresh,
     Early,
-    /// The client takes it (RFC 9111 5.2.1.2).
+    /// The client accepts it stale (RFC 9111 5.2.1.2).
     MaxStale,
     Revalidating,
 }
 
-/// Why a stored response is of no use.
+/// Why the handler is called.
 enum NotReusable {
-    /// It can be validated.
+    /// The stored response can be validated.
     Validate(Forward, Option<Reason>),
     Forward(Forward, Option<Reason>),
 }
 
-/// Decides by what the lookup found.
+/// The decision after a lookup.
 pub(in crate::engine) fn decide<St: Store>(cx: &Cx<St>, request: &Parts, found: Found) -> Decision {
     let now_ms = cx.engine.store.now_ms();
     let entry = match found {
@@ -97,7 +97,7 @@ fn call<St>(
     detail: Option<Reason>,
     stale: Option<FoundEntry>,
 ) -> Decision {
-    // a request with credentials would have been served only what is for everyone
+    // a request with credentials is only served responses for everyone, so for it this is a bypass
     let status = match credentials_reason(cx.plan.credentials) {
         None => CacheStatus::forwarded(forward, detail),
         bypass => CacheStatus::forwarded(Forward::Bypass, bypass),
@@ -113,10 +113,10 @@ fn reuse_decision<St: Store>(
 ) -> Result<Reusable, NotReusable> {
     let Cx { route, plan, .. } = cx;
     let head = &entry.response.head;
-    // RFC 9111 5.2.1 leaves it to the cache: in safe mode clients cannot drive load
+    // RFC 9111 5.2.1 leaves this to the cache: in safe mode clients cannot cause load
     let request_directives = (route.policy.mode == Mode::Strict).then_some(&plan.directives);
     let reused = reuse(head, &request.headers, plan.credentials, request_directives, now_ms);
-    // RFC 9111 4.4: what has been invalidated is not used without validation; softly, it counts as stale
+    // RFC 9111 4.4: an invalidated response must be validated; after a soft invalidation it counts as stale
     let (reused, why) = match (reused, entry.validity) {
         (Reuse::VaryMiss | Reuse::NotShared, _) | (_, Validity::Valid) => (reused, None),
         (_, Validity::Outdated) => (Reuse::Stale, Some(Reason::Outdated)),
@@ -131,7 +131,7 @@ fn reuse_decision<St: Store>(
         }
         Reuse::Stale => {
             let asking = route.asking(head, &plan.directives, entry.validity);
-            // RFC 5861 3: only where something validates it meanwhile
+            // RFC 5861 3: only if a task can refresh it
             if runtime().is_some() && may_serve_stale(head, &asking, Cause::Revalidating, now_ms) {
                 return Ok(Reusable::Revalidating);
             }

@@ -1,4 +1,5 @@
-//! From the crate's own types to those of `rfc9111`, which knows no policy, and back.
+//! How are policy, override and stored head expressed for `rfc9111`, which knows none of them, and its results in
+//! this crate's types?
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use crate::rfc9111::stale::Cause;
 use crate::rfc9111::{self, Instructions, NotStorable, Options, StoredView};
 use crate::stored::StoredHead;
 
-/// Longer lifetimes are cut to a year: they have no use, and clocks change.
+/// Longer lifetimes are reduced to a year, because clocks change.
 pub(in crate::engine) const MAX_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// What a policy chooses for responses with this status.

@@ -1,5 +1,4 @@
-//! Stale responses: for how long after its end a stored response is still of use, and serving one in place
-//! of an error.
+//! How long may a response be served stale?
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
@@ -15,11 +14,11 @@ use crate::rfc9111::{RequestDirectives, ResponseDirectives};
 use crate::stored::StoredHead;
 use crate::tag::Validity;
 
-/// What an override says of the windows, in the stored head: it is not there any more when they count.
+/// The field of a stored head with the windows of the override. The override is gone when they are needed.
 const FIELD: HeaderName = HeaderName::from_static(STALE_FIELD);
 
 impl Route {
-    /// The stale windows of a response, fresh from the handler or stored.
+    /// The stale windows of a response from the handler, or of a stored one.
     pub(in crate::engine) fn windows(
         &self,
         overrides: Option<&CacheOverride>,
@@ -36,13 +35,12 @@ impl Route {
         Windows::of(overridden, directives, policy)
     }
 
-    /// The stale windows of a stored response.
     pub(in crate::engine) fn windows_of(&self, head: &StoredHead) -> Windows {
         self.windows(None, &head.headers, &self.directives(&head.headers))
     }
 
-    /// What there is to know when this stored response might be served stale. In safe mode clients say
-    /// nothing: they cannot drive load (RFC 9111 5.2.1).
+    /// What decides whether this stored response may be served stale. In safe mode request directives do not count,
+    /// because clients must not cause load (RFC 9111 5.2.1).
     pub(in crate::engine) fn asking<'a>(
         &self,
         head: &StoredHead,
@@ -55,7 +53,7 @@ impl Route {
         Asking { windows, request: strict.then_some(directives), disconnected: strict, invalidated }
     }
 
-    /// The end of a lifetime, earlier by a random share of it where the policy says so.
+    /// The end of a lifetime, earlier by a random part if the policy says so.
     pub(in crate::engine) fn jittered(&self, fresh_until_ms: u64, received_ms: u64) -> u64 {
         let lifetime_ms = fresh_until_ms.saturating_sub(received_ms);
         let share = f64::from(self.policy.ttl_jitter_percent) / 100.0 * random_fraction();
@@ -64,8 +62,8 @@ impl Route {
     }
 }
 
-/// Remembers in a head to be stored what the override says of the windows. What a handler writes into the
-/// field itself means nothing.
+/// Writes the override's windows into a head that will be stored. If the handler has set this field itself, it is
+/// removed.
 pub(in crate::engine) fn write_override(
     headers: &mut HeaderMap,
     overrides: Option<&CacheOverride>,
@@ -83,7 +81,7 @@ pub(in crate::engine) fn write_override(
     }
 }
 
-/// The same for a stored head that an answer of the handler confirms: what that does not speak of stays.
+/// The same for a confirmed head. Without windows in the override, the stored ones stay.
 pub(in crate::engine) fn update_override(
     headers: &mut HeaderMap,
     overrides: Option<&CacheOverride>,
@@ -107,7 +105,7 @@ fn windows_of_override(overrides: &CacheOverride) -> Given {
     Given { while_revalidate: stale_while_revalidate, if_error: stale_if_error }
 }
 
-/// A number from zero to one, not to be guessed by what happens outside.
+/// A number from 0 to 1 that clients cannot guess.
 pub(in crate::engine) fn random_fraction() -> f64 {
     let random = RandomState::new().hash_one(0_u8);
     (random >> 11) as f64 / (1_u64 << 53) as f64

@@ -1,10 +1,10 @@
-//! What a request is to the cache.
+//! What does the cache know about a request?
 //!
 //! | question | file |
 //! |---|---|
 //! | Does the cache handle the request, and under which key? | `admission` |
 //! | What is every later stage given? | `cx` |
-//! | Which part of a stored response does the request want? | `reply_kind` |
+//! | Which kind of reply does the request want? | `reply_kind` |
 //! | Which part of the query counts (`No-Vary-Search`)? | `search` |
 //! | Does the request come through two layers of one cache? | `nesting` |
 

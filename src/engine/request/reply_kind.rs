@@ -1,4 +1,4 @@
-//! What a request wants of the stored response that answers it.
+//! Which kind of reply does a request want?
 
 use std::ops::Range;
 
@@ -8,18 +8,18 @@ use crate::rfc9111::range::{self, RangeOutcome};
 use crate::rfc9111::validation::{self, Precondition};
 use crate::stored::StoredHead;
 
-/// What a request wants of the response that answers it.
+/// What a request wants of the stored response that answers it, by its conditions and ranges.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::engine) enum ReplyKind {
-    /// All of it.
+    /// The complete response.
     Full,
-    /// Only to know that it has not changed.
+    /// A 304.
     NotModified,
-    /// A part, several parts, or one that is not there.
+    /// One part, several parts, or a 416.
     Part(Range<u64>),
     Parts(Vec<Range<u64>>),
     Unsatisfiable,
-    /// The handler's own answer: it has to evaluate a condition (RFC 9111 4.3.2).
+    /// The handler's own answer, because the handler must evaluate a condition (RFC 9111 4.3.2).
     CallHandler,
 }
 
