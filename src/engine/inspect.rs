@@ -1,4 +1,4 @@
-//! What is stored for a target, for people.
+//! What is stored for a target? The answer is for people.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,23 +11,23 @@ use crate::store::{Store, StoreError};
 use crate::stored::{Stored, StoredHead, StoredResponse};
 use crate::tag::Validity;
 
-/// A stored response as a person looks at it.
+/// A stored response, as returned by the handle's `inspect`.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Inspected {
-    /// Its key.
+    /// The key of the entry.
     pub key: CacheKey,
-    /// Everything but the body: status, fields, times, tags, position in the log.
+    /// Everything but the body: status, fields, times, tags, log position.
     pub head: Arc<StoredHead>,
-    /// Bytes of the body.
+    /// The length of the body in bytes.
     pub body_bytes: usize,
-    /// What the invalidation log says about it.
+    /// Whether the invalidation log says that the response is valid.
     pub validity: Validity,
-    /// For how many seconds it is still fresh; negative when it is stale.
+    /// For how many seconds the response is still fresh. Negative if it is stale.
     pub ttl_secs: i64,
 }
 
-/// What is stored for an absolute URI.
+/// Lists what is stored for an absolute URI.
 pub(crate) async fn inspect<St: Store>(
     engine: &Engine<St>,
     route: &Route,
@@ -56,7 +56,7 @@ pub(crate) async fn inspect<St: Store>(
     Ok(inspected)
 }
 
-/// The response stored under a target's key, or its variants.
+/// The response under a target's key, or its variants.
 async fn responses<St: Store>(
     engine: &Engine<St>,
     base: CacheKey,

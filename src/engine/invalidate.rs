@@ -1,4 +1,4 @@
-//! Invalidating and erasing stored responses: rows of the invalidation log.
+//! How are stored responses invalidated and erased? Invalidations are rows of the invalidation log.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ pub(crate) fn log_records(
     Ok(scopes.into_iter().map(record).collect())
 }
 
-/// Appends rows to the log and returns their ids.
+/// Appends log rows and returns their ids.
 async fn append<St: Store>(
     engine: &Engine<St>,
     records: Vec<LogRecord>,
@@ -48,7 +48,7 @@ async fn append<St: Store>(
     outcome
 }
 
-/// Appends rows on the application's connection.
+/// Appends log rows on the application's connection.
 pub(crate) async fn append_on<St: Transactional>(
     engine: &Engine<St>,
     connection: &mut St::Connection,
@@ -66,7 +66,7 @@ fn count_rows<St>(engine: &Engine<St>, rows: usize, written: bool) {
     count_many(counter, rows as u64);
 }
 
-/// Invalidates in a task of its own: dropping this future does not stop it half way.
+/// Invalidates in a task, so that dropping this future does not stop it half way.
 pub(crate) async fn invalidate<St: Store>(
     engine: &Arc<Engine<St>>,
     route: &Route,
@@ -76,7 +76,7 @@ pub(crate) async fn invalidate<St: Store>(
     closed(whole(async move { append(&engine, records).await.map(drop) }).await)
 }
 
-/// The same for targets, and for other scopes beside them: each once. Returns the ids of the rows.
+/// Invalidates targets and other scopes, each once. Returns the ids of the log rows.
 pub(crate) async fn invalidate_targets<St: Store>(
     engine: &Arc<Engine<St>>,
     route: &Route,
@@ -91,8 +91,7 @@ pub(crate) async fn invalidate_targets<St: Store>(
     closed(whole(async move { append(&engine, records).await }).await)
 }
 
-/// Invalidates, then removes a range of keys from the store, and from what is on its way to it. Returns how many
-/// entries there were.
+/// Invalidates, then deletes a range of keys: entries in the store, and pending ones. Returns the number of entries.
 pub(crate) async fn erase<St: Store>(
     engine: &Arc<Engine<St>>,
     route: &Route,
@@ -107,7 +106,7 @@ pub(crate) async fn erase<St: Store>(
     closed(erased.await)
 }
 
-/// The same for what is stored for one URI.
+/// The same, for what is stored for one URI.
 pub(crate) async fn erase_uri<St: Store>(
     engine: &Arc<Engine<St>>,
     route: &Arc<Route>,
@@ -132,7 +131,6 @@ pub(crate) async fn erase_uri<St: Store>(
     closed(erased.await)
 }
 
-/// A task that has panicked has not done its work.
 fn closed<T>(outcome: Option<Result<T, StoreError>>) -> Result<T, StoreError> {
     outcome.unwrap_or(Err(StoreError::Closed))
 }

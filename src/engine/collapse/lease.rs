@@ -119,7 +119,7 @@ async fn acquire_from_store<St: Store>(
         Err(error) => {
             count(&engine.counters.lease_errors);
             engine.reasons.count(Reason::LeaseError.as_str());
-            tracing::debug!(%error, "no lease: the handler is called without");
+            tracing::debug!(%error, "no lease; the handler is called without one");
             LeaseOutcome::Failed
         }
     }

@@ -1,5 +1,4 @@
-//! Finding the stored response for a request, in one round trip where the process knows what the
-//! target varies on.
+//! What is stored for a request? If the process knows the target's `Vary`, the lookup takes one round trip.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -28,28 +27,27 @@ use crate::stored::{Stored, StoredOrHead, StoredResponse, VariantIndex};
 use crate::tag::Validity;
 use crate::telemetry::{LookupTimer, count, lookup_span};
 
-/// What a lookup found.
 pub(in crate::engine) struct Lookup {
     pub(in crate::engine) found: Found,
-    /// What the target is known to vary on.
+    /// The target's known variants.
     pub(in crate::engine) index: Option<Arc<VariantIndex>>,
-    /// The body of the response was not read. Never of a response that [`lookup`] returns.
+    /// Set if the body was not read. In the result of [`lookup`], it is never set together with [`Found::Response`].
     left_out: Option<LeftOut>,
 }
 
-/// A body that was not read.
+/// A body that was not read, with its length if known.
 #[derive(Clone, Copy)]
 struct LeftOut {
     bytes: Option<u64>,
 }
 
-/// What was fetched for a key; the body is empty where it was left out.
+/// What was fetched for a key. A body that was left out is empty.
 struct Fetched {
     stored: Stored,
     left_out: Option<LeftOut>,
 }
 
-/// Whether bodies are needed, or heads may do.
+/// Whether all bodies are read, or only those that come with their heads.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Bodies {
     All,
@@ -57,23 +55,23 @@ enum Bodies {
 }
 
 pub(in crate::engine) enum Found {
-    /// A response whose selecting fields match the request.
+    /// A response that the request selects.
     Response(FoundEntry),
-    /// One that answers the request without its body, which was not read, and the body's length.
+    /// A response whose head is enough: its body was not read. The number is the length of the body.
     Head(FoundEntry, ReplyKind, u64),
-    /// Nothing, and why.
+    /// Nothing, for this reason.
     Nothing(Forward, Option<Reason>),
 }
 
-/// A stored response and its key.
+/// A stored response with its key.
 pub(in crate::engine) struct FoundEntry {
     pub(in crate::engine) key: CacheKey,
     pub(in crate::engine) response: StoredResponse,
-    /// What the log says about it.
+    /// The log verdict.
     pub(in crate::engine) validity: Validity,
 }
 
-/// Finds what is stored for a request, for no longer than the route allows.
+/// Looks up what is stored for a request, within the route's `store_timeout`.
 pub(in crate::engine) async fn lookup<St: Store>(cx: &Cx<St>, request: &Parts) -> Lookup {
     let Cx { engine, route, plan } = cx;
     let began = Instant::now();
@@ -103,7 +101,7 @@ pub(in crate::engine) async fn lookup<St: Store>(cx: &Cx<St>, request: &Parts) -
     Lookup { found, index: engine.known.index(&plan.base), left_out: None }
 }
 
-/// One lookup: of whose request, and whether bodies are read.
+/// One lookup.
 struct Finder<'a, St> {
     cx: &'a Cx<St>,
     headers: &'a HeaderMap,
@@ -115,12 +113,12 @@ impl<'a, St: Store> Finder<'a, St> {
         Self { cx, headers: &request.headers, bodies: Bodies::All }
     }
 
-    /// What is stored for a request, with its body where that is needed.
+    /// The stored response, with its body if the reply needs it.
     async fn find_with_needed_body(self, request: &Parts) -> Result<Lookup, StoreError> {
         let conditional = self.headers.contains_key(IF_NONE_MATCH)
             || self.headers.contains_key(IF_MODIFIED_SINCE);
         let needs_body = request.method != Method::HEAD && !conditional;
-        // whether to refresh early is decided with the whole response at hand
+        // the decision about an early refresh needs the whole response
         if needs_body || self.cx.route.policy.early_refresh.is_some() {
             return self.find_with_verdict().await;
         }
@@ -135,7 +133,7 @@ impl<'a, St: Store> Finder<'a, St> {
         }
     }
 
-    /// What of a response answers the request without its body, and how long that is: a 304, or all fields.
+    /// The reply that needs no body, and the length of the body: a 304, or the answer to a HEAD.
     fn without_body(
         &self,
         request: &Parts,
@@ -158,7 +156,7 @@ impl<'a, St: Store> Finder<'a, St> {
         }
     }
 
-    /// What is stored for a request, with the log verdict on it.
+    /// The stored response, with its log verdict.
     async fn find_with_verdict(&self) -> Result<Lookup, StoreError> {
         let began = Instant::now();
         let (lookup, by_rule) = self.find_by_query_or_rule().await?;
@@ -181,12 +179,12 @@ impl<'a, St: Store> Finder<'a, St> {
     async fn with_verdict(&self, mut lookup: Lookup, since: Instant) -> Result<Lookup, StoreError> {
         let Cx { engine, route, plan } = self.cx;
         if let Found::Response(entry) = &mut lookup.found {
-            // without the log there is no verdict, not even on a response that waits to be written
+            // without the log there is no log verdict, not even for a pending response
             if route.breaker.is_open() {
                 return Err(StoreError::Unavailable);
             }
             entry.validity = log_verdict(&engine.store, &entry.key, &entry.response, since).await?;
-            // it may have been stored for another URI that shares the key
+            // the response may be stored for another URI with the same custom key
             if let Some(uri_key) = &plan.uri_key {
                 let by_uri = log_verdict(&engine.store, uri_key, &entry.response, since).await?;
                 entry.validity = entry.validity.max(by_uri);
@@ -195,14 +193,14 @@ impl<'a, St: Store> Finder<'a, St> {
         Ok(lookup)
     }
 
-    /// Whether the response is fresh and has not been invalidated.
+    /// Whether the response is fresh and not invalidated.
     fn is_fresh_and_valid(&self, lookup: &Lookup) -> bool {
         let Found::Response(entry) = &lookup.found else { return false };
         let now_ms = self.cx.engine.store.now_ms();
         entry.validity == Validity::Valid && is_fresh(&entry.response.head, now_ms)
     }
 
-    /// Looks by the whole query, or by the rule that the path's responses give: then the key is another one (`true`).
+    /// Looks up the whole query, or the query under the path's rule. `true` if the rule leads to another key.
     async fn find_by_query_or_rule(&self) -> Result<(Lookup, bool), StoreError> {
         let Cx { engine, route, plan } = self.cx;
         if let Some(mark) = route.keys.search_mark_to_ask(&plan.target) {
@@ -240,7 +238,7 @@ impl<'a, St: Store> Finder<'a, St> {
         Ok((lookup, key != plan.base))
     }
 
-    /// Looks one key up, and another beside it in the same call.
+    /// Looks up one key, and an extra one in the same call.
     async fn look_up(
         &self,
         base: &CacheKey,
@@ -283,7 +281,7 @@ impl<'a, St: Store> Finder<'a, St> {
         Ok((Lookup { found, index, left_out }, at_extra.map(|extra| extra.stored)))
     }
 
-    /// Asks for what is on its way to the store first, then the store.
+    /// Takes pending entries first, then asks the store.
     async fn fetch(&self, keys: Vec<CacheKey>) -> Result<Vec<Option<Fetched>>, StoreError> {
         let Cx { engine, route, .. } = self.cx;
         let now_ms = engine.store.now_ms();
@@ -314,7 +312,7 @@ impl<'a, St: Store> Finder<'a, St> {
         Ok(found)
     }
 
-    /// A stored response whose own selecting fields match: the key alone is not trusted.
+    /// The response, if its own selecting fields match the request. The key alone is not trusted.
     fn matching(&self, key: Option<CacheKey>, fetched: Option<Fetched>) -> Option<Match> {
         let Fetched { stored, left_out } = fetched?;
         match stored {
@@ -328,7 +326,7 @@ impl<'a, St: Store> Finder<'a, St> {
 
 type Match = (FoundEntry, Option<LeftOut>);
 
-/// RFC 9111 4.1: of several that match, one with `Vary`; of those, the one with the newest `Date` (RFC 9111 4).
+/// Of several matching responses, one with `Vary` comes first (RFC 9111 4.1), then the newest `Date` (RFC 9111 4).
 fn newest(responses: impl Iterator<Item = Match>) -> Option<Match> {
     responses.max_by_key(|(entry, _)| {
         let head = &entry.response.head;

@@ -1,11 +1,11 @@
-//! What is stored for a request.
+//! What is stored for a request, and what does the log say about it?
 //!
 //! | question | file |
 //! |---|---|
 //! | What does a lookup find? | `lookup` |
-//! | What does the invalidation log say about it? | `verdict` |
+//! | What does the invalidation log say about a response? | `verdict` |
 //! | Which variant does a request select? | `variants` |
-//! | Where are the responses of a path with `No-Vary-Search`? | `rules` |
+//! | Under which keys are the responses of a path with `No-Vary-Search`? | `rules` |
 //! | Which responses are on their way to the store? | `pending` |
 //! | When is the store not asked, and how long does a request wait for it? | `breaker`, `bounded` |
 //! | What does a process remember, in how much memory? | `known`, `remembered` |

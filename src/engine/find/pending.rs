@@ -1,4 +1,4 @@
-//! Responses on their way to the store: visible to lookups from the moment their body is complete.
+//! Which entries are on their way to the store? Lookups find them from the moment that their body is complete.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,8 +10,8 @@ use crate::key::{CacheKey, KeyRange};
 use crate::stored::{Entry, Stored};
 use crate::sync;
 
-/// What an entry costs while it waits, beside its own bytes: its task, its places in queues and maps, and its
-/// fields once more as a row. Measured with bodies of five bytes: 4.2 KB of memory each.
+/// Memory of a waiting entry in addition to its own bytes: its task, its places in queues and maps, and its fields as
+/// a row. Measured with bodies of five bytes: 4.2 KB each.
 const OVERHEAD: usize = 4 << 10;
 
 #[derive(Clone, Default)]
@@ -20,7 +20,7 @@ pub(crate) struct Pending(Arc<Shared>);
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
-    /// Entries in `state`, readable without the lock: most of the time there are none.
+    /// The number of entries, readable without the lock. Most of the time there are none.
     count: AtomicUsize,
     settled: Notify,
 }
@@ -39,7 +39,7 @@ struct PendingEntry {
     expires_ms: u64,
 }
 
-/// A place in the queue; giving it up, in whatever way, ends the wait.
+/// Keeps entries visible while they are written. Dropping it ends the wait.
 pub(crate) struct Ticket {
     pending: Pending,
     number: u64,
@@ -50,7 +50,7 @@ pub(crate) struct Ticket {
 /// Why entries did not become visible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
-    /// Too many bytes wait.
+    /// The waiting entries take too many bytes.
     Full,
     /// Something newer has happened to the key.
     Overtaken,
@@ -61,8 +61,8 @@ impl Pending {
         sync::lock(&self.0.state)
     }
 
-    /// Makes entries visible, unless that would take the bytes waiting over `limit`, or `allowed` says no.
-    /// That is asked where no withdrawal can come between, and may ask what waits under a key.
+    /// Makes entries visible, if all waiting entries stay within `limit` bytes and `allowed` agrees. `allowed` can
+    /// ask what waits under a key. It runs under the lock, so no withdrawal can come between.
     pub(crate) fn insert(
         &self,
         entries: &[Entry],
@@ -93,7 +93,7 @@ impl Pending {
         Ok(Ticket { pending: self.clone(), number, keys, bytes })
     }
 
-    /// What waits to be written under `key`.
+    /// The entry that waits under `key`.
     pub(crate) fn find(&self, key: &CacheKey, now_ms: u64) -> Option<Stored> {
         if self.0.count.load(Ordering::Acquire) == 0 {
             return None;
@@ -103,19 +103,19 @@ impl Pending {
         (waiting.expires_ms > now_ms).then(|| waiting.stored.clone())
     }
 
-    /// Makes what waits in a range invisible. It may still be written: see [`Pending::settled`].
+    /// Hides the entries in a range. They may still be written: see [`Pending::settled`].
     pub(crate) fn withdraw(&self, range: &KeyRange) {
         let mut state = self.state();
         state.entries.retain(|key, _| !range.contains(key.as_bytes()));
         self.0.count.store(state.entries.len(), Ordering::Release);
     }
 
-    /// Waits until everything that has begun so far has ended.
+    /// Waits until all writes that have begun so far have ended.
     pub(crate) async fn settled(&self) {
         self.settled_where(|_| true).await;
     }
 
-    /// Waits until what has begun so far in a range has ended.
+    /// The same, for the writes in a range.
     pub(crate) async fn settled_in(&self, range: &KeyRange) {
         self.settled_where(|key| range.contains(key.as_bytes())).await;
     }
@@ -124,7 +124,7 @@ impl Pending {
         let last = self.state().next;
         loop {
             let mut wait = std::pin::pin!(self.0.settled.notified());
-            // registered before looking, so that no end is missed
+            // registered before the check, so that no notification is missed
             wait.as_mut().enable();
             let open = self
                 .state()

@@ -1,19 +1,19 @@
-//! Tables of what a process remembers, bounded by the memory that they take.
+//! How much memory may a process use for what it remembers?
 
 use std::hash::Hash;
 
 use moka::policy::EvictionPolicy;
 use moka::sync::{Cache, CacheBuilder};
 
-/// What each of these tables may take: 2 MiB, which is some 5,000 keys.
+/// The limit of each of these tables: 2 MiB, which is about 5,000 keys.
 pub(in crate::engine) const TABLE_BYTES: u64 = 2 << 20;
 
-/// What an entry costs beside what it holds elsewhere. Measured with the release of `moka` in use: `tests/memory.rs`
+/// Bytes of an entry in addition to its `extra_bytes`. Measured with the version of `moka` in use: `tests/memory.rs`
 /// compares the sum with the memory of a process.
 const ENTRY_OVERHEAD: usize = 384;
 
-/// A table of at most so many bytes; `held` says how many an entry holds in memory of its own. When the table is full,
-/// the least recently used entry is evicted: a new one is always found.
+/// A table of at most `bytes`. `extra_bytes` says how many bytes an entry has on the heap. When the table is full,
+/// the least recently used entry is evicted, so a new one is always found.
 pub(in crate::engine) fn bounded_table<K, V>(
     bytes: u64,
     extra_bytes: fn(&K, &V) -> usize,
@@ -29,7 +29,7 @@ where
     )
 }
 
-/// For entries that hold nothing elsewhere.
+/// For entries without bytes on the heap.
 pub(in crate::engine) fn no_extra_bytes<K, V>(_: &K, _: &V) -> usize {
     0
 }
