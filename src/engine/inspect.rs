@@ -1,4 +1,4 @@
-//! What is stored for a target? The answer is for people.
+//! Which responses are stored for a target? The answer is for people.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -27,7 +27,7 @@ pub struct Inspected {
     pub ttl_secs: i64,
 }
 
-/// Lists what is stored for an absolute URI.
+/// Lists the responses that are stored for an absolute URI.
 pub(crate) async fn inspect<St: Store>(
     engine: &Engine<St>,
     route: &Route,

@@ -106,7 +106,7 @@ pub(crate) async fn erase<St: Store>(
     closed(erased.await)
 }
 
-/// The same, for what is stored for one URI.
+/// The same, for the entries of one URI.
 pub(crate) async fn erase_uri<St: Store>(
     engine: &Arc<Engine<St>>,
     route: &Arc<Route>,

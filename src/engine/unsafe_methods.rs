@@ -1,4 +1,5 @@
-//! Methods other than GET and HEAD: the handler first, then what it invalidates, then the answer.
+//! What does a request with an unsafe method invalidate? The handler runs first, then the layer invalidates, and then
+//! the client gets its answer.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -29,12 +30,11 @@ use crate::store::{Store, StoreError};
 use crate::tag::{Scope, Tag};
 use crate::telemetry::{count, handler_span};
 
-/// The longest that the response to an unsafe request waits for its invalidation. It goes on in the
-/// background.
+/// How long the response to an unsafe request waits for its invalidation, which then continues in the background.
 const INVALIDATION_LIMIT: Duration = Duration::from_secs(2);
 
-/// Calls the handler, invalidates what it has changed, and keeps the answer to a POST that says that it is
-/// its target's representation.
+/// Calls the handler, invalidates what it has changed, and stores a POST's response if it is the representation of
+/// its target.
 pub(crate) async fn write_through<St, S, B, RB>(
     engine: Arc<Engine<St>>,
     route: Arc<Route>,
@@ -50,7 +50,7 @@ where
     let (parts, body) = request.into_parts();
     let method = parts.method.clone();
     let post = StorablePost::of(&engine, &route, write.as_ref(), &parts);
-    // a handler that is dropped, fails or panics may have done its work all the same
+    // a handler that is dropped, fails or panics may have changed data
     let on_drop = InvalidateOnDrop::new(&engine, &route, write.as_ref());
     let call = inner.oneshot(Request::from_parts(parts, body)).instrument(handler_span());
     let outcome = {
@@ -78,7 +78,7 @@ where
     Ok(Finish::new(&route, status).apply(response))
 }
 
-/// A POST whose response may be stored, for later requests of its target.
+/// A POST whose response may be stored for later GET requests of its target.
 struct StorablePost<St>(Miss<St>);
 
 impl<St: Store> StorablePost<St> {
@@ -93,12 +93,12 @@ impl<St: Store> StorablePost<St> {
         let cx = Cx { engine, route, plan };
         let index = cx.engine.known.index(&cx.plan.base);
         let mut before = BeforeCall::new(&cx, request, index, None);
-        before.snapshot.method = Method::GET; // what the response, if it is stored, will answer
+        before.snapshot.method = Method::GET; // the stored response will answer GET requests
         let status = CacheStatus::forwarded(Forward::Method, None);
         Some(Self(Miss { cx, before, status, leader: None }))
     }
 
-    /// Its own invalidation, these rows of the log, does not count for its response; any other one does.
+    /// The request's own log rows do not invalidate its response. All others do.
     fn after(self, own_rows: &[u64]) -> Miss<St> {
         let Self(mut miss) = self;
         let snapshot = &mut miss.before.snapshot;
@@ -107,8 +107,8 @@ impl<St: Store> StorablePost<St> {
     }
 }
 
-/// However a handler ends, it may have written to the log on a connection of its own: what it committed
-/// counts for every request that begins after this has been dropped.
+/// Notes the end of the handler, however it ends. The handler may have appended log rows on its own connection.
+/// Requests that begin after this see them.
 struct NoteWriteOnDrop<'a, St: Store>(&'a St);
 
 impl<St: Store> Drop for NoteWriteOnDrop<'_, St> {
@@ -117,7 +117,6 @@ impl<St: Store> Drop for NoteWriteOnDrop<'_, St> {
     }
 }
 
-/// What an unsafe request has changed, or may have changed.
 #[derive(Default)]
 struct Changed {
     targets: Vec<TargetKey>,
@@ -131,11 +130,11 @@ impl Changed {
     }
 }
 
-/// Invalidates when the request ends without a response.
+/// Invalidates if the request ends without a response.
 struct InvalidateOnDrop<St: Store> {
     engine: Arc<Engine<St>>,
     route: Arc<Route>,
-    /// Nothing once the response is there.
+    /// Empty after a response.
     changed: Changed,
 }
 
@@ -146,7 +145,7 @@ impl<St: Store> InvalidateOnDrop<St> {
         Self { engine: Arc::clone(engine), route: Arc::clone(route), changed }
     }
 
-    /// The inner service failed: what it did before is not known.
+    /// The inner service failed, but it may have changed data before.
     async fn failed(mut self) {
         let changed = std::mem::take(&mut self.changed);
         after_write(&self.engine, &self.route, changed).await;
@@ -181,7 +180,7 @@ fn report_failure(error: &StoreError) {
     tracing::error!(%error, reason, "an invalidation failed: stale entries may be served");
 }
 
-/// RFC 9110 9.3.3: explicit freshness, and a `Content-Location` that is the target itself.
+/// RFC 9110 9.3.3: explicit freshness, and a `Content-Location` that is the target.
 fn represents_target<RB>(
     route: &Route,
     write: &Write,
@@ -201,8 +200,8 @@ fn represents_target<RB>(
     matches!(named.as_slice(), [one] if *one == write.path_and_query) && explicit()
 }
 
-/// What the success of an unsafe request invalidates (RFC 9111 4.4), or in safe mode a failure that may have changed
-/// something: the target, if the route invalidates it, and what the response and the policy name.
+/// What an unsafe request invalidates if it succeeds (RFC 9111 4.4): its target, if the route says so, and what
+/// response and policy name. In safe mode, failures that may have changed data count too.
 fn changed<RB>(
     route: &Route,
     method: &Method,
@@ -210,7 +209,7 @@ fn changed<RB>(
     response: &Response<RB>,
 ) -> Changed {
     let (policy, status) = (&route.policy, response.status());
-    // the time-outs and errors of middleware are responses too: the handler may have committed before
+    // timeouts and errors from middleware are responses too, and the handler may have committed before
     let may_have_changed = policy.mode == Mode::Safe && leaves_open(status);
     if !invalidates(method, status) && !may_have_changed {
         return Changed::default();
@@ -226,7 +225,7 @@ fn changed<RB>(
     changed
 }
 
-/// The target, the URI in `Location` or `Content-Location`, and the cache groups.
+/// The target, the URIs in `Location` and `Content-Location`, and the cache groups.
 fn uris_and_groups(
     route: &Route,
     method: &Method,
@@ -243,7 +242,7 @@ fn uris_and_groups(
     let named = invalidated_groups(method, status, response);
     for target in &write.targets {
         let Some((scheme, authority)) = target.origin() else { continue };
-        // RFC 9875 3: those of the same origin, and nothing that they lead to
+        // RFC 9875 3: groups of the same origin, without a cascade
         let group = |name: &String| Scope::Tag(Scope::group(scheme, authority, name));
         groups.extend(named.iter().map(group));
         let target_uri = Target { scheme, authority, path: &write.path };
@@ -253,12 +252,12 @@ fn uris_and_groups(
     Changed { targets, other_scopes: groups }
 }
 
-/// The tags that the policy invalidates.
+/// The tags in the policy's `invalidates`.
 fn tags_of(route: &Route) -> impl Iterator<Item = Scope> {
     route.policy.invalidates.iter().map(|name| Scope::Tag(Tag::from(*name)))
 }
 
-/// The tags that the response invalidates.
+/// The tags in the override's `invalidates`.
 fn tags_in(overrides: &CacheOverride) -> impl Iterator<Item = Scope> {
     overrides.invalidates.iter().filter_map(|tag| match tag.check() {
         Ok(()) => Some(Scope::Tag(tag.clone())),
@@ -269,8 +268,8 @@ fn tags_in(overrides: &CacheOverride) -> impl Iterator<Item = Scope> {
     })
 }
 
-/// Invalidates what an unsafe request has changed, before its response is returned, and returns the ids of the log
-/// rows. A failure is reported, but the client still gets its response, because the handler has done its work.
+/// Invalidates before the response is returned, and returns the ids of the log rows. A failure is logged. The client
+/// gets its response anyway, because the handler has done its work.
 async fn after_write<St: Store>(
     engine: &Arc<Engine<St>>,
     route: &Arc<Route>,
@@ -283,7 +282,7 @@ async fn after_write<St: Store>(
     wait_for(engine, invalidate_targets(engine, route, &targets, other_scopes)).await
 }
 
-/// Waits for an invalidation, but not for long: it goes on in the background.
+/// Waits for an invalidation, for a limited time. The invalidation continues in the background.
 async fn wait_for<St>(
     engine: &Engine<St>,
     appended: impl Future<Output = Result<Vec<u64>, StoreError>>,
@@ -291,7 +290,7 @@ async fn wait_for<St>(
     match bounded(INVALIDATION_LIMIT, appended).await {
         Ok(ids) => ids,
         Err(error) => {
-            // every other failure has been counted where it happened
+            // all other errors have already been counted
             if matches!(error, StoreError::Timeout) {
                 count(&engine.counters.invalidation_errors);
             }

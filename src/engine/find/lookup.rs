@@ -1,4 +1,4 @@
-//! What is stored for a request? If the process knows the target's `Vary`, the lookup takes one round trip.
+//! Which stored response does a lookup find? If the process knows the target's `Vary`, the lookup takes one round trip.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -71,7 +71,7 @@ pub(in crate::engine) struct FoundEntry {
     pub(in crate::engine) validity: Validity,
 }
 
-/// Looks up what is stored for a request, within the route's `store_timeout`.
+/// Looks up the stored response for a request, within the route's `store_timeout`.
 pub(in crate::engine) async fn lookup<St: Store>(cx: &Cx<St>, request: &Parts) -> Lookup {
     let Cx { engine, route, plan } = cx;
     let began = Instant::now();

@@ -1,4 +1,4 @@
-//! What is stored for a request, and what does the log say about it?
+//! Which stored response is found for a request, and what does the log say about it?
 //!
 //! | question | file |
 //! |---|---|

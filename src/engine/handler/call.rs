@@ -1,4 +1,4 @@
-//! A call of the handler for a client, with a stale response to serve in place of an error.
+//! What does a client get while its handler runs, fails, or is slow?
 
 use std::future::Future;
 use std::pin::Pin;
@@ -24,7 +24,6 @@ use crate::sync::runtime;
 use crate::telemetry::{count, handler_span};
 
 impl<St: Store> Miss<St> {
-    /// Calls the handler and answers the client.
     pub(in crate::engine) async fn call<S, B, RB>(
         mut self,
         request: Request<B>,
@@ -43,7 +42,7 @@ impl<St: Store> Miss<St> {
         let bypassed = self.status.forward() == Some(Forward::Bypass);
         count(if bypassed { &counters.bypassed } else { &counters.misses });
         let (mut parts, body) = request.into_parts();
-        // the handler evaluates the conditions of requests whose response could not be stored
+        // if the response could not be stored, the handler evaluates the request's conditions
         let unstorable = plan.has_credentials()
             || plan.directives.no_store
             || engine.fills.is_unstorable(&plan.storability_key());
@@ -57,7 +56,7 @@ impl<St: Store> Miss<St> {
         }
     }
 
-    /// Waits for the handler, but no longer than it may take while there is a stale response to serve.
+    /// Waits for the handler. If a stale response can be served, it waits for `handler_timeout` at most.
     async fn call_with_rescue<F, RB, E>(
         self,
         rescue: Rescue,
@@ -73,7 +72,7 @@ impl<St: Store> Miss<St> {
             Err(call) => match respond::rescue(&self.cx, &rescue, Cause::Timeout) {
                 Some(stale) => {
                     match self.cx.plan.consent.is_guarded() {
-                        // no guard would see the head
+                        // the guard would not see the head
                         true => self.fail(Cause::Timeout),
                         false => continue_in_background(self, call),
                     }
@@ -97,16 +96,16 @@ impl<St: Store> Miss<St> {
         }
     }
 
-    /// The inner service failed: its client gets a stale response, or the error.
+    /// The inner service failed. Its client gets a stale response, or the error.
     fn failed<RB, E>(mut self, rescue: &Rescue, error: E) -> Result<Response<CacheBody<RB>>, E> {
-        // the followers first: they may have their own stale response
+        // first: each follower may have its own stale response
         if let Some(leader) = self.leader.take() {
             leader.fail(Cause::Error);
         }
         let route = &self.cx.route;
         match respond::rescue(&self.cx, rescue, Cause::Error) {
             Some(stale) => Ok(stale),
-            // RFC 9111 5.2.2.2; in safe mode the error itself says more to the application
+            // RFC 9111 5.2.2.2; in safe mode the error is returned, because it tells the application more
             None if route.policy.mode == Mode::Strict && rescue.must_be_validated(route) => {
                 let status = CacheStatus::forwarded(Forward::Stale, Some(Reason::MustRevalidate));
                 self.cx.engine.explain(&status);
@@ -117,8 +116,7 @@ impl<St: Store> Miss<St> {
     }
 }
 
-/// The handler's answer, or the call itself where it takes longer than it may while there is something
-/// stale to serve.
+/// The handler's answer. If the handler takes too long and a stale response can be served, the call itself.
 async fn in_time<St: Store, F: Future>(
     cx: &Cx<St>,
     rescue: &Rescue,

@@ -1,4 +1,4 @@
-//! The client's own conditions while the handler is asked for the whole response (RFC 9111 4.3.1, 4.3.2).
+//! Which of the client's conditions does the handler see, and who evaluates the others (RFC 9111 4.3.1, 4.3.2)?
 
 use std::sync::Arc;
 
@@ -20,24 +20,28 @@ use crate::store::Store;
 use crate::stored::StoredHead;
 use crate::tag::Validity;
 
-/// Fields that the handler does not see while the cache fills or validates: they are evaluated
-/// against the stored response.
+/// Fields that the handler does not see while the cache fills or validates. They are evaluated against the stored
+/// response.
 pub(in crate::engine) const CONDITIONS: [HeaderName; 4] =
     [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE, RANGE];
 
-/// A client's conditions, taken off its request.
+/// A client's conditions, removed from its request.
 pub(in crate::engine) struct ClientConditions {
     method: Method,
     headers: HeaderMap,
-    /// The request carries the stored response's validators in their place.
+    /// Whether the request carries the stored response's validators instead.
     pub(in crate::engine) validating: bool,
 }
 
 impl ClientConditions {
-    /// Takes the client's conditions off a request that may fill the cache, and puts the validators of
-    /// a stored response in their place (RFC 9111 4.3.1). `None` leaves the request as it is: a HEAD
-    /// with nothing to validate, a target whose responses are not stored, or a condition that is the
-    /// handler's to judge (RFC 9111 4.3.2).
+    /// Removes the client's conditions from a request that may fill the cache. Inserts the validators of a stored
+    /// response (RFC 9111 4.3.1).
+    ///
+    /// It changes nothing and returns `None`
+    ///
+    /// - for a HEAD with nothing to validate,
+    /// - if the target's responses are not storable,
+    /// - if the handler must evaluate a condition (RFC 9111 4.3.2).
     pub(in crate::engine) fn take(
         request: &mut Parts,
         stale: Option<&FoundEntry>,
@@ -63,26 +67,26 @@ impl ClientConditions {
         Some(Self { method: request.method.clone(), headers: taken, validating })
     }
 
-    /// Forgets what the client asked for beside the response itself.
+    /// Forgets the conditions: the complete response is wanted.
     pub(in crate::engine) fn clear(&mut self) {
         self.headers.clear();
     }
 
-    /// Whether the client has this response of the handler's already.
+    /// Whether the client already has this response.
     pub(in crate::engine) fn has(
         &self,
         response: &http::response::Parts,
         received_ms: u64,
     ) -> bool {
         let head = StoredHead::bare(response.status, response.headers.clone(), received_ms);
-        // RFC 9111 4.3.2 compares Date for stored responses only
+        // RFC 9111 4.3.2 compares `Date` for stored responses only
         let comparable = has_validator(&response.headers);
         comparable && evaluate(&self.headers, &head, received_ms) == Precondition::NotModified
     }
 
-    /// What the client gets of a response that is not stored by now: often its body is still being made. What
-    /// the client does not want of it is read behind the answer, where there is a place for that, so that it
-    /// is stored all the same; where there is none, the client gets the whole.
+    /// What the client gets of a response that is not stored yet, often because its body is still streaming: a 304,
+    /// one part, or a 416. The rest of the body is then read in the background, so that the response is stored.
+    /// Without a free slot for that, the client gets the complete response.
     pub(in crate::engine) fn answer<St, RB>(
         &self,
         cx: &Cx<St>,
@@ -106,7 +110,7 @@ impl ClientConditions {
             return Response::from_parts(response, body);
         }
         let limit = route.policy.max_body_bytes as u64;
-        // what is too large to be stored is not read to find a part of it
+        // a body that is too large to be stored is not read to find a part
         let Some(length) = length.filter(|length| *length <= limit) else {
             return Response::from_parts(response, body);
         };
@@ -128,12 +132,12 @@ impl ClientConditions {
                 }
                 None => Response::from_parts(response, body),
             },
-            // parts would have to wait for the whole
+            // several parts can only be sent after the complete body
             RangeOutcome::Whole | RangeOutcome::Multi(_) => Response::from_parts(response, body),
         }
     }
 
-    /// The client's conditions as a request of their own.
+    /// A request with the client's conditions.
     pub(in crate::engine) fn request(&self) -> Parts {
         let mut parts = Request::new(()).into_parts().0;
         parts.method = self.method.clone();
@@ -142,9 +146,9 @@ impl ClientConditions {
     }
 }
 
-/// The conditions that validate a stored response (RFC 9111 4.3.1). What has been invalidated may have changed
-/// within the second that a `Last-Modified` tells apart, and a weak `ETag` may be the same for other content: only a
-/// strong `ETag` validates it (RFC 9110 8.8.1). Without one it is fetched again.
+/// The conditions that validate a stored response (RFC 9111 4.3.1). An invalidated response is validated by a strong
+/// `ETag` only (RFC 9110 8.8.1): within one second `Last-Modified` does not change, and a weak `ETag` may stay the
+/// same for new content. Without a strong `ETag`, the response is fetched again.
 fn validators(entry: &FoundEntry) -> HeaderMap {
     let stored = &entry.response.head.headers;
     let valid = entry.validity == Validity::Valid;

@@ -1,4 +1,4 @@
-//! A failing answer, and those who wait for a better one.
+//! What do the followers get if the answer is an error?
 
 use std::sync::Arc;
 
@@ -19,14 +19,14 @@ use crate::rfc9111::{Nominated, select, selecting, stored_fields};
 use crate::store::Store;
 use crate::stored::{StoredHead, StoredResponse};
 
-/// The largest body of a failing answer that those who wait get: 64 KiB.
+/// The largest body of an error that followers may get: 64 KiB.
 pub(in crate::engine) const MAX_FAILURE_BYTES: usize = 64 << 10;
 
-/// A failing answer on its way to its client, for those who wait for a better one.
+/// An error that is being sent to its client, and that followers may get.
 pub(in crate::engine) struct Failure {
     head: StoredHead,
     leader: Leader,
-    /// A layer outside may still make it one client's.
+    /// An outer layer may still make it private.
     consent: Consent,
 }
 
@@ -50,8 +50,7 @@ impl Sink for Failure {
 }
 
 impl<St: Store> Miss<St> {
-    /// Tells the followers that the answer is not stored, for this reason. Returns what is left to do for a failure that
-    /// they may get.
+    /// Tells the followers that the answer is not stored. Returns an error that they may get, to be recorded.
     pub(super) fn not_stored(
         &mut self,
         response: &Parts,
@@ -59,7 +58,7 @@ impl<St: Store> Miss<St> {
         received_ms: u64,
     ) -> Option<Failure> {
         let leader = self.leader.take()?;
-        // the next answer may be a better one
+        // otherwise the next answer may be better
         if !is_transient(response.status) {
             leader.mark_unshareable();
             return None;
@@ -73,9 +72,9 @@ impl<St: Store> Miss<St> {
         }
     }
 
-    /// The head of an answer that says that the handler cannot answer now, if only its unknown lifetime keeps it from
-    /// being stored. Without credentials, cookies, `private` and `no-store` it belongs to no single client. In strict
-    /// mode only what can be stored is shared (RFC 9111 4).
+    /// The head of an error that followers may get. Only an unknown lifetime may keep it from being stored: with
+    /// credentials, cookies, `private` or `no-store` it would be for one client only. In strict mode, followers get
+    /// only storable responses (RFC 9111 4).
     fn failure(&self, response: &Parts, reason: Reason, received_ms: u64) -> Option<StoredHead> {
         let Cx { route, plan, .. } = &self.cx;
         let only_ends = reason == Reason::NoFreshness && !plan.has_credentials();
@@ -90,7 +89,7 @@ impl<St: Store> Miss<St> {
         };
         let directives = route.directives(&response.headers);
         let mut fields = stored_fields(&response.headers, &directives, received_ms);
-        // those that the policy strips keep nothing from being shared, and are its own client's all the same
+        // cookies that the policy strips do not prevent sharing, but are only for the leader's client
         fields.remove(SET_COOKIE);
         let mut head = StoredHead::bare(response.status, fields, received_ms);
         head.vary = select(&names, &self.before.snapshot.headers);

@@ -1,4 +1,4 @@
-//! What becomes of the handler's answer: it confirms a stored response, or is stored, or passes through.
+//! What happens to the handler's answer? It confirms a stored response, or is stored, or passes through.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -31,15 +31,15 @@ use crate::telemetry::count;
 
 /// What is known before the handler is called.
 pub(in crate::engine) struct BeforeCall {
-    /// Fills of this process so far.
+    /// The number of fills of this process so far.
     pub(super) fills: u64,
     pub(super) started: Instant,
     pub(in crate::engine) snapshot: RequestSnapshot,
-    /// The client's own conditions, where the handler does not see them.
+    /// The client's conditions, if the handler does not see them.
     pub(in crate::engine) client: Option<ClientConditions>,
-    /// What the target is known to vary on.
+    /// The target's known variants.
     pub(super) index: Option<Arc<VariantIndex>>,
-    /// The stored response that the handler is asked to validate, or that is simply stale.
+    /// A stored response to validate, or one that is stale.
     pub(in crate::engine) stale: Option<FoundEntry>,
 }
 
@@ -61,19 +61,18 @@ pub(in crate::engine) struct Miss<St> {
     pub(in crate::engine) cx: Cx<St>,
     pub(in crate::engine) before: BeforeCall,
     pub(in crate::engine) status: CacheStatus,
-    /// Others wait for the response.
+    /// The flight, if other requests may wait for the response.
     pub(in crate::engine) leader: Option<Leader>,
 }
 
 impl<St: Store> Miss<St> {
-    /// The handler failed, in this way.
     pub(super) fn fail(self, cause: Cause) {
         if let Some(leader) = self.leader {
             leader.fail(cause);
         }
     }
 
-    /// Makes the client's response of the handler's, and stores that if it may be.
+    /// Turns the handler's answer into the client's, and stores it if possible.
     pub(super) async fn answer<RB>(mut self, response: Response<RB>) -> Response<CacheBody<RB>>
     where
         RB: Body<Error: Send> + Send + 'static,
@@ -84,7 +83,7 @@ impl<St: Store> Miss<St> {
         let confirmed = validated && response.status() == StatusCode::NOT_MODIFIED;
         let (head_only, credentials) = (self.cx.plan.head_only, self.cx.plan.has_credentials());
         match self.before.stale.take() {
-            // RFC 9110 15.5.5, 15.5.11: gone for every client
+            // RFC 9110 15.5.5, 15.5.11: it does not exist for any client
             Some(entry) if is_gone(response.status()) && !credentials => {
                 remove_in_background(engine, KeyRange::only(&entry.key));
             }
@@ -99,7 +98,7 @@ impl<St: Store> Miss<St> {
         self.store_or_pass_on(response, received_ms).await
     }
 
-    /// Records the response on its way to the client, if it may be stored.
+    /// Stores the response while it is sent, or passes it on.
     pub(in crate::engine) async fn store_or_pass_on<RB>(
         self,
         response: Response<RB>,
@@ -124,7 +123,7 @@ impl<St: Store> Miss<St> {
         }
     }
 
-    /// Passes a response on that is not stored, for this reason.
+    /// Passes on a response that is not stored.
     async fn pass_on<RB>(
         mut self,
         reason: Reason,
@@ -140,7 +139,7 @@ impl<St: Store> Miss<St> {
         if parts.status.is_success() && reason.is_lasting() {
             engine.fills.remember_unstorable(self.cx.plan.storability_key());
         }
-        // the inner layer has stored it, if it may be
+        // the inner layer may have stored it
         if reason == Reason::InnerLayer
             && let Some(leader) = self.leader.take()
         {
@@ -172,7 +171,7 @@ impl<St: Store> Miss<St> {
         finish.wrap(Response::from_parts(parts, body))
     }
 
-    /// Records a response that is stored when its body is complete.
+    /// Records the body while it is sent. The response is stored when the body is complete.
     async fn store<RB>(
         mut self,
         prepared: PreparedEntry,
@@ -208,7 +207,7 @@ impl<St: Store> Miss<St> {
         }
     }
 
-    /// Answers with a response that is not stored, or not yet: often its body is still being made.
+    /// Answers with a response that is not stored, or not yet: often its body is still streaming.
     fn not_yet_stored<RB>(
         mut self,
         reason: Reason,
@@ -234,7 +233,7 @@ impl<St: Store> Miss<St> {
         Finish::keyed(&self.cx.route, &self.cx.plan.base, status).wrap(reply)
     }
 
-    /// Answers with a response that has been stored: the client's own conditions, which the handler did not see, are
+    /// Answers with a response that has been stored. The client's conditions, which the handler did not see, are
     /// evaluated against it.
     fn stored<RB>(
         mut self,
@@ -263,15 +262,14 @@ impl<St: Store> Miss<St> {
     }
 }
 
-/// The length of a body, if it is known.
 fn declared_length<RB: Body>(response: &Parts, body: &RB) -> Option<u64> {
     let declared = response.headers.get(CONTENT_LENGTH);
     let declared = declared.and_then(|length| length.to_str().ok()?.parse().ok());
-    // hyper stops at an exact length as well
+    // like hyper, which sends no more than an exact length
     declared.or(body.size_hint().exact())
 }
 
-/// Records a body on its way. Polls it once, with the waker of the task that waits for this response.
+/// Begins to record a body. Polls it once, with the waker of the task that waits for this response.
 async fn record<RB>(body: RB, recorder: Recorder) -> (CacheBody<RB>, Recorded)
 where
     RB: Body<Error: Send> + Send + 'static,

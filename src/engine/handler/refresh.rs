@@ -1,4 +1,4 @@
-//! Calls of the handler behind a response: refreshes, and handlers that were too slow for their client.
+//! Which calls of the handler run in the background? Refreshes, and handlers that were too slow for their client.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -20,21 +20,21 @@ use crate::store::Store;
 use crate::stored::VariantIndex;
 use crate::telemetry::{count, handler_span};
 
-/// A refresh that might begin.
+/// A refresh that may begin.
 pub(in crate::engine) struct Refresh<St> {
     pub(in crate::engine) cx: Cx<St>,
-    /// What has been served.
+    /// The response that has been served.
     pub(in crate::engine) entry: FoundEntry,
     pub(in crate::engine) index: Option<Arc<VariantIndex>>,
-    /// It is still fresh.
+    /// Whether the response is still fresh.
     pub(in crate::engine) early: bool,
-    /// Flights landed before the lookup that found it.
+    /// The completed flights before the lookup.
     pub(in crate::engine) completions: u64,
 }
 
 impl<St: Store> Refresh<St> {
-    /// Calls the handler in a task of its own, unless another request asks for the same already, or too much is under
-    /// way. What the client has been served stays as it is.
+    /// Calls the handler in a task, unless another request does so, or too many tasks run. It does not change what
+    /// the client gets.
     pub(in crate::engine) fn begin<S, B, RB>(mut self, request: Request<B>, inner: S)
     where
         S: Service<Request<B>, Response = Response<RB>> + Send + 'static,
@@ -43,7 +43,7 @@ impl<St: Store> Refresh<St> {
         B: Send + 'static,
         RB: Body<Error: Send> + Send + 'static,
     {
-        // RFC 9111 5.2.1.5, 5.2.1.7: the response could not be stored, or is not to be asked for
+        // RFC 9111 5.2.1.5, 5.2.1.7: the response could not be stored, or the handler must not be called
         if self.cx.plan.directives.no_store || self.cx.plan.directives.only_if_cached {
             return;
         }
@@ -57,7 +57,7 @@ impl<St: Store> Refresh<St> {
             count(&engine.counters.early_refreshes);
         }
         let (mut parts, body) = request.into_parts();
-        // what is stored is the answer to a GET, to all of it
+        // a refresh needs the complete response to a GET
         parts.method = Method::GET;
         for name in CONDITIONS {
             parts.headers.remove(name);
@@ -83,8 +83,8 @@ impl<St: Store> Refresh<St> {
     }
 }
 
-/// The flight of a request whose own handler refreshes what it might be served: behind a guard, which would not see the
-/// response to a refresh in the background. `None` where another request does, or this one cannot.
+/// The flight of a request that refreshes a response in the foreground. Behind a guard this is necessary, because the
+/// guard does not see a response to a task. `None` if another request refreshes, or if this one cannot.
 pub(in crate::engine) async fn lead_foreground_refresh<St: Store>(
     cx: &Cx<St>,
     entry: &FoundEntry,
@@ -97,7 +97,7 @@ pub(in crate::engine) async fn lead_foreground_refresh<St: Store>(
     lease_refresh(cx, lead_refresh(cx, entry, completions)?, entry).await
 }
 
-/// Lets a handler that has taken too long for its client go on, to fill the cache.
+/// Lets a handler that was too slow for its client continue, to fill the cache.
 pub(super) fn continue_in_background<St, F, RB, E>(mut miss: Miss<St>, call: F)
 where
     St: Store,
@@ -105,7 +105,7 @@ where
     E: Send + 'static,
     RB: Body<Error: Send> + Send + 'static,
 {
-    // the client has its answer: all of this one is for the store
+    // the client has its answer, so the complete response is stored
     if let Some(client) = &mut miss.before.client {
         client.clear();
     }
@@ -126,7 +126,7 @@ where
     RB: Body<Error: Send> + Send + 'static,
 {
     let cause = match call.await {
-        // what is stored is better than this
+        // the stored response is better than this error
         Ok(response) if is_failure(response.status()) => Cause::ErrorStatus,
         Err(_) => Cause::Error,
         Ok(response) => return miss.answer(response).await.into_body().record().await,
@@ -135,7 +135,7 @@ where
     miss.fail(cause);
 }
 
-/// Counts a handler that did not answer in time.
+/// Makes the function that counts a handler that took too long.
 fn on_timeout<St: Store>(engine: &Arc<Engine<St>>) -> impl FnOnce() + Send + 'static + use<St> {
     let engine = Arc::clone(engine);
     move || count(&engine.counters.refresh_failures)

@@ -1,4 +1,4 @@
-//! Validation towards the handler, and the client's own conditions while it goes on (RFC 9111 4.3).
+//! What does a 304 or a HEAD change in the stored response (RFC 9111 4.3)?
 
 use std::sync::Arc;
 
@@ -22,8 +22,7 @@ use crate::rfc9111::validation::{has_validator, stored_etag};
 use crate::store::Store;
 use crate::stored::{StoredHead, StoredResponse};
 
-/// The handler says that the stored response still holds: its fields are updated and it answers the
-/// client (RFC 9111 4.3.3, 4.3.4).
+/// After a 304: updates the stored response, and answers the client with it (RFC 9111 4.3.3, 4.3.4).
 pub(super) fn revalidated<St: Store, RB>(
     mut miss: Miss<St>,
     entry: FoundEntry,
@@ -38,11 +37,11 @@ pub(super) fn revalidated<St: Store, RB>(
         let confirmation = Confirmation::new(&cx.route, snapshot, overrides, fields, received_ms);
         (Arc::new(confirmation.for_own_client(stored)), confirmation.change(&entry))
     } else {
-        // the handler confirms what it was asked about and names another: it answers this request, as
-        // it is, and the next one fetches it again
+        // the 304 names another response: the stored one answers this request unchanged, and the next request fetches
+        // it again
         (Arc::new(with_cookies_of(response.headers(), stored)), Change::Remove)
     };
-    // an inner layer has decided, with its own policy
+    // the inner layer has changed the stored response, by its own policy
     let inner = nesting::is_answered(&cx.engine, response.extensions());
     let change = if inner { Change::Keep } else { change };
     let body = entry.response.body.clone();
@@ -63,8 +62,8 @@ pub(super) fn revalidated<St: Store, RB>(
     reply
 }
 
-/// RFC 9111 4.3.4: a 304 updates the stored response that has its validators; one without any, only a
-/// response without any.
+/// RFC 9111 4.3.4: a 304 updates the stored response with the same validators. A 304 without validators updates only
+/// a response without validators.
 fn confirms(from_304: &HeaderMap, stored: &HeaderMap) -> bool {
     let same = |name: &HeaderName| from_304.get(name) == stored.get(name);
     match (from_304.get(ETAG), from_304.get(LAST_MODIFIED)) {
@@ -78,9 +77,9 @@ fn confirms(from_304: &HeaderMap, stored: &HeaderMap) -> bool {
     }
 }
 
-/// A HEAD answered 200 says something about the stored GET (RFC 9111 4.3.5): the same validators and
-/// length update its fields, others make it stale. One that is made for somebody with credentials says nothing of
-/// the GET that is for everyone.
+/// Compares a 200 to a HEAD with the stored response to a GET (RFC 9111 4.3.5). With the same validators and length,
+/// it updates the fields; otherwise the stored response becomes stale. A HEAD with credentials changes nothing in a
+/// response for everyone.
 pub(super) fn compare_head<St: Store, RB>(
     miss: &Miss<St>,
     entry: FoundEntry,
@@ -121,19 +120,19 @@ pub(super) fn compare_head<St: Store, RB>(
     );
 }
 
-/// What an answer that confirms a stored response does to it, and for the followers.
+/// How an answer that confirms a stored response changes it, and what followers get.
 struct ConfirmedEntry {
     entry: FoundEntry,
     change: Change,
-    /// Fills of this process before the handler was called.
+    /// The number of fills before the handler was called.
     fills: u64,
     leader: Option<Leader>,
-    /// An inner layer has done it.
+    /// Whether an inner layer has made the change.
     inner: bool,
     received_ms: u64,
 }
 
-/// Does it when the guard agrees. What may not be stored any longer is removed at once.
+/// Makes the change when the guard agrees. A response that must not be stored any longer is deleted at once.
 fn apply_when_allowed<St: Store>(cx: &Cx<St>, confirmed: ConfirmedEntry) {
     if matches!(confirmed.change, Change::Remove) {
         return apply(cx, confirmed);
@@ -160,7 +159,7 @@ fn apply<St: Store>(cx: &Cx<St>, confirmed: ConfirmedEntry) {
         }
     };
     let Some(leader) = leader else { return };
-    // the followers get it as it is now, unless it has been invalidated meanwhile
+    // the followers get the response with its new head, unless it was invalidated while the handler ran
     match now.map(|head| StoredResponse { head, body: entry.response.body }) {
         _ if inner => leader.look_up_again(),
         None => leader.mark_unshareable(),

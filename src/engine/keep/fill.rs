@@ -1,4 +1,4 @@
-//! A complete body on its way into the store.
+//! How does a complete body get into the store?
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -21,16 +21,15 @@ use crate::store::Store;
 use crate::stored::{Entry, Stored, StoredHead, StoredResponse, VariantIndex};
 use crate::telemetry::count;
 
-/// Variants of one target at the most; one more, and the oldest goes. Requests choose the values of the
-/// fields that select them.
+/// The most variants of one target. With more, the oldest is deleted. Clients choose the values that select variants,
+/// so there must be a limit.
 const MAX_VARIANTS: usize = 64;
-/// A body that takes longer than this to be read may be older than what another process has stored.
+/// If reading the body takes longer than this, another process may have stored a newer response.
 const LATE: Duration = Duration::from_secs(1);
-/// How much longer than its youngest variant an index is kept, so that storing a short-lived variant
-/// does not hide a long-lived one: a day.
+/// How much longer than the variant of a fill its index is stored: a day. So a short-lived variant does not hide a
+/// long-lived one.
 const INDEX_SLACK_MS: u64 = 24 * 3600 * 1000;
 
-/// Stores a response once its body is complete.
 pub(in crate::engine) struct Fill<St> {
     engine: Arc<Engine<St>>,
     storability_key: StorabilityKey,
@@ -38,22 +37,21 @@ pub(in crate::engine) struct Fill<St> {
     /// The key without the variant.
     base: CacheKey,
     head: Arc<StoredHead>,
-    /// When the head was there.
+    /// When the head arrived.
     answered: Instant,
-    /// What lookups have to know to find it: the target's index, where the response is one of several
-    /// variants, and the path's.
+    /// What lookups need to find the response: the target's variant index if it varies, and the path's rule.
     indexes: Vec<(CacheKey, VariantIndex)>,
-    /// When the entry may be removed.
+    /// When the entry may be deleted.
     expires_ms: u64,
-    /// Filled in when the response is stored.
+    /// Set when the response is stored.
     filled: Filled,
-    /// Others wait for it.
+    /// The flight, if other requests may wait for the response.
     leader: Option<Leader>,
-    /// Whether it may be stored.
+    /// Whether the response may be stored.
     consent: Consent,
 }
 
-/// A response that has just been stored, for whoever recorded it.
+/// A response that has just been stored, for the code that sends it.
 #[derive(Clone, Default)]
 pub(in crate::engine) struct Filled(Arc<OnceLock<StoredResponse>>);
 
@@ -64,8 +62,8 @@ impl Filled {
 }
 
 impl<St: Store> Fill<St> {
-    /// Stores what is kept of the response to a request with these fields, as the handler saw them. `index` is what the
-    /// target was known to vary on.
+    /// Stores the response under the variant that `request` selects. These are the fields that the handler saw.
+    /// `index` is the target's variant index at that time.
     pub(in crate::engine) fn new(
         cx: &Cx<St>,
         request: &HeaderMap,
@@ -102,13 +100,12 @@ impl<St: Store> Fill<St> {
         }
     }
 
-    /// The response, when it has been stored.
     pub(in crate::engine) fn filled(&self) -> Filled {
         self.filled.clone()
     }
 }
 
-/// The index with this variant as its newest.
+/// The index, with this variant as its newest.
 fn with_variant(mut index: VariantIndex, variant: [u8; 16]) -> VariantIndex {
     index.variants.retain(|known| *known != variant);
     index.variants.push(variant);
@@ -150,13 +147,13 @@ impl<St: Store> Sink for Fill<St> {
                     leader.mark_unshareable();
                 }
             }
-            // the others would not be recorded either
+            // a follower's response could not be recorded either
             Abandoned::OverBudget => {
                 if let Some(leader) = self.leader {
                     leader.release();
                 }
             }
-            // dropped, the next one leads
+            // dropping the leader lets the next request lead
             Abandoned::Dropped
             | Abandoned::Failed
             | Abandoned::WrongLength
@@ -169,13 +166,13 @@ impl<St: Store> Sink for Fill<St> {
 }
 
 impl<St: Store> Fill<St> {
-    /// Stores the response. Says whether it was accepted.
+    /// Stores the response. `false` if it was refused.
     fn store(mut self, body: Bytes) -> bool {
         let engine = Arc::clone(&self.engine);
         if is_known_invalid(&engine.store, &self.key, &self.head) {
             return self.not_stored(Reason::Invalidated, Leader::invalidated);
         }
-        // a body that was read slowly is older than what others have brought meanwhile
+        // the body was read slowly, and a newer response has been stored
         if engine.fills.is_later(&self.key, self.answered) {
             return self.not_stored(Reason::Overtaken, Leader::look_up_again);
         }
@@ -209,8 +206,8 @@ impl<St: Store> Fill<St> {
         false
     }
 
-    /// The entries of the indexes, which lookups of this process know from now on. A target that has too many variants
-    /// loses its oldest.
+    /// The index entries. Lookups of this process use them from now on. If a target has too many variants, its oldest
+    /// are deleted.
     fn index_entries(&mut self) -> Vec<Entry> {
         let engine = &self.engine;
         let mut entries = Vec::with_capacity(3);
@@ -232,14 +229,14 @@ impl<St: Store> Fill<St> {
         entries
     }
 
-    /// The response is visible to lookups: the followers get it. Returns the lease, for the write.
+    /// The response is visible to lookups, so the followers get it. Returns the lease, which the write needs.
     fn land(&mut self, response: StoredResponse) -> Option<HeldLease> {
         let engine = &self.engine;
         engine.fills.forget_unstorable(&self.storability_key);
         engine.fills.note(&self.key, self.answered);
         let is_fresh = is_fresh(&response.head, engine.store.now_ms());
         let _ = self.filled.0.set(response.clone());
-        // later than the lookups that have missed it, earlier than the flights that begin when this one has landed
+        // after the lookups that missed the response, and before the flights that begin after this one
         let visible = Instant::now();
         let lease = self.leader.take().and_then(|leader| leader.complete(response));
         if is_fresh {
@@ -252,7 +249,7 @@ impl<St: Store> Fill<St> {
 
     fn write(self, entries: Vec<Entry>, ticket: Ticket, lease: Option<HeldLease>) -> bool {
         let Self { engine, key, head, answered, .. } = self;
-        // another process may have got the lease: then nothing is written
+        // if another process has got the lease, nothing is written
         let is_sure = lease.as_ref().is_none_or(|lease| !lease.is_expired());
         let (writer, is_late) = (Arc::clone(&engine), answered.elapsed() > LATE);
         let written = write::in_background(&engine, ticket, async move {
@@ -266,7 +263,7 @@ impl<St: Store> Fill<St> {
     }
 }
 
-/// Counts what was held back and is not stored.
+/// Counts a response that was held back for the guard and is not stored.
 pub(in crate::engine) fn count_not_stored<St>(
     engine: &Engine<St>,
     objection: Objection,

@@ -1,4 +1,4 @@
-//! A new head for a stored response.
+//! How does a stored response get another head?
 
 use std::sync::Arc;
 
@@ -12,8 +12,9 @@ use crate::store::Store;
 use crate::stored::{Entry, HeadUpdate, Stored, StoredHead, StoredResponse};
 use crate::telemetry::count;
 
-/// Gives a stored response another head, unless the process has filled its key since there were `fills` fills. Lookups
-/// see it at once; the store has it soon, without its body. A response that has been replaced or removed stays so.
+/// Replaces the head of a stored response, unless the process has filled the key since `fills`. Lookups see the new
+/// head at once. It is written in the background, without the body, and only if the stored response still has the old
+/// head.
 pub(in crate::engine) fn freshen<St: Store>(
     cx: &Cx<St>,
     entry: &FoundEntry,
@@ -30,7 +31,7 @@ pub(in crate::engine) fn freshen<St: Store>(
     let stored = Stored::Response(StoredResponse { head: Arc::clone(&new), body });
     let visible = Entry { key: key.clone(), stored, expires_ms };
     let update = HeadUpdate { key, old, new, expires_ms };
-    // what waits to be written is newer than what was validated, unless it is the same
+    // a pending entry is newer than the validated response, unless it is the same
     let clear = |waits: &dyn Fn(&CacheKey) -> Option<Stored>| {
         waits(&update.key).is_none_or(
             |stored| matches!(stored, Stored::Response(response) if response.head == update.old),
