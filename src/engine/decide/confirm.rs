@@ -117,9 +117,10 @@ impl<'a> Confirmation<'a> {
 
     /// Whether fields of the answer may be stored for everyone.
     pub(in crate::engine) fn is_for_everyone(&self, stored: &StoredHead) -> bool {
-        let kept = self.overrides.is_some_and(|overrides| overrides.with_set_cookie);
+        let keeps_cookies = self.overrides.is_some_and(|overrides| overrides.with_set_cookie);
         let cookies: Vec<_> = self.fields.get_all(SET_COOKIE).iter().cloned().collect();
-        let sets_cookie = set_cookies_left(&cookies, self.route.policy.stripped_cookies) && !kept;
+        let sets_cookie =
+            set_cookies_left(&cookies, self.route.policy.stripped_cookies) && !keeps_cookies;
         // RFC 9111 3.2: fields that the answer does not repeat stay
         (self.snapshot.credentials == Credentials::None && !sets_cookie)
             || self.storability(&self.snapshot, self.overrides, stored, &self.fields).is_ok()
@@ -160,8 +161,8 @@ impl<'a> Confirmation<'a> {
 
     /// The stored fields, replaced by those in `fields`.
     fn updated(&self, stored: &StoredHead, fields: &HeaderMap) -> HeaderMap {
-        let says = if self.route.has_directives(fields) { fields } else { &stored.headers };
-        update_fields(&stored.headers, fields, &self.route.directives(says), self.received_ms)
+        let source = if self.route.has_directives(fields) { fields } else { &stored.headers };
+        update_fields(&stored.headers, fields, &self.route.directives(source), self.received_ms)
     }
 
     /// Cookies of the answer are for its own client, in both modes.

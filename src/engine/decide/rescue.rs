@@ -58,16 +58,16 @@ impl Rescue {
         }
         let asking = cx.route.asking(head, &cx.plan.directives, self.validity);
         let may = |cause| may_serve_stale(head, &asking, cause, now_ms);
-        let because =
+        let stale_status =
             |cause: Cause| CacheStatus::stale(remaining_secs(head, now_ms), stale_reason(cause));
         if may(cause) {
-            return Some(because(cause));
+            return Some(stale_status(cause));
         }
         if !self.refreshes || self.validity == Validity::Invalid {
             return None;
         }
         if may(Cause::Revalidating) {
-            return Some(because(Cause::Revalidating));
+            return Some(stale_status(Cause::Revalidating));
         }
         let is_early = self.validity == Validity::Valid && is_fresh(head, now_ms);
         is_early.then(|| CacheStatus::hit(remaining_secs(head, now_ms)))

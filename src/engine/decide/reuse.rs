@@ -135,11 +135,11 @@ fn reuse_decision<St: Store>(
             if runtime().is_some() && may_serve_stale(head, &asking, Cause::Revalidating, now_ms) {
                 return Ok(Reusable::Revalidating);
             }
-            let taken = !asking.windows.forbidden
+            let accepts_stale = !asking.windows.forbidden
                 && !asking.invalidated
                 && request_directives
                     .is_some_and(|wanted| request_takes_stale(head, wanted, now_ms));
-            if taken {
+            if accepts_stale {
                 Ok(Reusable::MaxStale)
             } else {
                 Err(NotReusable::Validate(Forward::Stale, why))

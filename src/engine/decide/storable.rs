@@ -176,8 +176,8 @@ impl RequestSnapshot {
 
 /// Whether `Set-Cookie` is removed before storing.
 fn strips_cookies(route: &Route, overrides: Option<&CacheOverride>) -> bool {
-    let kept = overrides.is_some_and(|overrides| overrides.with_set_cookie);
-    route.policy.mode == Mode::Safe && !kept
+    let keeps_cookies = overrides.is_some_and(|overrides| overrides.with_set_cookie);
+    route.policy.mode == Mode::Safe && !keeps_cookies
 }
 
 /// RFC 9842 6: a response compressed with a dictionary is only for clients that have it, and `Vary` must say so.

@@ -31,7 +31,7 @@ const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// If the breaker opens again this soon after it closed, the wait keeps growing. So an unstable database does not
 /// switch the cache, and write log lines, four times a second.
-const CALM: Duration = Duration::from_secs(10);
+const STABLE_AFTER: Duration = Duration::from_secs(10);
 
 /// The breakers of a layer's clones: one for each `store_timeout`. What is too slow for one route may be fast enough
 /// for another.
@@ -126,8 +126,9 @@ impl State {
         if self.failures < FAILURES {
             return None;
         }
-        let calm = self.closed_at.is_none_or(|at| now.saturating_duration_since(at) > CALM);
-        if calm {
+        let was_stable =
+            self.closed_at.is_none_or(|at| now.saturating_duration_since(at) > STABLE_AFTER);
+        if was_stable {
             self.wait = FIRST_WAIT;
         }
         self.schedule_probe(now);
@@ -313,9 +314,9 @@ mod tests {
             assert_eq!(state.pass(began), Pass::Ask, "{round}");
             let opens = (round == FAILURES - 1).then_some(Change::Opened);
             assert_eq!(state.failed(began, now), opens, "{round}");
-            for waiter in 0..100 {
-                let began = began + MS * waiter;
-                assert_eq!(state.failed(began, now + MS * waiter), None, "{round}: {waiter}");
+            for lookup in 0..100 {
+                let began = began + MS * lookup;
+                assert_eq!(state.failed(began, now + MS * lookup), None, "{round}: {lookup}");
             }
         }
     }
@@ -385,7 +386,7 @@ mod tests {
         let (mut soon, now) = reopened(MS);
         assert_eq!(soon.pass(now + FIRST_WAIT), Pass::Skip);
         assert_eq!(soon.pass(now + FIRST_WAIT * 2), Pass::Probe);
-        let (mut late, now) = reopened(CALM * 2);
+        let (mut late, now) = reopened(STABLE_AFTER * 2);
         assert_eq!(late.pass(now + FIRST_WAIT), Pass::Probe);
     }
 

@@ -247,14 +247,14 @@ impl<'a, St: Store> Finder<'a, St> {
         let remembered = &self.cx.engine.known;
         let known = remembered.index(base);
         let of_index = |index: &VariantIndex| variant_of(base, index, self.headers);
-        let guess = known.as_deref().map(of_index);
-        let keys = [Some(base.clone()), guess.clone(), extra_key.cloned()];
+        let known_variant = known.as_deref().map(of_index);
+        let keys = [Some(base.clone()), known_variant.clone(), extra_key.cloned()];
         let mut found = self.fetch(keys.into_iter().flatten().collect()).await?.into_iter();
         let at_base = found.next().flatten();
-        let at_variant = guess.as_ref().and_then(|_| found.next()).flatten();
+        let at_variant = known_variant.as_ref().and_then(|_| found.next()).flatten();
         let at_extra = found.next().flatten();
         let mut index = known.clone();
-        let first = self.matching(guess, at_variant);
+        let first = self.matching(known_variant, at_variant);
         let mut second = None;
         let nothing = if at_base.is_some() { Forward::VaryMiss } else { Forward::UriMiss };
         match at_base {

@@ -77,9 +77,9 @@ impl<St: Store> Miss<St> {
     /// only storable responses (RFC 9111 4).
     fn failure(&self, response: &Parts, reason: Reason, received_ms: u64) -> Option<StoredHead> {
         let Cx { route, plan, .. } = &self.cx;
-        let only_ends = reason == Reason::NoFreshness && !plan.has_credentials();
+        let only_lifetime_unknown = reason == Reason::NoFreshness && !plan.has_credentials();
         let safe = route.policy.mode == Mode::Safe;
-        if !(only_ends && safe && is_failure(response.status)) {
+        if !(only_lifetime_unknown && safe && is_failure(response.status)) {
             return None;
         }
         let names = match selecting(&response.headers) {

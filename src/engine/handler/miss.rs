@@ -90,7 +90,9 @@ impl<St: Store> Miss<St> {
             Some(entry) if confirmed => {
                 return validate::revalidated(self, entry, response, received_ms);
             }
-            Some(entry) if head_only && !nesting::is_answered(engine, response.extensions()) => {
+            Some(entry)
+                if head_only && !nesting::is_handled_inside(engine, response.extensions()) =>
+            {
                 validate::compare_head(&self, entry, &response, received_ms);
             }
             _ => {}
@@ -111,7 +113,7 @@ impl<St: Store> Miss<St> {
         let overrides = parts.extensions.remove::<CacheOverride>();
         let BeforeCall { snapshot, started, index, .. } = &self.before;
         let gen_ms = u32::try_from(started.elapsed().as_millis()).unwrap_or(u32::MAX);
-        let prepared = if nesting::is_answered_by(&self.cx.engine, &mut parts) {
+        let prepared = if nesting::take_inside_mark(&self.cx.engine, &mut parts) {
             Err(Reason::InnerLayer)
         } else {
             let (route, index) = (&self.cx.route, index.as_ref());
@@ -221,14 +223,14 @@ impl<St: Store> Miss<St> {
     {
         self.status.reason.get_or_insert(reason);
         self.cx.engine.explain(&self.status);
-        let handlers = parts.status;
+        let handler_status = parts.status;
         let reply = match &self.before.client {
             Some(client) => client.answer(&self.cx, parts, body, declared, received_ms),
             None => Response::from_parts(parts, body),
         };
         let status = match reply.status() {
-            same if same == handlers => self.status,
-            _ => self.status.with_fwd_status(handlers),
+            same if same == handler_status => self.status,
+            _ => self.status.with_fwd_status(handler_status),
         };
         Finish::keyed(&self.cx.route, &self.cx.plan.base, status).wrap(reply)
     }

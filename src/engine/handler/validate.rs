@@ -42,7 +42,7 @@ pub(super) fn revalidated<St: Store, RB>(
         (Arc::new(with_cookies_of(response.headers(), stored)), Change::Remove)
     };
     // the inner layer has changed the stored response, by its own policy
-    let inner = nesting::is_answered(&cx.engine, response.extensions());
+    let inner = nesting::is_handled_inside(&cx.engine, response.extensions());
     let change = if inner { Change::Keep } else { change };
     let body = entry.response.body.clone();
     let leader = miss.leader.take();
@@ -96,15 +96,15 @@ pub(super) fn compare_head<St: Store, RB>(
         length.to_str().is_ok_and(|length| length.parse() == Ok(entry.response.body.len()))
     });
     let same = |name: &HeaderName| fields.get(name) == stored.get(name);
-    let says = has_validator(fields) || fields.contains_key(CONTENT_LENGTH);
-    let is_same = says && same(&ETAG) && same(&LAST_MODIFIED) && length;
+    let is_comparable = has_validator(fields) || fields.contains_key(CONTENT_LENGTH);
+    let is_same = is_comparable && same(&ETAG) && same(&LAST_MODIFIED) && length;
     let overrides = response.extensions().get::<CacheOverride>();
     let head = &entry.response.head;
     let confirmation =
         Confirmation::new(&cx.route, snapshot, overrides, fields.clone(), received_ms);
     let change = if is_same {
         confirmation.change(&entry)
-    } else if says
+    } else if is_comparable
         && (snapshot.credentials == Credentials::None || confirmation.is_for_everyone(head))
     {
         let mut stale = StoredHead::clone(head);

@@ -25,7 +25,7 @@ use crate::telemetry::count;
 /// so there must be a limit.
 const MAX_VARIANTS: usize = 64;
 /// If reading the body takes longer than this, another process may have stored a newer response.
-const LATE: Duration = Duration::from_secs(1);
+const SLOW_READ: Duration = Duration::from_secs(1);
 /// How much longer than the variant of a fill its index is stored: a day. So a short-lived variant does not hide a
 /// long-lived one.
 const INDEX_SLACK_MS: u64 = 24 * 3600 * 1000;
@@ -182,7 +182,7 @@ impl<St: Store> Fill<St> {
         entries.push(Entry { key, stored, expires_ms: self.expires_ms });
         match engine.pending.insert(&entries, engine.limits.queue_bytes, |_| true) {
             Ok(ticket) => {
-                let lease = self.land(response);
+                let lease = self.publish(response);
                 self.write(entries, ticket, lease)
             }
             Err(refused) => {
@@ -230,7 +230,7 @@ impl<St: Store> Fill<St> {
     }
 
     /// The response is visible to lookups, so the followers get it. Returns the lease, which the write needs.
-    fn land(&mut self, response: StoredResponse) -> Option<HeldLease> {
+    fn publish(&mut self, response: StoredResponse) -> Option<HeldLease> {
         let engine = &self.engine;
         engine.fills.forget_unstorable(&self.storability_key);
         engine.fills.note(&self.key, self.answered);
@@ -250,8 +250,8 @@ impl<St: Store> Fill<St> {
     fn write(self, entries: Vec<Entry>, ticket: Ticket, lease: Option<HeldLease>) -> bool {
         let Self { engine, key, head, answered, .. } = self;
         // if another process has got the lease, nothing is written
-        let is_sure = lease.as_ref().is_none_or(|lease| !lease.is_expired());
-        let (writer, is_late) = (Arc::clone(&engine), answered.elapsed() > LATE);
+        let may_write = lease.as_ref().is_none_or(|lease| !lease.is_expired());
+        let (writer, is_late) = (Arc::clone(&engine), answered.elapsed() > SLOW_READ);
         let written = write::in_background(&engine, ticket, async move {
             if is_late && write::holds_newer(&writer.store, &key, head.received_ms).await {
                 writer.reasons.count(Reason::Overtaken.as_str());
@@ -259,7 +259,7 @@ impl<St: Store> Fill<St> {
             }
             write::put(&writer, entries, lease).await
         });
-        written && is_sure
+        written && may_write
     }
 }
 

@@ -32,12 +32,12 @@ pub(in crate::engine) fn freshen<St: Store>(
     let visible = Entry { key: key.clone(), stored, expires_ms };
     let update = HeadUpdate { key, old, new, expires_ms };
     // a pending entry is newer than the validated response, unless it is the same
-    let clear = |waits: &dyn Fn(&CacheKey) -> Option<Stored>| {
-        waits(&update.key).is_none_or(
+    let may_replace = |pending_entry: &dyn Fn(&CacheKey) -> Option<Stored>| {
+        pending_entry(&update.key).is_none_or(
             |stored| matches!(stored, Stored::Response(response) if response.head == update.old),
         )
     };
-    match engine.pending.insert(&[visible], engine.limits.queue_bytes, clear) {
+    match engine.pending.insert(&[visible], engine.limits.queue_bytes, may_replace) {
         Ok(ticket) => {
             let store = engine.store.clone();
             in_background(engine, ticket, async move { store.freshen(update).await });

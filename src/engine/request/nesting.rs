@@ -48,7 +48,7 @@ pub(crate) fn answered(id: Id, extensions: &mut Extensions) {
 }
 
 /// Whether an inner layer of this cache has handled the response. Then there is nothing left to store.
-pub(in crate::engine) fn is_answered<St>(
+pub(in crate::engine) fn is_handled_inside<St>(
     engine: &Arc<Engine<St>>,
     extensions: &Extensions,
 ) -> bool {
@@ -58,7 +58,7 @@ pub(in crate::engine) fn is_answered<St>(
 }
 
 /// The same for the outer layer. Removes the mark.
-pub(in crate::engine) fn is_answered_by<St>(
+pub(in crate::engine) fn take_inside_mark<St>(
     engine: &Arc<Engine<St>>,
     response: &mut Response,
 ) -> bool {
