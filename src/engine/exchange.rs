@@ -1,4 +1,5 @@
-//! The life of one request: lookup, decision, and a hit; else collapsing, and a call of the handler.
+//! What is the life of a GET or HEAD request? A lookup and a decision; then a hit, or collapsing and a call of the
+//! handler.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -8,10 +9,10 @@ use http::{Request, Response};
 use http_body::Body;
 use tower::Service;
 
-use super::collapse::{Collapsed, Collapsing, Lead, Queue};
+use super::collapse::{CollapseState, Collapsed, Collapsing, Leader};
 use super::decide::{Decision, Rescue, Serve, decide};
-use super::find::{At, Lookup, lookup};
-use super::handler::{Before, Miss, Refresh, in_foreground};
+use super::find::{FoundEntry, Lookup, lookup};
+use super::handler::{BeforeCall, Miss, Refresh, lead_foreground_refresh};
 use super::request::{Cx, Plan};
 use super::respond;
 use super::{Engine, Route};
@@ -22,7 +23,7 @@ use crate::store::Store;
 use crate::stored::VariantIndex;
 use crate::telemetry::count;
 
-/// GET and HEAD: out of the store, or through it.
+/// Answers a GET or HEAD from the store, or by calling the handler.
 pub(crate) async fn exchange<St, S, B, RB>(
     engine: Arc<Engine<St>>,
     route: Arc<Route>,
@@ -40,32 +41,32 @@ where
 {
     let cx = Cx { engine, route, plan };
     let (parts, body) = request.into_parts();
-    let mut queue = Queue::new();
+    let mut collapse_state = CollapseState::new();
     let to_call = loop {
-        queue.looks(&cx.engine);
+        collapse_state.begin_lookup(&cx.engine);
         let Lookup { found, index, .. } = lookup(&cx, &parts).await;
         match decide(&cx, &parts, found) {
             Decision::Serve(serve) => {
-                queue.found();
+                collapse_state.found_response();
                 return Ok(hit(&cx, &parts, serve));
             }
-            Decision::ServeAndRefresh(serve, at, early) => {
-                queue.found();
-                let landings = queue.landings();
+            Decision::ServeAndRefresh(serve, entry, early) => {
+                collapse_state.found_response();
+                let completions = collapse_state.completions();
                 if !cx.plan.consent.is_guarded() && !cx.plan.nested {
                     let reply = hit(&cx, &parts, serve);
-                    let refresh = Refresh { cx, at, index, early, landings };
+                    let refresh = Refresh { cx, entry, index, early, completions };
                     refresh.begin(Request::from_parts(parts, body), inner);
                     return Ok(reply);
                 }
-                match refresh_in_foreground(&cx, &parts, at, index, landings).await {
+                match refresh_in_foreground(&cx, &parts, entry, index, completions).await {
                     Some(to_call) => break to_call,
                     None => return Ok(hit(&cx, &parts, serve)),
                 }
             }
             Decision::Call(status, stale) => {
                 let to_call = ToCall::new(&parts, status, stale, index);
-                match collapse(&cx, &parts, to_call, &mut queue).await {
+                match collapse(&cx, &parts, to_call, &mut collapse_state).await {
                     ControlFlow::Continue(Some(to_call)) => break to_call,
                     ControlFlow::Break(reply) => return Ok(reply),
                     ControlFlow::Continue(None) => {}
@@ -73,19 +74,19 @@ where
             }
         }
     };
-    let ToCall { status, stale, index, rescue, lead } = to_call;
-    let before = Before::new(&cx, &parts, index, stale);
-    let miss = Miss { cx, before, status, lead };
+    let ToCall { status, stale, index, rescue, leader } = to_call;
+    let before = BeforeCall::new(&cx, &parts, index, stale);
+    let miss = Miss { cx, before, status, leader };
     miss.call(Request::from_parts(parts, body), rescue, inner).await
 }
 
-/// Waits for another request's response (`Break`), or leads: then the handler is called. `None` where something has been
-/// stored meanwhile: the request looks again.
+/// Waits for another request's response (`Break`), or leads: then the handler is called. `Continue(None)`: the
+/// request looks up again.
 async fn collapse<St: Store, RB>(
     cx: &Cx<St>,
     request: &Parts,
     to_call: ToCall,
-    queue: &mut Queue,
+    state: &mut CollapseState,
 ) -> ControlFlow<Response<CacheBody<RB>>, Option<ToCall>> {
     let ToCall { status, index, rescue, .. } = &to_call;
     // RFC 9111 5.2.1.7
@@ -94,39 +95,37 @@ async fn collapse<St: Store, RB>(
         return ControlFlow::Break(respond::gateway_timeout(status.clone()));
     }
     let (index, rescue, status) = (index.as_deref(), rescue.as_ref(), status.clone());
-    let collapsing = Collapsing { cx, request, index, rescue, status, queue };
+    let collapsing = Collapsing { cx, request, index, rescue, status, state };
     match collapsing.join().await {
         Collapsed::Share(serve) => ControlFlow::Break(respond::serve(cx, request, serve)),
         Collapsed::Rescue(rescue, stale) => ControlFlow::Break(respond::rescued(cx, rescue, stale)),
-        Collapsed::Again => ControlFlow::Continue(None),
-        Collapsed::Call(status, lead) => {
-            ControlFlow::Continue(Some(ToCall { status, lead, ..to_call }))
+        Collapsed::LookUpAgain => ControlFlow::Continue(None),
+        Collapsed::Call(status, leader) => {
+            ControlFlow::Continue(Some(ToCall { status, leader, ..to_call }))
         }
     }
 }
 
-/// What is known of a request whose handler is called.
 struct ToCall {
     status: CacheStatus,
-    stale: Option<At>,
+    stale: Option<FoundEntry>,
     index: Option<Arc<VariantIndex>>,
     rescue: Option<Rescue>,
-    lead: Option<Lead>,
+    leader: Option<Leader>,
 }
 
 impl ToCall {
     fn new(
         request: &Parts,
         status: CacheStatus,
-        stale: Option<At>,
+        stale: Option<FoundEntry>,
         index: Option<Arc<VariantIndex>>,
     ) -> Self {
-        let rescue = stale.as_ref().map(|at| Rescue::new(at, request));
-        Self { status, stale, index, rescue, lead: None }
+        let rescue = stale.as_ref().map(|entry| Rescue::new(entry, request));
+        Self { status, stale, index, rescue, leader: None }
     }
 }
 
-/// Answers with a stored response.
 fn hit<St: Store, RB>(cx: &Cx<St>, request: &Parts, serve: Serve) -> Response<CacheBody<RB>> {
     let counters = &cx.engine.counters;
     count(&counters.hits);
@@ -137,23 +136,23 @@ fn hit<St: Store, RB>(cx: &Cx<St>, request: &Parts, serve: Serve) -> Response<Ca
     respond::serve(cx, request, serve)
 }
 
-/// A refresh that a layer around this one has to see: behind a guard, or of two layers of one cache. The handler of one
-/// request is called for it; the others get the stale response (`None`).
+/// Decides which request refreshes a response if an outer layer must see the result: a guard, or the outer layer of
+/// the same cache. That request calls its handler. The others get the stale response (`None`).
 async fn refresh_in_foreground<St: Store>(
     cx: &Cx<St>,
     request: &Parts,
-    at: At,
+    entry: FoundEntry,
     index: Option<Arc<VariantIndex>>,
-    landings: u64,
+    completions: u64,
 ) -> Option<ToCall> {
-    let lead = in_foreground(cx, &at, landings).await;
-    // where there are two layers, the outer one leads
-    if lead.is_none() && !cx.plan.nested {
+    let leader = lead_foreground_refresh(cx, &entry, completions).await;
+    // for a nested request, the outer layer leads
+    if leader.is_none() && !cx.plan.nested {
         return None;
     }
     let why = cx.plan.consent.is_guarded().then_some(Reason::Guarded);
     let status = CacheStatus::forwarded(Forward::Stale, why);
-    let to_call = ToCall::new(request, status, Some(at), index);
+    let to_call = ToCall::new(request, status, Some(entry), index);
     let rescue = to_call.rescue.map(Rescue::refreshing);
-    Some(ToCall { rescue, lead, ..to_call })
+    Some(ToCall { rescue, leader, ..to_call })
 }

@@ -1,9 +1,9 @@
-//! What is stored for a target, for people.
+//! Which responses are stored for a target? The answer is for people.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::find::{log_verdict, spellings};
+use super::find::{log_verdict, lookup_targets};
 use super::{Engine, Route};
 use crate::error::ConfigError;
 use crate::key::{CacheKey, variant_key};
@@ -11,23 +11,23 @@ use crate::store::{Store, StoreError};
 use crate::stored::{Stored, StoredHead, StoredResponse};
 use crate::tag::Validity;
 
-/// A stored response as a person looks at it.
+/// A stored response, as returned by the handle's `inspect`.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Inspected {
-    /// Its key.
+    /// The key of the entry.
     pub key: CacheKey,
-    /// Everything but the body: status, fields, times, tags, position in the log.
+    /// Everything but the body: status, fields, times, tags, log position.
     pub head: Arc<StoredHead>,
-    /// Bytes of the body.
+    /// The length of the body in bytes.
     pub body_bytes: usize,
-    /// What the invalidation log says about it.
+    /// Whether the invalidation log says that the response is valid.
     pub validity: Validity,
-    /// For how many seconds it is still fresh; negative when it is stale.
+    /// For how many seconds the response is still fresh. Negative if it is stale.
     pub ttl_secs: i64,
 }
 
-/// What is stored for an absolute URI.
+/// Lists the responses that are stored for an absolute URI.
 pub(crate) async fn inspect<St: Store>(
     engine: &Engine<St>,
     route: &Route,
@@ -41,7 +41,7 @@ pub(crate) async fn inspect<St: Store>(
     let began = Instant::now();
     let mut targets = Vec::new();
     for target in named {
-        let new = spellings(engine, route, &target).await?.into_iter();
+        let new = lookup_targets(engine, route, &target).await?.into_iter();
         targets.extend(new.filter(|target| !targets.contains(target)).collect::<Vec<_>>());
     }
     let mut inspected = Vec::new();
@@ -56,7 +56,7 @@ pub(crate) async fn inspect<St: Store>(
     Ok(inspected)
 }
 
-/// The response stored under a target's key, or its variants.
+/// The response under a target's key, or its variants.
 async fn responses<St: Store>(
     engine: &Engine<St>,
     base: CacheKey,

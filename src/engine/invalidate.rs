@@ -1,10 +1,10 @@
-//! Invalidating and erasing stored responses: rows of the invalidation log.
+//! How are stored responses invalidated and erased? Invalidations are rows of the invalidation log.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::find::spellings;
-use super::keep::{hide, remove};
+use super::find::lookup_targets;
+use super::keep::{remove, withdraw};
 use super::{Engine, Route};
 use crate::key::{KeyRange, TargetKey};
 use crate::store::{InvalidationLog as _, Store, StoreError};
@@ -37,7 +37,7 @@ pub(crate) fn log_records(
     Ok(scopes.into_iter().map(record).collect())
 }
 
-/// Appends rows to the log and returns their ids.
+/// Appends log rows and returns their ids.
 async fn append<St: Store>(
     engine: &Engine<St>,
     records: Vec<LogRecord>,
@@ -48,7 +48,7 @@ async fn append<St: Store>(
     outcome
 }
 
-/// Appends rows on the application's connection.
+/// Appends log rows on the application's connection.
 #[cfg(feature = "mysql")]
 pub(crate) async fn append_on<St: Store>(
     engine: &Engine<St>,
@@ -67,7 +67,7 @@ fn count_rows<St>(engine: &Engine<St>, rows: usize, written: bool) {
     count_many(counter, rows as u64);
 }
 
-/// Invalidates in a task of its own: dropping this future does not stop it half way.
+/// Invalidates in a task, so that dropping this future does not stop it half way.
 pub(crate) async fn invalidate<St: Store>(
     engine: &Arc<Engine<St>>,
     route: &Route,
@@ -77,23 +77,22 @@ pub(crate) async fn invalidate<St: Store>(
     closed(whole(async move { append(&engine, records).await.map(drop) }).await)
 }
 
-/// The same for targets, and for other scopes beside them: each once. Returns the ids of the rows.
+/// Invalidates targets and other scopes, each once. Returns the ids of the log rows.
 pub(crate) async fn invalidate_targets<St: Store>(
     engine: &Arc<Engine<St>>,
     route: &Route,
     targets: &[TargetKey],
-    beside: Vec<Scope>,
+    other_scopes: Vec<Scope>,
 ) -> Result<Vec<u64>, StoreError> {
     let mut seen = HashSet::new();
-    let scopes = targets.iter().map(|target| route.keys.scope(target, true)).chain(beside);
+    let scopes = targets.iter().map(|target| route.keys.scope(target, true)).chain(other_scopes);
     let scopes = scopes.filter(|scope| seen.insert(scope.clone()));
     let records = scopes.map(LogRecord::hard).collect();
     let engine = Arc::clone(engine);
     closed(whole(async move { append(&engine, records).await }).await)
 }
 
-/// Invalidates, then removes a range of keys from the store, and from what is on its way to it. Returns how many
-/// entries there were.
+/// Invalidates, then deletes a range of keys: entries in the store, and pending ones. Returns the number of entries.
 pub(crate) async fn erase<St: Store>(
     engine: &Arc<Engine<St>>,
     route: &Route,
@@ -108,7 +107,7 @@ pub(crate) async fn erase<St: Store>(
     closed(erased.await)
 }
 
-/// The same for what is stored for one URI.
+/// The same, for the entries of one URI.
 pub(crate) async fn erase_uri<St: Store>(
     engine: &Arc<Engine<St>>,
     route: &Arc<Route>,
@@ -121,10 +120,10 @@ pub(crate) async fn erase_uri<St: Store>(
         let scopes = records.iter().map(|record| record.scope.clone()).collect();
         append(&engine, records).await?;
         let custom = route.keys.range_of_custom();
-        hide(&engine, &custom).await;
+        withdraw(&engine, &custom).await;
         let mut removed = engine.store.remove_named(custom, scopes).await?;
         for target in targets.into_iter().flat_map(|target| route.keys.under_both_schemes(target)) {
-            for target in spellings(&engine, &route, &target).await? {
+            for target in lookup_targets(&engine, &route, &target).await? {
                 removed += remove(&engine, &route.keys.range(&target, with_origin)).await?;
             }
         }
@@ -133,7 +132,6 @@ pub(crate) async fn erase_uri<St: Store>(
     closed(erased.await)
 }
 
-/// A task that has panicked has not done its work.
 fn closed<T>(outcome: Option<Result<T, StoreError>>) -> Result<T, StoreError> {
     outcome.unwrap_or(Err(StoreError::Closed))
 }

@@ -1,4 +1,5 @@
-//! The only place that sees HTTP rules and storage together. Read `exchange` first: it is the life of a request.
+//! What happens to a request? Only the engine sees both HTTP rules and storage. Read `exchange` first: it is the life
+//! of a request.
 
 mod background;
 mod collapse;
@@ -46,50 +47,50 @@ use crate::status::{CacheStatus, StatusField};
 use crate::store::{InvalidationLog as _, Store, StoreError};
 use crate::telemetry::{Counters, Reasons, Throttle};
 
-/// What all clones of a layer share. Each stage keeps its own state, which the others cannot touch.
+/// What all clones of a layer share. Each stage has its own state, which is private to it.
 pub(crate) struct Engine<St> {
     pub(crate) store: St,
     pub(crate) counters: Arc<Counters>,
     pub(crate) reasons: Reasons,
     pub(crate) limits: Limits,
-    /// Work behind responses.
+    /// Work after responses.
     background: Background,
-    /// Of `find`: responses on their way to the store.
+    /// Of `find`: entries on their way to the store.
     pending: Pending,
-    /// Of `find`: what lookups have seen.
+    /// Of `find`: what lookups and fills have found.
     known: Known,
-    /// Of `collapse`: calls of handlers that other requests wait for.
+    /// Of `collapse`: handler calls that other requests wait for.
     flights: Flights,
-    /// Of `keep`: what has been stored lately, and what was not to be.
+    /// Of `keep`: what has been stored lately, and what was not storable.
     fills: Fills,
     secret_warning: Throttle,
 }
 
-/// Bounds of the memory and the work that all clones of a layer share.
+/// Limits on memory and work, for all clones of a layer together.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// The most bytes of bodies that are being recorded.
+    /// Bytes of bodies that are being recorded.
     pub(crate) recording_bytes: usize,
-    /// The most bytes of responses waiting to be written.
+    /// Bytes of entries that wait to be written.
     pub(crate) queue_bytes: usize,
-    /// The most pieces of work in the background.
+    /// Pieces of background work at the same time.
     pub(crate) max_refreshes: usize,
 }
 
-/// How one clone of a layer treats its requests.
+/// The settings of one clone of a layer.
 #[derive(Clone, Debug)]
 pub(crate) struct Route {
     pub(crate) keys: KeyRules,
     pub(crate) policy: CachePolicy,
     /// Whether the application has switched the cache on.
     pub(crate) enabled: bool,
-    /// Credentials beside cookies and `Authorization`.
+    /// Credentials other than cookies and `Authorization`.
     pub(crate) credentials: CredentialRules,
-    /// What credentials in keys are hashed with.
+    /// The secret for hashes of credentials in keys.
     pub(crate) secret: Option<Secret>,
-    /// The longest that a request waits for the store.
+    /// How long a request waits for the store.
     pub(crate) store_timeout: Duration,
-    /// Shared by the clones that wait as long.
+    /// Shared by the clones with the same `store_timeout`.
     breaker: Arc<Breaker>,
     breakers: Breakers,
     pub(crate) status_field: StatusField,
@@ -112,7 +113,7 @@ impl<St: Store> Engine<St> {
         }
     }
 
-    /// Says what became of a request, in a counter and in the trace.
+    /// Counts and traces what happened to a request.
     pub(crate) fn explain(&self, status: &CacheStatus) {
         if let Some(forward) = status.forward() {
             let reason = status.reason().map_or(forward.as_str(), Reason::as_str);
@@ -129,7 +130,7 @@ impl<St: Store> Engine<St> {
         }
     }
 
-    /// Warns where a table that others may read holds hashes of credentials made without a secret.
+    /// Warns if a table that others can read contains hashes of credentials without a secret.
     pub(crate) fn check_secret(&self, route: &Route) {
         let keys_credentials = matches!(route.policy.cookies, Cookies::Key(_))
             || route.policy.authorization == Authorization::Key;
@@ -147,8 +148,7 @@ impl<St: Store> Engine<St> {
         }
     }
 
-    /// Waits until everything that has begun in the background and was handed to the store before has been
-    /// written or has failed.
+    /// Waits until all background work and writes that have begun so far have ended.
     pub(crate) async fn flush(&self) -> Result<(), StoreError> {
         self.background.settled().await;
         self.pending.settled().await;
@@ -161,24 +161,23 @@ impl Route {
         self.policy = policy;
     }
 
-    /// Whether anything is looked up and stored.
     fn is_enabled(&self) -> bool {
         self.enabled && self.policy.enabled
     }
 
-    /// A wait of its own, with the breaker of all routes that wait as long.
+    /// Sets the timeout, and takes the breaker of the routes with the same timeout.
     pub(crate) fn set_store_timeout(&mut self, store_timeout: Duration) {
         self.store_timeout = store_timeout;
         self.breaker = self.breakers.of(store_timeout);
     }
 
-    /// What a response says about caching: a targeted field, else `Cache-Control` (RFC 9213 2.2).
+    /// What a response says about caching: in a targeted field, or else in `Cache-Control` (RFC 9213 2.2).
     fn directives(&self, response: &HeaderMap) -> ResponseDirectives {
         let targeted = targeted_directives(self.policy.targeted, response);
         targeted.unwrap_or_else(|| ResponseDirectives::parse(response))
     }
 
-    /// Whether a response says anything about caching at all.
+    /// Whether a response says anything about caching.
     fn has_directives(&self, response: &HeaderMap) -> bool {
         response.contains_key(CACHE_CONTROL)
             || self.policy.targeted.iter().any(|name| response.contains_key(name))

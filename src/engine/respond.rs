@@ -1,4 +1,5 @@
-//! Responses on their way out: the layer's own fields, and stored responses as the request wants them.
+//! How is a response built for the client? From a stored response, or from the handler's, with the layer's own
+//! fields.
 
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
@@ -13,7 +14,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
 use super::Route;
 use super::decide::{Rescue, Serve};
-use super::request::{Cx, Want};
+use super::request::{Cx, ReplyKind};
 use crate::body::CacheBody;
 use crate::key::CacheKey;
 use crate::overrides::{CacheOverride, STALE_FIELD};
@@ -27,7 +28,7 @@ use crate::store::Store;
 use crate::stored::StoredResponse;
 use crate::telemetry::count;
 
-/// What is left to do with the response of a request that was not cached.
+/// The layer's own fields and status, for a response.
 #[derive(Debug)]
 pub(crate) struct Finish {
     pub(crate) field: Option<HeaderValue>,
@@ -45,10 +46,10 @@ impl Finish {
         Self { field, status }
     }
 
-    /// A response that nothing is stored of.
+    /// Completes a response of which nothing is stored.
     pub(crate) fn apply<RB>(self, response: Response<RB>) -> Response<CacheBody<RB>> {
         let response = response.map(CacheBody::passthrough);
-        // RFC 9110 15.2.2: what follows is another protocol
+        // RFC 9110 15.2.2: after this response, the connection has another protocol
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return response;
         }
@@ -57,7 +58,7 @@ impl Finish {
 
     pub(super) fn wrap<RB>(self, mut response: Response<CacheBody<RB>>) -> Response<CacheBody<RB>> {
         response.extensions_mut().remove::<CacheOverride>();
-        response.headers_mut().remove(OWN_FIELD); // RFC 9213 2.2: it was for this cache
+        response.headers_mut().remove(OWN_FIELD); // RFC 9213 2.2: it was meant for this cache
         response.headers_mut().remove(STALE_FIELD);
         if let Some(value) = self.field {
             response.headers_mut().append(CACHE_STATUS, value);
@@ -67,7 +68,7 @@ impl Finish {
     }
 }
 
-/// This cache's member of the `Cache-Status` list, if the route shows one.
+/// This cache's member of the `Cache-Status` list, if the route sends one.
 fn field(route: &Route, status: &CacheStatus, key: Option<&CacheKey>) -> Option<HeaderValue> {
     match route.status_field {
         StatusField::Off => None,
@@ -76,31 +77,31 @@ fn field(route: &Route, status: &CacheStatus, key: Option<&CacheKey>) -> Option<
     }
 }
 
-/// Answers a request with a stored response, as the request wants it.
+/// Answers a request with a stored response: complete, in part, or as a 304 or 416.
 pub(super) fn serve<St: Store, RB>(
     cx: &Cx<St>,
     request: &Parts,
     serve: Serve,
 ) -> Response<CacheBody<RB>> {
-    let Serve { response: StoredResponse { head, body }, want, status, left_out } = serve;
+    let Serve { response: StoredResponse { head, body }, kind, status, left_out } = serve;
     let mut headers = head.headers.clone();
     let mut code = head.status;
     let length = body.len() as u64;
     let mut sent = body.clone();
-    match &want {
-        Want::Whole | Want::Handler => {}
-        Want::NotModified => {
+    match &kind {
+        ReplyKind::Full | ReplyKind::CallHandler => {}
+        ReplyKind::NotModified => {
             code = StatusCode::NOT_MODIFIED;
             headers = not_modified_fields(&head.headers); // RFC 9110 15.4.5
             sent = Bytes::new();
         }
-        Want::Part(part) => {
+        ReplyKind::Part(part) => {
             code = StatusCode::PARTIAL_CONTENT;
             headers.insert(CONTENT_RANGE, content_range(Some(part), length));
             without_digests(&mut headers);
             sent = slice(&body, part);
         }
-        Want::Parts(parts) => {
+        ReplyKind::Parts(parts) => {
             code = StatusCode::PARTIAL_CONTENT;
             let media = headers.get(CONTENT_TYPE).cloned();
             let (multipart, joined) = multipart(&body, parts, media.as_ref());
@@ -108,22 +109,22 @@ pub(super) fn serve<St: Store, RB>(
             without_digests(&mut headers);
             sent = joined;
         }
-        Want::Unsatisfiable => {
+        ReplyKind::Unsatisfiable => {
             code = StatusCode::RANGE_NOT_SATISFIABLE;
             unsatisfiable_fields(&mut headers, length);
             sent = Bytes::new();
         }
     }
-    // RFC 9110 8.6: no Content-Length beside 204, and none of its own in a 304
+    // RFC 9110 8.6: no Content-Length in a 204; a 304 must not have the length of its own empty body
     if code != StatusCode::NO_CONTENT && code != StatusCode::NOT_MODIFIED {
-        let bytes = left_out.unwrap_or(sent.len() as u64); // RFC 9110 9.3.2: of what a GET would have
+        let bytes = left_out.unwrap_or(sent.len() as u64); // RFC 9110 9.3.2: the length that a GET would have
         headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes));
     }
     if cx.route.age_field {
         let now_ms = cx.engine.store.now_ms();
         headers.insert(AGE, age_field(&head, now_ms)); // RFC 9111 5.1
     }
-    // RFC 9110 9.3.2: the fields of a GET without its body
+    // RFC 9110 9.3.2: the fields of a GET, without its body
     let sent = if request.method == Method::HEAD { Bytes::new() } else { sent };
     let mut response = Response::new(CacheBody::stored(sent));
     *response.status_mut() = code;
@@ -140,7 +141,7 @@ pub(super) fn rescue<St: Store, RB>(
     rescue.decide(cx, cause).map(|stale| rescued(cx, rescue, stale))
 }
 
-/// The same, where that has been decided.
+/// The same, after the decision.
 pub(super) fn rescued<St: Store, RB>(
     cx: &Cx<St>,
     rescue: &Rescue,
@@ -151,7 +152,7 @@ pub(super) fn rescued<St: Store, RB>(
     serve(cx, rescue.request(), stale)
 }
 
-/// What the 200 says of its content and lifetime does not hold for an error.
+/// Removes what the 200 says about its content and lifetime, which is not true for an error.
 fn unsatisfiable_fields(headers: &mut HeaderMap, length: u64) {
     for name in [CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LANGUAGE, CACHE_CONTROL, EXPIRES] {
         headers.remove(name);
@@ -161,14 +162,14 @@ fn unsatisfiable_fields(headers: &mut HeaderMap, length: u64) {
     headers.insert(CONTENT_RANGE, content_range(None, length)); // RFC 9110 15.5.17
 }
 
-/// Leaves out what is computed over the content of the whole: that of a part is another (RFC 9530 2).
-/// `Repr-Digest` is about the representation, and stays.
+/// Removes digests of the whole content, because the content of a part differs (RFC 9530 2). `Repr-Digest` is about
+/// the representation, and stays.
 fn without_digests(headers: &mut HeaderMap) {
     headers.remove("content-digest");
     headers.remove("content-md5");
 }
 
-/// A response whose body is still being made, and is `length` bytes long, cut to one part.
+/// Reduces a response to one part, while its body of `length` bytes is still streaming.
 pub(super) fn cut_to(response: &mut http::response::Parts, part: &Range<u64>, length: u64) {
     response.status = StatusCode::PARTIAL_CONTENT;
     let content_length = HeaderValue::from(part.end.saturating_sub(part.start));
@@ -177,7 +178,7 @@ pub(super) fn cut_to(response: &mut http::response::Parts, part: &Range<u64>, le
     without_digests(&mut response.headers);
 }
 
-/// A 504 of the cache's own making. RFC 9211 2: it does not say what the cache did.
+/// A 504 from the cache. It has no `Cache-Status`, which a cache should not add to its own errors (RFC 9211 2).
 pub(super) fn gateway_timeout<RB>(status: CacheStatus) -> Response<CacheBody<RB>> {
     let mut response = Response::new(CacheBody::stored(Bytes::new()));
     *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
@@ -185,7 +186,7 @@ pub(super) fn gateway_timeout<RB>(status: CacheStatus) -> Response<CacheBody<RB>
     response
 }
 
-/// The same for a part that it does not have.
+/// A 416 in place of a response that does not have the requested part.
 pub(super) fn unsatisfiable<RB>(
     mut response: http::response::Parts,
     length: u64,
@@ -196,15 +197,15 @@ pub(super) fn unsatisfiable<RB>(
     Response::from_parts(response, CacheBody::stored(Bytes::new()))
 }
 
-/// A 304 in place of a response that the client has already.
+/// A 304 in place of a response that the client already has.
 pub(super) fn not_modified<RB>(mut response: http::response::Parts) -> Response<CacheBody<RB>> {
     response.status = StatusCode::NOT_MODIFIED;
     response.headers = not_modified_fields(&response.headers);
     Response::from_parts(response, CacheBody::stored(Bytes::new()))
 }
 
-/// Adds what a response has for its own client only and what is not stored: cookies and extensions.
-pub(super) fn with_what_is_this_clients<RB>(
+/// Adds the response's cookies and extensions, which are for its own client and are not stored.
+pub(super) fn with_cookies_and_extensions<RB>(
     mut reply: Response<CacheBody<RB>>,
     parts: http::response::Parts,
 ) -> Response<CacheBody<RB>> {
@@ -225,7 +226,7 @@ fn slice(body: &Bytes, part: &Range<u64>) -> Bytes {
     if start < end { body.slice(start..end) } else { Bytes::new() }
 }
 
-/// `multipart/byteranges` (RFC 9110 14.6): its media type with the boundary, and the body.
+/// `multipart/byteranges` (RFC 9110 14.6): the media type with its boundary, and the body.
 fn multipart(
     body: &Bytes,
     parts: &[Range<u64>],
@@ -252,7 +253,7 @@ fn multipart(
     (media, joined.freeze())
 }
 
-/// A line that no body holds: whoever made it could not know these 128 bits, which are other ones each time.
+/// A line that occurs in no body: it contains 128 new random bits each time.
 fn boundary() -> String {
     let random = RandomState::new();
     format!("{:016x}{:016x}", random.hash_one(0_u8), random.hash_one(1_u8))

@@ -1,4 +1,5 @@
-//! Methods other than GET and HEAD: the handler first, then what it invalidates, then the answer.
+//! What does a request with an unsafe method invalidate? The handler runs first, then the layer invalidates, and then
+//! the client gets its answer.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use tower::{Service, ServiceExt};
 use tracing::Instrument;
 
 use super::find::bounded;
-use super::handler::{Before, Miss};
+use super::handler::{BeforeCall, Miss};
 use super::invalidate::invalidate_targets;
 use super::request::{Cx, Write};
 use super::respond::Finish;
@@ -29,12 +30,11 @@ use crate::store::{InvalidationLog as _, Store, StoreError};
 use crate::tag::{Scope, Tag};
 use crate::telemetry::{count, handler_span};
 
-/// The longest that the response to an unsafe request waits for its invalidation. It goes on in the
-/// background.
+/// How long the response to an unsafe request waits for its invalidation, which then continues in the background.
 const INVALIDATION_LIMIT: Duration = Duration::from_secs(2);
 
-/// Calls the handler, invalidates what it has changed, and keeps the answer to a POST that says that it is
-/// its target's representation.
+/// Calls the handler, invalidates what it has changed, and stores a POST's response if it is the representation of
+/// its target.
 pub(crate) async fn write_through<St, S, B, RB>(
     engine: Arc<Engine<St>>,
     route: Arc<Route>,
@@ -49,39 +49,39 @@ where
 {
     let (parts, body) = request.into_parts();
     let method = parts.method.clone();
-    let post = Post::of(&engine, &route, write.as_ref(), &parts);
-    // a handler that is dropped, fails or panics may have done its work all the same
-    let guard = Unanswered::new(&engine, &route, write.as_ref());
+    let post = StorablePost::of(&engine, &route, write.as_ref(), &parts);
+    // a handler that is dropped, fails or panics may have changed data
+    let on_drop = InvalidateOnDrop::new(&engine, &route, write.as_ref());
     let call = inner.oneshot(Request::from_parts(parts, body)).instrument(handler_span());
     let outcome = {
-        let _noted = Noted(&engine.store);
+        let _note_write = NoteWriteOnDrop(&engine.store);
         call.await
     };
     let response = match outcome {
         Ok(response) => response,
         Err(error) => {
-            guard.failed().await;
+            on_drop.failed().await;
             return Err(error);
         }
     };
-    guard.answered();
+    on_drop.answered();
     let changed = changed(&route, &method, write.as_ref(), &response);
-    let own = after_write(&engine, &route, changed).await;
+    let own_rows = after_write(&engine, &route, changed).await;
     let received_ms = engine.store.now_ms();
     if let (Some(post), Some(write)) = (post, &write)
         && represents_target(&route, write, &response, received_ms)
     {
-        return Ok(post.after(&own).keep(response, received_ms).await);
+        return Ok(post.after(&own_rows).store_or_pass_on(response, received_ms).await);
     }
     let status = CacheStatus::forwarded(Forward::Method, None);
     engine.explain(&status);
     Ok(Finish::new(&route, status).apply(response))
 }
 
-/// A POST whose response may be stored, for later requests of its target.
-struct Post<St>(Miss<St>);
+/// A POST whose response may be stored for later GET requests of its target.
+struct StorablePost<St>(Miss<St>);
 
-impl<St: Store> Post<St> {
+impl<St: Store> StorablePost<St> {
     fn of(
         engine: &Arc<Engine<St>>,
         route: &Arc<Route>,
@@ -92,61 +92,60 @@ impl<St: Store> Post<St> {
         let (engine, route) = (Arc::clone(engine), Arc::clone(route));
         let cx = Cx { engine, route, plan };
         let index = cx.engine.known.index(&cx.plan.base);
-        let mut before = Before::new(&cx, request, index, None);
-        before.asked.method = Method::GET; // what the response, if it is stored, will answer
+        let mut before = BeforeCall::new(&cx, request, index, None);
+        before.snapshot.method = Method::GET; // the stored response will answer GET requests
         let status = CacheStatus::forwarded(Forward::Method, None);
-        Some(Self(Miss { cx, before, status, lead: None }))
+        Some(Self(Miss { cx, before, status, leader: None }))
     }
 
-    /// Its own invalidation, these rows of the log, does not count for its response; any other one does.
-    fn after(self, own: &[u64]) -> Miss<St> {
+    /// The request's own log rows do not invalidate its response. All others do.
+    fn after(self, own_rows: &[u64]) -> Miss<St> {
         let Self(mut miss) = self;
-        let asked = &mut miss.before.asked;
-        asked.position = Arc::new(asked.position.with_seen(own));
+        let snapshot = &mut miss.before.snapshot;
+        snapshot.position = Arc::new(snapshot.position.with_seen(own_rows));
         miss
     }
 }
 
-/// However a handler ends, it may have written to the log on a connection of its own: what it committed
-/// counts for every request that begins after this has been dropped.
-struct Noted<'a, St: Store>(&'a St);
+/// Notes the end of the handler, however it ends. The handler may have appended log rows on its own connection.
+/// Requests that begin after this see them.
+struct NoteWriteOnDrop<'a, St: Store>(&'a St);
 
-impl<St: Store> Drop for Noted<'_, St> {
+impl<St: Store> Drop for NoteWriteOnDrop<'_, St> {
     fn drop(&mut self) {
         self.0.log().note_write();
     }
 }
 
-/// What an unsafe request has changed, or may have changed.
 #[derive(Default)]
 struct Changed {
     targets: Vec<TargetKey>,
     /// Tags and cache groups.
-    beside: Vec<Scope>,
+    other_scopes: Vec<Scope>,
 }
 
 impl Changed {
     fn is_nothing(&self) -> bool {
-        self.targets.is_empty() && self.beside.is_empty()
+        self.targets.is_empty() && self.other_scopes.is_empty()
     }
 }
 
-/// Invalidates when the request ends without a response.
-struct Unanswered<St: Store> {
+/// Invalidates if the request ends without a response.
+struct InvalidateOnDrop<St: Store> {
     engine: Arc<Engine<St>>,
     route: Arc<Route>,
-    /// Nothing once the response is there.
+    /// Empty after a response.
     changed: Changed,
 }
 
-impl<St: Store> Unanswered<St> {
+impl<St: Store> InvalidateOnDrop<St> {
     fn new(engine: &Arc<Engine<St>>, route: &Arc<Route>, write: Option<&Write>) -> Self {
         let targets = write.map(|write| write.targets.clone()).unwrap_or_default();
-        let changed = Changed { targets, beside: tags_of(route).collect() };
+        let changed = Changed { targets, other_scopes: tags_of(route).collect() };
         Self { engine: Arc::clone(engine), route: Arc::clone(route), changed }
     }
 
-    /// The inner service failed: what it did before is not known.
+    /// The inner service failed, but it may have changed data before.
     async fn failed(mut self) {
         let changed = std::mem::take(&mut self.changed);
         after_write(&self.engine, &self.route, changed).await;
@@ -157,26 +156,26 @@ impl<St: Store> Unanswered<St> {
     }
 }
 
-impl<St: Store> Drop for Unanswered<St> {
+impl<St: Store> Drop for InvalidateOnDrop<St> {
     fn drop(&mut self) {
         let changed = std::mem::take(&mut self.changed);
         if changed.is_nothing() {
             return;
         }
-        let Changed { targets, beside } = changed;
+        let Changed { targets, other_scopes } = changed;
         let (engine, route) = (Arc::clone(&self.engine), Arc::clone(&self.route));
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                let appended = invalidate_targets(&engine, &route, &targets, beside);
+                let appended = invalidate_targets(&engine, &route, &targets, other_scopes);
                 if let Err(error) = appended.await {
-                    report(&error);
+                    report_failure(&error);
                 }
             });
         }
     }
 }
 
-fn report(error: &StoreError) {
+fn report_failure(error: &StoreError) {
     let reason = error.as_str();
     tracing::error!(
         error = error.cause(),
@@ -185,7 +184,7 @@ fn report(error: &StoreError) {
     );
 }
 
-/// RFC 9110 9.3.3: explicit freshness, and a `Content-Location` that is the target itself.
+/// RFC 9110 9.3.3: explicit freshness, and a `Content-Location` that is the target.
 fn represents_target<RB>(
     route: &Route,
     write: &Write,
@@ -205,8 +204,8 @@ fn represents_target<RB>(
     matches!(named.as_slice(), [one] if *one == write.path_and_query) && explicit()
 }
 
-/// What the success of an unsafe request invalidates (RFC 9111 4.4), or in safe mode a failure that may have changed
-/// something: the target, if the route invalidates it, and what the response and the policy name.
+/// What an unsafe request invalidates if it succeeds (RFC 9111 4.4): its target, if the route says so, and what
+/// response and policy name. In safe mode, failures that may have changed data count too.
 fn changed<RB>(
     route: &Route,
     method: &Method,
@@ -214,7 +213,7 @@ fn changed<RB>(
     response: &Response<RB>,
 ) -> Changed {
     let (policy, status) = (&route.policy, response.status());
-    // the time-outs and errors of middleware are responses too: the handler may have committed before
+    // timeouts and errors from middleware are responses too, and the handler may have committed before
     let may_have_changed = policy.mode == Mode::Safe && leaves_open(status);
     if !invalidates(method, status) && !may_have_changed {
         return Changed::default();
@@ -223,14 +222,14 @@ fn changed<RB>(
         Some(write) => uris_and_groups(route, method, write, status, response.headers()),
         None => Changed::default(),
     };
-    changed.beside.extend(tags_of(route));
+    changed.other_scopes.extend(tags_of(route));
     if let Some(overrides) = response.extensions().get::<CacheOverride>() {
-        changed.beside.extend(tags_in(overrides));
+        changed.other_scopes.extend(tags_in(overrides));
     }
     changed
 }
 
-/// The target, the URI in `Location` or `Content-Location`, and the cache groups.
+/// The target, the URIs in `Location` and `Content-Location`, and the cache groups.
 fn uris_and_groups(
     route: &Route,
     method: &Method,
@@ -247,22 +246,22 @@ fn uris_and_groups(
     let named = invalidated_groups(method, status, response);
     for target in &write.targets {
         let Some((scheme, authority)) = target.origin() else { continue };
-        // RFC 9875 3: those of the same origin, and nothing that they lead to
+        // RFC 9875 3: groups of the same origin, without a cascade
         let group = |name: &String| Scope::Tag(Scope::group(scheme, authority, name));
         groups.extend(named.iter().map(group));
         let target_uri = Target { scheme, authority, path: &write.path };
         let others = same_origin_targets(target_uri, response, fields);
         targets.extend(others.iter().flat_map(|uri| route.keys.on_same_origin(target, uri)));
     }
-    Changed { targets, beside: groups }
+    Changed { targets, other_scopes: groups }
 }
 
-/// The tags that the policy invalidates.
+/// The tags in the policy's `invalidates`.
 fn tags_of(route: &Route) -> impl Iterator<Item = Scope> {
     route.policy.invalidates.iter().map(|name| Scope::Tag(Tag::from(*name)))
 }
 
-/// The tags that the response invalidates.
+/// The tags in the override's `invalidates`.
 fn tags_in(overrides: &CacheOverride) -> impl Iterator<Item = Scope> {
     overrides.invalidates.iter().filter_map(|tag| match tag.check() {
         Ok(()) => Some(Scope::Tag(tag.clone())),
@@ -273,8 +272,8 @@ fn tags_in(overrides: &CacheOverride) -> impl Iterator<Item = Scope> {
     })
 }
 
-/// Invalidates what an unsafe request has changed, before its response is returned, and returns the ids of the log
-/// rows. A failure is reported, but the client still gets its response, because the handler has done its work.
+/// Invalidates before the response is returned, and returns the ids of the log rows. A failure is logged. The client
+/// gets its response anyway, because the handler has done its work.
 async fn after_write<St: Store>(
     engine: &Arc<Engine<St>>,
     route: &Arc<Route>,
@@ -283,11 +282,11 @@ async fn after_write<St: Store>(
     if changed.is_nothing() {
         return Vec::new();
     }
-    let Changed { targets, beside } = changed;
-    wait_for(engine, invalidate_targets(engine, route, &targets, beside)).await
+    let Changed { targets, other_scopes } = changed;
+    wait_for(engine, invalidate_targets(engine, route, &targets, other_scopes)).await
 }
 
-/// Waits for an invalidation, but not for long: it goes on in the background.
+/// Waits for an invalidation, for a limited time. The invalidation continues in the background.
 async fn wait_for<St>(
     engine: &Engine<St>,
     appended: impl Future<Output = Result<Vec<u64>, StoreError>>,
@@ -295,11 +294,11 @@ async fn wait_for<St>(
     match bounded(INVALIDATION_LIMIT, appended).await {
         Ok(ids) => ids,
         Err(error) => {
-            // every other failure has been counted where it happened
+            // all other errors have already been counted
             if matches!(error, StoreError::Timeout) {
                 count(&engine.counters.invalidation_errors);
             }
-            report(&error);
+            report_failure(&error);
             Vec::new()
         }
     }

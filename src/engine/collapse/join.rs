@@ -1,5 +1,5 @@
-//! Collapsing: requests that ask the same at the same time go inside once (RFC 9111 4), and each gets of the
-//! answer what it would get of a stored one.
+//! Does a request lead or follow, and what does a follower get? Requests for the same key at the same time call the
+//! handler once (RFC 9111 4). From the leader's response, each follower gets what it would get from a stored one.
 
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use tokio::time::Instant;
 use super::super::Engine;
 use super::super::decide::{Rescue, Serve};
 use super::super::find::{collapse_key, variant_of};
-use super::super::request::{Cx, Rule, Want};
-use super::flight::{FlightKey, Joined, Landing, Lead};
-use super::lease::{self, Leased};
+use super::super::request::{Cx, ReplyKind, Rule};
+use super::flight::{FlightKey, Joined, Leader, Outcome};
+use super::lease::{self, LeaseOutcome};
 use super::share::{self, is_still_valid};
 use crate::policy::{Collapse, Mode};
 use crate::reason::Reason;
@@ -25,102 +25,101 @@ use crate::stored::{StoredResponse, VariantIndex};
 use crate::sync::runtime;
 use crate::telemetry::count;
 
-/// How often a request looks again before it goes inside alone: a target whose `Vary` changes with every
-/// response must not keep it.
-const ROUNDS: u8 = 4;
+/// How many lookups a request makes before it calls its handler alone. Otherwise a target whose `Vary` changes with
+/// every response would delay it forever.
+const MAX_LOOKUPS: u8 = 4;
 
-/// What becomes of a request that nothing usable is stored for.
+/// What becomes of a request for which the lookup found no reusable response.
 pub(in crate::engine) enum Collapsed<'a> {
-    /// It is answered by another request's response.
+    /// The leader's response answers it.
     Share(Serve),
-    /// It is answered by a stale response in place of an error.
+    /// A stale response answers it, in place of an error.
     Rescue(&'a Rescue, Serve),
-    /// Its handler is called: for others as well, or for itself alone.
-    Call(CacheStatus, Option<Lead>),
-    /// Something has been stored: it looks again.
-    Again,
+    /// Its handler is called. With a leader, other requests wait for the response.
+    Call(CacheStatus, Option<Leader>),
+    /// A response may have been stored: the request looks it up.
+    LookUpAgain,
 }
 
-/// How long a request has queued.
-pub(in crate::engine) struct Queue {
+/// What a request remembers between its lookups.
+pub(in crate::engine) struct CollapseState {
     arrived: std::time::Instant,
-    rounds: u8,
-    /// Flights landed before its last lookup.
-    landings: u64,
-    /// When it has waited long enough.
-    until: Option<Instant>,
-    /// It leads, but for looking once more.
-    lead: Option<Lead>,
-    /// How often another process had the lease.
-    denials: u32,
-    /// It has waited for a response that was invalidated before it was there.
-    outdated: bool,
-    /// It has waited for a response of which the log could not say whether it is valid.
-    unjudged: bool,
-    /// It has waited for an answer that was about one request or one moment.
-    failed: bool,
+    lookups: u8,
+    /// The completed flights before its last lookup.
+    completions: u64,
+    /// When the request stops waiting.
+    deadline: Option<Instant>,
+    /// The flight that the request leads, while it looks up once more.
+    leader: Option<Leader>,
+    /// How many times another process held the lease.
+    lease_denials: u32,
+    /// The request has waited for a response that was invalidated while its handler ran.
+    saw_invalidated: bool,
+    /// The request has waited for a response, and then the log could not be read for the log verdict.
+    verdict_unknown: bool,
+    /// The request has waited for an answer that says little about the next one.
+    saw_transient: bool,
 }
 
-impl Queue {
-    /// A request that has just arrived.
+impl CollapseState {
     pub(in crate::engine) fn new() -> Self {
         let arrived = std::time::Instant::now();
         Self {
             arrived,
-            rounds: 0,
-            landings: 0,
-            until: None,
-            lead: None,
-            denials: 0,
-            outdated: false,
-            unjudged: false,
-            failed: false,
+            lookups: 0,
+            completions: 0,
+            deadline: None,
+            leader: None,
+            lease_denials: 0,
+            saw_invalidated: false,
+            verdict_unknown: false,
+            saw_transient: false,
         }
     }
 
-    /// Something usable has been found: those who wait for this request look as well.
-    pub(in crate::engine) fn found(&mut self) {
-        if let Some(lead) = self.lead.take() {
-            lead.found();
+    /// The lookup found a reusable response. The followers of this request look it up too.
+    pub(in crate::engine) fn found_response(&mut self) {
+        if let Some(leader) = self.leader.take() {
+            leader.look_up_again();
         }
     }
 
-    /// Flights landed before its last lookup.
-    pub(in crate::engine) fn landings(&self) -> u64 {
-        self.landings
+    /// The completed flights before the last lookup.
+    pub(in crate::engine) fn completions(&self) -> u64 {
+        self.completions
     }
 
-    /// To be called before each lookup.
-    pub(in crate::engine) fn looks<St: Store>(&mut self, engine: &Engine<St>) {
-        self.landings = engine.flights.landings();
-        self.rounds = self.rounds.saturating_add(1);
+    /// Must be called before each lookup.
+    pub(in crate::engine) fn begin_lookup<St: Store>(&mut self, engine: &Engine<St>) {
+        self.completions = engine.flights.completions();
+        self.lookups = self.lookups.saturating_add(1);
     }
 }
 
-/// A request that might be collapsed: nothing usable is stored for it.
+/// A request that may be collapsed: the lookup found no reusable response.
 pub(in crate::engine) struct Collapsing<'a, St> {
     pub(in crate::engine) cx: &'a Cx<St>,
     pub(in crate::engine) request: &'a Parts,
-    /// What the target is known to vary on.
+    /// The target's known variants.
     pub(in crate::engine) index: Option<&'a VariantIndex>,
-    /// A stale response in place of an error.
+    /// A stale response to serve in place of an error.
     pub(in crate::engine) rescue: Option<&'a Rescue>,
     pub(in crate::engine) status: CacheStatus,
-    pub(in crate::engine) queue: &'a mut Queue,
+    pub(in crate::engine) state: &'a mut CollapseState,
 }
 
 impl<'a, St: Store> Collapsing<'a, St> {
-    /// Joins the flight about what the request asks for, or leads one.
+    /// Joins the flight for the request's key, or leads one.
     pub(in crate::engine) async fn join(mut self) -> Collapsed<'a> {
-        let leads = self.queue.lead.take();
-        if !self.is_possible() {
+        let earlier_leader = self.state.leader.take();
+        if !self.may_collapse() {
             return Collapsed::Call(self.status, None);
         }
         let (key, rule) = self.key();
-        match leads {
-            Some(lead) if *lead.key() == key => return self.lease(lead).await,
-            // what has been found says that it is about something else
-            Some(lead) => lead.found(),
+        match earlier_leader {
+            Some(leader) if *leader.key() == key => return self.lease(leader).await,
+            // after the lookup the request selects another variant
+            Some(leader) => leader.look_up_again(),
             None => {}
         }
         let flights = self.cx.engine.flights.clone();
@@ -129,36 +128,39 @@ impl<'a, St: Store> Collapsing<'a, St> {
                 return Collapsed::Call(self.status, None);
             }
             let follower = match self.join_flight(&key) {
-                Joined::Nobody => return Collapsed::Call(self.status, None),
-                Joined::Leads(lead) => {
-                    // the last one landed between this request's lookup and now
-                    if self.may_look() && flights.landed_since(&key, self.queue.landings) {
-                        drop(lead);
-                        return Collapsed::Again;
+                Joined::Alone => return Collapsed::Call(self.status, None),
+                Joined::Leads(leader) => {
+                    // a flight completed between the lookup and now
+                    if self.may_look_up_again()
+                        && flights.completed_since(&key, self.state.completions)
+                    {
+                        drop(leader);
+                        return Collapsed::LookUpAgain;
                     }
                     count(&self.cx.engine.counters.flights);
-                    return self.lease(lead).await;
+                    return self.lease(leader).await;
                 }
                 Joined::Follows(follower) => follower,
             };
             let began = follower.began;
-            match follower.wait(self.until()).await {
-                Landing::TooLong => {
-                    // for those who come next; without the lease, which another process may have
-                    let lead = match self.join_flight(&key) {
-                        Joined::Leads(lead) if !flights.is_unshareable(&key) => Some(lead),
+            match follower.wait(self.deadline()).await {
+                Outcome::TimedOut => {
+                    // lead for later requests, without the lease, which another process may hold
+                    let leader = match self.join_flight(&key) {
+                        Joined::Leads(leader) if !flights.is_unshareable(&key) => Some(leader),
                         _ => None,
                     };
-                    return self.give_up(lead);
+                    return self.give_up(leader);
                 }
-                Landing::Response(response) => match self.is_valid(&key, &response, began).await {
+                Outcome::Stored(response) => match self.is_valid(&key, &response, began).await {
                     Some(valid) => return self.share(rule.as_deref(), response, valid),
-                    // the next one will be: it begins after this one has landed
-                    None if !self.queue.unjudged => self.queue.unjudged = true,
+                    // wait for one more flight: it begins after this request has arrived, so its response needs no
+                    // log verdict
+                    None if !self.state.verdict_unknown => self.state.verdict_unknown = true,
                     None => return Collapsed::Call(self.status, None),
                 },
-                landing => {
-                    if let Some(collapsed) = self.landed(landing) {
+                outcome => {
+                    if let Some(collapsed) = self.after(outcome) {
                         return collapsed;
                     }
                 }
@@ -168,130 +170,136 @@ impl<'a, St: Store> Collapsing<'a, St> {
 
     fn join_flight(&self, key: &FlightKey) -> Joined {
         let Cx { engine, route, plan } = self.cx;
-        // what could not be stored is nothing to wait for (RFC 9111 5.2.1.5, 9.3.2)
+        // the response could not be stored, so no request waits for it (RFC 9111 5.2.1.5, 9.3.2)
         let may_lead = !plan.head_only && !plan.directives.no_store;
-        let joining = route.joining(engine.store.log().position(), may_lead);
-        let clear = |position: &_| is_still_valid(self.cx, &key.key, position);
-        engine.flights.join(key, joining, clear)
+        let options = route.join_options(engine.store.log().position(), may_lead);
+        let still_valid = |position: &_| is_still_valid(self.cx, &key.key, position);
+        engine.flights.join(key, options, still_valid)
     }
 
-    /// What becomes of the request after a flight that brought no stored response; `None`: it joins the next one.
-    fn landed(&mut self, landing: Landing) -> Option<Collapsed<'a>> {
-        let joins_again = match landing {
-            Landing::Vacant => true,
-            Landing::Failed(cause) => match self.rescued(cause) {
+    /// What becomes of the request after a flight without a stored response. `None`: it joins the next flight.
+    fn after(&mut self, outcome: Outcome) -> Option<Collapsed<'a>> {
+        let joins_again = match outcome {
+            Outcome::LeaderLost => true,
+            Outcome::Failed(cause) => match self.stale_instead_of(cause) {
                 Some(stale) => return Some(stale),
-                None => cause == Cause::Error || is_first(&mut self.queue.failed),
+                None => cause == Cause::Error || is_first(&mut self.state.saw_transient),
             },
-            // one answer may be about its own request: one of those who wait leads
-            Landing::Failing(Some(response)) if self.queue.failed && self.selects(&response) => {
-                return Some(self.answer(response, Want::Whole));
+            // the first such answer may concern only the leader's request; the second one is served
+            Outcome::Transient(Some(response))
+                if self.state.saw_transient && self.selects(&response) =>
+            {
+                return Some(self.answer(response, ReplyKind::Full));
             }
-            Landing::Failing(_) => is_first(&mut self.queue.failed),
-            // where invalidations come quicker than responses, waiting has no end
-            Landing::Outdated => is_first(&mut self.queue.outdated),
-            Landing::Elsewhere if self.may_look() => return Some(Collapsed::Again),
-            Landing::Elsewhere => return Some(Collapsed::Call(self.status.clone(), None)),
-            Landing::Released | Landing::Response(_) | Landing::TooLong => false,
+            Outcome::Transient(_) => is_first(&mut self.state.saw_transient),
+            // if invalidations come faster than responses, waiting would never end
+            Outcome::Invalidated => is_first(&mut self.state.saw_invalidated),
+            Outcome::LookUpAgain if self.may_look_up_again() => {
+                return Some(Collapsed::LookUpAgain);
+            }
+            Outcome::LookUpAgain => return Some(Collapsed::Call(self.status.clone(), None)),
+            Outcome::NotShared | Outcome::Stored(_) | Outcome::TimedOut => false,
         };
-        (!joins_again).then(|| self.released())
+        (!joins_again).then(|| self.call_alone())
     }
 
-    /// Whether the leader's response is valid for this request; `None` where that cannot be known.
+    /// Whether the leader's response is valid for this request. `None` if the log cannot be read.
     async fn is_valid(
         &self,
         key: &FlightKey,
         response: &StoredResponse,
         began: std::time::Instant,
     ) -> Option<bool> {
-        let arrived = self.queue.arrived;
-        if !self.is_unasked()
+        let arrived = self.state.arrived;
+        if !self.lookup_failed()
             && let Some(valid) = share::is_valid(self.cx, &key.key, response, arrived).await
         {
             return Some(valid);
         }
-        // the handler was called after the request had arrived: as it would have been for it
+        // the leader's handler was called after this request arrived, as the request's own would have been
         (arrived <= began).then_some(true)
     }
 
-    /// There is nothing to share.
-    fn released(&self) -> Collapsed<'a> {
+    /// The response cannot be shared, so the request calls its handler.
+    fn call_alone(&self) -> Collapsed<'a> {
         count(&self.cx.engine.counters.flights_released);
         Collapsed::Call(self.status.clone(), None)
     }
 
-    /// It has waited long enough.
-    fn give_up(mut self, lead: Option<Lead>) -> Collapsed<'a> {
-        if let Some(stale) = self.rescued(Cause::Timeout) {
+    /// The request has waited long enough.
+    fn give_up(mut self, leader: Option<Leader>) -> Collapsed<'a> {
+        if let Some(stale) = self.stale_instead_of(Cause::Timeout) {
             return stale;
         }
         count(&self.cx.engine.counters.collapse_timeouts);
         self.status.reason.get_or_insert(Reason::CollapseTimeout);
-        Collapsed::Call(self.status, lead)
+        Collapsed::Call(self.status, leader)
     }
 
-    /// Leads in this process, and in the others if it gets the lease: then it looks once more, for the process that had
-    /// it before may have stored something. Where another process has it, this one looks again later.
-    async fn lease(mut self, mut lead: Lead) -> Collapsed<'a> {
-        if lead.is_leased() || self.is_unasked() {
-            return Collapsed::Call(self.status, Some(lead));
+    /// Leads in this process, and in all processes if it gets the lease. With the lease it looks up once more,
+    /// because the process that held the lease before may have stored a response. Without the lease it waits, and
+    /// looks up again.
+    async fn lease(mut self, mut leader: Leader) -> Collapsed<'a> {
+        if leader.is_leased() || self.lookup_failed() {
+            return Collapsed::Call(self.status, Some(leader));
         }
-        match lease::ask(self.cx, lead.key()).await {
-            Leased::Here(None) => Collapsed::Call(self.status, Some(lead)),
-            Leased::Here(Some(held)) => {
-                lead.leased(held);
-                self.queue.lead = Some(lead);
-                Collapsed::Again
+        match lease::acquire(self.cx, leader.key()).await {
+            LeaseOutcome::Granted(None) => Collapsed::Call(self.status, Some(leader)),
+            LeaseOutcome::Granted(Some(held)) => {
+                leader.hold_lease(held);
+                self.state.leader = Some(leader);
+                Collapsed::LookUpAgain
             }
-            Leased::Elsewhere => {
-                let until = self.until();
+            LeaseOutcome::Denied => {
+                let until = self.deadline();
                 if Instant::now() >= until {
-                    return self.give_up(Some(lead));
+                    return self.give_up(Some(leader));
                 }
-                lease::wait(self.queue.denials, until).await;
-                self.queue.denials += 1;
-                self.queue.lead = Some(lead);
-                Collapsed::Again
+                lease::wait(self.state.lease_denials, until).await;
+                self.state.lease_denials += 1;
+                self.state.leader = Some(leader);
+                Collapsed::LookUpAgain
             }
-            Leased::Unshareable(left) => {
-                lead.refuse_for(left);
-                self.released()
+            LeaseOutcome::Unshareable(left) => {
+                leader.mark_unshareable_for(left);
+                self.call_alone()
             }
-            Leased::Failed => {
+            LeaseOutcome::Failed => {
                 self.status.reason.get_or_insert(Reason::LeaseError);
-                Collapsed::Call(self.status, Some(lead))
+                Collapsed::Call(self.status, Some(leader))
             }
         }
     }
 
-    /// Whether the request may look once more: not where it has waited for the store in vain.
-    fn may_look(&self) -> bool {
-        !self.is_unasked() && self.queue.rounds < ROUNDS
+    /// Whether the request may look up once more: not after a lookup that failed, and not too often.
+    fn may_look_up_again(&self) -> bool {
+        !self.lookup_failed() && self.state.lookups < MAX_LOOKUPS
     }
 
-    /// Whether the store could not be asked for the request.
-    fn is_unasked(&self) -> bool {
+    /// Whether the lookup failed, or the store was not asked.
+    fn lookup_failed(&self) -> bool {
         self.status.forward() == Some(Forward::Miss)
     }
 
-    /// Whether the request is one of those that another's answer may be for.
-    fn is_possible(&self) -> bool {
+    /// Whether another request's response may answer this one.
+    fn may_collapse(&self) -> bool {
         let Cx { route, plan, .. } = self.cx;
         let headers = &self.request.headers;
-        let handlers = headers.contains_key(IF_MATCH) || headers.contains_key(IF_UNMODIFIED_SINCE);
-        let obeyed = route.policy.mode == Mode::Strict;
+        let has_handler_conditions =
+            headers.contains_key(IF_MATCH) || headers.contains_key(IF_UNMODIFIED_SINCE);
+        let request_directives = route.policy.mode == Mode::Strict;
         let wants_new = plan.directives.no_cache || plan.directives.max_age == Some(0);
         route.policy.collapse != Collapse::Off
-            // it is what the flight of the layer around this one waits for
+            // the flight of the outer layer waits for this request
             && !plan.nested
-            // the client wants an answer of its own (RFC 9111 5.2.1)
+            // the client wants a new response (RFC 9111 5.2.1)
             && self.status.forward() != Some(Forward::Request)
-            && !(obeyed && wants_new)
-            && !handlers
+            && !(request_directives && wants_new)
+            && !has_handler_conditions
             && runtime().is_some()
     }
 
-    /// What the flight is about: the key, and the rule that it comes from.
+    /// The key of the flight, and the `No-Vary-Search` rule that it comes from.
     fn key(&self) -> (FlightKey, Rule) {
         let (base, rule) = collapse_key(self.cx);
         let key = match self.index.filter(|index| !index.names.is_empty()) {
@@ -301,10 +309,10 @@ impl<'a, St: Store> Collapsing<'a, St> {
         (FlightKey { key, base, credentialed: self.cx.plan.has_credentials() }, rule)
     }
 
-    /// When the request has waited long enough: sooner where there is something stale to serve.
-    fn until(&mut self) -> Instant {
+    /// When the request stops waiting. It is earlier if a stale response can be served then.
+    fn deadline(&mut self) -> Instant {
         let Self { cx, rescue, .. } = *self;
-        *self.queue.until.get_or_insert_with(|| {
+        *self.state.deadline.get_or_insert_with(|| {
             let stale = rescue.is_some_and(|rescue| rescue.may_serve(cx, Cause::Timeout));
             let wait = cx.route.policy.collapse_wait;
             let wait = match cx.route.policy.handler_timeout {
@@ -315,8 +323,7 @@ impl<'a, St: Store> Collapsing<'a, St> {
         })
     }
 
-    /// The stale response in place of an error.
-    fn rescued(&self, cause: Cause) -> Option<Collapsed<'a>> {
+    fn stale_instead_of(&self, cause: Cause) -> Option<Collapsed<'a>> {
         if cause == Cause::Timeout && self.cx.route.policy.handler_timeout.is_none() {
             return None;
         }
@@ -324,7 +331,8 @@ impl<'a, St: Store> Collapsing<'a, St> {
         Some(Collapsed::Rescue(rescue, rescue.decide(self.cx, cause)?))
     }
 
-    /// Answers the request with the leader's response, if that answers it; else it looks once more, if it may.
+    /// Answers the request with the leader's response, if that is reusable. Otherwise the request looks up again, or
+    /// calls its handler.
     fn share(
         self,
         rule: Option<&NoVarySearch>,
@@ -332,45 +340,48 @@ impl<'a, St: Store> Collapsing<'a, St> {
         valid: bool,
     ) -> Collapsed<'a> {
         let Cx { engine, route, plan } = self.cx;
-        let again = self.may_look() && !self.queue.unjudged;
-        // invalidated before this request arrived, and after the leader's handler was called
+        let may_look_up = self.may_look_up_again() && !self.state.verdict_unknown;
+        // a log row that names the response was written after the leader's handler was called
         if !valid {
-            return if again { Collapsed::Again } else { Collapsed::Call(self.status, None) };
+            return if may_look_up {
+                Collapsed::LookUpAgain
+            } else {
+                Collapsed::Call(self.status, None)
+            };
         }
         let now_ms = engine.store.now_ms();
-        let obeyed = (route.policy.mode == Mode::Strict).then_some(&plan.directives);
+        let request_directives = (route.policy.mode == Mode::Strict).then_some(&plan.directives);
         let head = &response.head;
-        match reuse(head, &self.request.headers, plan.credentials, obeyed, now_ms) {
+        match reuse(head, &self.request.headers, plan.credentials, request_directives, now_ms) {
             Reuse::Fresh => {}
-            // another variant flies by itself, now that it is known what the target varies on; what is
-            // stale may be served stale
-            Reuse::VaryMiss | Reuse::Stale if again => return Collapsed::Again,
+            // another variant has its own flight, now that the target's `Vary` is known; a stale response may be
+            // servable after a lookup
+            Reuse::VaryMiss | Reuse::Stale if may_look_up => return Collapsed::LookUpAgain,
             _ => return Collapsed::Call(self.status, None),
         }
-        let want = Want::of(self.request, head, response.body.len(), now_ms);
-        if want == Want::Handler || !plan.is_meant(route, rule, &response) {
+        let kind = ReplyKind::of(self.request, head, response.body.len(), now_ms);
+        if kind == ReplyKind::CallHandler || !plan.rule_matches(route, rule, &response) {
             return Collapsed::Call(self.status, None);
         }
-        self.answer(response, want)
+        self.answer(response, kind)
     }
 
-    /// Whether the leader's answer is of the variant that the request selects.
+    /// Whether the request selects the variant of the leader's answer.
     fn selects(&self, response: &StoredResponse) -> bool {
         crate::rfc9111::matches(&response.head.vary, &self.request.headers)
     }
 
-    fn answer(&self, response: StoredResponse, want: Want) -> Collapsed<'a> {
+    fn answer(&self, response: StoredResponse, kind: ReplyKind) -> Collapsed<'a> {
         count(&self.cx.engine.counters.collapsed);
         let status = self.status.clone().collapsed();
         self.cx.engine.explain(&status);
-        Collapsed::Share(Serve { response, want, status, left_out: None })
+        Collapsed::Share(Serve { response, kind, status, left_out: None })
     }
 }
 
-/// Whether this happens for the first time.
 fn is_first(happened: &mut bool) -> bool {
     !std::mem::replace(happened, true)
 }
 
-/// A wait that is added to the time now.
+/// A limit for waits, because a very long one cannot be added to the time.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);

@@ -1,4 +1,4 @@
-//! Whether the response of a flight is for those who wait for it.
+//! May the followers of a flight get the leader's response?
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::super::Route;
 use super::super::consent::Objection;
 use super::super::find::{bounded, is_known_invalid, log_verdict};
 use super::super::request::{Cx, Plan};
-use super::flight::{Joining, Lead};
+use super::flight::{JoinOptions, Leader};
 use crate::key::CacheKey;
 use crate::policy::{CachePolicy, Collapse};
 use crate::rfc9111::freshness::is_fresh;
@@ -18,11 +18,11 @@ use crate::store::Store;
 use crate::stored::{StoredHead, StoredResponse};
 use crate::tag::{LogPosition, Tag, Validity};
 
-/// The age up to which a flight is joined at the most.
-const LONGEST_PATIENCE: Duration = Duration::from_secs(3600);
+/// The longest age of a flight that is joined.
+const MAX_FLIGHT_AGE: Duration = Duration::from_secs(3600);
 
-/// Whether the leader's response is valid for a request that arrived at this moment, by a read of the log that began
-/// no earlier. `None` where the log cannot be read in time: then the response is not shared.
+/// Whether the leader's response is valid for a request that arrived at this moment. The read of the log began no
+/// earlier. `None` if the log cannot be read in time: then the response is not shared.
 pub(super) async fn is_valid<St: Store>(
     cx: &Cx<St>,
     key: &CacheKey,
@@ -34,8 +34,8 @@ pub(super) async fn is_valid<St: Store>(
     verdict.ok().map(|validity| validity == Validity::Valid)
 }
 
-/// Whether the log rows read so far leave a response to `key` valid whose handler began at this position. Only the
-/// target and the tags of the route's policy are known by now; the others are when the response is there.
+/// Whether no log row read so far invalidates the response to `key` whose handler was called at this position. Only
+/// the target and the policy's tags are known before the response arrives.
 pub(super) fn is_still_valid<St: Store>(
     cx: &Cx<St>,
     key: &CacheKey,
@@ -47,19 +47,19 @@ pub(super) fn is_still_valid<St: Store>(
     !is_known_invalid(&cx.engine.store, key, &head)
 }
 
-impl Lead {
-    /// Keeps flying only for a response that is for everyone who waits: one that is stored under what they wait
-    /// for, or whose request asked for just that. Its own `No-Vary-Search` may say otherwise than the
-    /// path's did.
-    pub(in crate::engine) fn if_meant(self, base: &CacheKey, plan: &Plan) -> Option<Self> {
+impl Leader {
+    /// Keeps the flight if the response is stored under the followers' key, or if the followers have the same whole
+    /// query as the leader. Otherwise they look up again. The response's `No-Vary-Search` may differ from the path's
+    /// earlier one.
+    pub(in crate::engine) fn if_key_matches(self, base: &CacheKey, plan: &Plan) -> Option<Self> {
         if self.key().base == *base || self.key().base == plan.base {
             return Some(self);
         }
-        self.found();
+        self.look_up_again();
         None
     }
 
-    /// Keeps flying only for a response that is of use to those who wait.
+    /// Keeps the flight only if followers can use the response.
     pub(in crate::engine) fn if_shareable(
         self,
         route: &Route,
@@ -69,36 +69,41 @@ impl Lead {
         if route.is_shareable(head, now_ms) {
             return Some(self);
         }
-        self.refuse();
+        self.mark_unshareable();
         None
     }
 }
 
 impl Route {
-    /// How a request joins a flight. One whose lease may have ended is not joined: another process may have it.
-    pub(in crate::engine) fn joining(&self, position: Arc<LogPosition>, may_lead: bool) -> Joining {
+    /// How a request joins a flight. In a cluster, a flight that is older than the lease is not joined, because
+    /// another process may hold the lease.
+    pub(in crate::engine) fn join_options(
+        &self,
+        position: Arc<LogPosition>,
+        may_lead: bool,
+    ) -> JoinOptions {
         let CachePolicy { collapse, collapse_wait, lease, unshareable_for, .. } = self.policy;
-        let patience = match collapse {
+        let max_age = match collapse {
             Collapse::Cluster => collapse_wait.min(lease),
             _ => collapse_wait,
         };
-        let (patience, remember) = (patience.min(LONGEST_PATIENCE), unshareable_for);
-        Joining { position, may_lead, behind: false, patience, remember }
+        let (max_age, unshareable_for) = (max_age.min(MAX_FLIGHT_AGE), unshareable_for);
+        JoinOptions { position, may_lead, background: false, max_age, unshareable_for }
     }
 
-    /// Whether a response that is being stored is of use to those who wait for it: fresh, or to be served
-    /// stale. What has to be validated for each use is not (RFC 9111 4).
+    /// Whether followers can use a response that is being stored: it is fresh, or may be served stale. A response
+    /// that must be validated before each use is not shared (RFC 9111 4).
     fn is_shareable(&self, head: &StoredHead, now_ms: u64) -> bool {
         is_fresh(head, now_ms) || self.windows_of(head).while_revalidate_ms > 0
     }
 }
 
-impl Lead {
-    /// What those who wait for get is not stored: they go inside, or where nothing is known of the response, the
-    /// next one leads.
-    pub(in crate::engine) fn object(self, objection: Objection) {
+impl Leader {
+    /// The response is not stored. If the guard refused it, followers call their handlers. If it was dropped, the
+    /// next follower leads.
+    pub(in crate::engine) fn end_unstored(self, objection: Objection) {
         match objection {
-            Objection::CalledOff(_) => self.refuse(),
+            Objection::CalledOff(_) => self.mark_unshareable(),
             Objection::Dropped => {}
         }
     }

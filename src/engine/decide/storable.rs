@@ -1,4 +1,4 @@
-//! Whether the handler's response is stored: what of it, and until when.
+//! Is the handler's response stored? Which fields, and until when?
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use http::response::Parts;
 use http::{HeaderMap, HeaderName, StatusCode};
 
 use super::super::Route;
-use super::asked::Asked;
+use super::snapshot::RequestSnapshot;
 use super::{translate, windows};
 use crate::cookies::set_cookies_left;
 use crate::overrides::CacheOverride;
@@ -23,38 +23,38 @@ use crate::rfc9111::{
 use crate::stored::{StoredHead, VariantIndex};
 use crate::tag::LogPosition;
 
-/// More names than this in the `Vary` fields of one target are a mistake: nothing is stored.
+/// The most names in the `Vary` fields of one target. With more, nothing is stored, because it is probably a mistake.
 const MAX_VARY_NAMES: usize = 32;
-/// A response with a validator is kept at least this long after it has become stale, to be validated:
-/// an hour; and at most a day.
+/// How long a response with a validator stays after it has become stale, so that it can be validated: between an hour
+/// and a day.
 const MIN_KEEP_MS: u64 = 3600 * 1000;
 const MAX_KEEP_MS: u64 = 24 * 3600 * 1000;
 
-/// What of a response is stored.
-pub(in crate::engine) struct Kept {
+/// A response that is ready to be stored, without its body.
+pub(in crate::engine) struct PreparedEntry {
     pub(in crate::engine) head: StoredHead,
-    /// When the entry may be removed.
+    /// When the entry may be deleted.
     pub(in crate::engine) expires_ms: u64,
-    /// What the target varies on, this response included.
+    /// The names in the `Vary` fields of the target, this response included.
     pub(in crate::engine) names: Vec<HeaderName>,
 }
 
-/// Whether an answer says that there is nothing any more.
+/// Whether a status says that the resource does not exist.
 pub(in crate::engine) fn is_gone(status: StatusCode) -> bool {
     status == StatusCode::NOT_FOUND || status == StatusCode::GONE
 }
 
-/// Whether an answer is about one request, or one moment, and says little of the next one. What is not there
-/// is not there for others either.
-pub(in crate::engine) fn is_about_the_request(status: StatusCode) -> bool {
+/// Whether a status says little about the next response, because it is about one request or one moment. A resource
+/// that does not exist does not exist for others either.
+pub(in crate::engine) fn is_transient(status: StatusCode) -> bool {
     let about = [StatusCode::PARTIAL_CONTENT, StatusCode::NOT_MODIFIED];
     let refused = status.is_client_error() && !is_gone(status);
     status.is_server_error() || refused || about.contains(&status)
 }
 
-impl Asked {
-    /// What to store of a response, or the reason why nothing.
-    pub(in crate::engine) fn judge(
+impl RequestSnapshot {
+    /// What to store of a response, or the reason not to store it.
+    pub(in crate::engine) fn prepare_entry(
         &self,
         route: &Route,
         overrides: Option<&CacheOverride>,
@@ -62,9 +62,9 @@ impl Asked {
         index: Option<&Arc<VariantIndex>>,
         received_ms: u64,
         gen_ms: u32,
-    ) -> Result<Kept, Reason> {
+    ) -> Result<PreparedEntry, Reason> {
         let directives = route.directives(&response.headers);
-        let storable = self.decide(
+        let storable = self.storability(
             route,
             overrides,
             response.status,
@@ -80,8 +80,8 @@ impl Asked {
             Nominated::Names(names) => names,
             Nominated::Any => return Err(Reason::VaryAny),
         };
-        // once a target varies, all its responses are stored as variants: one that lacks Vary does
-        // not replace the others
+        // once a target varies, all its responses are stored as variants: a response without `Vary` does not replace
+        // the others
         let mut names = index.map(|index| index.names.clone()).unwrap_or_default();
         names.extend(own.iter().cloned());
         names.sort_by(|a, b| a.as_str().cmp(b.as_str()));
@@ -93,7 +93,7 @@ impl Asked {
         if strips_cookies(route, overrides) {
             headers.remove(SET_COOKIE);
         }
-        windows::remember(&mut headers, overrides);
+        windows::write_override(&mut headers, overrides);
         let Storable { initial_age_ms, shared, fresh_until_ms, .. } = storable;
         let fresh_until_ms = route.jittered(fresh_until_ms, received_ms);
         let head = StoredHead {
@@ -110,10 +110,10 @@ impl Asked {
             position: LogPosition::clone(&self.position),
         };
         let expires_ms = expires_ms(route, &head);
-        Ok(Kept { head, expires_ms, names })
+        Ok(PreparedEntry { head, expires_ms, names })
     }
 
-    pub(in crate::engine) fn decide(
+    pub(in crate::engine) fn storability(
         &self,
         route: &Route,
         overrides: Option<&CacheOverride>,
@@ -143,10 +143,10 @@ impl Asked {
             received_ms,
         }
         .decide()
-        .map_err(|reason| translate::reason(reason, self.credentials))
+        .map_err(|reason| translate::not_storable_reason(reason, self.credentials))
     }
 
-    /// What answers to a field of the request that is not in the key: for others it is wrong.
+    /// Refuses responses that repeat a field of the request that is not in the key. They would be wrong for others.
     fn check_reflected(&self, status: StatusCode, headers: &HeaderMap) -> Result<(), Reason> {
         let allowed = headers.get_all(ACCESS_CONTROL_ALLOW_ORIGIN);
         let reflects =
@@ -160,8 +160,8 @@ impl Asked {
         Ok(())
     }
 
-    /// Whether `Location` is the request's own target, whatever its scheme: behind a proxy, `X-Forwarded-Proto`
-    /// has decided, and for who comes by the other scheme the redirect has no end.
+    /// Whether `Location` is the request's own target, with any scheme. Behind a proxy, the handler redirects by
+    /// `X-Forwarded-Proto`. For clients of the other scheme, the stored redirect would be an endless loop.
     fn is_redirected_to_itself(&self, headers: &HeaderMap) -> bool {
         let (Some((_, authority)), Some(own)) = (&self.origin, &self.path_and_query) else {
             return false;
@@ -174,13 +174,13 @@ impl Asked {
     }
 }
 
-/// Whether `Set-Cookie` is left out of what is stored.
+/// Whether `Set-Cookie` is removed before storing.
 fn strips_cookies(route: &Route, overrides: Option<&CacheOverride>) -> bool {
-    let kept = overrides.is_some_and(|overrides| overrides.with_set_cookie);
-    route.policy.mode == Mode::Safe && !kept
+    let keeps_cookies = overrides.is_some_and(|overrides| overrides.with_set_cookie);
+    route.policy.mode == Mode::Safe && !keeps_cookies
 }
 
-/// RFC 9842 6: a response coded with a dictionary is for clients that have it, and has to say so.
+/// RFC 9842 6: a response compressed with a dictionary is only for clients that have it, and `Vary` must say so.
 fn needs_dictionary(headers: &HeaderMap) -> bool {
     let codings = headers.get_all(CONTENT_ENCODING).iter();
     let mut codings = codings.flat_map(|line| line.as_bytes().split(|&b| b == b','));
@@ -192,7 +192,6 @@ fn needs_dictionary(headers: &HeaderMap) -> bool {
     coded && !(varies_on(headers, &ACCEPT_ENCODING) && varies_on(headers, &AVAILABLE_DICTIONARY))
 }
 
-/// Whether a response says that it varies on a field of the request.
 fn varies_on(headers: &HeaderMap, name: &HeaderName) -> bool {
     match nominated(headers) {
         Nominated::Names(names) => names.contains(name),
@@ -200,8 +199,8 @@ fn varies_on(headers: &HeaderMap, name: &HeaderName) -> bool {
     }
 }
 
-/// When an entry may be removed: after the last stale window; when it can be validated, or served because the
-/// inner service cannot be reached, some time later.
+/// When an entry may be deleted: after its last stale window. It stays longer if it can be validated, or served when
+/// the inner service cannot be reached.
 pub(in crate::engine) fn expires_ms(route: &Route, head: &StoredHead) -> u64 {
     let windows = route.windows_of(head);
     let stale_from_ms = head.fresh_until_ms.max(head.received_ms);

@@ -1,4 +1,5 @@
-//! From the crate's own types to those of `rfc9111`, which knows no policy, and back.
+//! How are policy, override and stored head expressed for `rfc9111`, which knows none of them, and its results in
+//! this crate's types?
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use crate::rfc9111::stale::Cause;
 use crate::rfc9111::{self, Instructions, NotStorable, Options, StoredView};
 use crate::stored::StoredHead;
 
-/// Longer lifetimes are cut to a year: they have no use, and clocks change.
+/// Longer lifetimes are reduced to a year, because clocks change.
 pub(in crate::engine) const MAX_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// What a policy chooses for responses with this status.
@@ -39,7 +40,7 @@ pub(super) fn instructions(overrides: Option<&CacheOverride>) -> Instructions {
 }
 
 /// Why a response is not stored. `credentials` are those of the request.
-pub(super) fn reason(reason: NotStorable, credentials: Credentials) -> Reason {
+pub(super) fn not_storable_reason(reason: NotStorable, credentials: Credentials) -> Reason {
     match reason {
         NotStorable::Method => Reason::Method,
         NotStorable::Status => Reason::Status,
@@ -52,7 +53,9 @@ pub(super) fn reason(reason: NotStorable, credentials: Credentials) -> Reason {
         NotStorable::NoStore => Reason::NoStore,
         NotStorable::Private => Reason::Private,
         NotStorable::SetCookie => Reason::SetCookie,
-        NotStorable::Credentials => of_credentials(credentials).unwrap_or(Reason::Authorization),
+        NotStorable::Credentials => {
+            credentials_reason(credentials).unwrap_or(Reason::Authorization)
+        }
         NotStorable::VaryAny => Reason::VaryAny,
         NotStorable::NoCache => Reason::NoCache,
         NotStorable::NoFreshness => Reason::NoFreshness,
@@ -61,7 +64,7 @@ pub(super) fn reason(reason: NotStorable, credentials: Credentials) -> Reason {
 }
 
 /// Why a request with these credentials bypasses the cache.
-pub(super) fn of_credentials(credentials: Credentials) -> Option<Reason> {
+pub(super) fn credentials_reason(credentials: Credentials) -> Option<Reason> {
     match credentials {
         Credentials::None => None,
         Credentials::Authorization => Some(Reason::Authorization),
@@ -72,7 +75,7 @@ pub(super) fn of_credentials(credentials: Credentials) -> Option<Reason> {
 }
 
 /// Why a stale response is served.
-pub(super) fn of_cause(cause: Cause) -> Reason {
+pub(super) fn stale_reason(cause: Cause) -> Reason {
     match cause {
         Cause::Revalidating => Reason::StaleWhileRevalidate,
         Cause::ErrorStatus => Reason::StaleIfError,
@@ -119,7 +122,7 @@ mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
 
     #[test]
-    fn safe_mode_is_the_careful_choice() {
+    fn safe_mode_gives_the_careful_options() {
         let safe = options(&CachePolicy::new().ttl(MINUTE), StatusCode::OK);
         let careful = Options {
             default_lifetime: Some(MINUTE),
@@ -155,8 +158,8 @@ mod tests {
             Credentials::Header,
             Credentials::Extension,
         ] {
-            let reason = reason(NotStorable::Credentials, credentials);
-            assert_eq!(Some(reason), of_credentials(credentials));
+            let reason = not_storable_reason(NotStorable::Credentials, credentials);
+            assert_eq!(Some(reason), credentials_reason(credentials));
         }
     }
 }

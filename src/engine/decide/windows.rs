@@ -1,5 +1,4 @@
-//! Stale responses: for how long after its end a stored response is still of use, and serving one in place
-//! of an error.
+//! How long may a response be served stale?
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
@@ -15,33 +14,33 @@ use crate::rfc9111::{RequestDirectives, ResponseDirectives};
 use crate::stored::StoredHead;
 use crate::tag::Validity;
 
-/// What an override says of the windows, in the stored head: it is not there any more when they count.
+/// The field of a stored head with the windows of the override. The override is gone when they are needed.
 const FIELD: HeaderName = HeaderName::from_static(STALE_FIELD);
 
 impl Route {
-    /// The stale windows of a response, fresh from the handler or stored.
+    /// The stale windows of a response from the handler, or of a stored one.
     pub(in crate::engine) fn windows(
         &self,
         overrides: Option<&CacheOverride>,
         headers: &HeaderMap,
         directives: &ResponseDirectives,
     ) -> Windows {
-        let said = overrides.map(given).filter(|said| *said != Given::default());
-        let said = said.unwrap_or_else(|| read(headers));
+        let overridden = overrides.map(windows_of_override);
+        let overridden = overridden.filter(|given| *given != Given::default());
+        let overridden = overridden.unwrap_or_else(|| read_override(headers));
         let policy = Given {
             while_revalidate: self.policy.stale_while_revalidate,
             if_error: self.policy.stale_if_error,
         };
-        Windows::of(said, directives, policy)
+        Windows::of(overridden, directives, policy)
     }
 
-    /// The stale windows of a stored response.
     pub(in crate::engine) fn windows_of(&self, head: &StoredHead) -> Windows {
         self.windows(None, &head.headers, &self.directives(&head.headers))
     }
 
-    /// What there is to know when this stored response might be served stale. In safe mode clients say
-    /// nothing: they cannot drive load (RFC 9111 5.2.1).
+    /// What decides whether this stored response may be served stale. In safe mode request directives do not count,
+    /// because clients must not cause load (RFC 9111 5.2.1).
     pub(in crate::engine) fn asking<'a>(
         &self,
         head: &StoredHead,
@@ -54,54 +53,60 @@ impl Route {
         Asking { windows, request: strict.then_some(directives), disconnected: strict, invalidated }
     }
 
-    /// The end of a lifetime, earlier by a random share of it where the policy says so.
+    /// The end of a lifetime, earlier by a random part if the policy says so.
     pub(in crate::engine) fn jittered(&self, fresh_until_ms: u64, received_ms: u64) -> u64 {
         let lifetime_ms = fresh_until_ms.saturating_sub(received_ms);
-        let share = f64::from(self.policy.ttl_jitter_percent) / 100.0 * chance();
+        let share = f64::from(self.policy.ttl_jitter_percent) / 100.0 * random_fraction();
         let less_ms = (lifetime_ms as f64 * share) as u64;
         fresh_until_ms.saturating_sub(less_ms.min(lifetime_ms))
     }
 }
 
-/// Remembers in a head to be stored what the override says of the windows. What a handler writes into the
-/// field itself means nothing.
-pub(in crate::engine) fn remember(headers: &mut HeaderMap, overrides: Option<&CacheOverride>) {
+/// Writes the override's windows into a head that will be stored. If the handler has set this field itself, it is
+/// removed.
+pub(in crate::engine) fn write_override(
+    headers: &mut HeaderMap,
+    overrides: Option<&CacheOverride>,
+) {
     headers.remove(FIELD);
-    let said = overrides.map(given).unwrap_or_default();
+    let overridden = overrides.map(windows_of_override).unwrap_or_default();
     let ms = |window: Option<Duration>| {
         window.map_or("-".to_owned(), |window| window.min(MAX_LIFETIME).as_millis().to_string())
     };
-    if said != Given::default() {
-        let value = format!("{} {}", ms(said.while_revalidate), ms(said.if_error));
+    if overridden != Given::default() {
+        let value = format!("{} {}", ms(overridden.while_revalidate), ms(overridden.if_error));
         if let Ok(value) = HeaderValue::try_from(value) {
             headers.insert(FIELD, value);
         }
     }
 }
 
-/// The same for a stored head that an answer of the handler confirms: what that does not speak of stays.
-pub(in crate::engine) fn renew(headers: &mut HeaderMap, overrides: Option<&CacheOverride>) {
-    if overrides.map(given).unwrap_or_default() != Given::default() {
-        remember(headers, overrides);
+/// The same for a confirmed head. Without windows in the override, the stored ones stay.
+pub(in crate::engine) fn update_override(
+    headers: &mut HeaderMap,
+    overrides: Option<&CacheOverride>,
+) {
+    if overrides.map(windows_of_override).unwrap_or_default() != Given::default() {
+        write_override(headers, overrides);
     }
 }
 
-fn read(headers: &HeaderMap) -> Given {
-    let said = headers.get(FIELD).and_then(|value| value.to_str().ok());
-    let Some((while_revalidate, if_error)) = said.and_then(|said| said.split_once(' ')) else {
+fn read_override(headers: &HeaderMap) -> Given {
+    let field = headers.get(FIELD).and_then(|value| value.to_str().ok());
+    let Some((while_revalidate, if_error)) = field.and_then(|field| field.split_once(' ')) else {
         return Given::default();
     };
     let window = |ms: &str| ms.parse().ok().map(Duration::from_millis);
     Given { while_revalidate: window(while_revalidate), if_error: window(if_error) }
 }
 
-fn given(overrides: &CacheOverride) -> Given {
+fn windows_of_override(overrides: &CacheOverride) -> Given {
     let CacheOverride { stale_while_revalidate, stale_if_error, .. } = *overrides;
     Given { while_revalidate: stale_while_revalidate, if_error: stale_if_error }
 }
 
-/// A number from zero to one, not to be guessed by what happens outside.
-pub(in crate::engine) fn chance() -> f64 {
+/// A number from 0 to 1 that clients cannot guess.
+pub(in crate::engine) fn random_fraction() -> f64 {
     let random = RandomState::new().hash_one(0_u8);
     (random >> 11) as f64 / (1_u64 << 53) as f64
 }
@@ -112,7 +117,7 @@ mod tests {
     use crate::policy::CachePolicy;
 
     #[test]
-    fn what_an_override_says_of_the_windows_is_remembered() {
+    fn windows_of_an_override_are_stored_in_the_head() {
         let ms = Duration::from_millis;
         let cases = [
             CacheOverride::new(),
@@ -122,12 +127,12 @@ mod tests {
         ];
         for overrides in cases {
             let mut headers = HeaderMap::from_iter([(FIELD, HeaderValue::from_static("9 9"))]);
-            remember(&mut headers, Some(&overrides));
-            assert_eq!(read(&headers), given(&overrides), "{headers:?}");
+            write_override(&mut headers, Some(&overrides));
+            assert_eq!(read_override(&headers), windows_of_override(&overrides), "{headers:?}");
         }
         for nonsense in ["", "-", "1", "a b", "-1 99999999999999999999999"] {
             let headers = HeaderMap::from_iter([(FIELD, HeaderValue::from_static(nonsense))]);
-            assert_eq!(read(&headers), Given::default(), "{nonsense}");
+            assert_eq!(read_override(&headers), Given::default(), "{nonsense}");
         }
     }
 
@@ -143,10 +148,10 @@ mod tests {
     }
 
     #[test]
-    fn chance_is_spread_over_zero_to_one() {
-        let chances: Vec<_> = (0..1_000).map(|_| chance()).collect();
-        assert!(chances.iter().all(|chance| (0.0..=1.0).contains(chance)));
-        let low = chances.iter().filter(|chance| **chance < 0.5).count();
+    fn random_fractions_are_spread_over_zero_to_one() {
+        let fractions: Vec<_> = (0..1_000).map(|_| random_fraction()).collect();
+        assert!(fractions.iter().all(|fraction| (0.0..=1.0).contains(fraction)));
+        let low = fractions.iter().filter(|fraction| **fraction < 0.5).count();
         assert!((350..650).contains(&low), "{low}");
     }
 }

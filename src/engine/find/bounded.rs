@@ -1,4 +1,4 @@
-//! Waiting for a store, but not for long.
+//! How long does a request wait for the store?
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::store::StoreError;
 
-/// The answer of a store, or [`StoreError::Timeout`] after `limit`. An answer that is there at once
-/// costs no timer and needs no runtime.
+/// The store's answer, or [`StoreError::Timeout`] after `limit`. An answer that is ready at once needs no timer and
+/// no runtime.
 pub(in crate::engine) async fn bounded<T>(
     limit: Duration,
     answer: impl Future<Output = Result<T, StoreError>>,

@@ -1,11 +1,12 @@
-//! Not waiting for a store that does not answer.
+//! When is the store not asked?
 //!
-//! After [`FAILURES`] lookups in a row that failed or ran out of time, the breaker opens: requests go inside
-//! at once. Lookups that were under way together count once, for they may have waited for the same statement. From time to time one of them starts a probe, a lookup that runs beside it and that nobody waits
-//! for. The first probe that is answered closes the breaker.
+//! After [`FAILURES`] lookups in a row that failed or timed out, the breaker opens: handlers are called at once.
+//! Lookups that ran at the same time count once, because they may have waited for the same statement. From time to
+//! time, a request starts a probe: a lookup that no request waits for. The first probe with an answer closes the
+//! breaker.
 //!
-//! A store that knows by itself that it cannot answer says so at once ([`StoreError::Unavailable`],
-//! [`StoreError::Overloaded`]). That costs no wait, so it opens nothing; but it is no answer to a probe.
+//! A store that knows that it cannot answer says so at once ([`StoreError::Unavailable`],
+//! [`StoreError::Overloaded`]). This costs no wait, so it does not open the breaker. But it does not close it either.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -19,29 +20,29 @@ use crate::store::{Store, StoreError};
 use crate::sync;
 use crate::telemetry::count;
 
-/// Failures in a row that open it, none of which began before the one before it ended. One or two are a lock or a slow
-/// disk; with the default `store_timeout` of 250 ms, a visitor whose requests come one after the other has waited for less
+/// Failures in a row that open the breaker. Each began after the one before had ended. One or two may be a lock or a
+/// slow disk. With the default `store_timeout` of 250 ms, a visitor with one request at a time has waited for less
 /// than a second.
 const FAILURES: u32 = 3;
-/// The wait before the first probe: as long as the lookups that were under way when it opened may still take.
+/// The wait before the first probe. Lookups that run when the breaker opens may take as long.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
-/// The wait doubles with each probe that fails, up to this: how long after its return a database stays
-/// unused at most, for the cost of one lookup in that time.
+/// The wait doubles with each failed probe, up to this limit. So after the database returns, the cache is unused for
+/// this time at most.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
-/// When it opens again within this time after it closed, the wait goes on growing: a database that comes and
-/// goes does not switch the cache, and fill the log, four times a second.
-const CALM: Duration = Duration::from_secs(10);
+/// If the breaker opens again this soon after it closed, the wait keeps growing. So an unstable database does not
+/// switch the cache, and write log lines, four times a second.
+const STABLE_AFTER: Duration = Duration::from_secs(10);
 
-/// The breakers of a layer's clones: one for all routes that wait equally long. What is too slow for one route may do
+/// The breakers of a layer's clones: one for each `store_timeout`. What is too slow for one route may be fast enough
 /// for another.
 #[derive(Clone, Debug, Default)]
 pub(in crate::engine) struct Breakers(Arc<Mutex<ByWait>>);
 
-/// There are as many as there are different waits: a handful.
+/// A list, because there are only a few different timeouts.
 type ByWait = Vec<(Duration, Arc<Breaker>)>;
 
 impl Breakers {
-    /// The breaker of routes that wait this long.
+    /// The breaker of routes with this timeout.
     pub(in crate::engine) fn of(&self, store_timeout: Duration) -> Arc<Breaker> {
         let mut breakers = sync::lock(&self.0);
         if let Some((_, breaker)) = breakers.iter().find(|(wait, _)| *wait == store_timeout) {
@@ -53,24 +54,23 @@ impl Breakers {
     }
 }
 
-/// The breaker of the routes that wait equally long.
+/// The breaker of all routes with the same `store_timeout`.
 #[derive(Debug)]
 pub(in crate::engine) struct Breaker {
-    /// The state is open, readable without the lock.
+    /// Whether it is open, readable without the lock.
     open: AtomicBool,
-    /// There are failures to forget, readable without the lock: most of the time there are none.
+    /// Whether `failures` is above 0, readable without the lock. Most of the time it is not.
     failing: AtomicBool,
     state: Mutex<State>,
 }
 
-/// What a request is to do.
+/// What a request must do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pass {
-    /// Ask the store.
-    Through,
-    /// Go inside.
-    Shut,
-    /// Go inside, and start a probe.
+    Ask,
+    /// Call the handler.
+    Skip,
+    /// Call the handler, and start a probe.
     Probe,
 }
 
@@ -80,17 +80,16 @@ enum Change {
     Closed,
 }
 
-/// The rule, without clock and lock.
+/// The rules, without clock and lock.
 #[derive(Debug)]
 struct State {
-    /// Failures since the last success.
     failures: u32,
-    /// When the last of them was counted.
+    /// When the last failure was counted.
     failed_at: Option<Instant>,
-    /// When the next probe is due; `None` while closed.
+    /// When the next probe is due. `None` while the breaker is closed.
     probe_at: Option<Instant>,
     probing: bool,
-    /// Before the next probe.
+    /// The wait before the next probe.
     wait: Duration,
     closed_at: Option<Instant>,
 }
@@ -103,12 +102,12 @@ impl State {
 
     fn pass(&mut self, now: Instant) -> Pass {
         match self.probe_at {
-            None => Pass::Through,
+            None => Pass::Ask,
             Some(due) if now >= due && !self.probing => {
                 self.probing = true;
                 Pass::Probe
             }
-            Some(_) => Pass::Shut,
+            Some(_) => Pass::Skip,
         }
     }
 
@@ -116,9 +115,9 @@ impl State {
         self.failures = 0;
     }
 
-    /// Counts a lookup that began then.
+    /// Counts a failed lookup that began at `began`.
     fn failed(&mut self, began: Instant, now: Instant) -> Option<Change> {
-        // it had begun before: it was open, or another one that was under way then has been counted
+        // not counted if the breaker is open, or if a lookup that ran at the same time has been counted
         if self.probe_at.is_some() || self.failed_at.is_some_and(|at| began < at) {
             return None;
         }
@@ -127,18 +126,19 @@ impl State {
         if self.failures < FAILURES {
             return None;
         }
-        let calm = self.closed_at.is_none_or(|at| now.saturating_duration_since(at) > CALM);
-        if calm {
+        let was_stable =
+            self.closed_at.is_none_or(|at| now.saturating_duration_since(at) > STABLE_AFTER);
+        if was_stable {
             self.wait = FIRST_WAIT;
         }
-        self.put_off(now);
+        self.schedule_probe(now);
         Some(Change::Opened)
     }
 
     fn probed(&mut self, answered: bool, now: Instant) -> Option<Change> {
         self.probing = false;
         if !answered {
-            self.put_off(now);
+            self.schedule_probe(now);
             return None;
         }
         self.failures = 0;
@@ -146,7 +146,7 @@ impl State {
         self.probe_at.take().map(|_| Change::Closed)
     }
 
-    fn put_off(&mut self, now: Instant) {
+    fn schedule_probe(&mut self, now: Instant) {
         self.probe_at = Some(now + self.wait);
         self.wait = self.wait.saturating_mul(2).min(LONGEST_WAIT);
     }
@@ -157,18 +157,16 @@ impl Breaker {
         sync::lock(&self.state)
     }
 
-    /// Shows the state to those who do not take the lock.
+    /// Updates the fields that are read without the lock.
     fn publish(&self, state: &State) {
         self.open.store(state.probe_at.is_some(), Ordering::Release);
         self.failing.store(state.failures > 0, Ordering::Release);
     }
 
-    /// Whether the store is not to be asked.
     pub(in crate::engine) fn is_open(&self) -> bool {
         self.open.load(Ordering::Acquire)
     }
 
-    /// The store has answered.
     pub(in crate::engine) fn succeeded(&self) {
         if self.failing.load(Ordering::Acquire) && !self.is_open() {
             let mut state = self.state();
@@ -178,7 +176,7 @@ impl Breaker {
     }
 
     fn pass(&self, now: Instant) -> Pass {
-        if self.is_open() { self.state().pass(now) } else { Pass::Through }
+        if self.is_open() { self.state().pass(now) } else { Pass::Ask }
     }
 
     fn failed(&self, began: Instant, now: Instant) -> Option<Change> {
@@ -203,13 +201,13 @@ impl Default for Breaker {
     }
 }
 
-/// Whether an error says that waiting for this store is in vain.
+/// Whether an error counts as a failure: not if the store has returned it at once.
 fn is_failure(error: &StoreError) -> bool {
     use StoreError::{Closed, Overloaded, TooLarge, Unavailable};
     !matches!(error, Unavailable | Overloaded | Closed | TooLarge { .. })
 }
 
-/// A probe under way. Giving it up, in whatever way, is a failure of it.
+/// A running probe. If it is dropped, it counts as failed.
 struct Probe(Option<Arc<Breaker>>);
 
 impl Probe {
@@ -226,16 +224,16 @@ impl Drop for Probe {
     }
 }
 
-/// Whether a request may ask the store. If not, it may have started a probe, for `key`.
-pub(super) fn may_look<St: Store>(engine: &Engine<St>, route: &Route, key: &CacheKey) -> bool {
+/// Whether a request may ask the store. Starts a probe for `key` if one is due.
+pub(super) fn may_ask_store<St: Store>(engine: &Engine<St>, route: &Route, key: &CacheKey) -> bool {
     match route.breaker.pass(Instant::now()) {
-        Pass::Through => true,
-        Pass::Shut => false,
+        Pass::Ask => true,
+        Pass::Skip => false,
         Pass::Probe => probe(engine, route, key),
     }
 }
 
-/// Counts a failed lookup that began at this moment.
+/// Counts a failed lookup that began at `began`.
 pub(super) fn lookup_failed<St>(
     engine: &Engine<St>,
     route: &Route,
@@ -253,7 +251,7 @@ pub(super) fn lookup_failed<St>(
     }
 }
 
-/// Asks the store for `key` beside the request. `true` when it has answered at once.
+/// Asks the store for `key` in a task. `true` if the store has answered at once.
 fn probe<St: Store>(engine: &Engine<St>, route: &Route, key: &CacheKey) -> bool {
     let (store, counters) = (engine.store.clone(), Arc::clone(&engine.counters));
     let (keys, limit) = (vec![key.clone()], route.store_timeout);
@@ -273,7 +271,7 @@ fn probe<St: Store>(engine: &Engine<St>, route: &Route, key: &CacheKey) -> bool 
         }
         answer.is_ok()
     });
-    // a store in memory answers at once; only others are worth a task
+    // a store in memory answers at once; only others need a task
     let mut cx = Context::from_waker(Waker::noop());
     match probing.as_mut().poll(&mut cx) {
         Poll::Ready(answered) => answered,
@@ -292,27 +290,27 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// A state that has just opened.
+    /// A breaker that has just opened.
     fn open(now: Instant) -> State {
         let mut state = State::new();
         for _ in 1..FAILURES {
             assert_eq!(state.failed(now, now), None);
-            assert_eq!(state.pass(now), Pass::Through);
+            assert_eq!(state.pass(now), Pass::Ask);
         }
         assert_eq!(state.failed(now, now), Some(Change::Opened));
         state
     }
 
     #[test]
-    fn three_failures_in_a_row_open_it_and_an_answer_between_starts_anew() {
+    fn three_failures_in_a_row_open_the_breaker() {
         let now = Instant::now();
         let mut state = State::new();
         for _ in 0..3 {
             (1..FAILURES).for_each(|_| assert_eq!(state.failed(now, now), None));
             state.succeeded();
         }
-        assert_eq!(state.pass(now), Pass::Through);
-        assert_eq!(open(now).pass(now), Pass::Shut);
+        assert_eq!(state.pass(now), Pass::Ask);
+        assert_eq!(open(now).pass(now), Pass::Skip);
     }
 
     #[test]
@@ -321,57 +319,60 @@ mod tests {
         let mut state = State::new();
         for round in 0..FAILURES {
             let (began, now) = (start + FIRST_WAIT * round, start + FIRST_WAIT * (round + 1));
-            assert_eq!(state.pass(began), Pass::Through, "{round}");
+            assert_eq!(state.pass(began), Pass::Ask, "{round}");
             let opens = (round == FAILURES - 1).then_some(Change::Opened);
             assert_eq!(state.failed(began, now), opens, "{round}");
-            for waiter in 0..100 {
-                let began = began + MS * waiter;
-                assert_eq!(state.failed(began, now + MS * waiter), None, "{round}: {waiter}");
+            for lookup in 0..100 {
+                let began = began + MS * lookup;
+                assert_eq!(state.failed(began, now + MS * lookup), None, "{round}: {lookup}");
             }
         }
     }
 
     #[test]
-    fn routes_that_wait_equally_long_share_a_breaker() {
+    fn routes_with_the_same_timeout_share_a_breaker() {
         let breakers = Breakers::default();
         let (one, other) = (breakers.of(FIRST_WAIT), breakers.of(LONGEST_WAIT));
         assert!(Arc::ptr_eq(&one, &breakers.clone().of(FIRST_WAIT)));
         assert!(!Arc::ptr_eq(&one, &other));
-        assert!(!Arc::ptr_eq(&one, &Breakers::default().of(FIRST_WAIT)), "of another layer");
+        assert!(
+            !Arc::ptr_eq(&one, &Breakers::default().of(FIRST_WAIT)),
+            "another layer has its own"
+        );
     }
 
     #[test]
-    fn one_probe_at_a_time_goes_out_when_it_is_due() {
+    fn one_probe_at_a_time_starts_when_it_is_due() {
         let start = Instant::now();
         let mut state = open(start);
-        assert_eq!(state.pass(start + FIRST_WAIT - MS), Pass::Shut);
+        assert_eq!(state.pass(start + FIRST_WAIT - MS), Pass::Skip);
         assert_eq!(state.pass(start + FIRST_WAIT), Pass::Probe);
-        assert_eq!(state.pass(start + FIRST_WAIT * 100), Pass::Shut, "one is under way");
+        assert_eq!(state.pass(start + FIRST_WAIT * 100), Pass::Skip, "a probe is running");
     }
 
     #[test]
-    fn probes_that_fail_come_less_and_less_often_and_one_that_is_answered_closes_it() {
+    fn failed_probes_double_the_wait_and_an_answer_closes() {
         let mut now = Instant::now();
         let mut state = open(now);
         for wait_ms in [250, 500, 1000, 2000, 2000] {
             let due = now + Duration::from_millis(wait_ms);
-            assert_eq!(state.pass(due - MS), Pass::Shut, "{wait_ms}");
+            assert_eq!(state.pass(due - MS), Pass::Skip, "{wait_ms}");
             assert_eq!(state.pass(due), Pass::Probe, "{wait_ms}");
             now = due;
             assert_eq!(state.probed(false, now), None);
         }
         assert_eq!(state.pass(now + LONGEST_WAIT), Pass::Probe);
         assert_eq!(state.probed(true, now + LONGEST_WAIT), Some(Change::Closed));
-        assert_eq!(state.pass(now + LONGEST_WAIT), Pass::Through);
+        assert_eq!(state.pass(now + LONGEST_WAIT), Pass::Ask);
         assert_eq!(
             state.failed(now + LONGEST_WAIT, now + LONGEST_WAIT),
             None,
-            "failures are counted anew"
+            "the count of failures starts again"
         );
     }
 
     #[test]
-    fn a_failure_that_began_before_it_opened_changes_nothing() {
+    fn a_failure_that_began_before_the_opening_does_not_count() {
         let start = Instant::now();
         let mut state = open(start);
         assert_eq!(state.failed(start, start + FIRST_WAIT / 2), None);
@@ -379,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wait_goes_on_growing_when_it_opens_again_soon_and_starts_anew_after_a_calm_while() {
+    fn the_wait_keeps_growing_if_the_breaker_reopens_soon() {
         let start = Instant::now();
         let reopened = |after: Duration| {
             let mut state = open(start);
@@ -391,14 +392,14 @@ mod tests {
             (state, now)
         };
         let (mut soon, now) = reopened(MS);
-        assert_eq!(soon.pass(now + FIRST_WAIT), Pass::Shut);
+        assert_eq!(soon.pass(now + FIRST_WAIT), Pass::Skip);
         assert_eq!(soon.pass(now + FIRST_WAIT * 2), Pass::Probe);
-        let (mut late, now) = reopened(CALM * 2);
+        let (mut late, now) = reopened(STABLE_AFTER * 2);
         assert_eq!(late.pass(now + FIRST_WAIT), Pass::Probe);
     }
 
     #[test]
-    fn a_probe_that_is_dropped_has_failed_and_the_next_one_is_sent() {
+    fn a_dropped_probe_counts_as_failed() {
         let breaker = Arc::new(Breaker::default());
         let start = Instant::now();
         (0..FAILURES).for_each(|_| _ = breaker.failed(start, start));
@@ -412,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn what_costs_no_wait_opens_nothing() {
+    fn errors_without_a_wait_do_not_open_the_breaker() {
         assert!(is_failure(&StoreError::Timeout));
         for at_once in [StoreError::Unavailable, StoreError::Overloaded, StoreError::Closed] {
             assert!(!is_failure(&at_once), "{at_once}");

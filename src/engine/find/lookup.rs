@@ -1,5 +1,4 @@
-//! Finding the stored response for a request, in one round trip where the process knows what the
-//! target varies on.
+//! Which stored response does a lookup find? If the process knows the target's `Vary`, the lookup takes one round trip.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,7 +9,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method};
 use tracing::Instrument;
 
-use super::super::request::{Cx, Rule, Want, rule_of};
+use super::super::request::{Cx, ReplyKind, Rule, rule_of};
 use super::bounded::bounded;
 use super::breaker;
 use super::variants::variant_of;
@@ -28,28 +27,27 @@ use crate::stored::{Stored, StoredOrHead, StoredResponse, VariantIndex};
 use crate::tag::Validity;
 use crate::telemetry::{LookupTimer, count, lookup_span};
 
-/// What a lookup found.
 pub(in crate::engine) struct Lookup {
     pub(in crate::engine) found: Found,
-    /// What the target is known to vary on.
+    /// The target's known variants.
     pub(in crate::engine) index: Option<Arc<VariantIndex>>,
-    /// The body of the response was not read. Never of a response that [`lookup`] returns.
+    /// Set if the body was not read. In the result of [`lookup`], it is never set together with [`Found::Response`].
     left_out: Option<LeftOut>,
 }
 
-/// A body that was not read.
+/// A body that was not read, with its length if known.
 #[derive(Clone, Copy)]
 struct LeftOut {
     bytes: Option<u64>,
 }
 
-/// What was fetched for a key; the body is empty where it was left out.
+/// What was fetched for a key. A body that was left out is empty.
 struct Fetched {
     stored: Stored,
     left_out: Option<LeftOut>,
 }
 
-/// Whether bodies are needed, or heads may do.
+/// Whether all bodies are read, or only those that come with their heads.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Bodies {
     All,
@@ -57,34 +55,35 @@ enum Bodies {
 }
 
 pub(in crate::engine) enum Found {
-    /// A response whose selecting fields match the request.
-    Response(At),
-    /// One that answers the request without its body, which was not read, and the body's length.
-    Head(At, Want, u64),
-    /// Nothing, and why.
+    /// A response that the request selects.
+    Response(FoundEntry),
+    /// A response whose head is enough: its body was not read. The number is the length of the body.
+    Head(FoundEntry, ReplyKind, u64),
+    /// Nothing, for this reason.
     Nothing(Forward, Option<Reason>),
 }
 
-/// A stored response and its key.
-pub(in crate::engine) struct At {
+/// A stored response with its key.
+pub(in crate::engine) struct FoundEntry {
     pub(in crate::engine) key: CacheKey,
     pub(in crate::engine) response: StoredResponse,
-    /// What the log says about it.
+    /// The log verdict.
     pub(in crate::engine) validity: Validity,
 }
 
-/// Finds what is stored for a request, for no longer than the route allows.
+/// Looks up the stored response for a request, within the route's `store_timeout`.
 pub(in crate::engine) async fn lookup<St: Store>(cx: &Cx<St>, request: &Parts) -> Lookup {
     let Cx { engine, route, plan } = cx;
     let began = Instant::now();
-    let may_look = breaker::may_look(engine, route, &plan.base);
+    let may_ask_store = breaker::may_ask_store(engine, route, &plan.base);
     let timer = LookupTimer::start();
-    let looked = bounded(route.store_timeout, Finder::of(cx, request).find_needed(request));
-    let looked = looked.instrument(lookup_span()).await;
+    let result =
+        bounded(route.store_timeout, Finder::of(cx, request).find_with_needed_body(request));
+    let result = result.instrument(lookup_span()).await;
     timer.stop();
-    let reason = match looked {
+    let reason = match result {
         Ok(lookup) => return lookup,
-        Err(_) if !may_look => {
+        Err(_) if !may_ask_store => {
             count(&engine.counters.lookups_skipped);
             Reason::BreakerOpen
         }
@@ -107,7 +106,7 @@ pub(in crate::engine) async fn lookup<St: Store>(cx: &Cx<St>, request: &Parts) -
     Lookup { found, index: engine.known.index(&plan.base), left_out: None }
 }
 
-/// One lookup: of whose request, and whether bodies are read.
+/// One lookup.
 struct Finder<'a, St> {
     cx: &'a Cx<St>,
     headers: &'a HeaderMap,
@@ -119,55 +118,62 @@ impl<'a, St: Store> Finder<'a, St> {
         Self { cx, headers: &request.headers, bodies: Bodies::All }
     }
 
-    /// What is stored for a request, with its body where that is needed.
-    async fn find_needed(self, request: &Parts) -> Result<Lookup, StoreError> {
+    /// The stored response, with its body if the reply needs it.
+    async fn find_with_needed_body(self, request: &Parts) -> Result<Lookup, StoreError> {
         let conditional = self.headers.contains_key(IF_NONE_MATCH)
             || self.headers.contains_key(IF_MODIFIED_SINCE);
         let needs_body = request.method != Method::HEAD && !conditional;
-        // whether to refresh early is decided with the whole response at hand
+        // the decision about an early refresh needs the whole response
         if needs_body || self.cx.route.policy.early_refresh.is_some() {
             return self.find_with_verdict().await;
         }
         let heads = Self { bodies: Bodies::Small, ..self };
         let lookup = heads.find_with_verdict().await?;
-        let Lookup { found: Found::Response(at), left_out: Some(left_out), .. } = lookup else {
+        let Lookup { found: Found::Response(entry), left_out: Some(left_out), .. } = lookup else {
             return Ok(lookup);
         };
-        match self.without_body(request, &at, left_out) {
-            Some((want, bytes)) => Ok(Lookup { found: Found::Head(at, want, bytes), ..lookup }),
+        match self.without_body(request, &entry, left_out) {
+            Some((kind, bytes)) => Ok(Lookup { found: Found::Head(entry, kind, bytes), ..lookup }),
             None => self.find_with_verdict().await,
         }
     }
 
-    /// What of a response answers the request without its body, and how long that is: a 304, or all fields.
-    fn without_body(&self, request: &Parts, at: &At, left_out: LeftOut) -> Option<(Want, u64)> {
+    /// The reply that needs no body, and the length of the body: a 304, or the answer to a HEAD.
+    fn without_body(
+        &self,
+        request: &Parts,
+        entry: &FoundEntry,
+        left_out: LeftOut,
+    ) -> Option<(ReplyKind, u64)> {
         let Cx { engine, route, plan } = self.cx;
-        let (head, now_ms) = (&at.response.head, engine.store.now_ms());
-        let obeyed = (route.policy.mode == Mode::Strict).then_some(&plan.directives);
-        let reused = reuse(head, self.headers, plan.credentials, obeyed, now_ms);
-        if reused != Reuse::Fresh || at.validity != Validity::Valid {
+        let (head, now_ms) = (&entry.response.head, engine.store.now_ms());
+        let request_directives = (route.policy.mode == Mode::Strict).then_some(&plan.directives);
+        let reused = reuse(head, self.headers, plan.credentials, request_directives, now_ms);
+        if reused != Reuse::Fresh || entry.validity != Validity::Valid {
             return None;
         }
-        match Want::of(request, head, 0, now_ms) {
-            Want::NotModified => Some((Want::NotModified, 0)),
-            Want::Whole if request.method == Method::HEAD => Some((Want::Whole, left_out.bytes?)),
+        match ReplyKind::of(request, head, 0, now_ms) {
+            ReplyKind::NotModified => Some((ReplyKind::NotModified, 0)),
+            ReplyKind::Full if request.method == Method::HEAD => {
+                Some((ReplyKind::Full, left_out.bytes?))
+            }
             _ => None,
         }
     }
 
-    /// What is stored for a request, with the log verdict on it.
+    /// The stored response, with its log verdict.
     async fn find_with_verdict(&self) -> Result<Lookup, StoreError> {
         let began = Instant::now();
-        let (lookup, by_rule) = self.find().await?;
+        let (lookup, by_rule) = self.find_by_query_or_rule().await?;
         let lookup = self.with_verdict(lookup, began).await?;
-        if !by_rule || self.is_usable(&lookup) {
+        if !by_rule || self.is_fresh_and_valid(&lookup) {
             return Ok(lookup);
         }
         // a response of the same path without the rule is stored under its whole query
-        let by_query = self.look(&self.cx.plan.base, None).await?.0;
+        let by_query = self.look_up(&self.cx.plan.base, None).await?.0;
         match by_query.found {
-            Found::Response(ref at)
-                if NoVarySearch::parse(&at.response.head.headers).is_default() =>
+            Found::Response(ref entry)
+                if NoVarySearch::parse(&entry.response.head.headers).is_default() =>
             {
                 self.with_verdict(by_query, began).await
             }
@@ -177,94 +183,95 @@ impl<'a, St: Store> Finder<'a, St> {
 
     async fn with_verdict(&self, mut lookup: Lookup, since: Instant) -> Result<Lookup, StoreError> {
         let Cx { engine, route, plan } = self.cx;
-        if let Found::Response(at) = &mut lookup.found {
-            // without the log there is no verdict, not even on a response that waits to be written
+        if let Found::Response(entry) = &mut lookup.found {
+            // without the log there is no log verdict, not even for a pending response
             if route.breaker.is_open() {
                 return Err(StoreError::Unavailable);
             }
-            at.validity = log_verdict(&engine.store, &at.key, &at.response, since).await?;
-            // it may have been stored for another URI that shares the key
-            if let Some(home) = &plan.home {
-                let by_uri = log_verdict(&engine.store, home, &at.response, since).await?;
-                at.validity = at.validity.max(by_uri);
+            entry.validity = log_verdict(&engine.store, &entry.key, &entry.response, since).await?;
+            // the response may be stored for another URI with the same custom key
+            if let Some(uri_key) = &plan.uri_key {
+                let by_uri = log_verdict(&engine.store, uri_key, &entry.response, since).await?;
+                entry.validity = entry.validity.max(by_uri);
             }
         }
         Ok(lookup)
     }
 
-    /// Whether the response is fresh and has not been invalidated.
-    fn is_usable(&self, lookup: &Lookup) -> bool {
-        let Found::Response(at) = &lookup.found else { return false };
+    /// Whether the response is fresh and not invalidated.
+    fn is_fresh_and_valid(&self, lookup: &Lookup) -> bool {
+        let Found::Response(entry) = &lookup.found else { return false };
         let now_ms = self.cx.engine.store.now_ms();
-        at.validity == Validity::Valid && is_fresh(&at.response.head, now_ms)
+        entry.validity == Validity::Valid && is_fresh(&entry.response.head, now_ms)
     }
 
-    /// Looks by the whole query, or by the rule that the path's responses give: then the key is another one (`true`).
-    async fn find(&self) -> Result<(Lookup, bool), StoreError> {
+    /// Looks up the whole query, or the query under the path's rule. `true` if the rule leads to another key.
+    async fn find_by_query_or_rule(&self) -> Result<(Lookup, bool), StoreError> {
         let Cx { engine, route, plan } = self.cx;
         if let Some(mark) = route.keys.search_mark_to_ask(&plan.target) {
-            let (lookup, mark) = self.look(&plan.base, Some(&mark)).await?;
+            let (lookup, mark) = self.look_up(&plan.base, Some(&mark)).await?;
             if mark.is_none() {
                 return Ok((lookup, false));
             }
             route.keys.search_is_used();
         }
         let Some(search) = plan.search(route) else {
-            return Ok((self.look(&plan.base, None).await?.0, false));
+            return Ok((self.look_up(&plan.base, None).await?.0, false));
         };
         if let Some(rule) = engine.known.rule(search) {
-            return self.look_by(rule).await;
+            return self.look_up_by_rule(rule).await;
         }
-        let (lookup, index) = self.look(&plan.base, Some(&search.index)).await?;
+        let (lookup, index) = self.look_up(&plan.base, Some(&search.index)).await?;
         let rule = rule_of(index.as_ref());
         engine.known.learn_rule(&search.index, rule.clone());
         match rule {
             None => Ok((lookup, false)),
-            Some(rule) => self.look_by(Some(rule)).await,
+            Some(rule) => self.look_up_by_rule(Some(rule)).await,
         }
     }
 
-    async fn look_by(&self, rule: Rule) -> Result<(Lookup, bool), StoreError> {
+    async fn look_up_by_rule(&self, rule: Rule) -> Result<(Lookup, bool), StoreError> {
         let Cx { route, plan, .. } = self.cx;
-        let key = rule.as_ref().map_or_else(|| plan.base.clone(), |rule| plan.key_by(route, rule));
-        let mut lookup = self.look(&key, None).await?.0;
-        if let Found::Response(at) = &lookup.found
-            && !plan.is_meant(route, rule.as_deref(), &at.response)
+        let key =
+            rule.as_ref().map_or_else(|| plan.base.clone(), |rule| plan.key_under(route, rule));
+        let mut lookup = self.look_up(&key, None).await?.0;
+        if let Found::Response(entry) = &lookup.found
+            && !plan.rule_matches(route, rule.as_deref(), &entry.response)
         {
             lookup.found = Found::Nothing(Forward::UriMiss, None);
         }
         Ok((lookup, key != plan.base))
     }
 
-    /// Looks one key up, and another beside it in the same call.
-    async fn look(
+    /// Looks up one key, and an extra one in the same call.
+    async fn look_up(
         &self,
         base: &CacheKey,
-        beside: Option<&CacheKey>,
+        extra_key: Option<&CacheKey>,
     ) -> Result<(Lookup, Option<Stored>), StoreError> {
         let remembered = &self.cx.engine.known;
         let known = remembered.index(base);
         let of_index = |index: &VariantIndex| variant_of(base, index, self.headers);
-        let guess = known.as_deref().map(of_index);
-        let keys = [Some(base.clone()), guess.clone(), beside.cloned()];
+        let known_variant = known.as_deref().map(of_index);
+        let keys = [Some(base.clone()), known_variant.clone(), extra_key.cloned()];
         let mut found = self.fetch(keys.into_iter().flatten().collect()).await?.into_iter();
         let at_base = found.next().flatten();
-        let at_variant = guess.as_ref().and_then(|_| found.next()).flatten();
-        let at_beside = found.next().flatten();
+        let at_variant = known_variant.as_ref().and_then(|_| found.next()).flatten();
+        let at_extra = found.next().flatten();
         let mut index = known.clone();
-        let first = self.usable(guess, at_variant);
+        let first = self.matching(known_variant, at_variant);
         let mut second = None;
         let nothing = if at_base.is_some() { Forward::VaryMiss } else { Forward::UriMiss };
         match at_base {
             None => {}
             Some(at_base @ Fetched { stored: Stored::Response(_), .. }) => {
-                second = self.usable(Some(base.clone()), Some(at_base));
+                second = self.matching(Some(base.clone()), Some(at_base));
             }
             Some(Fetched { stored: Stored::Variants(seen), .. }) => {
                 if known.as_ref().is_none_or(|known| known.names != seen.names) {
                     let key = of_index(&seen);
                     let again = self.fetch(vec![key.clone()]).await?.pop().flatten();
-                    second = self.usable(Some(key), again);
+                    second = self.matching(Some(key), again);
                 }
                 if known.as_ref() != Some(&seen) {
                     remembered.learn_index(base, &seen);
@@ -273,13 +280,13 @@ impl<'a, St: Store> Finder<'a, St> {
             }
         }
         let (found, left_out) = match newest(first.into_iter().chain(second)) {
-            Some((at, left_out)) => (Found::Response(at), left_out),
+            Some((entry, left_out)) => (Found::Response(entry), left_out),
             None => (Found::Nothing(nothing, None), None),
         };
-        Ok((Lookup { found, index, left_out }, at_beside.map(|beside| beside.stored)))
+        Ok((Lookup { found, index, left_out }, at_extra.map(|extra| extra.stored)))
     }
 
-    /// Asks for what is on its way to the store first, then the store.
+    /// Takes pending entries first, then asks the store.
     async fn fetch(&self, keys: Vec<CacheKey>) -> Result<Vec<Option<Fetched>>, StoreError> {
         let Cx { engine, route, .. } = self.cx;
         let now_ms = engine.store.now_ms();
@@ -310,24 +317,24 @@ impl<'a, St: Store> Finder<'a, St> {
         Ok(found)
     }
 
-    /// A stored response whose own selecting fields match: the key alone is not trusted.
-    fn usable(&self, key: Option<CacheKey>, fetched: Option<Fetched>) -> Option<Usable> {
+    /// The response, if its own selecting fields match the request. The key alone is not trusted.
+    fn matching(&self, key: Option<CacheKey>, fetched: Option<Fetched>) -> Option<Match> {
         let Fetched { stored, left_out } = fetched?;
         match stored {
             Stored::Response(response) if rfc9111::matches(&response.head.vary, self.headers) => {
-                Some((At { key: key?, response, validity: Validity::Valid }, left_out))
+                Some((FoundEntry { key: key?, response, validity: Validity::Valid }, left_out))
             }
             _ => None,
         }
     }
 }
 
-type Usable = (At, Option<LeftOut>);
+type Match = (FoundEntry, Option<LeftOut>);
 
-/// RFC 9111 4.1: of several that match, one with `Vary`; of those, the one with the newest `Date` (RFC 9111 4).
-fn newest(responses: impl Iterator<Item = Usable>) -> Option<Usable> {
-    responses.max_by_key(|(at, _)| {
-        let head = &at.response.head;
+/// Of several matching responses, one with `Vary` comes first (RFC 9111 4.1), then the newest `Date` (RFC 9111 4).
+fn newest(responses: impl Iterator<Item = Match>) -> Option<Match> {
+    responses.max_by_key(|(entry, _)| {
+        let head = &entry.response.head;
         let varies = !head.vary.is_empty();
         (varies, date_ms(&head.headers, head.received_ms), head.received_ms)
     })

@@ -1,4 +1,4 @@
-//! Responses on their way to the store: visible to lookups from the moment their body is complete.
+//! Which entries are on their way to the store? Lookups find them from the moment that their body is complete.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,8 +10,8 @@ use crate::key::{CacheKey, KeyRange};
 use crate::stored::{Entry, Stored};
 use crate::sync;
 
-/// What an entry costs while it waits, beside its own bytes: its task, its places in queues and maps, and its
-/// fields once more as a row. Measured with bodies of five bytes: 4.2 KB of memory each.
+/// Memory of a waiting entry in addition to its own bytes: its task, its places in queues and maps, and its fields as
+/// a row. Measured with bodies of five bytes: 4.2 KB each.
 const OVERHEAD: usize = 4 << 10;
 
 #[derive(Clone, Default)]
@@ -20,26 +20,26 @@ pub(crate) struct Pending(Arc<Shared>);
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
-    /// Entries in `state`, readable without the lock: most of the time there are none.
+    /// The number of entries, readable without the lock. Most of the time there are none.
     count: AtomicUsize,
     settled: Notify,
 }
 
 #[derive(Default)]
 struct State {
-    entries: HashMap<CacheKey, Waiting>,
+    entries: HashMap<CacheKey, PendingEntry>,
     bytes: usize,
     next: u64,
-    outstanding: BTreeMap<u64, Arc<[CacheKey]>>,
+    open_tickets: BTreeMap<u64, Arc<[CacheKey]>>,
 }
 
-struct Waiting {
+struct PendingEntry {
     ticket: u64,
     stored: Stored,
     expires_ms: u64,
 }
 
-/// A place in the queue; giving it up, in whatever way, ends the wait.
+/// Keeps entries visible while they are written. Dropping it ends the wait.
 pub(crate) struct Ticket {
     pending: Pending,
     number: u64,
@@ -50,7 +50,7 @@ pub(crate) struct Ticket {
 /// Why entries did not become visible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
-    /// Too many bytes wait.
+    /// The waiting entries take too many bytes.
     Full,
     /// Something newer has happened to the key.
     Overtaken,
@@ -61,9 +61,9 @@ impl Pending {
         sync::lock(&self.0.state)
     }
 
-    /// Makes entries visible, unless that would take the bytes waiting over `limit`, or `allowed` says no.
-    /// That is asked where no withdrawal can come between, and may ask what waits under a key.
-    pub(crate) fn begin(
+    /// Makes entries visible, if all waiting entries stay within `limit` bytes and `allowed` agrees. `allowed` can
+    /// ask what waits under a key. It runs under the lock, so no withdrawal can come between.
+    pub(crate) fn insert(
         &self,
         entries: &[Entry],
         limit: usize,
@@ -83,17 +83,17 @@ impl Pending {
         state.next += 1;
         let number = state.next;
         let keys: Arc<[CacheKey]> = entries.iter().map(|entry| entry.key.clone()).collect();
-        state.outstanding.insert(number, Arc::clone(&keys));
+        state.open_tickets.insert(number, Arc::clone(&keys));
         for Entry { key, stored, expires_ms } in entries {
             let (stored, expires_ms) = (stored.clone(), *expires_ms);
-            state.entries.insert(key.clone(), Waiting { ticket: number, stored, expires_ms });
+            state.entries.insert(key.clone(), PendingEntry { ticket: number, stored, expires_ms });
         }
         self.0.count.store(state.entries.len(), Ordering::Release);
         drop(state);
         Ok(Ticket { pending: self.clone(), number, keys, bytes })
     }
 
-    /// What waits to be written under `key`.
+    /// The entry that waits under `key`.
     pub(crate) fn find(&self, key: &CacheKey, now_ms: u64) -> Option<Stored> {
         if self.0.count.load(Ordering::Acquire) == 0 {
             return None;
@@ -103,27 +103,29 @@ impl Pending {
         (waiting.expires_ms > now_ms).then(|| waiting.stored.clone())
     }
 
-    /// Makes what waits in a range invisible. It may still be written: see [`Pending::settled`].
+    /// Hides the entries in a range. They may still be written: see [`Pending::settled`].
     pub(crate) fn withdraw(&self, range: &KeyRange) {
         let mut state = self.state();
         state.entries.retain(|key, _| !range.contains(key.as_bytes()));
         self.0.count.store(state.entries.len(), Ordering::Release);
     }
 
-    /// Waits until everything that has begun so far has ended.
+    /// Waits until all writes that have begun so far have ended.
     pub(crate) async fn settled(&self) {
         self.settled_where(|_| true).await;
     }
 
-    /// Waits until what has begun so far in a range has ended.
+    /// The same, for the writes in a range.
     pub(crate) async fn settled_in(&self, range: &KeyRange) {
         self.settled_where(|key| range.contains(key.as_bytes())).await;
     }
 
-    async fn settled_where(&self, concerns: impl Fn(&CacheKey) -> bool) {
+    async fn settled_where(&self, is_meant: impl Fn(&CacheKey) -> bool) {
         let last = self.state().next;
-        let ended =
-            || !self.state().outstanding.range(..=last).any(|(_, keys)| keys.iter().any(&concerns));
+        let ended = || {
+            let state = self.state();
+            !state.open_tickets.range(..=last).any(|(_, keys)| keys.iter().any(&is_meant))
+        };
         sync::until(&self.0.settled, ended).await;
     }
 }
@@ -137,7 +139,7 @@ impl Drop for Ticket {
             }
         }
         state.bytes = state.bytes.saturating_sub(self.bytes);
-        state.outstanding.remove(&self.number);
+        state.open_tickets.remove(&self.number);
         self.pending.0.count.store(state.entries.len(), Ordering::Release);
         drop(state);
         self.pending.0.settled.notify_waiters();
@@ -157,9 +159,9 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_is_visible_until_its_ticket_is_given_up() {
+    fn an_entry_is_visible_until_its_ticket_is_dropped() {
         let pending = Pending::default();
-        let ticket = pending.begin(&[entry("a")], 10_000, |_| true).unwrap();
+        let ticket = pending.insert(&[entry("a")], 10_000, |_| true).unwrap();
         assert!(pending.find(&entry("a").key, 9).is_some());
         assert!(pending.find(&entry("a").key, 10).is_none(), "expired");
         assert!(pending.find(&entry("b").key, 9).is_none());
@@ -171,8 +173,8 @@ mod tests {
     #[test]
     fn an_older_ticket_does_not_hide_a_newer_entry() {
         let pending = Pending::default();
-        let older = pending.begin(&[entry("a")], 10_000, |_| true).unwrap();
-        let newer = pending.begin(&[entry("a")], 10_000, |_| true).unwrap();
+        let older = pending.insert(&[entry("a")], 10_000, |_| true).unwrap();
+        let newer = pending.insert(&[entry("a")], 10_000, |_| true).unwrap();
         drop(older);
         assert!(pending.find(&entry("a").key, 9).is_some());
         drop(newer);
@@ -180,25 +182,25 @@ mod tests {
     }
 
     #[test]
-    fn what_would_go_over_the_limit_is_shed() {
+    fn entries_over_the_byte_limit_are_refused() {
         let pending = Pending::default();
         let limit = OVERHEAD + 200;
-        let one = pending.begin(&[entry("a")], limit, |_| true).unwrap();
-        assert!(pending.begin(&[entry("b")], limit, |_| true).is_err());
+        let one = pending.insert(&[entry("a")], limit, |_| true).unwrap();
+        assert!(pending.insert(&[entry("b")], limit, |_| true).is_err());
         drop(one);
-        assert!(pending.begin(&[entry("b")], limit, |_| true).is_ok());
+        assert!(pending.insert(&[entry("b")], limit, |_| true).is_ok());
     }
 
     #[tokio::test]
-    async fn settled_waits_for_what_had_begun_and_for_nothing_later() {
+    async fn settled_waits_for_earlier_tickets_only() {
         let pending = Pending::default();
-        let early = pending.begin(&[entry("a")], 10_000, |_| true).unwrap();
+        let early = pending.insert(&[entry("a")], 10_000, |_| true).unwrap();
         let waiting = tokio::spawn({
             let pending = pending.clone();
             async move { pending.settled().await }
         });
         tokio::task::yield_now().await;
-        let _late = pending.begin(&[entry("b")], 10_000, |_| true).unwrap();
+        let _late = pending.insert(&[entry("b")], 10_000, |_| true).unwrap();
         assert!(!waiting.is_finished());
         drop(early);
         waiting.await.unwrap();
@@ -207,7 +209,7 @@ mod tests {
     #[test]
     fn withdrawn_entries_are_invisible_at_once() {
         let pending = Pending::default();
-        let _ticket = pending.begin(&[entry("a"), entry("b")], 10_000, |_| true).unwrap();
+        let _ticket = pending.insert(&[entry("a"), entry("b")], 10_000, |_| true).unwrap();
         pending.withdraw(&KeyRange::starting_with("a"));
         assert!(pending.find(&entry("a").key, 9).is_none());
         assert!(pending.find(&entry("b").key, 9).is_some());

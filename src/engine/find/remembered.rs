@@ -1,34 +1,35 @@
-//! Tables of what a process remembers, bounded by the memory that they take.
+//! How much memory may a process use for what it remembers?
 
 use std::hash::Hash;
 
 use moka::policy::EvictionPolicy;
 use moka::sync::{Cache, CacheBuilder};
 
-/// What each of these tables may take: 2 MiB, which is some 5,000 keys.
+/// The limit of each of these tables: 2 MiB, which is about 5,000 keys.
 pub(in crate::engine) const TABLE_BYTES: u64 = 2 << 20;
 
-/// What an entry costs beside what it holds elsewhere. Measured with the release of `moka` in use: `tests/memory.rs`
+/// Bytes of an entry in addition to its `extra_bytes`. Measured with the version of `moka` in use: `tests/memory.rs`
 /// compares the sum with the memory of a process.
-const PLACE: usize = 384;
+const ENTRY_OVERHEAD: usize = 384;
 
-/// A table of at most so many bytes; `held` says how many an entry holds in memory of its own. When the table is full,
-/// the least recently used entry is evicted: a new one is always found.
-pub(in crate::engine) fn table<K, V>(
+/// A table of at most `bytes`. `extra_bytes` says how many bytes an entry has on the heap. When the table is full,
+/// the least recently used entry is evicted, so a new one is always found.
+pub(in crate::engine) fn bounded_table<K, V>(
     bytes: u64,
-    held: fn(&K, &V) -> usize,
+    extra_bytes: fn(&K, &V) -> usize,
 ) -> CacheBuilder<K, V, Cache<K, V>>
 where
     K: Hash + Eq + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    Cache::builder()
-        .max_capacity(bytes)
-        .eviction_policy(EvictionPolicy::lru())
-        .weigher(move |key, value| u32::try_from(PLACE + held(key, value)).unwrap_or(u32::MAX))
+    Cache::builder().max_capacity(bytes).eviction_policy(EvictionPolicy::lru()).weigher(
+        move |key, value| {
+            u32::try_from(ENTRY_OVERHEAD + extra_bytes(key, value)).unwrap_or(u32::MAX)
+        },
+    )
 }
 
-/// For entries that hold nothing elsewhere.
-pub(in crate::engine) fn nothing<K, V>(_: &K, _: &V) -> usize {
+/// For entries without bytes on the heap.
+pub(in crate::engine) fn no_extra_bytes<K, V>(_: &K, _: &V) -> usize {
     0
 }

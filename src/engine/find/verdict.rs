@@ -1,4 +1,4 @@
-//! What the invalidation log says about a stored response.
+//! What does the invalidation log say about a stored response?
 
 use std::future::Future;
 use std::pin::pin;
@@ -10,8 +10,8 @@ use crate::store::{InvalidationLog as _, Store, StoreError};
 use crate::stored::{StoredHead, StoredResponse};
 use crate::tag::Validity;
 
-/// The log verdict on a response, by a read of the log that began no earlier than `since`, or than the store allows
-/// for a response in memory.
+/// The log verdict on a response. The read of the log began no earlier than `since`, or no longer ago than the store
+/// allows for a response in memory.
 pub(in crate::engine) async fn log_verdict<St: Store>(
     store: &St,
     key: &CacheKey,
@@ -23,8 +23,8 @@ pub(in crate::engine) async fn log_verdict<St: Store>(
     store.log().validity(key, &response.head).await
 }
 
-/// Whether the log rows that this process has read so far invalidate a response. Each later use has a verdict of its
-/// own; this one only saves the storing.
+/// Whether log rows that this process has already read invalidate a response. Each later use gets its own log
+/// verdict. This one only avoids storing and sharing an invalid response.
 pub(in crate::engine) fn is_known_invalid<St: Store>(
     store: &St,
     key: &CacheKey,

@@ -1,4 +1,4 @@
-//! A call of the handler for a client, with a stale response to serve in place of an error.
+//! What does a client get while its handler runs, fails, or is slow?
 
 use std::future::Future;
 use std::pin::Pin;
@@ -11,9 +11,9 @@ use tracing::Instrument;
 use super::super::decide::Rescue;
 use super::super::request::{Cx, nesting};
 use super::super::respond;
-use super::conditions::Stripped;
+use super::conditions::ClientConditions;
 use super::miss::Miss;
-use super::refresh::go_on;
+use super::refresh::continue_in_background;
 use crate::body::CacheBody;
 use crate::policy::Mode;
 use crate::reason::Reason;
@@ -24,7 +24,6 @@ use crate::sync::runtime;
 use crate::telemetry::{count, handler_span};
 
 impl<St: Store> Miss<St> {
-    /// Calls the handler and answers the client.
     pub(in crate::engine) async fn call<S, B, RB>(
         mut self,
         request: Request<B>,
@@ -43,13 +42,13 @@ impl<St: Store> Miss<St> {
         let bypassed = self.status.forward() == Some(Forward::Bypass);
         count(if bypassed { &counters.bypassed } else { &counters.misses });
         let (mut parts, body) = request.into_parts();
-        // the handler evaluates the conditions of requests whose response could not be stored
+        // if the response could not be stored, the handler evaluates the request's conditions
         let unstorable = plan.has_credentials()
             || plan.directives.no_store
-            || engine.fills.is_unstorable(&plan.asker());
+            || engine.fills.is_unstorable(&plan.storability_key());
         let stale = self.before.stale.as_ref();
-        self.before.client = Stripped::take(&mut parts, stale, unstorable);
-        nesting::enter(engine, &mut parts);
+        self.before.client = ClientConditions::take(&mut parts, stale, unstorable);
+        nesting::mark_request(engine, &mut parts);
         let call = inner.oneshot(Request::from_parts(parts, body)).instrument(handler_span());
         match rescue {
             None => Ok(self.answer(call.await?).await),
@@ -57,7 +56,7 @@ impl<St: Store> Miss<St> {
         }
     }
 
-    /// Waits for the handler, but no longer than it may take while there is a stale response to serve.
+    /// Waits for the handler. If a stale response can be served, it waits for `handler_timeout` at most.
     async fn call_with_rescue<F, RB, E>(
         self,
         rescue: Rescue,
@@ -73,9 +72,9 @@ impl<St: Store> Miss<St> {
             Err(call) => match respond::rescue(&self.cx, &rescue, Cause::Timeout) {
                 Some(stale) => {
                     match self.cx.plan.consent.is_guarded() {
-                        // no guard would see the head
+                        // the guard would not see the head
                         true => self.fail(Cause::Timeout),
-                        false => go_on(self, call),
+                        false => continue_in_background(self, call),
                     }
                     return Ok(stale);
                 }
@@ -97,16 +96,16 @@ impl<St: Store> Miss<St> {
         }
     }
 
-    /// The inner service failed: its client gets a stale response, or the error.
+    /// The inner service failed. Its client gets a stale response, or the error.
     fn failed<RB, E>(mut self, rescue: &Rescue, error: E) -> Result<Response<CacheBody<RB>>, E> {
-        // the followers first: they may have their own stale response
-        if let Some(lead) = self.lead.take() {
-            lead.fail(Cause::Error);
+        // first: each follower may have its own stale response
+        if let Some(leader) = self.leader.take() {
+            leader.fail(Cause::Error);
         }
         let route = &self.cx.route;
         match respond::rescue(&self.cx, rescue, Cause::Error) {
             Some(stale) => Ok(stale),
-            // RFC 9111 5.2.2.2; in safe mode the error itself says more to the application
+            // RFC 9111 5.2.2.2; in safe mode the error is returned, because it tells the application more
             None if route.policy.mode == Mode::Strict && rescue.must_be_validated(route) => {
                 let status = CacheStatus::forwarded(Forward::Stale, Some(Reason::MustRevalidate));
                 self.cx.engine.explain(&status);
@@ -117,8 +116,7 @@ impl<St: Store> Miss<St> {
     }
 }
 
-/// The handler's answer, or the call itself where it takes longer than it may while there is something
-/// stale to serve.
+/// The handler's answer. If the handler takes too long and a stale response can be served, the call itself.
 async fn in_time<St: Store, F: Future>(
     cx: &Cx<St>,
     rescue: &Rescue,

@@ -1,4 +1,4 @@
-//! The client's own conditions while the handler is asked for the whole response (RFC 9111 4.3.1, 4.3.2).
+//! Which of the client's conditions does the handler see, and who evaluates the others (RFC 9111 4.3.1, 4.3.2)?
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, Request, Response};
 use http_body::Body;
 
-use super::super::find::At;
+use super::super::find::FoundEntry;
 use super::super::request::Cx;
 use super::super::respond;
 use crate::body::CacheBody;
@@ -20,27 +20,31 @@ use crate::store::Store;
 use crate::stored::StoredHead;
 use crate::tag::Validity;
 
-/// Fields that the handler does not see while the cache fills or validates: they are evaluated
-/// against the stored response.
+/// Fields that the handler does not see while the cache fills or validates. They are evaluated against the stored
+/// response.
 pub(in crate::engine) const CONDITIONS: [HeaderName; 4] =
     [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE, RANGE];
 
-/// A client's conditions, taken off its request.
-pub(in crate::engine) struct Stripped {
+/// A client's conditions, removed from its request.
+pub(in crate::engine) struct ClientConditions {
     method: Method,
     headers: HeaderMap,
-    /// The request carries the stored response's validators in their place.
+    /// Whether the request carries the stored response's validators instead.
     pub(in crate::engine) validating: bool,
 }
 
-impl Stripped {
-    /// Takes the client's conditions off a request that may fill the cache, and puts the validators of
-    /// a stored response in their place (RFC 9111 4.3.1). `None` leaves the request as it is: a HEAD
-    /// with nothing to validate, a target whose responses are not stored, or a condition that is the
-    /// handler's to judge (RFC 9111 4.3.2).
+impl ClientConditions {
+    /// Removes the client's conditions from a request that may fill the cache. Inserts the validators of a stored
+    /// response (RFC 9111 4.3.1).
+    ///
+    /// It changes nothing and returns `None`
+    ///
+    /// - for a HEAD with nothing to validate,
+    /// - if the target's responses are not storable,
+    /// - if the handler must evaluate a condition (RFC 9111 4.3.2).
     pub(in crate::engine) fn take(
         request: &mut Parts,
-        stale: Option<&At>,
+        stale: Option<&FoundEntry>,
         unstorable: bool,
     ) -> Option<Self> {
         let headers = &mut request.headers;
@@ -63,26 +67,26 @@ impl Stripped {
         Some(Self { method: request.method.clone(), headers: taken, validating })
     }
 
-    /// Forgets what the client asked for beside the response itself.
-    pub(in crate::engine) fn waive(&mut self) {
+    /// Forgets the conditions: the complete response is wanted.
+    pub(in crate::engine) fn clear(&mut self) {
         self.headers.clear();
     }
 
-    /// Whether the client has this response of the handler's already.
+    /// Whether the client already has this response.
     pub(in crate::engine) fn has(
         &self,
         response: &http::response::Parts,
         received_ms: u64,
     ) -> bool {
         let head = StoredHead::new(response.status, response.headers.clone(), received_ms);
-        // RFC 9111 4.3.2 compares Date for stored responses only
+        // RFC 9111 4.3.2 compares `Date` for stored responses only
         let comparable = has_validator(&response.headers);
         comparable && evaluate(&self.headers, &head, received_ms) == Precondition::NotModified
     }
 
-    /// What the client gets of a response that is not stored by now: often its body is still being made. What
-    /// the client does not want of it is read behind the answer, where there is a place for that, so that it
-    /// is stored all the same; where there is none, the client gets the whole.
+    /// What the client gets of a response that is not stored yet, often because its body is still streaming: a 304,
+    /// one part, or a 416. The rest of the body is then read in the background, so that the response is stored.
+    /// Without a free slot for that, the client gets the complete response.
     pub(in crate::engine) fn answer<St, RB>(
         &self,
         cx: &Cx<St>,
@@ -97,16 +101,16 @@ impl Stripped {
     {
         let head = StoredHead::new(response.status, response.headers.clone(), received_ms);
         let Cx { engine, route, .. } = cx;
-        let place = || engine.background.begin(engine.limits.max_refreshes);
+        let slot = || engine.background.reserve(engine.limits.max_refreshes);
         if self.has(&response, received_ms) {
-            if let Some(place) = place() {
-                place.run(body.record(), || {});
+            if let Some(slot) = slot() {
+                slot.run(body.record(), || {});
                 return respond::not_modified(response);
             }
             return Response::from_parts(response, body);
         }
         let limit = route.policy.max_body_bytes as u64;
-        // what is too large to be stored is not read to find a part of it
+        // a body that is too large to be stored is not read to find a part
         let Some(length) = length.filter(|length| *length <= limit) else {
             return Response::from_parts(response, body);
         };
@@ -115,25 +119,25 @@ impl Stripped {
                 respond::cut_to(&mut response, &part, length);
                 let engine = Arc::clone(engine);
                 let rest = move |rest| {
-                    if let Some(place) = engine.background.begin(engine.limits.max_refreshes) {
-                        place.run(rest, || {});
+                    if let Some(slot) = engine.background.reserve(engine.limits.max_refreshes) {
+                        slot.run(rest, || {});
                     }
                 };
                 Response::from_parts(response, body.part(part, rest))
             }
-            RangeOutcome::Unsatisfiable => match place() {
-                Some(place) => {
-                    place.run(body.record(), || {});
+            RangeOutcome::Unsatisfiable => match slot() {
+                Some(slot) => {
+                    slot.run(body.record(), || {});
                     respond::unsatisfiable(response, length)
                 }
                 None => Response::from_parts(response, body),
             },
-            // parts would have to wait for the whole
+            // several parts can only be sent after the complete body
             RangeOutcome::Whole | RangeOutcome::Multi(_) => Response::from_parts(response, body),
         }
     }
 
-    /// The client's conditions as a request of their own.
+    /// A request with the client's conditions.
     pub(in crate::engine) fn request(&self) -> Parts {
         let mut parts = Request::new(()).into_parts().0;
         parts.method = self.method.clone();
@@ -142,12 +146,12 @@ impl Stripped {
     }
 }
 
-/// The conditions that validate a stored response (RFC 9111 4.3.1). What has been invalidated may have changed
-/// within the second that a `Last-Modified` tells apart, and a weak `ETag` may be the same for other content: only a
-/// strong `ETag` validates it (RFC 9110 8.8.1). Without one it is fetched again.
-fn validators(at: &At) -> HeaderMap {
-    let stored = &at.response.head.headers;
-    let valid = at.validity == Validity::Valid;
+/// The conditions that validate a stored response (RFC 9111 4.3.1). An invalidated response is validated by a strong
+/// `ETag` only (RFC 9110 8.8.1): within one second `Last-Modified` does not change, and a weak `ETag` may stay the
+/// same for new content. Without a strong `ETag`, the response is fetched again.
+fn validators(entry: &FoundEntry) -> HeaderMap {
+    let stored = &entry.response.head.headers;
+    let valid = entry.validity == Validity::Valid;
     let is_strong = || stored_etag(stored).is_some_and(|etag| !etag.weak);
     let mut conditions = HeaderMap::new();
     if let Some(etag) = stored.get(ETAG).filter(|_| valid || is_strong()) {

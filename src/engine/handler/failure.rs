@@ -1,4 +1,4 @@
-//! A failing answer, and those who wait for a better one.
+//! What do the followers get if the answer is an error?
 
 use std::sync::Arc;
 
@@ -6,9 +6,9 @@ use bytes::Bytes;
 use http::header::SET_COOKIE;
 use http::response::Parts;
 
-use super::super::collapse::Lead;
+use super::super::collapse::Leader;
 use super::super::consent::Consent;
-use super::super::decide::is_about_the_request;
+use super::super::decide::is_transient;
 use super::super::request::Cx;
 use super::miss::Miss;
 use crate::body::{Abandoned, Completed, Sink};
@@ -19,23 +19,23 @@ use crate::rfc9111::{Nominated, select, selecting, stored_fields};
 use crate::store::Store;
 use crate::stored::{StoredHead, StoredResponse};
 
-/// The largest body of a failing answer that those who wait get: 64 KiB.
+/// The largest body of an error that followers may get: 64 KiB.
 pub(in crate::engine) const MAX_FAILURE_BYTES: usize = 64 << 10;
 
-/// A failing answer on its way to its client, for those who wait for a better one.
+/// An error that is being sent to its client, and that followers may get.
 pub(in crate::engine) struct Failure {
     head: StoredHead,
-    lead: Lead,
-    /// A layer outside may still make it one client's.
+    leader: Leader,
+    /// An outer layer may still make it private.
     consent: Consent,
 }
 
 impl Sink for Failure {
     fn complete(self: Box<Self>, body: Bytes) -> Completed {
-        let Self { head, lead, consent } = *self;
-        let shared = consent.then(move |verdict| match verdict {
-            Ok(()) => lead.failing(Some(StoredResponse { head: Arc::new(head), body })),
-            Err(_) => lead.failing(None),
+        let Self { head, leader, consent } = *self;
+        let shared = consent.then(move |decision| match decision {
+            Ok(()) => leader.transient(Some(StoredResponse { head: Arc::new(head), body })),
+            Err(_) => leader.transient(None),
         });
         shared.map_or(Completed::Held, |()| Completed::Accepted)
     }
@@ -45,42 +45,41 @@ impl Sink for Failure {
     }
 
     fn abandon(self: Box<Self>, _: Abandoned) {
-        self.lead.failing(None);
+        self.leader.transient(None);
     }
 }
 
 impl<St: Store> Miss<St> {
-    /// Tells the followers that the answer is not stored, for this reason. Returns what is left to do for a failure that
-    /// they may get.
+    /// Tells the followers that the answer is not stored. Returns an error that they may get, to be recorded.
     pub(super) fn not_stored(
         &mut self,
         response: &Parts,
         reason: Reason,
         received_ms: u64,
     ) -> Option<Failure> {
-        let lead = self.lead.take()?;
-        // the next answer may be a better one
-        if !is_about_the_request(response.status) {
-            lead.refuse();
+        let leader = self.leader.take()?;
+        // otherwise the next answer may be better
+        if !is_transient(response.status) {
+            leader.mark_unshareable();
             return None;
         }
         match self.failure(response, reason, received_ms) {
-            Some(head) => Some(Failure { head, lead, consent: self.cx.plan.consent.clone() }),
+            Some(head) => Some(Failure { head, leader, consent: self.cx.plan.consent.clone() }),
             None => {
-                lead.failing(None);
+                leader.transient(None);
                 None
             }
         }
     }
 
-    /// The head of an answer that says that the handler cannot answer now, if only its unknown lifetime keeps it from
-    /// being stored. Without credentials, cookies, `private` and `no-store` it belongs to no single client. In strict
-    /// mode only what can be stored is shared (RFC 9111 4).
+    /// The head of an error that followers may get. Only an unknown lifetime may keep it from being stored: with
+    /// credentials, cookies, `private` or `no-store` it would be for one client only. In strict mode, followers get
+    /// only storable responses (RFC 9111 4).
     fn failure(&self, response: &Parts, reason: Reason, received_ms: u64) -> Option<StoredHead> {
         let Cx { route, plan, .. } = &self.cx;
-        let only_ends = reason == Reason::NoFreshness && !plan.has_credentials();
+        let only_lifetime_unknown = reason == Reason::NoFreshness && !plan.has_credentials();
         let safe = route.policy.mode == Mode::Safe;
-        if !(only_ends && safe && is_failure(response.status)) {
+        if !(only_lifetime_unknown && safe && is_failure(response.status)) {
             return None;
         }
         let names = match selecting(&response.headers) {
@@ -90,10 +89,10 @@ impl<St: Store> Miss<St> {
         };
         let directives = route.directives(&response.headers);
         let mut fields = stored_fields(&response.headers, &directives, received_ms);
-        // those that the policy strips keep nothing from being shared, and are its own client's all the same
+        // cookies that the policy strips do not prevent sharing, but are only for the leader's client
         fields.remove(SET_COOKIE);
         let mut head = StoredHead::new(response.status, fields, received_ms);
-        head.vary = select(&names, &self.before.asked.headers);
+        head.vary = select(&names, &self.before.snapshot.headers);
         Some(head)
     }
 }

@@ -1,4 +1,4 @@
-//! What becomes of the handler's answer: it confirms a stored response, or is stored, or passes through.
+//! What happens to the handler's answer? It confirms a stored response, or is stored, or passes through.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use http::response::Parts;
 use http::{Response, StatusCode};
 use http_body::Body;
 
-use super::super::collapse::Lead;
-use super::super::decide::{Asked, Kept, Serve, is_gone};
-use super::super::find::At;
-use super::super::keep::{Fill, Filled, forget};
-use super::super::request::{Cx, Want, nesting};
+use super::super::collapse::Leader;
+use super::super::decide::{PreparedEntry, RequestSnapshot, Serve, is_gone};
+use super::super::find::FoundEntry;
+use super::super::keep::{Fill, Filled, remove_in_background};
+use super::super::request::{Cx, ReplyKind, nesting};
 use super::super::respond::{self, Finish};
-use super::conditions::Stripped;
+use super::conditions::ClientConditions;
 use super::failure::MAX_FAILURE_BYTES;
 use super::validate;
 use crate::body::{CacheBody, Recorded, Recorder};
@@ -30,50 +30,49 @@ use crate::stored::VariantIndex;
 use crate::telemetry::count;
 
 /// What is known before the handler is called.
-pub(in crate::engine) struct Before {
-    /// Fills of this process so far.
+pub(in crate::engine) struct BeforeCall {
+    /// The number of fills of this process so far.
     pub(super) fills: u64,
     pub(super) started: Instant,
-    pub(in crate::engine) asked: Asked,
-    /// The client's own conditions, where the handler does not see them.
-    pub(in crate::engine) client: Option<Stripped>,
-    /// What the target is known to vary on.
+    pub(in crate::engine) snapshot: RequestSnapshot,
+    /// The client's conditions, if the handler does not see them.
+    pub(in crate::engine) client: Option<ClientConditions>,
+    /// The target's known variants.
     pub(super) index: Option<Arc<VariantIndex>>,
-    /// The stored response that the handler is asked to validate, or that is simply stale.
-    pub(in crate::engine) stale: Option<At>,
+    /// A stored response to validate, or one that is stale.
+    pub(in crate::engine) stale: Option<FoundEntry>,
 }
 
-impl Before {
+impl BeforeCall {
     pub(in crate::engine) fn new<St: Store>(
         cx: &Cx<St>,
         request: &http::request::Parts,
         index: Option<Arc<VariantIndex>>,
-        stale: Option<At>,
+        stale: Option<FoundEntry>,
     ) -> Self {
-        let asked = Asked::of(&cx.engine.store, &cx.plan, request);
+        let snapshot = RequestSnapshot::of(&cx.engine.store, &cx.plan, request);
         let (fills, started) = (cx.engine.fills.so_far(), Instant::now());
-        Self { fills, started, asked, client: None, index, stale }
+        Self { fills, started, snapshot, client: None, index, stale }
     }
 }
 
 /// A request whose handler is called.
 pub(in crate::engine) struct Miss<St> {
     pub(in crate::engine) cx: Cx<St>,
-    pub(in crate::engine) before: Before,
+    pub(in crate::engine) before: BeforeCall,
     pub(in crate::engine) status: CacheStatus,
-    /// Others wait for the response.
-    pub(in crate::engine) lead: Option<Lead>,
+    /// The flight, if other requests may wait for the response.
+    pub(in crate::engine) leader: Option<Leader>,
 }
 
 impl<St: Store> Miss<St> {
-    /// The handler failed, in this way.
     pub(super) fn fail(self, cause: Cause) {
-        if let Some(lead) = self.lead {
-            lead.fail(cause);
+        if let Some(leader) = self.leader {
+            leader.fail(cause);
         }
     }
 
-    /// Makes the client's response of the handler's, and stores that if it may be.
+    /// Turns the handler's answer into the client's, and stores it if possible.
     pub(super) async fn answer<RB>(mut self, response: Response<RB>) -> Response<CacheBody<RB>>
     where
         RB: Body<Error: Send> + Send + 'static,
@@ -84,23 +83,25 @@ impl<St: Store> Miss<St> {
         let confirmed = validated && response.status() == StatusCode::NOT_MODIFIED;
         let (head_only, credentials) = (self.cx.plan.head_only, self.cx.plan.has_credentials());
         match self.before.stale.take() {
-            // RFC 9110 15.5.5, 15.5.11: gone for every client
-            Some(at) if is_gone(response.status()) && !credentials => {
-                forget(engine, KeyRange::only(&at.key));
+            // RFC 9110 15.5.5, 15.5.11: it does not exist for any client
+            Some(entry) if is_gone(response.status()) && !credentials => {
+                remove_in_background(engine, KeyRange::only(&entry.key));
             }
-            Some(at) if confirmed => {
-                return validate::revalidated(self, at, response, received_ms);
+            Some(entry) if confirmed => {
+                return validate::revalidated(self, entry, response, received_ms);
             }
-            Some(at) if head_only && !nesting::is_answered(engine, response.extensions()) => {
-                validate::compare_head(&self, at, &response, received_ms);
+            Some(entry)
+                if head_only && !nesting::is_handled_inside(engine, response.extensions()) =>
+            {
+                validate::compare_head(&self, entry, &response, received_ms);
             }
             _ => {}
         }
-        self.keep(response, received_ms).await
+        self.store_or_pass_on(response, received_ms).await
     }
 
-    /// Records the response on its way to the client, if it may be stored.
-    pub(in crate::engine) async fn keep<RB>(
+    /// Stores the response while it is sent, or passes it on.
+    pub(in crate::engine) async fn store_or_pass_on<RB>(
         self,
         response: Response<RB>,
         received_ms: u64,
@@ -110,21 +111,21 @@ impl<St: Store> Miss<St> {
     {
         let (mut parts, body) = response.into_parts();
         let overrides = parts.extensions.remove::<CacheOverride>();
-        let Before { asked, started, index, .. } = &self.before;
+        let BeforeCall { snapshot, started, index, .. } = &self.before;
         let gen_ms = u32::try_from(started.elapsed().as_millis()).unwrap_or(u32::MAX);
-        let kept = if nesting::is_answered_by(&self.cx.engine, &mut parts) {
+        let prepared = if nesting::take_inside_mark(&self.cx.engine, &mut parts) {
             Err(Reason::InnerLayer)
         } else {
             let (route, index) = (&self.cx.route, index.as_ref());
-            asked.judge(route, overrides.as_ref(), &parts, index, received_ms, gen_ms)
+            snapshot.prepare_entry(route, overrides.as_ref(), &parts, index, received_ms, gen_ms)
         };
-        match kept {
-            Ok(kept) => self.store(kept, parts, body, received_ms).await,
+        match prepared {
+            Ok(prepared) => self.store(prepared, parts, body, received_ms).await,
             Err(reason) => self.pass_on(reason, parts, body, received_ms).await,
         }
     }
 
-    /// Passes a response on that is not stored, for this reason.
+    /// Passes on a response that is not stored.
     async fn pass_on<RB>(
         mut self,
         reason: Reason,
@@ -138,15 +139,15 @@ impl<St: Store> Miss<St> {
         let engine = Arc::clone(&self.cx.engine);
         count(&engine.counters.not_stored);
         if parts.status.is_success() && reason.is_lasting() {
-            engine.fills.remember_unstorable(self.cx.plan.asker());
+            engine.fills.remember_unstorable(self.cx.plan.storability_key());
         }
-        // the inner layer has stored it, if it may be
+        // the inner layer may have stored it
         if reason == Reason::InnerLayer
-            && let Some(lead) = self.lead.take()
+            && let Some(leader) = self.leader.take()
         {
-            self.cx.plan.consent.then(move |verdict| match verdict {
-                Ok(()) => lead.found(),
-                Err(objection) => lead.object(objection),
+            self.cx.plan.consent.then(move |decision| match decision {
+                Ok(()) => leader.look_up_again(),
+                Err(objection) => leader.end_unstored(objection),
             });
         }
         let failure = self.not_stored(&parts, reason, received_ms);
@@ -172,10 +173,10 @@ impl<St: Store> Miss<St> {
         finish.wrap(Response::from_parts(parts, body))
     }
 
-    /// Records a response that is stored when its body is complete.
+    /// Records the body while it is sent. The response is stored when the body is complete.
     async fn store<RB>(
         mut self,
-        kept: Kept,
+        prepared: PreparedEntry,
         parts: Parts,
         body: RB,
         received_ms: u64,
@@ -187,17 +188,18 @@ impl<St: Store> Miss<St> {
         let declared = declared_length(&parts, &body);
         let limit = route.policy.max_body_bytes;
         if declared.is_some_and(|declared: u64| declared > limit as u64) {
-            engine.fills.remember_unstorable(plan.asker());
+            engine.fills.remember_unstorable(plan.storability_key());
         }
-        let lead = self.lead.take();
-        let lead = lead.and_then(|lead| lead.if_shareable(route, &kept.head, received_ms));
+        let leader = self.leader.take();
+        let leader =
+            leader.and_then(|leader| leader.if_shareable(route, &prepared.head, received_ms));
         if declared.is_none()
-            && let Some(lead) = &lead
+            && let Some(leader) = &leader
         {
-            lead.streams();
+            leader.streams();
         }
-        let Before { asked, index, .. } = &self.before;
-        let fill = Fill::new(&self.cx, &asked.headers, index.as_ref(), kept, lead);
+        let BeforeCall { snapshot, index, .. } = &self.before;
+        let fill = Fill::new(&self.cx, &snapshot.headers, index.as_ref(), prepared, leader);
         let filled = fill.filled();
         let recorder = engine.fills.recorder(engine.limits.recording_bytes, fill, limit, declared);
         let (body, recorded) = record(body, recorder).await;
@@ -207,7 +209,7 @@ impl<St: Store> Miss<St> {
         }
     }
 
-    /// Answers with a response that is not stored, or not yet: often its body is still being made.
+    /// Answers with a response that is not stored, or not yet: often its body is still streaming.
     fn not_yet_stored<RB>(
         mut self,
         reason: Reason,
@@ -221,19 +223,19 @@ impl<St: Store> Miss<St> {
     {
         self.status.reason.get_or_insert(reason);
         self.cx.engine.explain(&self.status);
-        let handlers = parts.status;
+        let handler_status = parts.status;
         let reply = match &self.before.client {
             Some(client) => client.answer(&self.cx, parts, body, declared, received_ms),
             None => Response::from_parts(parts, body),
         };
         let status = match reply.status() {
-            same if same == handlers => self.status,
-            _ => self.status.with_fwd_status(handlers),
+            same if same == handler_status => self.status,
+            _ => self.status.with_fwd_status(handler_status),
         };
         Finish::keyed(&self.cx.route, &self.cx.plan.base, status).wrap(reply)
     }
 
-    /// Answers with a response that has been stored: the client's own conditions, which the handler did not see, are
+    /// Answers with a response that has been stored. The client's conditions, which the handler did not see, are
     /// evaluated against it.
     fn stored<RB>(
         mut self,
@@ -246,14 +248,14 @@ impl<St: Store> Miss<St> {
         self.cx.engine.explain(&self.status);
         if let (Some(client), Some(response)) = (&self.before.client, filled.get()) {
             let client = client.request();
-            match Want::of(&client, &response.head, response.body.len(), received_ms) {
-                Want::Whole | Want::Handler => {}
-                want => {
+            match ReplyKind::of(&client, &response.head, response.body.len(), received_ms) {
+                ReplyKind::Full | ReplyKind::CallHandler => {}
+                kind => {
                     let status = self.status.with_fwd_status(parts.status);
                     let response = response.clone();
-                    let serve = Serve { response, want, status, left_out: None };
+                    let serve = Serve { response, kind, status, left_out: None };
                     let reply = respond::serve(&self.cx, &client, serve);
-                    return respond::with_what_is_this_clients(reply, parts);
+                    return respond::with_cookies_and_extensions(reply, parts);
                 }
             }
         }
@@ -262,15 +264,14 @@ impl<St: Store> Miss<St> {
     }
 }
 
-/// The length of a body, if it is known.
 fn declared_length<RB: Body>(response: &Parts, body: &RB) -> Option<u64> {
     let declared = response.headers.get(CONTENT_LENGTH);
     let declared = declared.and_then(|length| length.to_str().ok()?.parse().ok());
-    // hyper stops at an exact length as well
+    // like hyper, which sends no more than an exact length
     declared.or(body.size_hint().exact())
 }
 
-/// Records a body on its way. Polls it once, with the waker of the task that waits for this response.
+/// Begins to record a body. Polls it once, with the waker of the task that waits for this response.
 async fn record<RB>(body: RB, recorder: Recorder) -> (CacheBody<RB>, Recorded)
 where
     RB: Body<Error: Send> + Send + 'static,

@@ -1,13 +1,13 @@
-//! Calls of the handler, and what becomes of its answer.
+//! How is the handler called, and what happens to its answer?
 //!
 //! | question | file |
 //! |---|---|
 //! | What does a client get while its handler runs, fails or is slow? | `call` |
-//! | What becomes of the answer? | `miss` |
-//! | What does a 304 or a `HEAD` do to the stored response? | `validate` |
+//! | What happens to the answer? | `miss` |
+//! | What does a 304 or a `HEAD` change in the stored response? | `validate` |
 //! | Which of the client's conditions does the handler see? | `conditions` |
-//! | What do the followers get of an answer that is an error? | `failure` |
-//! | Which calls run behind a response? | `refresh` |
+//! | What do the followers get if the answer is an error? | `failure` |
+//! | Which calls run in the background? | `refresh` |
 
 mod call;
 mod conditions;
@@ -16,5 +16,5 @@ mod miss;
 mod refresh;
 mod validate;
 
-pub(in crate::engine) use self::miss::{Before, Miss};
-pub(in crate::engine) use self::refresh::{Refresh, in_foreground};
+pub(in crate::engine) use self::miss::{BeforeCall, Miss};
+pub(in crate::engine) use self::refresh::{Refresh, lead_foreground_refresh};

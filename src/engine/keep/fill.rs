@@ -1,4 +1,4 @@
-//! A complete body on its way into the store.
+//! How does a complete body get into the store?
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -7,11 +7,11 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use super::super::Engine;
-use super::super::collapse::{FlightKey, Held, Lead};
+use super::super::collapse::{FlightKey, HeldLease, Leader};
 use super::super::consent::{Consent, Objection};
-use super::super::decide::Kept;
+use super::super::decide::PreparedEntry;
 use super::super::find::{Refused, Ticket, is_known_invalid, selected};
-use super::super::request::{Asker, Cx, rule_of};
+use super::super::request::{Cx, StorabilityKey, rule_of};
 use super::{remove, write};
 use crate::body::{Abandoned, Completed, Sink};
 use crate::key::{CacheKey, KeyRange, variant_key};
@@ -21,39 +21,37 @@ use crate::store::Store;
 use crate::stored::{Entry, Stored, StoredHead, StoredResponse, VariantIndex};
 use crate::telemetry::count;
 
-/// Variants of one target at the most; one more, and the oldest goes. Requests choose the values of the
-/// fields that select them.
+/// The most variants of one target. With more, the oldest is deleted. Clients choose the values that select variants,
+/// so there must be a limit.
 const MAX_VARIANTS: usize = 64;
-/// A body that takes longer than this to be read may be older than what another process has stored.
-const LATE: Duration = Duration::from_secs(1);
-/// How much longer than its youngest variant an index is kept, so that storing a short-lived variant
-/// does not hide a long-lived one: a day.
+/// If reading the body takes longer than this, another process may have stored a newer response.
+const SLOW_READ: Duration = Duration::from_secs(1);
+/// How much longer than the variant of a fill its index is stored: a day. So a short-lived variant does not hide a
+/// long-lived one.
 const INDEX_SLACK_MS: u64 = 24 * 3600 * 1000;
 
-/// Stores a response once its body is complete.
 pub(in crate::engine) struct Fill<St> {
     engine: Arc<Engine<St>>,
-    asker: Asker,
+    storability_key: StorabilityKey,
     key: CacheKey,
     /// The key without the variant.
     base: CacheKey,
     head: Arc<StoredHead>,
-    /// When the head was there.
+    /// When the head arrived.
     answered: Instant,
-    /// What lookups have to know to find it: the target's index, where the response is one of several
-    /// variants, and the path's.
+    /// What lookups need to find the response: the target's variant index if it varies, and the path's rule.
     indexes: Vec<(CacheKey, VariantIndex)>,
-    /// When the entry may be removed.
+    /// When the entry may be deleted.
     expires_ms: u64,
-    /// Filled in when the response is stored.
+    /// Set when the response is stored.
     filled: Filled,
-    /// Others wait for it.
-    lead: Option<Lead>,
-    /// Whether it may be stored.
+    /// The flight, if other requests may wait for the response.
+    leader: Option<Leader>,
+    /// Whether the response may be stored.
     consent: Consent,
 }
 
-/// A response that has just been stored, for whoever recorded it.
+/// A response that has just been stored, for the code that sends it.
 #[derive(Clone, Default)]
 pub(in crate::engine) struct Filled(Arc<OnceLock<StoredResponse>>);
 
@@ -64,19 +62,19 @@ impl Filled {
 }
 
 impl<St: Store> Fill<St> {
-    /// Stores what is kept of the response to a request with these fields, as the handler saw them. `index` is what the
-    /// target was known to vary on.
+    /// Stores the response under the variant that `request` selects. These are the fields that the handler saw.
+    /// `index` is the target's variant index at that time.
     pub(in crate::engine) fn new(
         cx: &Cx<St>,
         request: &HeaderMap,
         index: Option<&Arc<VariantIndex>>,
-        kept: Kept,
-        lead: Option<Lead>,
+        prepared: PreparedEntry,
+        leader: Option<Leader>,
     ) -> Self {
         let Cx { engine, route, plan } = cx;
-        let Kept { head, expires_ms, names } = kept;
-        let (base, mut indexes) = plan.place(route, &head.headers);
-        let lead = lead.and_then(|lead| lead.if_meant(&base, plan));
+        let PreparedEntry { head, expires_ms, names } = prepared;
+        let (base, mut indexes) = plan.storage_keys(route, &head.headers);
+        let leader = leader.and_then(|leader| leader.if_key_matches(&base, plan));
         let key = if names.is_empty() {
             base.clone()
         } else {
@@ -89,7 +87,7 @@ impl<St: Store> Fill<St> {
         };
         Self {
             engine: Arc::clone(engine),
-            asker: plan.asker(),
+            storability_key: plan.storability_key(),
             key,
             base,
             head: Arc::new(head),
@@ -97,18 +95,17 @@ impl<St: Store> Fill<St> {
             indexes,
             expires_ms,
             filled: Filled::default(),
-            lead,
+            leader,
             consent: plan.consent.clone(),
         }
     }
 
-    /// The response, when it has been stored.
     pub(in crate::engine) fn filled(&self) -> Filled {
         self.filled.clone()
     }
 }
 
-/// The index with this variant as its newest.
+/// The index, with this variant as its newest.
 fn with_variant(mut index: VariantIndex, variant: [u8; 16]) -> VariantIndex {
     index.variants.retain(|known| *known != variant);
     index.variants.push(variant);
@@ -118,10 +115,10 @@ fn with_variant(mut index: VariantIndex, variant: [u8; 16]) -> VariantIndex {
 impl<St: Store> Sink for Fill<St> {
     fn complete(self: Box<Self>, body: Bytes) -> Completed {
         let consent = self.consent.clone();
-        let stored = consent.then(move |verdict| match verdict {
+        let stored = consent.then(move |decision| match decision {
             Ok(()) => self.store(body),
             Err(objection) => {
-                called_off(&self.engine, objection, self.lead);
+                count_not_stored(&self.engine, objection, self.leader);
                 false
             }
         });
@@ -138,25 +135,25 @@ impl<St: Store> Sink for Fill<St> {
 
     fn abandon(self: Box<Self>, why: Abandoned) {
         if let Some(objection) = self.consent.objection() {
-            return called_off(&self.engine, objection, self.lead);
+            return count_not_stored(&self.engine, objection, self.leader);
         }
         count(&self.engine.counters.abandoned);
         if why == Abandoned::TooLarge {
-            self.engine.fills.remember_unstorable(self.asker);
+            self.engine.fills.remember_unstorable(self.storability_key);
         }
         match why {
             Abandoned::TooLarge | Abandoned::Trailers => {
-                if let Some(lead) = self.lead {
-                    lead.refuse();
+                if let Some(leader) = self.leader {
+                    leader.mark_unshareable();
                 }
             }
-            // the others would not be recorded either
+            // a follower's response could not be recorded either
             Abandoned::OverBudget => {
-                if let Some(lead) = self.lead {
-                    lead.release();
+                if let Some(leader) = self.leader {
+                    leader.release();
                 }
             }
-            // dropped, the next one leads
+            // dropping the leader lets the next request lead
             Abandoned::Dropped
             | Abandoned::Failed
             | Abandoned::WrongLength
@@ -169,48 +166,48 @@ impl<St: Store> Sink for Fill<St> {
 }
 
 impl<St: Store> Fill<St> {
-    /// Stores the response. Says whether it was accepted.
+    /// Stores the response. `false` if it was refused.
     fn store(mut self, body: Bytes) -> bool {
         let engine = Arc::clone(&self.engine);
         if is_known_invalid(&engine.store, &self.key, &self.head) {
-            return self.not_stored(Reason::Invalidated, Lead::outdated);
+            return self.not_stored(Reason::Invalidated, Leader::invalidated);
         }
-        // a body that was read slowly is older than what others have brought meanwhile
+        // the body was read slowly, and a newer response has been stored
         if engine.fills.is_later(&self.key, self.answered) {
-            return self.not_stored(Reason::Overtaken, Lead::found);
+            return self.not_stored(Reason::Overtaken, Leader::look_up_again);
         }
         let mut entries = self.index_entries();
         let response = StoredResponse { head: Arc::clone(&self.head), body };
         let (key, stored) = (self.key.clone(), Stored::Response(response.clone()));
         entries.push(Entry { key, stored, expires_ms: self.expires_ms });
-        match engine.pending.begin(&entries, engine.limits.queue_bytes, |_| true) {
+        match engine.pending.insert(&entries, engine.limits.queue_bytes, |_| true) {
             Ok(ticket) => {
-                let lease = self.land(response);
+                let lease = self.publish(response);
                 self.write(entries, ticket, lease)
             }
             Err(refused) => {
                 let full = refused == Refused::Full;
                 let counters = &engine.counters;
                 count(if full { &counters.shed } else { &counters.not_stored });
-                if let Some(lead) = self.lead {
-                    lead.release();
+                if let Some(leader) = self.leader {
+                    leader.release();
                 }
                 false
             }
         }
     }
 
-    fn not_stored(self, reason: Reason, tell: impl FnOnce(Lead)) -> bool {
+    fn not_stored(self, reason: Reason, tell: impl FnOnce(Leader)) -> bool {
         count(&self.engine.counters.not_stored);
         self.engine.reasons.count(reason.as_str());
-        if let Some(lead) = self.lead {
-            tell(lead);
+        if let Some(leader) = self.leader {
+            tell(leader);
         }
         false
     }
 
-    /// The entries of the indexes, which lookups of this process know from now on. A target that has too many variants
-    /// loses its oldest.
+    /// The index entries. Lookups of this process use them from now on. If a target has too many variants, its oldest
+    /// are deleted.
     fn index_entries(&mut self) -> Vec<Entry> {
         let engine = &self.engine;
         let mut entries = Vec::with_capacity(3);
@@ -218,7 +215,7 @@ impl<St: Store> Fill<St> {
             let over = index.variants.len().saturating_sub(MAX_VARIANTS);
             for oldest in index.variants.drain(..over) {
                 count(&engine.counters.variants_evicted);
-                remove::forget(engine, KeyRange::only(&variant_key(&at, &oldest)));
+                remove::remove_in_background(engine, KeyRange::only(&variant_key(&at, &oldest)));
             }
             let index = Arc::new(index);
             let stored = Stored::Variants(Arc::clone(&index));
@@ -232,45 +229,45 @@ impl<St: Store> Fill<St> {
         entries
     }
 
-    /// The response is visible to lookups: the followers get it. Returns the lease, for the write.
-    fn land(&mut self, response: StoredResponse) -> Option<Held> {
+    /// The response is visible to lookups, so the followers get it. Returns the lease, which the write needs.
+    fn publish(&mut self, response: StoredResponse) -> Option<HeldLease> {
         let engine = &self.engine;
-        engine.fills.forget_unstorable(&self.asker);
+        engine.fills.forget_unstorable(&self.storability_key);
         engine.fills.note(&self.key, self.answered);
         let is_fresh = is_fresh(&response.head, engine.store.now_ms());
         let _ = self.filled.0.set(response.clone());
-        // later than the lookups that have missed it, earlier than the flights that begin when this one has landed
+        // after the lookups that missed the response, and before the flights that begin after this one
         let visible = Instant::now();
-        let lease = self.lead.take().and_then(|lead| lead.land(response));
+        let lease = self.leader.take().and_then(|leader| leader.complete(response));
         if is_fresh {
             let (key, base) = (self.key.clone(), self.base.clone());
-            let about = FlightKey { key, base, credentialed: self.asker.1 };
-            engine.flights.filled(&about, visible);
+            let about = FlightKey { key, base, credentialed: self.storability_key.1 };
+            engine.flights.note_stored(&about, visible);
         }
         lease
     }
 
-    fn write(self, entries: Vec<Entry>, ticket: Ticket, lease: Option<Held>) -> bool {
+    fn write(self, entries: Vec<Entry>, ticket: Ticket, lease: Option<HeldLease>) -> bool {
         let Self { engine, key, head, answered, .. } = self;
-        // another process may have got the lease: then nothing is written
-        let is_sure = lease.as_ref().is_none_or(|lease| !lease.is_over());
-        let (writer, is_late) = (Arc::clone(&engine), answered.elapsed() > LATE);
-        let written = write::behind(&engine, ticket, async move {
+        // if another process has got the lease, nothing is written
+        let may_write = lease.as_ref().is_none_or(|lease| !lease.is_expired());
+        let (writer, is_late) = (Arc::clone(&engine), answered.elapsed() > SLOW_READ);
+        let written = write::in_background(&engine, ticket, async move {
             if is_late && write::holds_newer(&writer.store, &key, head.received_ms).await {
                 writer.reasons.count(Reason::Overtaken.as_str());
                 return Ok(false);
             }
             write::put(&writer, entries, lease).await
         });
-        written && is_sure
+        written && may_write
     }
 }
 
-/// Counts what was held back and is not stored.
-pub(in crate::engine) fn called_off<St>(
+/// Counts a response that was held back for the guard and is not stored.
+pub(in crate::engine) fn count_not_stored<St>(
     engine: &Engine<St>,
     objection: Objection,
-    lead: Option<Lead>,
+    leader: Option<Leader>,
 ) {
     let (counter, reason) = match objection {
         Objection::CalledOff(reason) => (&engine.counters.not_stored, reason),
@@ -279,7 +276,7 @@ pub(in crate::engine) fn called_off<St>(
     count(counter);
     engine.reasons.count(reason.as_str());
     tracing::debug!(%reason, "response not stored");
-    if let Some(lead) = lead {
-        lead.object(objection);
+    if let Some(leader) = leader {
+        leader.end_unstored(objection);
     }
 }

@@ -1,45 +1,46 @@
-//! A new head for a stored response.
+//! How does a stored response get another head?
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::super::find::{At, Refused};
+use super::super::find::{FoundEntry, Refused};
 use super::super::request::Cx;
-use super::write::behind;
+use super::write::in_background;
 use crate::key::CacheKey;
 use crate::store::Store;
 use crate::stored::{Entry, HeadUpdate, Stored, StoredHead, StoredResponse};
 use crate::telemetry::count;
 
-/// Gives a stored response another head, unless the process has filled its key since there were `fills` fills. Lookups
-/// see it at once; the store has it soon, without its body. A response that has been replaced or removed stays so.
+/// Replaces the head of a stored response, unless the process has filled the key since `fills`. Lookups see the new
+/// head at once. It is written in the background, without the body, and only if the stored response still has the old
+/// head.
 pub(in crate::engine) fn freshen<St: Store>(
     cx: &Cx<St>,
-    at: &At,
+    entry: &FoundEntry,
     new: Arc<StoredHead>,
     expires_ms: u64,
     fills: u64,
 ) {
     let engine = &cx.engine;
-    if !engine.fills.is_unfilled_since(&at.key, fills) {
+    if !engine.fills.is_unfilled_since(&entry.key, fills) {
         return;
     }
-    let (key, old) = (at.key.clone(), Arc::clone(&at.response.head));
-    let body: Bytes = at.response.body.clone();
+    let (key, old) = (entry.key.clone(), Arc::clone(&entry.response.head));
+    let body: Bytes = entry.response.body.clone();
     let stored = Stored::Response(StoredResponse { head: Arc::clone(&new), body });
     let visible = Entry { key: key.clone(), stored, expires_ms };
     let update = HeadUpdate { key, old, new, expires_ms };
-    // what waits to be written is newer than what was validated, unless it is the same
-    let clear = |waits: &dyn Fn(&CacheKey) -> Option<Stored>| {
-        waits(&update.key).is_none_or(
+    // a pending entry is newer than the validated response, unless it is the same
+    let may_replace = |pending_entry: &dyn Fn(&CacheKey) -> Option<Stored>| {
+        pending_entry(&update.key).is_none_or(
             |stored| matches!(stored, Stored::Response(response) if response.head == update.old),
         )
     };
-    match engine.pending.begin(&[visible], engine.limits.queue_bytes, clear) {
+    match engine.pending.insert(&[visible], engine.limits.queue_bytes, may_replace) {
         Ok(ticket) => {
             let store = engine.store.clone();
-            behind(engine, ticket, async move { store.freshen(update).await });
+            in_background(engine, ticket, async move { store.freshen(update).await });
         }
         Err(Refused::Full) => count(&engine.counters.shed),
         Err(Refused::Overtaken) => {}

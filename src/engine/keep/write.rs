@@ -1,4 +1,4 @@
-//! Writes behind responses.
+//! How is a response written while its client already has it?
 
 use std::future::Future;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use tracing::Instrument;
 
 use super::super::Engine;
-use super::super::collapse::Held;
+use super::super::collapse::HeldLease;
 use super::super::find::{Ticket, bounded};
 use crate::key::CacheKey;
 use crate::reason::Reason;
@@ -17,18 +17,18 @@ use crate::store::{Store, StoreError};
 use crate::stored::{Entry, Stored};
 use crate::telemetry::{count, write_span};
 
-/// How long a write may take before its memory is given up. No request waits for it.
+/// The longest time for a write. After it, the write's memory is released. No request waits for it.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
 
-/// Writes behind the response. The ticket keeps what is written visible to lookups until the write ends, in whatever
-/// way. `false` when it has failed already, or there is no runtime for it.
-pub(super) fn behind<St: Store>(
+/// Writes in the background. The ticket keeps the entries visible to lookups until the write ends. `false` if the
+/// write has already failed, or if there is no runtime.
+pub(super) fn in_background<St: Store>(
     engine: &Arc<Engine<St>>,
     ticket: Ticket,
     write: impl Future<Output = Result<bool, StoreError>> + Send + 'static,
 ) -> bool {
     let (engine, span) = (Arc::clone(engine), write_span());
-    // by itself: a future that awaits another one by value has room for it twice
+    // boxed, because a future that awaits another one by value takes its size twice
     let write = Box::pin(write);
     let mut write = Box::pin(async move {
         let written = bounded(WRITE_LIMIT, write).instrument(span).await;
@@ -52,7 +52,7 @@ pub(super) fn behind<St: Store>(
         drop(ticket);
         written.is_ok()
     });
-    // a store in memory is done at once; only others are worth a task
+    // a store in memory finishes at once; only others need a task
     let mut cx = Context::from_waker(Waker::noop());
     if let Poll::Ready(written) = write.as_mut().poll(&mut cx) {
         return written;
@@ -66,14 +66,14 @@ pub(super) fn behind<St: Store>(
     }
 }
 
-/// Writes the response of a request that may hold a lease. `false` where another process has got the lease since:
-/// then nothing is written.
+/// Writes entries, with the lease if there is one. `false` if another process has got the lease; then nothing is
+/// written.
 pub(super) async fn put<St: Store>(
     engine: &Engine<St>,
     entries: Vec<Entry>,
-    held: Option<Held>,
+    held: Option<HeldLease>,
 ) -> Result<bool, StoreError> {
-    // given back when this ends, in whatever way: a process that asks then finds what has been written
+    // the lease is released when this ends, so a process that gets it then finds the response
     let Some(held) = held else { return engine.store.put_many(entries).await.map(|()| true) };
     let written = engine.store.put_fenced(entries, held.fence()).await?;
     if !written {
@@ -83,14 +83,17 @@ pub(super) async fn put<St: Store>(
     Ok(written)
 }
 
-/// Whether the store has a response to the same key that was received later.
+/// Whether the store has a response under the same key that was received later.
 pub(super) async fn holds_newer<St: Store>(store: &St, key: &CacheKey, received_ms: u64) -> bool {
     let found = store.get(key.clone()).await;
     matches!(found, Ok(Some(Stored::Response(found))) if found.head.received_ms > received_ms)
 }
 
-/// Gives a lease back when what is on its way to the store by now has been written.
-pub(in crate::engine) fn give_back_in_turn<St: Store>(engine: &Engine<St>, held: Option<Held>) {
+/// Releases a lease after the writes that wait now.
+pub(in crate::engine) fn release_after_writes<St: Store>(
+    engine: &Engine<St>,
+    held: Option<HeldLease>,
+) {
     let Some(held) = held else { return };
     let store = engine.store.clone();
     if let Ok(runtime) = Handle::try_current() {

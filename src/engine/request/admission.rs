@@ -1,4 +1,4 @@
-//! Which requests the cache handles, decided before anything else.
+//! Which requests does the cache handle, and under which key?
 
 use std::sync::OnceLock;
 
@@ -15,57 +15,57 @@ use crate::policy::Mode;
 use crate::reason::Reason;
 use crate::rfc9111::{RequestDirectives, is_safe};
 
-/// What the media types of gRPC begin with.
+/// The beginning of gRPC's media types.
 const GRPC: &[u8] = b"application/grpc";
 
-/// What becomes of a request.
+/// What happens to a request.
 pub(crate) enum Admission {
-    /// The cache does nothing: tunnels.
+    /// The cache does nothing (CONNECT).
     Untouched,
     /// The handler is called, for this reason.
     Bypass(Reason),
-    /// May be answered out of the store.
+    /// A GET or HEAD: a stored response may answer it.
     Exchange(Plan),
-    /// The handler is called, and its success invalidates, if it may.
+    /// An unsafe method: the handler is called. With a `Write`, its success invalidates.
     WriteThrough(Option<Write>),
     /// A safe method other than GET and HEAD: the handler is called.
     Forward,
 }
 
-/// How a request is looked up.
+/// How a request is looked up, and how its response is stored.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
-    /// The target's key.
+    /// The target's key, without the variant.
     pub(crate) base: CacheKey,
     pub(in crate::engine) target: TargetKey,
-    /// The key of the request's URI, where the target is a key of the application's own.
-    pub(in crate::engine) home: Option<CacheKey>,
+    /// The key of the request's URI, if the application gives the target a custom key.
+    pub(in crate::engine) uri_key: Option<CacheKey>,
     /// Path and query as the client sent them.
     pub(in crate::engine) path_and_query: Option<PathAndQuery>,
     /// Hashed credentials that are part of the key.
-    pub(in crate::engine) keyed: Vec<(u8, [u8; 16])>,
-    /// Where to find out whether the whole query matters.
+    pub(in crate::engine) credential_hashes: Vec<(u8, [u8; 16])>,
+    /// The keys of the path's `No-Vary-Search` rule. Computed when first needed.
     pub(super) search: OnceLock<Option<Search>>,
     pub(crate) credentials: Credentials,
-    /// What the client asks of caches.
+    /// The request's `Cache-Control`.
     pub(in crate::engine) directives: RequestDirectives,
     pub(crate) head_only: bool,
-    /// The request comes through another layer of the same cache.
+    /// Whether the request comes through another layer of the same cache.
     pub(crate) nested: bool,
-    /// Whether its response may be stored.
+    /// Whether the response may be stored.
     pub(crate) consent: Consent,
 }
 
-/// Who asks for what: the hash of the target's key, and whether with credentials. What is made for somebody
-/// says nothing of what is made for everybody.
-pub(in crate::engine) type Asker = ([u8; 16], bool);
+/// By what a process remembers that a response was not storable: the hash of the target's key, and whether the
+/// request had credentials. A response to one user says nothing about anonymous requests.
+pub(in crate::engine) type StorabilityKey = ([u8; 16], bool);
 
 /// What a request invalidates when it succeeds.
 #[derive(Debug)]
 pub(crate) struct Write {
-    /// Its own target first.
+    /// The request's own target comes first.
     pub(in crate::engine) targets: Vec<TargetKey>,
-    /// The path of its URI, which references in the response are relative to.
+    /// The path of the request's URI. References in the response are relative to it.
     pub(in crate::engine) path: String,
     pub(in crate::engine) path_and_query: String,
     /// How later requests would look up the response to a POST.
@@ -87,7 +87,7 @@ impl Write {
         if targets.is_empty() {
             return None;
         }
-        // what has no key is not stored either
+        // a response without a key is not stored
         let key = key.filter(|key| key.is_uri() && other.is_none());
         let key = key.filter(|_| request.method == Method::POST && route.is_enabled());
         let plan = key.map(|key| Plan::new(route, uri, request, &key, false));
@@ -100,30 +100,30 @@ impl Write {
 impl Plan {
     fn new(route: &Route, uri: &Uri, request: &Parts, target: &TargetKey, head_only: bool) -> Self {
         let policy = &route.policy;
-        let (credentials, mut keyed) =
+        let (credentials, mut credential_hashes) =
             examine(policy.cookies, policy.authorization, &request.headers);
         let credentials = match credentials {
             Credentials::Cookie => Credentials::Cookie,
-            // RFC 9111 knows no others by default; those that count are stricter than `Authorization` (3.5)
+            // they come before `Authorization`, whose rules are less strict (RFC 9111 3.5)
             found => match route.credentials.examine(request, policy.mode == Mode::Safe) {
                 Credentials::None => found,
                 other => other,
             },
         };
         if let Some(secret) = &route.secret {
-            for (kind, hash) in &mut keyed {
+            for (kind, hash) in &mut credential_hashes {
                 *hash = secret.hash(*kind, hash);
             }
         }
-        let base = route.keys.base_key(target, &keyed);
-        let home = route.keys.uri_key(target);
+        let base = route.keys.base_key(target, &credential_hashes);
+        let uri_key = route.keys.uri_key(target);
         let (target, path_and_query) = (target.clone(), uri.path_and_query().cloned());
         Self {
             base,
             target,
-            home,
+            uri_key,
             path_and_query,
-            keyed,
+            credential_hashes,
             search: OnceLock::new(),
             credentials,
             directives: RequestDirectives::parse(&request.headers),
@@ -137,13 +137,13 @@ impl Plan {
         self.credentials != Credentials::None
     }
 
-    pub(in crate::engine) fn asker(&self) -> Asker {
+    pub(in crate::engine) fn storability_key(&self) -> StorabilityKey {
         (self.base.hash(), self.has_credentials())
     }
 }
 
-/// Decides about a request to `target_uri`. Whether a body follows is known for some types of bodies only; the
-/// fields tell for the others.
+/// Decides about a request to `target_uri`. `body_follows` is only known for some body types; for the others, the
+/// header fields decide.
 pub(crate) fn admit(
     route: &Route,
     target_uri: TargetUri<'_>,
@@ -169,11 +169,11 @@ pub(crate) fn admit(
         return Admission::Bypass(Reason::Upgrade); // RFC 9110 7.8
     }
     if body_follows || has_body(&request.headers) {
-        // RFC 9110 9.3.1: what the body means to the handler is not in the key
+        // RFC 9110 9.3.1: the key does not contain the body, which may change the handler's response
         return Admission::Bypass(Reason::RequestBody);
     }
     let TargetUri::Known(uri) = target_uri else {
-        // its key would be that of another resource, or one for those of several tenants
+        // the client's URI is not known: the key might be that of another resource, or shared by several tenants
         return Admission::Bypass(Reason::RewrittenUri);
     };
     let target = match route.keys.target(uri, request) {
@@ -186,8 +186,8 @@ pub(crate) fn admit(
     Admission::Exchange(Plan::new(route, uri, request, &target, !is_get))
 }
 
-/// Whether the route's unsafe requests invalidate. In safe mode calls of gRPC do not: each is a POST, no page has
-/// their target, and they would be most of the log.
+/// Whether the route's unsafe requests invalidate. In safe mode, gRPC calls do not: each is a POST, no page has their
+/// target, and most log rows would be theirs.
 fn may_invalidate(route: &Route, request: &Parts) -> bool {
     let is_grpc = || {
         let content = request.headers.get(CONTENT_TYPE).map(|content| content.as_bytes());
@@ -199,8 +199,8 @@ fn may_invalidate(route: &Route, request: &Parts) -> bool {
     route.policy.invalidates_on_write && !(route.policy.mode == Mode::Safe && is_grpc())
 }
 
-/// Whether the connection is to become something else. An offer of HTTP/2 without TLS, which some
-/// clients make with every first request, is not that: the request is answered as usual.
+/// Whether the client wants to change the protocol. An offer of HTTP/2 without TLS does not count: some clients send
+/// it with every first request, and accept a normal answer.
 fn asks_for_upgrade(headers: &HeaderMap) -> bool {
     headers.get_all(UPGRADE).iter().any(|offer| !offer.as_bytes().eq_ignore_ascii_case(b"h2c"))
 }

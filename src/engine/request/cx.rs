@@ -1,11 +1,11 @@
-//! What every stage of a request is given.
+//! What does every stage of a request get?
 
 use std::sync::Arc;
 
 use super::super::{Engine, Route};
 use super::admission::Plan;
 
-/// A request on its way through the stages: the cache, the route's settings, and how the request is looked up.
+/// The context of a request: the cache, the route's settings, and how the request is looked up.
 pub(in crate::engine) struct Cx<St> {
     pub(in crate::engine) engine: Arc<Engine<St>>,
     pub(in crate::engine) route: Arc<Route>,

@@ -1,6 +1,6 @@
-//! Two layers of one cache around the same handler: one around a router and another, with a policy of its own,
-//! around a route. They would look for the same key, wait for one another and store the same response twice.
-//! The inner one, which knows more, does all the work that there is.
+//! Does a request pass two layers of one cache? For example one layer around a router, and another with its own
+//! policy around a route. Both would look up the same key, wait for each other, and store the response twice. So the
+//! inner layer, whose policy is more specific, does the work.
 
 use std::sync::Arc;
 
@@ -10,16 +10,15 @@ use http::response::Parts as Response;
 
 use super::super::Engine;
 
-/// In a request: the caches that it is inside of.
+/// In a request: the caches whose layers it has passed.
 #[derive(Clone, Default)]
-struct Inside(Vec<Id>);
+struct PassedThrough(Vec<Id>);
 
-/// In a response: the caches of which an inner layer has dealt with it, and the one around that has not heard of
-/// it yet.
+/// In a response: the caches whose inner layer has handled it. The outer layer removes its mark.
 #[derive(Clone, Default)]
-struct Answered(Vec<Id>);
+struct HandledInside(Vec<Id>);
 
-/// Which cache it is.
+/// Identifies a cache in this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Id(usize);
 
@@ -27,43 +26,44 @@ fn id<St>(engine: &Arc<Engine<St>>) -> Id {
     Id(Arc::as_ptr(engine).addr())
 }
 
-/// To be called for a request that goes inside.
-pub(in crate::engine) fn enter<St>(engine: &Arc<Engine<St>>, request: &mut Request) {
+/// Must be called before the handler.
+pub(in crate::engine) fn mark_request<St>(engine: &Arc<Engine<St>>, request: &mut Request) {
     let id = id(engine);
-    let Inside(caches) = request.extensions.get_or_insert_default();
+    let PassedThrough(caches) = request.extensions.get_or_insert_default();
     if !caches.contains(&id) {
         caches.push(id);
     }
 }
 
-/// The cache, if a request is inside of it already.
+/// The cache's id, if the request has already passed a layer of it.
 pub(crate) fn is_inside<St>(engine: &Arc<Engine<St>>, request: &Request) -> Option<Id> {
-    let Inside(caches) = request.extensions.get()?;
+    let PassedThrough(caches) = request.extensions.get()?;
     Some(id(engine)).filter(|id| caches.contains(id))
 }
 
-/// To be called for the response to a request that was.
+/// Must be called for the response of an inner layer.
 pub(crate) fn answered(id: Id, extensions: &mut Extensions) {
-    let Answered(caches) = extensions.get_or_insert_default();
+    let HandledInside(caches) = extensions.get_or_insert_default();
     caches.push(id);
 }
 
-/// Whether a response comes out of an inner layer of this cache, which has done with what is stored all that there is
-/// to do.
-pub(in crate::engine) fn is_answered<St>(
+/// Whether an inner layer of this cache has handled the response. Then there is nothing left to store.
+pub(in crate::engine) fn is_handled_inside<St>(
     engine: &Arc<Engine<St>>,
     extensions: &Extensions,
 ) -> bool {
-    extensions.get::<Answered>().is_some_and(|Answered(caches)| caches.contains(&id(engine)))
+    extensions
+        .get::<HandledInside>()
+        .is_some_and(|HandledInside(caches)| caches.contains(&id(engine)))
 }
 
-/// The same, to the outer layer, which takes the mark off.
-pub(in crate::engine) fn is_answered_by<St>(
+/// The same for the outer layer. Removes the mark.
+pub(in crate::engine) fn take_inside_mark<St>(
     engine: &Arc<Engine<St>>,
     response: &mut Response,
 ) -> bool {
     let id = id(engine);
-    let Some(Answered(caches)) = response.extensions.get_mut() else { return false };
+    let Some(HandledInside(caches)) = response.extensions.get_mut() else { return false };
     let before = caches.len();
     caches.retain(|cache| *cache != id);
     caches.len() < before

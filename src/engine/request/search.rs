@@ -1,10 +1,10 @@
-//! `No-Vary-Search`: which parts of a query tell the responses of a path apart.
+//! Which parts of a query distinguish the responses of a path (`No-Vary-Search`)?
 //!
-//! A response with the field is stored under the canonical form of its query, and the field under a key of the path.
-//! A process remembers the field of a path, or that there is none, for a minute.
+//! A response with the field is stored under the canonical form of its query. The field's value is stored under a key
+//! of the path. For a minute, a process remembers the value for a path, or that there is none.
 //!
-//! The first such response is stored with a mark, under one key of the prefix. Until a process has stored such a
-//! response, or has found the mark, no request pays for the field: once a minute, one lookup asks for the mark too.
+//! The first such response is stored together with a mark, under one key of the prefix. Until a process has stored or
+//! found the mark, requests do not look for the field. Once a minute, one lookup also asks for the mark.
 
 use std::sync::Arc;
 
@@ -17,32 +17,32 @@ use crate::key::{CacheKey, Search};
 use crate::rfc9111::no_vary_search::{NO_VARY_SEARCH, NoVarySearch, canonical};
 use crate::stored::{Stored, StoredResponse, VariantIndex};
 
-/// What is known of a path.
+/// The rule of a path, if it has one.
 pub(in crate::engine) type Rule = Option<Arc<NoVarySearch>>;
 
 impl Search {
-    /// The end of the target by which the rule tells requests apart, with its question mark.
+    /// The query that distinguishes requests under this rule, with its question mark.
     pub(in crate::engine) fn canonical(&self, rule: &NoVarySearch) -> String {
         canonical(rule, Some(&self.query))
     }
 }
 
 impl Plan {
-    /// Where the rule of the path is stored. `None` without a query, and while no response has had a rule.
+    /// The keys of the path's rule. `None` for targets without a query, and until a response has had a rule.
     pub(in crate::engine) fn search(&self, route: &Route) -> Option<&Search> {
         let keys = route.keys.uses_search().then_some(&route.keys)?;
         self.search.get_or_init(|| keys.search(&self.target)).as_ref()
     }
 
-    /// The key to look at, by the rule that is known for the path.
-    pub(in crate::engine) fn key_by(&self, route: &Route, rule: &NoVarySearch) -> CacheKey {
+    /// The key of this request under a rule.
+    pub(in crate::engine) fn key_under(&self, route: &Route, rule: &NoVarySearch) -> CacheKey {
         let Some(search) = self.search(route) else { return self.base.clone() };
         let target = self.target.with_query(&search.path, &search.canonical(rule));
-        route.keys.base_key(&target, &self.keyed)
+        route.keys.base_key(&target, &self.credential_hashes)
     }
 
-    /// Whether a response found by one rule is meant by its own: rules change.
-    pub(in crate::engine) fn is_meant(
+    /// Whether a response found by a path's rule is right by its own rule. The rule of a path can change.
+    pub(in crate::engine) fn rule_matches(
         &self,
         route: &Route,
         rule: Option<&NoVarySearch>,
@@ -53,8 +53,8 @@ impl Plan {
         search.canonical(&own) == search.canonical(rule)
     }
 
-    /// Where a response is stored by its own field, and the path's indexes if it has some.
-    pub(in crate::engine) fn place(
+    /// The key for a response, and the index entries of its path, if the response has a rule.
+    pub(in crate::engine) fn storage_keys(
         &self,
         route: &Route,
         response: &HeaderMap,
@@ -70,19 +70,19 @@ impl Plan {
                 let index = VariantIndex { search: Some(field), ..VariantIndex::default() };
                 let keys = [search.index.clone(), search.anywhere.clone()].into_iter();
                 let keys = keys.chain(route.keys.search_mark_to_write());
-                (self.key_by(route, &rule), keys.map(|key| (key, index.clone())).collect())
+                (self.key_under(route, &rule), keys.map(|key| (key, index.clone())).collect())
             }
             _ => (self.base.clone(), Vec::new()),
         }
     }
 }
 
-/// Bytes that a rule holds in memory of its own.
-pub(in crate::engine) fn held_bytes(rule: &Rule) -> usize {
+/// Bytes in memory, for the limit of a table.
+pub(in crate::engine) fn extra_bytes(rule: &Rule) -> usize {
     rule.as_ref().map_or(0, |rule| rule.held_bytes())
 }
 
-/// The rule that a path's index holds.
+/// The rule in the index of a path.
 pub(in crate::engine) fn rule_of(stored: Option<&Stored>) -> Rule {
     let Some(Stored::Variants(index)) = stored else { return None };
     let value = HeaderValue::from_bytes(index.search.as_ref()?).ok()?;

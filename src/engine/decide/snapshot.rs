@@ -1,4 +1,4 @@
-//! The request that a response answers, as it was before the handler was called.
+//! What was known of the request before its handler was called? The response is stored by this.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -18,24 +18,24 @@ use crate::tag::{LogPosition, Scope, Tag};
 
 /// The request that a response answers, as it was before the handler was called.
 #[derive(Clone)]
-pub(in crate::engine) struct Asked {
+pub(in crate::engine) struct RequestSnapshot {
     pub(in crate::engine) method: Method,
     pub(in crate::engine) headers: HeaderMap,
     pub(in crate::engine) credentials: Credentials,
-    /// When the handler was called, on the store's clock.
+    /// When the handler was called, by the store's clock.
     pub(in crate::engine) requested_ms: u64,
-    /// Where the log stood then.
+    /// The log position at that time.
     pub(in crate::engine) position: Arc<LogPosition>,
-    /// Scheme and authority of the target, where it has them.
+    /// Scheme and authority of the target, if known.
     pub(in crate::engine) origin: Option<(String, String)>,
-    /// What names the target's URI, where it is stored under a key of the application's own.
-    pub(in crate::engine) home: Option<Tag>,
+    /// The tag for the target's URI, if the response is stored under a custom key.
+    pub(in crate::engine) uri_tag: Option<Tag>,
     /// Path and query of the target, as the client sent them.
     pub(in crate::engine) path_and_query: Option<PathAndQuery>,
 }
 
-impl Asked {
-    /// A request whose handler is about to be called.
+impl RequestSnapshot {
+    /// Must be called before the handler.
     pub(in crate::engine) fn of<St: Store>(
         store: &St,
         plan: &Plan,
@@ -49,12 +49,12 @@ impl Asked {
             requested_ms: store.now_ms(),
             position: store.log().position(),
             origin: plan.target.origin().map(own),
-            home: plan.home.as_ref().map(|home| Scope::at(home.as_bytes())),
+            uri_tag: plan.uri_key.as_ref().map(|key| Scope::at(key.as_bytes())),
             path_and_query: plan.path_and_query.clone(),
         }
     }
 
-    /// The tags of a response: the policy's, the override's, and its cache groups (RFC 9875 2).
+    /// The tags of a response: from the policy, from the override, and its cache groups (RFC 9875 2).
     pub(in crate::engine) fn tags(
         &self,
         route: &Route,
@@ -76,14 +76,14 @@ impl Asked {
         if !NoVarySearch::parse(response).is_default() {
             all.push(Scope::any_query());
         }
-        all.extend(self.home.clone());
+        all.extend(self.uri_tag.clone());
         let mut tags = Vec::with_capacity(all.len());
         add_new(&mut tags, all);
         Ok(tags)
     }
 }
 
-/// Adds the tags that are not there yet, in their order. There may be many.
+/// Adds the tags that are missing, in their order. A set finds duplicates, because there may be many tags.
 pub(in crate::engine) fn add_new(tags: &mut Vec<Tag>, more: Vec<Tag>) {
     let mut known: HashSet<Tag> = tags.iter().cloned().collect();
     tags.extend(more.into_iter().filter(|tag| known.insert(tag.clone())));
