@@ -13,9 +13,9 @@ use common::{PREFIX, ok};
 use criterion::Criterion;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::runtime::Runtime;
-use tower_mysql_cache::{
-    CacheKey, Entry, KeyRange, MemoryStore, Store, Stored, StoredHead, StoredResponse,
-};
+use tower_mysql_cache::MemoryStore;
+use tower_mysql_cache::key::{CacheKey, KeyRange};
+use tower_mysql_cache::store::{Entry, Store, Stored, StoredHead, StoredResponse};
 
 /// Only text is compressed.
 const TEXT: &str = "text/html; charset=utf-8";

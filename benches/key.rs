@@ -12,7 +12,8 @@ use common::{Boxed, NoStore, PREFIX, bare, body, cached, ok, send};
 use criterion::{Criterion, Throughput};
 use http::request::Parts;
 use http::{Method, Request};
-use tower_mysql_cache::{CacheKey, CacheLayer, CachePolicy, Cookies, TargetKey};
+use tower_mysql_cache::key::{CacheKey, TargetKey};
+use tower_mysql_cache::{CacheLayer, CachePolicy, Cookies};
 
 const PLAIN: &str = "http://shop.example/products?page=2";
 const LONG: &str = "http://shop.example/search?utm_source=mail&q=green+tea&utm_campaign=x&page=2&gclid=1\

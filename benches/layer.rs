@@ -24,9 +24,9 @@ use criterion::{BenchmarkGroup, Criterion, Throughput};
 use sqlx::{Connection, MySqlConnection, MySqlPool};
 use tokio::runtime::Runtime;
 use tokio::sync::Mutex;
-use tower_mysql_cache::{
-    CacheHandle, CacheKey, CacheLayer, CachePolicy, MemoryStore, MySqlStore, Store,
-};
+use tower_mysql_cache::key::CacheKey;
+use tower_mysql_cache::store::Store;
+use tower_mysql_cache::{CacheHandle, CacheLayer, CachePolicy, MemoryStore, MySqlStore};
 
 const PAGE: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(3600));
 const MANY: u64 = 64;

@@ -12,9 +12,8 @@
 use std::time::Duration;
 
 use axum::{Router, extract::Path, routing::get};
-use tower_mysql_cache::{
-    BoxStore, CacheLayer, CacheOverride, CachePolicy, MemoryStore, MySqlStore,
-};
+use tower_mysql_cache::store::BoxStore;
+use tower_mysql_cache::{CacheLayer, CacheOverride, CachePolicy, MemoryStore, MySqlStore};
 
 const CATALOGUE: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(300));
 

@@ -13,7 +13,8 @@
 use std::time::Duration;
 
 use axum::{Router, routing::get};
-use tower_mysql_cache::{CacheLayer, CachePolicy, Collapse, MySqlStore};
+use tower_mysql_cache::policy::Collapse;
+use tower_mysql_cache::{CacheLayer, CachePolicy, MySqlStore};
 
 /// If a process dies, its lease ends after at most three seconds, and another process makes the report.
 const REPORT: CachePolicy = CachePolicy::new()

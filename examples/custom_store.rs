@@ -15,10 +15,11 @@ use bytes::Bytes;
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use tower::{ServiceBuilder, ServiceExt};
-use tower_mysql_cache::{
-    Admin, CacheKey, CacheLayer, CachePolicy, CacheStatus, Entries, Entry, HeadUpdate, KeyRange,
-    MemoryLog, Store, StoreError, StoreFuture, StoreStats, Stored,
+use tower_mysql_cache::key::{CacheKey, KeyRange};
+use tower_mysql_cache::store::{
+    Admin, Entries, Entry, HeadUpdate, MemoryLog, Store, StoreFuture, StoreStats, Stored,
 };
+use tower_mysql_cache::{CacheLayer, CachePolicy, CacheStatus, StoreError};
 
 /// A handle: all clones share one map.
 #[derive(Clone, Default)]

@@ -26,7 +26,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tower::ServiceBuilder;
-use tower_mysql_cache::{BoxStore, CacheLayer, CachePolicy, MemoryStore, MySqlStore};
+use tower_mysql_cache::store::BoxStore;
+use tower_mysql_cache::{CacheLayer, CachePolicy, MemoryStore, MySqlStore};
 
 const PRIMES: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(3600));
 

@@ -14,9 +14,10 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Request, StatusCode, Uri};
 use axum::routing::get;
 use tower::ServiceExt;
+use tower_mysql_cache::key::TargetKey;
+use tower_mysql_cache::policy::Authorization;
 use tower_mysql_cache::{
-    Authorization, CacheLayer, CacheOverride, CachePolicy, CacheStatus, Cookies, MemoryStore,
-    TargetKey,
+    CacheLayer, CacheOverride, CachePolicy, CacheStatus, Cookies, MemoryStore,
 };
 
 /// Policies are constants beside the routes, because a policy is the same for every request.

@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// A source of the time, for [`MemoryStore::builder`](crate::MemoryStore::builder).
 ///
 /// ```
-/// use tower_mysql_cache::{Clock, SystemClock};
+/// use tower_mysql_cache::store::{Clock, SystemClock};
 ///
 /// /// A clock that is an hour ahead.
 /// struct HourAhead;
@@ -28,7 +28,7 @@ pub trait Clock: Send + Sync + 'static {
 /// The clock of this machine.
 ///
 /// ```
-/// use tower_mysql_cache::{Clock, SystemClock};
+/// use tower_mysql_cache::store::{Clock, SystemClock};
 /// assert!(SystemClock.now_ms() > 1_700_000_000_000); // November 2023
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
@@ -44,7 +44,7 @@ impl Clock for SystemClock {
 /// A clock that changes only when it is told to, for tests of expiry that do not sleep.
 ///
 /// ```
-/// use tower_mysql_cache::{Clock, ManualClock};
+/// use tower_mysql_cache::store::{Clock, ManualClock};
 /// let clock = ManualClock::at(1_000);
 /// clock.advance(std::time::Duration::from_secs(2));
 /// assert_eq!(clock.now_ms(), 3_000);
@@ -56,7 +56,7 @@ impl ManualClock {
     /// A clock that shows `now_ms` milliseconds since the Unix epoch.
     ///
     /// ```
-    /// use tower_mysql_cache::{Clock, ManualClock};
+    /// use tower_mysql_cache::store::{Clock, ManualClock};
     /// assert_eq!(ManualClock::at(1_000).now_ms(), 1_000);
     /// ```
     #[must_use]
@@ -68,7 +68,7 @@ impl ManualClock {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use tower_mysql_cache::{Clock, ManualClock};
+    /// use tower_mysql_cache::store::{Clock, ManualClock};
     ///
     /// let clock = ManualClock::at(1_000);
     /// let clone = clock.clone();

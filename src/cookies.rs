@@ -143,7 +143,8 @@ impl Cookies {
 /// What `Authorization` in a request means for a route. It is never ignored.
 ///
 /// ```
-/// use tower_mysql_cache::{Authorization, CachePolicy};
+/// use tower_mysql_cache::policy::Authorization;
+/// use tower_mysql_cache::CachePolicy;
 /// // each token has its own entries
 /// const ORDERS: CachePolicy = CachePolicy::new().authorization(Authorization::Key);
 /// ```

@@ -85,7 +85,8 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
-    use crate::{CacheLayer, CachePolicy, Invalidation, MemoryStore, Tag};
+    use crate::tag::{Invalidation, Tag};
+    use crate::{CacheLayer, CachePolicy, MemoryStore};
 
     fn layer() -> CacheLayer<MemoryStore> {
         CacheLayer::new(MemoryStore::new())

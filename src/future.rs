@@ -1,4 +1,4 @@
-//! The future of a [`CacheService`](crate::CacheService).
+//! The future of a [`CacheService`](crate::service::CacheService).
 
 use std::fmt;
 use std::future::Future;
@@ -12,7 +12,7 @@ use crate::body::CacheBody;
 use crate::engine::consent::Promise;
 use crate::engine::{Finish, nesting};
 
-/// The future of a [`CacheService`](crate::CacheService): `F` is the inner service's future, and `T` the output.
+/// The future of a [`CacheService`](crate::service::CacheService): `F` is the inner service's future, and `T` the output.
 #[pin_project]
 pub struct ResponseFuture<F, T> {
     #[pin]

@@ -80,7 +80,8 @@ impl<S> Layer<S> for CacheGuard {
 ///
 /// ```
 /// use tower::Layer;
-/// use tower_mysql_cache::{CacheLayer, GuardService, MemoryStore};
+/// use tower_mysql_cache::service::GuardService;
+/// use tower_mysql_cache::{CacheLayer, MemoryStore};
 ///
 /// let cache = CacheLayer::new(MemoryStore::new());
 /// # let application = tower::service_fn(|_: ()| async { Ok::<_, std::convert::Infallible>(()) });

@@ -10,10 +10,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use self::erased::AnyEngine;
-pub use crate::engine::Inspected;
 use crate::engine::{Engine, Route};
 use crate::key::TargetKey;
-use crate::store::{CullReport, Named, Store, StoreError, StoreStats};
+use crate::store::{CacheStats, CullReport, Named, Store, StoreError};
+use crate::stored::Inspected;
 use crate::tag::{Invalidation, LogRow, Tag};
 use crate::telemetry::Counts;
 
@@ -40,27 +40,6 @@ pub struct CacheHandle {
     route: Arc<Route>,
 }
 
-/// What a cache holds, and what it has done in this process.
-///
-/// ```
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
-/// # use tower_mysql_cache::{CacheLayer, MemoryStore};
-/// # let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").handle();
-/// let stats = cache.stats().await?;
-/// println!("{} entries, {} hits", stats.store.entries, stats.layer.hits);
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct CacheStats {
-    /// What the layer has done in this process.
-    pub layer: Counts,
-    /// What the store holds, and its failures in this process.
-    pub store: StoreStats,
-}
-
 impl CacheHandle {
     pub(crate) fn new<St: Store>(engine: Arc<Engine<St>>, route: Arc<Route>) -> Self {
         Self { engine, route }
@@ -82,7 +61,7 @@ impl CacheHandle {
     /// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
     /// # use tower_mysql_cache::{CacheLayer, MemoryStore};
     /// # let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").handle();
-    /// use tower_mysql_cache::Invalidation;
+    /// use tower_mysql_cache::invalidation::Invalidation;
     ///
     /// let import = Invalidation::tags(["prices"]).soft().reason("price import");
     /// cache.invalidate(import).await?;
@@ -153,7 +132,7 @@ impl CacheHandle {
     /// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
     /// # use tower_mysql_cache::{CacheLayer, MemoryStore};
     /// # let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").handle();
-    /// use tower_mysql_cache::TargetKey;
+    /// use tower_mysql_cache::key::TargetKey;
     ///
     /// cache.invalidate_key(&TargetKey::custom("start")).await?;
     /// # Ok(())
@@ -253,7 +232,7 @@ impl CacheHandle {
     /// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
     /// # use tower_mysql_cache::{CacheLayer, MemoryStore};
     /// # let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").handle();
-    /// use tower_mysql_cache::Invalidation;
+    /// use tower_mysql_cache::invalidation::Invalidation;
     ///
     /// let named = cache.dry_run(&Invalidation::path("/products")).await?;
     /// println!("{} of {} responses, {} bytes", named.named, named.examined, named.bytes);
@@ -324,7 +303,7 @@ impl CacheHandle {
 
     /// Reads the invalidation log once, and waits for this read. After that, this process serves no response that is
     /// invalidated by a row committed before the call, on whatever connection. This is true for responses in memory
-    /// too, even where [`Consistency::Bounded`](crate::Consistency::Bounded) allows them to be `poll_interval` (100
+    /// too, even where [`Consistency::Bounded`](crate::store::Consistency::Bounded) allows them to be `poll_interval` (100
     /// ms) behind.
     ///
     /// Call it after a commit that the cache cannot know of, that is, one that neither this handle nor an unsafe
@@ -452,7 +431,7 @@ impl CacheHandle {
     /// process. The names are:
     ///
     /// - those of [`CacheStatus::reason`](crate::CacheStatus::reason),
-    /// - those of [`Forward`](crate::Forward), if there is no reason,
+    /// - those of [`Forward`](crate::status::Forward), if there is no reason,
     /// - for bodies that were being recorded: `aborted`, `body-error`, `too-large`, `trailers`, `incomplete` and
     ///   `recording-budget`.
     ///

@@ -54,49 +54,66 @@ mod future;
 pub mod fuzzing;
 mod guard;
 mod handle;
-mod key;
+pub mod key;
 mod layer;
 mod overrides;
-mod policy;
+pub mod policy;
 mod reason;
 mod rfc9111;
-mod service;
-mod status;
-mod store;
+pub mod service;
+pub mod status;
+pub mod store;
 mod stored;
 mod sync;
 mod tag;
 mod telemetry;
 
-pub use body::CacheBody;
-pub use clock::{Clock, ManualClock, SystemClock};
-pub use cookies::{Authorization, Cookies};
+#[doc(inline)]
+pub use cookies::Cookies;
 pub use error::ConfigError;
-pub use future::ResponseFuture;
-pub use guard::{CacheGuard, GuardFuture, GuardService};
-pub use handle::{CacheHandle, CacheStats, Inspected};
-pub use key::{CacheKey, KeyBuilder, KeyRange, MAX_KEY_BYTES, TargetKey};
+pub use guard::CacheGuard;
+pub use handle::CacheHandle;
 pub use layer::CacheLayer;
+#[doc(inline)]
 pub use overrides::CacheOverride;
-pub use policy::{CachePolicy, Collapse};
-pub use reason::Reason;
-pub use service::CacheService;
+#[doc(inline)]
+pub use policy::CachePolicy;
 #[cfg(feature = "mysql")]
 pub use sqlx;
-pub use status::{CacheStatus, Forward, StatusField};
+#[doc(inline)]
+pub use status::CacheStatus;
 #[cfg(feature = "mysql")]
-pub use store::mysql::{MySqlStore, MySqlStoreBuilder};
-pub use store::{
-    Admin, BoxStore, Consistency, CullReport, Entries, Fence, InvalidationLog, Lease, Leases,
-    MemoryLog, MemoryStore, MemoryStoreBuilder, Named, Source, SqlStatement, Store, StoreError,
-    StoreFuture, StoreStats, Tiered,
-};
-pub use stored::{
-    Entry, HeadUpdate, SelectingField, Stored, StoredHead, StoredOrHead, StoredResponse,
-    VariantIndex,
-};
-pub use tag::{Invalidation, LogPosition, LogRecord, LogRow, Scope, Tag, Validity};
-pub use telemetry::Counts;
+#[doc(inline)]
+pub use store::MySqlStore;
+#[doc(inline)]
+pub use store::{MemoryStore, StoreError, Tiered};
+
+/// Which responses are invalid: tags, and the rows of the invalidation log.
+///
+/// Most applications use [`Tag`](invalidation::Tag) and [`Invalidation`](invalidation::Invalidation) only. The other types
+/// are for stores.
+pub mod invalidation {
+    pub use crate::tag::{Invalidation, LogPosition, LogRecord, LogRow, Scope, Tag, Validity};
+}
+
+/// The names that an application usually needs.
+///
+/// ```
+/// use tower_mysql_cache::prelude::*;
+///
+/// const PAGE: CachePolicy = CachePolicy::public_page();
+/// let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").with_policy(PAGE);
+/// # let _ = cache;
+/// ```
+pub mod prelude {
+    #[cfg(feature = "mysql")]
+    pub use crate::MySqlStore;
+    pub use crate::invalidation::{Invalidation, Tag};
+    pub use crate::{
+        CacheGuard, CacheHandle, CacheLayer, CacheOverride, CachePolicy, CacheStatus, Cookies,
+        MemoryStore, Tiered,
+    };
+}
 
 /// The guide: a chapter for each question.
 pub mod guide {

@@ -11,7 +11,7 @@ macro_rules! reasons {
         /// `Cache-Status` field, in [`CacheHandle::reasons`](crate::CacheHandle::reasons), in metrics and in events.
         ///
         /// ```
-        /// use tower_mysql_cache::Reason;
+        /// use tower_mysql_cache::status::Reason;
         /// assert_eq!(Reason::SetCookie.as_str(), "set-cookie");
         /// ```
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,7 +37,7 @@ macro_rules! reasons {
 
 reasons! {
     // -- a request that bypassed the cache --
-    /// The route's policy is off ([`CachePolicy::off`](crate::CachePolicy::off)).
+    /// The route's policy is off ([`CachePolicy::bypass`](crate::CachePolicy::bypass)).
     Policy = "policy",
     /// The request carries a cookie, and no response says that it may be shared.
     Cookie = "cookie",

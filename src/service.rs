@@ -15,9 +15,10 @@ use tower::{Service, ServiceExt};
 
 #[cfg(feature = "axum")]
 use crate::axum::target_uri;
-use crate::body::CacheBody;
+pub use crate::body::CacheBody;
 use crate::engine::{self, Admission, Engine, Finish, Route, consent, nesting};
-use crate::future::ResponseFuture;
+pub use crate::future::ResponseFuture;
+pub use crate::guard::{GuardFuture, GuardService};
 use crate::status::{CacheStatus, Forward};
 use crate::store::Store;
 use crate::telemetry::count;

@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use http::{HeaderName, HeaderValue};
 
-use crate::reason::Reason;
+pub use crate::reason::Reason;
+pub use crate::telemetry::Counts;
 
 /// `Cache-Status` (RFC 9211).
 pub(crate) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -13,7 +14,8 @@ pub(crate) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-statu
 /// [`CacheLayer::status_field`](crate::CacheLayer::status_field).
 ///
 /// ```
-/// use tower_mysql_cache::{CacheLayer, MemoryStore, StatusField};
+/// use tower_mysql_cache::status::StatusField;
+/// use tower_mysql_cache::{CacheLayer, MemoryStore};
 /// let cache = CacheLayer::new(MemoryStore::new()).status_field(StatusField::Debug);
 /// # let _ = cache;
 /// ```
@@ -32,7 +34,7 @@ pub enum StatusField {
 /// Why the handler was called: `fwd` of RFC 9211 2.2.
 ///
 /// ```
-/// use tower_mysql_cache::Forward;
+/// use tower_mysql_cache::status::Forward;
 /// assert_eq!(Forward::UriMiss.as_str(), "uri-miss");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +60,7 @@ impl Forward {
     /// The token of RFC 9211 2.2.
     ///
     /// ```
-    /// use tower_mysql_cache::Forward;
+    /// use tower_mysql_cache::status::Forward;
     /// assert_eq!(Forward::VaryMiss.as_str(), "vary-miss");
     /// ```
     #[must_use]
@@ -84,7 +86,8 @@ impl Forward {
 ///
 /// use axum::{Router, body::Body, http::Request, routing::get};
 /// use tower::ServiceExt;
-/// use tower_mysql_cache::{CacheLayer, CachePolicy, CacheStatus, Forward, MemoryStore};
+/// use tower_mysql_cache::status::Forward;
+/// use tower_mysql_cache::{CacheLayer, CachePolicy, CacheStatus, MemoryStore};
 ///
 /// const PAGE: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(60));
 ///
@@ -146,7 +149,8 @@ impl CacheStatus {
     /// Why the handler was called; `None` for a hit.
     ///
     /// ```
-    /// use tower_mysql_cache::{CacheStatus, Forward};
+    /// use tower_mysql_cache::status::Forward;
+    /// use tower_mysql_cache::CacheStatus;
     ///
     /// /// Whether the store was in trouble.
     /// fn store_failed(status: &CacheStatus) -> bool {
@@ -165,7 +169,8 @@ impl CacheStatus {
     /// which is stored later; then [`reason`](Self::reason) is [`Reason::Streamed`].
     ///
     /// ```
-    /// use tower_mysql_cache::{CacheStatus, Reason};
+    /// use tower_mysql_cache::status::Reason;
+    /// use tower_mysql_cache::CacheStatus;
     ///
     /// fn will_be_stored(status: &CacheStatus) -> bool {
     ///     status.is_stored() || status.reason() == Some(Reason::Streamed)

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, StatusCode};
 
+use crate::key::CacheKey;
 pub use crate::rfc9111::SelectingField;
-use crate::tag::{LogPosition, Tag};
+use crate::tag::{LogPosition, Tag, Validity};
 
 /// A stored response without its body. Times are in milliseconds since the Unix epoch, by the store's clock.
 ///
@@ -58,7 +59,7 @@ impl StoredHead {
     ///
     /// ```
     /// use http::{HeaderMap, StatusCode};
-    /// use tower_mysql_cache::StoredHead;
+    /// use tower_mysql_cache::store::StoredHead;
     ///
     /// let mut head = StoredHead::new(StatusCode::OK, HeaderMap::new(), 1_000);
     /// head.fresh_until_ms = 61_000;
@@ -86,7 +87,7 @@ impl StoredHead {
 ///
 /// ```
 /// use http::{HeaderMap, StatusCode};
-/// use tower_mysql_cache::{Stored, StoredHead, StoredResponse};
+/// use tower_mysql_cache::store::{Stored, StoredHead, StoredResponse};
 ///
 /// let head = StoredHead::new(StatusCode::OK, HeaderMap::new(), 1_700_000_000_000);
 /// let response = StoredResponse::new(head, "hello".into());
@@ -126,7 +127,7 @@ impl fmt::Debug for StoredResponse {
 ///
 /// ```
 /// use http::header::ACCEPT_LANGUAGE;
-/// use tower_mysql_cache::{Stored, VariantIndex};
+/// use tower_mysql_cache::store::{Stored, VariantIndex};
 ///
 /// let index = VariantIndex::new(vec![ACCEPT_LANGUAGE], Vec::new());
 /// let stored = Stored::Variants(index.into());
@@ -149,7 +150,7 @@ impl VariantIndex {
     ///
     /// ```
     /// use http::header::{ACCEPT, ACCEPT_LANGUAGE};
-    /// use tower_mysql_cache::VariantIndex;
+    /// use tower_mysql_cache::store::VariantIndex;
     ///
     /// let index = VariantIndex::new(vec![ACCEPT_LANGUAGE, ACCEPT, ACCEPT], Vec::new());
     /// assert_eq!(index.names, [ACCEPT, ACCEPT_LANGUAGE]);
@@ -173,7 +174,7 @@ impl VariantIndex {
 /// The data that is stored under one key.
 ///
 /// ```
-/// use tower_mysql_cache::Stored;
+/// use tower_mysql_cache::store::Stored;
 ///
 /// fn describe(stored: &Stored) -> String {
 ///     match stored {
@@ -195,7 +196,7 @@ impl Stored {
     /// An estimate of the bytes that this takes in memory or in the table: names, values and the body.
     ///
     /// ```
-    /// use tower_mysql_cache::{Stored, VariantIndex};
+    /// use tower_mysql_cache::store::{Stored, VariantIndex};
     /// assert_eq!(Stored::Variants(VariantIndex::default().into()).size_bytes(), 128);
     /// ```
     #[must_use]
@@ -222,10 +223,10 @@ impl Stored {
 }
 
 /// The data that is stored under one key, for a request that may not need the body:
-/// [`Entries::get_heads`](crate::Entries::get_heads).
+/// [`Entries::get_heads`](crate::store::Entries::get_heads).
 ///
 /// ```
-/// use tower_mysql_cache::{Stored, StoredOrHead};
+/// use tower_mysql_cache::store::{Stored, StoredOrHead};
 ///
 /// fn body_bytes(found: &StoredOrHead) -> Option<u64> {
 ///     match found {
@@ -249,7 +250,7 @@ pub enum StoredOrHead {
     },
 }
 
-/// A new head for a stored response whose body does not change: [`Entries::freshen`](crate::Entries::freshen).
+/// A new head for a stored response whose body does not change: [`Entries::freshen`](crate::store::Entries::freshen).
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct HeadUpdate {
@@ -269,7 +270,8 @@ impl HeadUpdate {
     ///
     /// ```
     /// use std::sync::Arc;
-    /// use tower_mysql_cache::{CacheKey, HeadUpdate, StoredHead};
+    /// use tower_mysql_cache::key::CacheKey;
+    /// use tower_mysql_cache::store::{HeadUpdate, StoredHead};
     ///
     /// /// Makes a stored response fresh for another minute.
     /// fn minute_more(key: CacheKey, old: Arc<StoredHead>, now_ms: u64) -> HeadUpdate {
@@ -293,7 +295,8 @@ impl HeadUpdate {
 /// An entry that a store writes.
 ///
 /// ```
-/// use tower_mysql_cache::{CacheKey, Entry, Stored, VariantIndex};
+/// use tower_mysql_cache::key::CacheKey;
+/// use tower_mysql_cache::store::{Entry, Stored, VariantIndex};
 ///
 /// let index = Stored::Variants(VariantIndex::default().into());
 /// let entry = Entry::new(CacheKey::new("shop:1:/ http://shop.example"), index, 1_700_000_060_000);
@@ -315,7 +318,8 @@ impl Entry {
     /// An entry with this key and data, which expires at `expires_ms`.
     ///
     /// ```
-    /// use tower_mysql_cache::{CacheKey, Entry, Stored};
+    /// use tower_mysql_cache::key::CacheKey;
+    /// use tower_mysql_cache::store::{Entry, Stored};
     ///
     /// fn for_a_minute(key: CacheKey, stored: Stored, now_ms: u64) -> Entry {
     ///     Entry::new(key, stored, now_ms + 60_000)
@@ -326,4 +330,20 @@ impl Entry {
     pub fn new(key: crate::key::CacheKey, stored: Stored, expires_ms: u64) -> Self {
         Self { key, stored, expires_ms }
     }
+}
+
+/// A stored response, as returned by the handle's `inspect`.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Inspected {
+    /// The key of the entry.
+    pub key: CacheKey,
+    /// Everything but the body: status, fields, times, tags, log position.
+    pub head: Arc<StoredHead>,
+    /// The length of the body in bytes.
+    pub body_bytes: usize,
+    /// Whether the invalidation log says that the response is valid.
+    pub validity: Validity,
+    /// For how many seconds the response is still fresh. Negative if it is stale.
+    pub ttl_secs: i64,
 }

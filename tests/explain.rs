@@ -12,9 +12,9 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use tower::{Layer, Service, ServiceExt, service_fn};
-use tower_mysql_cache::{
-    CacheBody, CacheHandle, CacheLayer, CachePolicy, CacheStatus, MemoryStore, StatusField,
-};
+use tower_mysql_cache::service::CacheBody;
+use tower_mysql_cache::status::StatusField;
+use tower_mysql_cache::{CacheHandle, CacheLayer, CachePolicy, CacheStatus, MemoryStore};
 use tracing_subscriber::fmt::MakeWriter;
 
 /// All events that were traced.

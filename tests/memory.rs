@@ -16,10 +16,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use tower::{Layer, ServiceExt};
-use tower_mysql_cache::{
-    Admin, CacheKey, CacheLayer, CachePolicy, Entries, Entry, MemoryStore, Stored, StoredHead,
-    StoredResponse, Tag,
-};
+use tower_mysql_cache::invalidation::Tag;
+use tower_mysql_cache::key::CacheKey;
+use tower_mysql_cache::store::{Admin, Entries, Entry, Stored, StoredHead, StoredResponse};
+use tower_mysql_cache::{CacheLayer, CachePolicy, MemoryStore};
 
 const HOUR: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(3600));
 

@@ -19,10 +19,12 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service, ServiceExt};
-use tower_mysql_cache::{
-    Admin, CacheKey, CacheLayer, Entries, Entry, HeadUpdate, InvalidationLog, KeyRange,
-    LogPosition, LogRecord, LogRow, MySqlStore, Store, StoreError, Stored, StoredHead, Validity,
+use tower_mysql_cache::invalidation::{LogPosition, LogRecord, LogRow, Validity};
+use tower_mysql_cache::key::{CacheKey, KeyRange};
+use tower_mysql_cache::store::{
+    Admin, Entries, Entry, HeadUpdate, InvalidationLog, Store, Stored, StoredHead,
 };
+use tower_mysql_cache::{CacheLayer, MySqlStore, StoreError};
 
 pub(crate) use report::run;
 

@@ -54,9 +54,10 @@ use http::request::Parts;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tower::Layer;
-use tower_mysql_cache::{
-    BoxStore, CacheLayer, CachePolicy, MemoryStore, MySqlStore, StatusField, TargetKey,
-};
+use tower_mysql_cache::key::TargetKey;
+use tower_mysql_cache::status::StatusField;
+use tower_mysql_cache::store::BoxStore;
+use tower_mysql_cache::{CacheLayer, CachePolicy, MemoryStore, MySqlStore};
 
 use crate::activity::Connections;
 use crate::arguments::{Arguments, USAGE};

@@ -27,7 +27,8 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tower_mysql_cache::{BoxStore, CacheHandle, MemoryStore, MySqlStore};
+use tower_mysql_cache::store::BoxStore;
+use tower_mysql_cache::{CacheHandle, MemoryStore, MySqlStore};
 
 use crate::shop::{Goods, Shop};
 

@@ -20,9 +20,9 @@ use axum::routing::get;
 use http_body::Frame;
 use tokio::sync::Mutex;
 use tokio::time::Interval;
-use tower_mysql_cache::{
-    BoxStore, CacheHandle, CacheLayer, CacheOverride, CachePolicy, Cookies, StatusField,
-};
+use tower_mysql_cache::status::StatusField;
+use tower_mysql_cache::store::BoxStore;
+use tower_mysql_cache::{CacheHandle, CacheLayer, CacheOverride, CachePolicy, Cookies};
 
 /// The prefix of the shop's keys in the table.
 pub(crate) const PREFIX: &str = "demo";

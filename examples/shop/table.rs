@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use tower_mysql_cache::Counts;
+use tower_mysql_cache::status::Counts;
 
 use crate::browser::{Answer, Ask};
 

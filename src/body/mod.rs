@@ -21,7 +21,7 @@ pub(crate) use recorder::{Abandoned, Completed, Recorder, Sink};
 
 use crate::reason::Reason;
 
-/// The body of a response of a [`CacheService`](crate::CacheService). `B` is the body type of the inner service.
+/// The body of a response of a [`CacheService`](crate::service::CacheService). `B` is the body type of the inner service.
 ///
 /// It yields the same bytes as the inner service's body, and never delays them.
 ///
@@ -32,7 +32,8 @@ use crate::reason::Reason;
 /// use http::{Request, Response};
 /// use http_body_util::{BodyExt, Full};
 /// use tower::{Layer, ServiceExt, service_fn};
-/// use tower_mysql_cache::{CacheBody, CacheLayer, MemoryStore};
+/// use tower_mysql_cache::service::CacheBody;
+/// use tower_mysql_cache::{CacheLayer, MemoryStore};
 ///
 /// let inner = service_fn(|_: Request<()>| async {
 ///     Ok::<_, Infallible>(Response::new(Full::<bytes::Bytes>::from("hello")))

@@ -1,6 +1,5 @@
 //! Which responses are stored for a target? The answer is for people.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::find::{log_verdict, lookup_targets};
@@ -8,24 +7,7 @@ use super::{Engine, Route};
 use crate::error::ConfigError;
 use crate::key::{CacheKey, variant_key};
 use crate::store::{Store, StoreError};
-use crate::stored::{Stored, StoredHead, StoredResponse};
-use crate::tag::Validity;
-
-/// A stored response, as returned by the handle's `inspect`.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Inspected {
-    /// The key of the entry.
-    pub key: CacheKey,
-    /// Everything but the body: status, fields, times, tags, log position.
-    pub head: Arc<StoredHead>,
-    /// The length of the body in bytes.
-    pub body_bytes: usize,
-    /// Whether the invalidation log says that the response is valid.
-    pub validity: Validity,
-    /// For how many seconds the response is still fresh. Negative if it is stale.
-    pub ttl_secs: i64,
-}
+use crate::stored::{Inspected, Stored, StoredResponse};
 
 /// Lists the responses that are stored for an absolute URI.
 pub(crate) async fn inspect<St: Store>(

@@ -26,7 +26,6 @@ use background::Background;
 use collapse::Flights;
 pub(crate) use exchange::exchange;
 use find::{Breaker, Breakers, Known, Pending};
-pub use inspect::Inspected;
 pub(crate) use inspect::inspect;
 #[cfg(feature = "mysql")]
 pub(crate) use invalidate::append_on;

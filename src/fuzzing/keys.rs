@@ -5,7 +5,7 @@ use http::uri::PathAndQuery;
 use http::{Request, Uri};
 
 use super::{lines, number, of, values};
-use crate::key::{KeyRules, MAX_KEY_BYTES, QueryRules, TargetKey};
+use crate::key::{CacheKey, KeyRules, QueryRules, TargetKey};
 use crate::rfc9111::{Target, same_origin_targets};
 
 /// The query rules that the bits of a number enable.
@@ -91,7 +91,7 @@ pub fn keys(data: &[u8]) {
     }
     for one in &asked {
         let key = rules.base_key(&one.target, &[]);
-        assert!(key.as_bytes().len() <= MAX_KEY_BYTES);
+        assert!(key.as_bytes().len() <= CacheKey::MAX_BYTES);
         assert_eq!(key.prefix(), b"fuzz");
         assert!(rules.range_of_prefix().contains(key.as_bytes()));
         let custom = rules.base_key(&TargetKey::custom(one.uri.to_string()), &[]);

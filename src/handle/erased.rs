@@ -3,9 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::engine::{self, Engine, Inspected, Route};
+use crate::engine::{self, Engine, Route};
 use crate::key::TargetKey;
 use crate::store::{Admin, DynLog, Store, StoreError, StoreFuture};
+use crate::stored::Inspected;
 use crate::tag::{Invalidation, LogRecord};
 use crate::telemetry::{Counters, Reasons};
 

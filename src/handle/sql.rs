@@ -11,12 +11,12 @@ impl CacheHandle {
     /// driver](crate::guide::invalidation#other-drivers).
     ///
     /// The rows take effect when the transaction commits. In memory behind a [`Tiered`](crate::Tiered) store, they
-    /// take effect as [`Consistency`](crate::Consistency) says. This process does not know of the commit. After an
+    /// take effect as [`Consistency`](crate::store::Consistency) says. This process does not know of the commit. After an
     /// unsafe request through the layer, it reads the log without being asked; in other code, call
     /// [`CacheHandle::sync`] after the commit.
     ///
     /// A [`MemoryStore`](crate::MemoryStore) has nothing to write: the list is empty, and the invalidation takes
-    /// effect with this call ([`MemoryLog`](crate::MemoryLog#in-a-transaction)). So call this only if a transaction
+    /// effect with this call ([`MemoryLog`](crate::store::MemoryLog#in-a-transaction)). So call this only if a transaction
     /// follows.
     ///
     /// This is a method of the handle because a row contains the layer's prefix and version, and the statement
@@ -26,7 +26,7 @@ impl CacheHandle {
     /// # fn update(
     /// #     cache: tower_mysql_cache::CacheHandle,
     /// # ) -> Result<(), Box<dyn std::error::Error>> {
-    /// use tower_mysql_cache::Invalidation;
+    /// use tower_mysql_cache::invalidation::Invalidation;
     ///
     /// for statement in cache.to_sql(&Invalidation::tags(["product:7"]))? {
     ///     // execute `statement.text` with `statement.values`

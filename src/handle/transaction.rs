@@ -18,7 +18,7 @@ impl CacheHandle {
     /// #     pool: sqlx::MySqlPool,
     /// #     cache: tower_mysql_cache::CacheHandle,
     /// # ) -> Result<(), Box<dyn std::error::Error>> {
-    /// use tower_mysql_cache::Invalidation;
+    /// use tower_mysql_cache::invalidation::Invalidation;
     ///
     /// let mut tx = pool.begin().await?;
     /// sqlx::query("UPDATE products SET price = 9 WHERE id = 7").execute(&mut *tx).await?;
@@ -29,7 +29,7 @@ impl CacheHandle {
     /// ```
     ///
     /// With a [`MemoryStore`](crate::MemoryStore), the same code works. This store does not use the connection, and
-    /// invalidates more than the transaction does ([`MemoryLog`](crate::MemoryLog#in-a-transaction)). A store of
+    /// invalidates more than the transaction does ([`MemoryLog`](crate::store::MemoryLog#in-a-transaction)). A store of
     /// another crate that cannot do this returns [`StoreError::Unsupported`]. The rest of this page is about stores
     /// in MySQL.
     ///
@@ -39,7 +39,7 @@ impl CacheHandle {
     /// The connection must lead to the server that holds the cache's tables, and its user must be allowed to insert
     /// into the log. A connection to another server is an error. The layer checks this at most once a second. So if
     /// several pools are used in the same second, it may notice a wrong connection later
-    /// ([`MySqlStoreBuilder::check_server`](crate::MySqlStoreBuilder::check_server)).
+    /// ([`MySqlStoreBuilder::check_server`](crate::store::MySqlStoreBuilder::check_server)).
     ///
     /// The insert changes the session's `LAST_INSERT_ID()`. If later SQL needs the earlier value, save it in a
     /// variable first. Ids that the driver has already returned do not change.

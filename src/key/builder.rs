@@ -16,7 +16,7 @@ pub(super) const MAX_TARGET_BYTES: usize = 480;
 /// different target keys never share an entry.
 ///
 /// ```
-/// use tower_mysql_cache::TargetKey;
+/// use tower_mysql_cache::key::TargetKey;
 ///
 /// let home = TargetKey::custom("home").partition("locale", "de");
 /// assert_ne!(home, TargetKey::custom("home").partition("locale", "fr"));
@@ -55,7 +55,8 @@ impl TargetKey {
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-    /// use tower_mysql_cache::{CacheLayer, MemoryStore, TargetKey};
+    /// use tower_mysql_cache::key::TargetKey;
+    /// use tower_mysql_cache::{CacheLayer, MemoryStore};
     ///
     /// // one entry for the start page, whatever the URI says
     /// let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").key_builder(
@@ -82,10 +83,11 @@ impl TargetKey {
     ///
     /// Name and value are readable in the table's `cache_key` column. Do not put a secret there. A secret belongs in
     /// a cookie or in `Authorization`; the policy can add a hash of them to the key
-    /// ([`Cookies::Key`](crate::Cookies::Key), [`Authorization::Key`](crate::Authorization::Key)).
+    /// ([`Cookies::Key`](crate::Cookies::Key), [`Authorization::Key`](crate::policy::Authorization::Key)).
     ///
     /// ```
-    /// use tower_mysql_cache::{CacheLayer, MemoryStore, TargetKey};
+    /// use tower_mysql_cache::key::TargetKey;
+    /// use tower_mysql_cache::{CacheLayer, MemoryStore};
     ///
     /// // requests without a tenant bypass the cache
     /// let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").key_builder(
@@ -207,7 +209,8 @@ impl Spelling {
 ///
 /// ```
 /// use http::request::Parts;
-/// use tower_mysql_cache::{CacheLayer, KeyBuilder, MemoryStore, TargetKey};
+/// use tower_mysql_cache::key::{KeyBuilder, TargetKey};
+/// use tower_mysql_cache::{CacheLayer, MemoryStore};
 ///
 /// /// One entry per language; no cache for the languages that the shop does not have.
 /// struct ByLanguage(&'static [&'static str]);

@@ -27,17 +27,13 @@ pub(crate) use search::Search;
 pub(crate) use secret::Secret;
 pub(crate) use target::{KeyRules, NoKey, TargetUri, variant_key};
 
-/// The maximum length of a key in bytes, and the width of the `cache_key` column. A longer key is shortened: it keeps
-/// its first bytes and ends with a 256-bit hash of the whole key.
-pub const MAX_KEY_BYTES: usize = 1024;
-
 /// A finished cache key, and its 128-bit hash, which is the primary key of the table.
 ///
 /// The hash is the first 16 bytes of the key's SHA-256. So SQL can compute it too:
 /// `UNHEX(LEFT(SHA2(cache_key, 256), 32))`.
 ///
 /// ```
-/// use tower_mysql_cache::CacheKey;
+/// use tower_mysql_cache::key::CacheKey;
 /// let key = CacheKey::new("shop:1:/products http://shop.example");
 /// assert_eq!(key.prefix(), b"shop");
 /// assert_ne!(key.hash(), CacheKey::new("shop:1:/product http://shop.example").hash());
@@ -49,18 +45,22 @@ pub struct CacheKey {
 }
 
 impl CacheKey {
-    /// Makes a key of these bytes. If they are not shorter than [`MAX_KEY_BYTES`], the key consists of the first
+    /// The maximum length of a key in bytes, and the width of the `cache_key` column. A longer key is shortened: it keeps
+    /// its first bytes and ends with a 256-bit hash of the whole key.
+    pub const MAX_BYTES: usize = 1024;
+
+    /// Makes a key of these bytes. If they are not shorter than [`CacheKey::MAX_BYTES`], the key consists of the first
     /// bytes, a `#`, and the SHA-256 of the whole in hexadecimal.
     ///
     /// ```
-    /// use tower_mysql_cache::{CacheKey, MAX_KEY_BYTES};
+    /// use tower_mysql_cache::key::{CacheKey, CacheKey::MAX_BYTES};
     ///
     /// assert_eq!(CacheKey::new("shop:1:/").as_bytes(), b"shop:1:/");
-    /// assert_eq!(CacheKey::new("x".repeat(5_000)).as_bytes().len(), MAX_KEY_BYTES);
+    /// assert_eq!(CacheKey::new("x".repeat(5_000)).as_bytes().len(), CacheKey::MAX_BYTES);
     /// ```
     #[must_use]
     pub fn new(bytes: impl Into<Bytes>) -> Self {
-        let bytes = shorten(bytes.into(), MAX_KEY_BYTES);
+        let bytes = shorten(bytes.into(), CacheKey::MAX_BYTES);
         Self { hash: hash128(&bytes), bytes }
     }
 
@@ -73,7 +73,7 @@ impl CacheKey {
     /// The whole key.
     ///
     /// ```
-    /// use tower_mysql_cache::CacheKey;
+    /// use tower_mysql_cache::key::CacheKey;
     /// assert_eq!(CacheKey::new("shop:1:/").as_bytes(), b"shop:1:/");
     /// ```
     #[must_use]
@@ -84,7 +84,7 @@ impl CacheKey {
     /// The whole key, as a cheap clone.
     ///
     /// ```
-    /// use tower_mysql_cache::CacheKey;
+    /// use tower_mysql_cache::key::CacheKey;
     /// let bytes: bytes::Bytes = CacheKey::new("shop:1:/").to_bytes();
     /// # let _ = bytes;
     /// ```
@@ -96,7 +96,7 @@ impl CacheKey {
     /// The first 16 bytes of the key's SHA-256.
     ///
     /// ```
-    /// use tower_mysql_cache::CacheKey;
+    /// use tower_mysql_cache::key::CacheKey;
     ///
     /// // SELECT HEX(LEFT(SHA2('abc', 256), 32))
     /// assert_eq!(CacheKey::new("abc").hash()[..4], [0xba, 0x78, 0x16, 0xbf]);
@@ -109,7 +109,7 @@ impl CacheKey {
     /// The prefix of the cache that made the key: the bytes before the first colon.
     ///
     /// ```
-    /// use tower_mysql_cache::CacheKey;
+    /// use tower_mysql_cache::key::CacheKey;
     /// assert_eq!(CacheKey::new("shop:1:/").prefix(), b"shop");
     /// ```
     #[must_use]
@@ -138,7 +138,7 @@ pub(crate) fn prefix_of(key: &[u8]) -> &[u8] {
 /// A half-open range of keys, in byte order: `start <= key < end`. The start is never after the end.
 ///
 /// ```
-/// use tower_mysql_cache::KeyRange;
+/// use tower_mysql_cache::key::KeyRange;
 ///
 /// let shop = KeyRange::starting_with("shop:");
 /// assert!(shop.contains(b"shop:1:/products http://shop.example"));
@@ -168,7 +168,7 @@ impl KeyRange {
     /// One key and no other.
     ///
     /// ```
-    /// use tower_mysql_cache::{CacheKey, KeyRange};
+    /// use tower_mysql_cache::key::{CacheKey, KeyRange};
     ///
     /// let range = KeyRange::only(&CacheKey::new("shop:1:/a"));
     /// assert!(range.contains(b"shop:1:/a") && !range.contains(b"shop:1:/a/b"));
@@ -195,7 +195,7 @@ impl KeyRange {
         match to.last_mut() {
             Some(last) => *last += 1,
             // `start` is a run of 0xff: only a longer run is larger than all that begin with it
-            None => to = vec![u8::MAX; MAX_KEY_BYTES + 1],
+            None => to = vec![u8::MAX; CacheKey::MAX_BYTES + 1],
         }
         Self { from, to: to.into() }
     }
@@ -204,7 +204,7 @@ impl KeyRange {
     /// target.
     ///
     /// ```
-    /// use tower_mysql_cache::KeyRange;
+    /// use tower_mysql_cache::key::KeyRange;
     ///
     /// let page = KeyRange::continuing("shop:1:/products");
     /// assert!(page.contains(b"shop:1:/products http://shop.example"));
@@ -221,7 +221,7 @@ impl KeyRange {
     /// Whether `key` is in the range.
     ///
     /// ```
-    /// use tower_mysql_cache::KeyRange;
+    /// use tower_mysql_cache::key::KeyRange;
     /// assert!(KeyRange::starting_with("shop:").contains(b"shop:1:/"));
     /// ```
     #[must_use]
@@ -278,7 +278,7 @@ mod tests {
     fn long_keys_keep_their_first_bytes_and_end_in_a_hash() {
         let a = CacheKey::new(format!("p:1:/{}a", "x".repeat(9_000)));
         let b = CacheKey::new(format!("p:1:/{}b", "x".repeat(9_000)));
-        assert_eq!(a.as_bytes().len(), MAX_KEY_BYTES);
+        assert_eq!(a.as_bytes().len(), CacheKey::MAX_BYTES);
         assert!(a.as_bytes().starts_with(b"p:1:/xxx"));
         assert_ne!(a, b);
         assert_ne!(a.hash(), b.hash());

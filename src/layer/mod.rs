@@ -168,7 +168,8 @@ impl<St: Store> CacheLayer<St> {
     /// ```
     /// use axum::{Router, body::Body, response::Response, routing::get};
     /// use tower::ServiceBuilder;
-    /// use tower_mysql_cache::{CacheBody, CacheLayer, MemoryStore};
+    /// use tower_mysql_cache::service::CacheBody;
+    /// use tower_mysql_cache::{CacheLayer, MemoryStore};
     ///
     /// let cache = Some(CacheLayer::new(MemoryStore::new())).map(|cache| {
     ///     let body = |response: Response<CacheBody<Body>>| response.map(Body::new);

@@ -93,7 +93,8 @@ impl<St: Store> CacheLayer<St> {
     /// What the layer writes into `Cache-Status` (RFC 9211). Default: [`StatusField::On`].
     ///
     /// ```
-    /// use tower_mysql_cache::{CacheLayer, MemoryStore, StatusField};
+    /// use tower_mysql_cache::status::StatusField;
+    /// use tower_mysql_cache::{CacheLayer, MemoryStore};
     /// let cache = CacheLayer::new(MemoryStore::new()).status_field(StatusField::Off);
     /// ```
     #[must_use]
@@ -227,7 +228,7 @@ impl<St: Store> CacheLayer<St> {
     }
 
     /// The secret for hashes of cookies and `Authorization` in keys ([`Cookies::Key`](crate::Cookies::Key),
-    /// [`Authorization::Key`](crate::Authorization::Key)). With it, a reader of the table cannot check guesses of
+    /// [`Authorization::Key`](crate::policy::Authorization::Key)). With it, a reader of the table cannot check guesses of
     /// passwords or short cookies against the hashes. At least 16 bytes, from a random source, and the same in all
     /// processes that share entries. With another secret, such routes start with an empty cache. Default: none, with a
     /// warning at the start if a policy needs one.
@@ -318,7 +319,8 @@ impl<St: Store> CacheLayer<St> {
     ///
     /// ```
     /// use http::request::Parts;
-    /// use tower_mysql_cache::{CacheLayer, MemoryStore, TargetKey};
+    /// use tower_mysql_cache::key::TargetKey;
+    /// use tower_mysql_cache::{CacheLayer, MemoryStore};
     /// // previews are never cached
     /// let cache = CacheLayer::new(MemoryStore::new()).key_builder(|request: &Parts, key: TargetKey| {
     ///     (!request.headers.contains_key("x-preview")).then_some(key)

@@ -7,12 +7,13 @@ mod presets;
 mod settings;
 mod validate;
 
+pub use crate::cookies::{Authorization, Cookies};
+pub use crate::overrides::CacheOverride;
+
 use std::fmt;
 use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
-
-use crate::cookies::{Authorization, Cookies};
 
 /// Default limit of a stored body: 8 MiB.
 const DEFAULT_MAX_BODY_BYTES: usize = 8 << 20;
@@ -88,7 +89,8 @@ pub struct CachePolicy {
 /// Whether requests for the same page at the same time share one call of the handler.
 ///
 /// ```
-/// use tower_mysql_cache::{CachePolicy, Collapse};
+/// use tower_mysql_cache::policy::Collapse;
+/// use tower_mysql_cache::CachePolicy;
 /// const REPORT: CachePolicy = CachePolicy::new().collapse(Collapse::Cluster);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -102,7 +104,7 @@ pub enum Collapse {
     #[default]
     Process,
     /// One request calls the handler for all processes that share the store, if the store has leases
-    /// ([`Store::leases`](crate::Store::leases)), as [`MySqlStore`](crate::MySqlStore) has. For routes whose handler is so
+    /// ([`Store::leases`](crate::store::Store::leases)), as [`MySqlStore`](crate::MySqlStore) has. For routes whose handler is so
     /// expensive that one call per process is too many.
     ///
     /// A hit costs nothing more. A miss costs three statements more: for the lease, for a second lookup, and for the end

@@ -65,7 +65,8 @@ impl CachePolicy {
     /// What `Authorization` in a request means. Default: [`Authorization::Bypass`].
     ///
     /// ```
-    /// use tower_mysql_cache::{Authorization, CachePolicy};
+    /// use tower_mysql_cache::policy::Authorization;
+    /// use tower_mysql_cache::CachePolicy;
     /// const ORDERS: CachePolicy = CachePolicy::new().authorization(Authorization::Key);
     /// ```
     #[must_use]
@@ -234,7 +235,8 @@ impl CachePolicy {
     /// [`Collapse::Process`].
     ///
     /// ```
-    /// use tower_mysql_cache::{CachePolicy, Collapse};
+    /// use tower_mysql_cache::policy::Collapse;
+    /// use tower_mysql_cache::CachePolicy;
     /// const REPORT: CachePolicy = CachePolicy::new().collapse(Collapse::Cluster);
     /// ```
     #[must_use]
@@ -278,7 +280,8 @@ impl CachePolicy {
     ///
     /// ```
     /// # use std::time::Duration;
-    /// # use tower_mysql_cache::{CachePolicy, Collapse};
+    /// # use tower_mysql_cache::policy::Collapse;
+    /// # use tower_mysql_cache::CachePolicy;
     /// const REPORT: CachePolicy =
     ///     CachePolicy::new().collapse(Collapse::Cluster).lease(Duration::from_secs(60));
     /// ```

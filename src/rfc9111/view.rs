@@ -28,7 +28,7 @@ pub(crate) struct StoredView<'a> {
 ///
 /// ```
 /// use http::header::ACCEPT_LANGUAGE;
-/// use tower_mysql_cache::SelectingField;
+/// use tower_mysql_cache::store::SelectingField;
 ///
 /// // selects requests without `Accept-Language`
 /// let field = SelectingField::new(ACCEPT_LANGUAGE, None);
@@ -49,7 +49,7 @@ impl SelectingField {
     ///
     /// ```
     /// use http::header::ACCEPT_LANGUAGE;
-    /// use tower_mysql_cache::SelectingField;
+    /// use tower_mysql_cache::store::SelectingField;
     ///
     /// let absent = SelectingField::new(ACCEPT_LANGUAGE, None);
     /// # let _ = absent;

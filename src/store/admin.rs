@@ -2,6 +2,7 @@
 
 use crate::store::{StoreError, StoreFuture};
 use crate::tag::Scope;
+use crate::telemetry::Counts;
 
 /// What people ask of a store, by [`CacheHandle`](crate::CacheHandle) and when the application shuts down.
 ///
@@ -77,6 +78,27 @@ pub struct CullReport {
     pub expired: u64,
     /// Rows removed because the store was over its limit.
     pub evicted: u64,
+}
+
+/// What a cache holds, and what it has done in this process.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
+/// # use tower_mysql_cache::{CacheLayer, MemoryStore};
+/// # let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").handle();
+/// let stats = cache.stats().await?;
+/// println!("{} entries, {} hits", stats.store.entries, stats.layer.hits);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CacheStats {
+    /// What the layer has done in this process.
+    pub layer: Counts,
+    /// What the store holds, and its failures in this process.
+    pub store: StoreStats,
 }
 
 /// How much a store holds, and what went wrong in it since it was made.

@@ -15,7 +15,8 @@ use crate::tag::{LogPosition, LogRecord, LogRow, Scope, Validity};
 /// Any store behind one type, for applications that choose their store at run time.
 ///
 /// ```
-/// use tower_mysql_cache::{BoxStore, CacheLayer, MemoryStore};
+/// use tower_mysql_cache::store::BoxStore;
+/// use tower_mysql_cache::{CacheLayer, MemoryStore};
 /// let store = BoxStore::new(MemoryStore::new());
 /// let cache = CacheLayer::new(store);
 /// # let _: CacheLayer<BoxStore> = cache;

@@ -163,7 +163,7 @@ mod tests {
         let handles = [handle(memory()), handle(tiered), handle(BoxStore::new(memory()))];
         goes_into_the_state_of_an_application(&handles);
         for handle in handles {
-            let wanted = crate::Invalidation::tags(["t"]);
+            let wanted = crate::invalidation::Invalidation::tags(["t"]);
             assert!(handle.to_sql(&wanted).unwrap().is_empty(), "a log in memory has no table");
         }
     }

@@ -7,7 +7,7 @@ use crate::store::StoreFuture;
 
 /// Lets processes that share a store agree on which of them calls the handler for a key.
 ///
-/// Only routes with [`Collapse::Cluster`](crate::Collapse::Cluster) ask. A store of a single process needs no leases:
+/// Only routes with [`Collapse::Cluster`](crate::policy::Collapse::Cluster) ask. A store of a single process needs no leases:
 /// [`Store::leases`](super::Store::leases) grants every lease by default.
 pub trait Leases: Send + Sync {
     /// Asks for the lease on `key`, for this long by the store's clock. Waits for no other process: a process
@@ -69,7 +69,8 @@ impl Fence {
     /// The lease on `key` that was granted under this number.
     ///
     /// ```
-    /// use tower_mysql_cache::{CacheKey, Fence};
+    /// use tower_mysql_cache::key::CacheKey;
+    /// use tower_mysql_cache::store::Fence;
     /// assert_eq!(Fence::new(CacheKey::new("shop:1:/"), 7).number, 7);
     /// ```
     #[must_use]

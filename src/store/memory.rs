@@ -28,12 +28,14 @@ const DEFAULT_MAX_BYTES: u64 = 64 << 20;
 
 /// A store in the process's own memory: for development, tests and applications of a single process.
 ///
-/// Its handle has the same methods as the handle of a store in MySQL. [`MemoryLog`](crate::MemoryLog#in-a-transaction) says
+/// Its handle has the same methods as the handle of a store in MySQL. [`MemoryLog`](crate::store::MemoryLog#in-a-transaction) says
 /// what an invalidation in a transaction does without a table.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-/// use tower_mysql_cache::{CacheKey, Entries, MemoryStore};
+/// use tower_mysql_cache::key::CacheKey;
+/// use tower_mysql_cache::store::Entries;
+/// use tower_mysql_cache::MemoryStore;
 /// let store = MemoryStore::new();
 /// assert!(store.get(CacheKey::new("shop:1:/")).await.unwrap().is_none());
 /// # });

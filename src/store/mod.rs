@@ -16,7 +16,7 @@ pub(crate) mod mysql;
 mod statement;
 mod tiered;
 
-pub use admin::{Admin, CullReport, Named, StoreStats};
+pub use admin::{Admin, CacheStats, CullReport, Named, StoreStats};
 pub use boxed::BoxStore;
 pub(crate) use boxed::DynLog;
 pub use entries::Entries;
@@ -25,11 +25,19 @@ pub use invalidation_log::InvalidationLog;
 pub use lease::{Fence, Lease, Leases};
 pub use log::MemoryLog;
 pub use memory::{MemoryStore, MemoryStoreBuilder};
+#[cfg(feature = "mysql")]
+pub use mysql::{MySqlStore, MySqlStoreBuilder};
 pub use statement::SqlStatement;
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 pub use tiered::{Consistency, Tiered};
+
+pub use crate::clock::{Clock, ManualClock, SystemClock};
+pub use crate::stored::{
+    Entry, HeadUpdate, Inspected, SelectingField, Stored, StoredHead, StoredOrHead, StoredResponse,
+    VariantIndex,
+};
 
 /// The future of a method that is not part of a hit. It is boxed, so that its trait can be used as `dyn`.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -46,8 +54,10 @@ pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>>
 /// `examples/custom_store.rs` in the repository is a whole store.
 ///
 /// ```
-/// # #[derive(Clone, Default)] struct MyStore { log: tower_mysql_cache::MemoryLog }
-/// # use tower_mysql_cache::{CacheKey, Entries, Entry, HeadUpdate, KeyRange, Stored, StoreError};
+/// # #[derive(Clone, Default)] struct MyStore { log: tower_mysql_cache::store::MemoryLog }
+/// # use tower_mysql_cache::key::{CacheKey, KeyRange};
+/// # use tower_mysql_cache::store::{Entries, Entry, HeadUpdate, Stored};
+/// # use tower_mysql_cache::StoreError;
 /// # impl Entries for MyStore {
 /// #     async fn get_many(&self, keys: Vec<CacheKey>) -> Result<Vec<Option<Stored>>, StoreError> {
 /// #         Ok(vec![None; keys.len()])
@@ -56,7 +66,8 @@ pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>>
 /// #     async fn freshen(&self, _: HeadUpdate) -> Result<bool, StoreError> { Ok(false) }
 /// #     async fn remove(&self, _: KeyRange) -> Result<u64, StoreError> { Ok(0) }
 /// # }
-/// use tower_mysql_cache::{Admin, CacheLayer, MemoryLog, Store};
+/// use tower_mysql_cache::store::{Admin, MemoryLog, Store};
+/// use tower_mysql_cache::CacheLayer;
 ///
 /// impl Admin for MyStore {}
 ///

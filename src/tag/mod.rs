@@ -26,7 +26,7 @@ use crate::error::ConfigError;
 /// their prefix.
 ///
 /// ```
-/// use tower_mysql_cache::Tag;
+/// use tower_mysql_cache::invalidation::Tag;
 /// let tag = Tag::from("product:7");
 /// assert_eq!(tag.as_bytes(), b"product:7");
 /// ```
@@ -41,7 +41,7 @@ impl Tag {
     /// stores a response with it.
     ///
     /// ```
-    /// use tower_mysql_cache::Tag;
+    /// use tower_mysql_cache::invalidation::Tag;
     /// assert_eq!(Tag::new("product:7"), Tag::from("product:7"));
     /// ```
     #[must_use]
@@ -52,7 +52,7 @@ impl Tag {
     /// The bytes of the tag.
     ///
     /// ```
-    /// use tower_mysql_cache::Tag;
+    /// use tower_mysql_cache::invalidation::Tag;
     /// assert_eq!(Tag::from("product:7").as_bytes(), b"product:7");
     /// ```
     #[must_use]
@@ -67,7 +67,7 @@ impl Tag {
     /// Checks the length.
     ///
     /// ```
-    /// use tower_mysql_cache::Tag;
+    /// use tower_mysql_cache::invalidation::Tag;
     ///
     /// assert!(Tag::new("product:7").check().is_ok());
     /// let error = Tag::new("").check().unwrap_err();
@@ -133,7 +133,7 @@ impl fmt::Debug for Tag {
 /// The log verdict: what the invalidation log says about a stored response.
 ///
 /// ```
-/// use tower_mysql_cache::Validity;
+/// use tower_mysql_cache::invalidation::Validity;
 ///
 /// // the stricter verdict is the greater one
 /// assert_eq!(Validity::Valid.max(Validity::Invalid), Validity::Invalid);

@@ -11,7 +11,7 @@
 /// The default position, `0` without gaps, is older than every invalidation.
 ///
 /// ```
-/// use tower_mysql_cache::LogPosition;
+/// use tower_mysql_cache::invalidation::LogPosition;
 ///
 /// let position = LogPosition { largest: 9, gaps: vec![(3, 3), (5, 6)] };
 /// assert!(position.has_seen(4) && !position.has_seen(5) && !position.has_seen(10));
@@ -33,7 +33,7 @@ impl LogPosition {
     /// that read a position back.
     ///
     /// ```
-    /// use tower_mysql_cache::LogPosition;
+    /// use tower_mysql_cache::invalidation::LogPosition;
     /// let position = LogPosition::new(9, [(5, 6), (3, 3)]);
     /// assert_eq!(position.gaps(), [(3, 3), (5, 6)]);
     /// assert!(position.has_seen(4) && !position.has_seen(5) && !position.has_seen(10));
@@ -81,7 +81,7 @@ impl LogPosition {
     /// Whether the row with this id had been read.
     ///
     /// ```
-    /// use tower_mysql_cache::LogPosition;
+    /// use tower_mysql_cache::invalidation::LogPosition;
     ///
     /// let position = LogPosition { largest: 9, gaps: vec![] };
     /// assert!(position.has_seen(9) && !position.has_seen(10));
@@ -95,7 +95,7 @@ impl LogPosition {
     /// The lowest id whose row had not been read.
     ///
     /// ```
-    /// use tower_mysql_cache::LogPosition;
+    /// use tower_mysql_cache::invalidation::LogPosition;
     ///
     /// assert_eq!(LogPosition { largest: 9, gaps: vec![] }.lowest_unseen(), 10);
     /// assert_eq!(LogPosition { largest: 9, gaps: vec![(3, 4)] }.lowest_unseen(), 3);

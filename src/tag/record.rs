@@ -11,7 +11,8 @@ const MAX_REASON_CHARS: usize = 255;
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-/// use tower_mysql_cache::{CacheLayer, Invalidation, MemoryStore};
+/// use tower_mysql_cache::invalidation::Invalidation;
+/// use tower_mysql_cache::{CacheLayer, MemoryStore};
 ///
 /// let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").handle();
 /// let prices = Invalidation::tags(["prices", "product:7"]).soft().reason("price import");
@@ -45,7 +46,7 @@ impl Invalidation {
     /// All responses with at least one of these tags, in all caches that share the log, whatever their prefix.
     ///
     /// ```
-    /// use tower_mysql_cache::Invalidation;
+    /// use tower_mysql_cache::invalidation::Invalidation;
     /// let product = Invalidation::tags(["product:7", "product-list"]);
     /// # let _ = product;
     /// ```
@@ -57,7 +58,7 @@ impl Invalidation {
     /// a path means this path on all origins.
     ///
     /// ```
-    /// use tower_mysql_cache::Invalidation;
+    /// use tower_mysql_cache::invalidation::Invalidation;
     /// let on_one_origin = Invalidation::uri("https://shop.example/products?page=2");
     /// let on_all_origins = Invalidation::uri("/products?page=2");
     /// # let _ = (on_one_origin, on_all_origins);
@@ -70,7 +71,7 @@ impl Invalidation {
     /// `/products/7`, but not `/products-old`.
     ///
     /// ```
-    /// use tower_mysql_cache::Invalidation;
+    /// use tower_mysql_cache::invalidation::Invalidation;
     /// let catalogue = Invalidation::path("/products").reason("new catalogue");
     /// # let _ = catalogue;
     /// ```
@@ -81,7 +82,7 @@ impl Invalidation {
     /// All responses under the layer's prefix, of all versions.
     ///
     /// ```
-    /// use tower_mysql_cache::Invalidation;
+    /// use tower_mysql_cache::invalidation::Invalidation;
     /// let everything = Invalidation::all().reason("new design");
     /// # let _ = everything;
     /// ```
@@ -92,7 +93,7 @@ impl Invalidation {
     /// Adds tags to the invalidation.
     ///
     /// ```
-    /// use tower_mysql_cache::Invalidation;
+    /// use tower_mysql_cache::invalidation::Invalidation;
     /// let page_and_lists = Invalidation::uri("/products/7").and_tags(["product-list"]);
     /// # let _ = page_and_lists;
     /// ```
@@ -105,7 +106,7 @@ impl Invalidation {
     /// (`stale-while-revalidate`, `stale-if-error`).
     ///
     /// ```
-    /// use tower_mysql_cache::Invalidation;
+    /// use tower_mysql_cache::invalidation::Invalidation;
     /// let rating_changed = Invalidation::tags(["product:7"]).soft();
     /// # let _ = rating_changed;
     /// ```
@@ -117,7 +118,7 @@ impl Invalidation {
     /// The reason, for people who read the log. At most 255 characters; a longer text is truncated.
     ///
     /// ```
-    /// use tower_mysql_cache::Invalidation;
+    /// use tower_mysql_cache::invalidation::Invalidation;
     /// let import = Invalidation::tags(["prices"]).reason("price import of 2 May");
     /// # let _ = import;
     /// ```
@@ -142,7 +143,7 @@ impl Invalidation {
 /// A row that a store appends to its invalidation log.
 ///
 /// ```
-/// use tower_mysql_cache::{LogRecord, Scope, Tag};
+/// use tower_mysql_cache::invalidation::{LogRecord, Scope, Tag};
 ///
 /// let row = LogRecord::hard(Scope::Tag(Tag::from("product:7")));
 /// assert!(!row.soft && row.reason.is_none());
@@ -162,7 +163,7 @@ impl LogRecord {
     /// A row that makes responses invalid (not only stale), without a reason.
     ///
     /// ```
-    /// use tower_mysql_cache::{LogRecord, Scope};
+    /// use tower_mysql_cache::invalidation::{LogRecord, Scope};
     /// let everything = LogRecord::hard(Scope::Everything);
     /// # let _ = everything;
     /// ```
@@ -176,7 +177,8 @@ impl LogRecord {
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-/// use tower_mysql_cache::{CacheLayer, Invalidation, MemoryStore};
+/// use tower_mysql_cache::invalidation::Invalidation;
+/// use tower_mysql_cache::{CacheLayer, MemoryStore};
 ///
 /// let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").handle();
 /// cache.invalidate(Invalidation::tags(["prices"]).reason("price import")).await?;

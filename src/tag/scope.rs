@@ -30,7 +30,7 @@ const MAX_DEPTH: usize = 32;
 /// invalidate too much is safe.
 ///
 /// ```
-/// use tower_mysql_cache::{Scope, Tag};
+/// use tower_mysql_cache::invalidation::{Scope, Tag};
 ///
 /// let page = Scope::Path("shop:1:/products".into());
 /// assert_eq!(page.to_column(), ":path shop:1:/products");
@@ -86,7 +86,7 @@ impl Scope {
     /// The value for the log's `tag` column.
     ///
     /// ```
-    /// use tower_mysql_cache::Scope;
+    /// use tower_mysql_cache::invalidation::Scope;
     /// assert_eq!(Scope::Prefix("shop".into()).to_column(), ":all shop");
     /// ```
     #[must_use]
@@ -106,7 +106,7 @@ impl Scope {
     /// Reads a value of the log's `tag` column.
     ///
     /// ```
-    /// use tower_mysql_cache::Scope;
+    /// use tower_mysql_cache::invalidation::Scope;
     ///
     /// assert_eq!(Scope::from_column(&":all shop".into()), Scope::Prefix("shop".into()));
     /// // a form of a newer release
@@ -149,7 +149,7 @@ impl Scope {
     /// Whether this names the response with this key and these tags.
     ///
     /// ```
-    /// use tower_mysql_cache::Scope;
+    /// use tower_mysql_cache::invalidation::Scope;
     ///
     /// let page = Scope::Uri("shop:1:/products".into());
     /// assert!(page.names(b"shop:1:/products http://shop.example", &[]));

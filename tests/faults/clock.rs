@@ -12,10 +12,11 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, ServiceExt};
-use tower_mysql_cache::{
-    CacheBody, CacheHandle, CacheKey, CacheLayer, CachePolicy, CacheStatus, Collapse, Fence, Lease,
-    Leases, MySqlStore,
-};
+use tower_mysql_cache::key::CacheKey;
+use tower_mysql_cache::policy::Collapse;
+use tower_mysql_cache::service::CacheBody;
+use tower_mysql_cache::store::{Fence, Lease, Leases};
+use tower_mysql_cache::{CacheHandle, CacheLayer, CachePolicy, CacheStatus, MySqlStore};
 
 use crate::kit::{WAIT, until};
 use crate::process::{Process, example};

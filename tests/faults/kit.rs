@@ -13,9 +13,10 @@ use http_body_util::{BodyExt, Full};
 use sqlx::{AssertSqlSafe, MySqlConnection};
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, ServiceExt};
+use tower_mysql_cache::service::CacheBody;
+use tower_mysql_cache::store::MySqlStoreBuilder;
 use tower_mysql_cache::{
-    CacheBody, CacheHandle, CacheLayer, CachePolicy, CacheStatus, MySqlStore, MySqlStoreBuilder,
-    StoreError,
+    CacheHandle, CacheLayer, CachePolicy, CacheStatus, MySqlStore, StoreError,
 };
 
 /// `store_timeout` of the sites: long enough to tell one wait from two on a busy machine.

@@ -78,7 +78,8 @@ async fn rows_of_one_statement(site: &Site, connection: &mut MySqlConnection) ->
 
 /// Writes two rows in one statement.
 async fn rewrite(site: &Site) -> Result<(), tower_mysql_cache::StoreError> {
-    use tower_mysql_cache::{CacheKey, Entries, Entry, Stored, VariantIndex};
+    use tower_mysql_cache::key::CacheKey;
+    use tower_mysql_cache::store::{Entries, Entry, Stored, VariantIndex};
     let stored = || Stored::Variants(std::sync::Arc::new(VariantIndex::default()));
     let expires_ms = site.store.now_ms() + 600_000;
     let entry = |key: &str| Entry::new(CacheKey::new(key.to_owned()), stored(), expires_ms);

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use sqlx::Connection as _;
-use tower_mysql_cache::{CacheKey, Entries};
+use tower_mysql_cache::key::CacheKey;
+use tower_mysql_cache::store::Entries;
 
 use crate::kit::{Site, WAIT, builder, until};
 use crate::proxy::{Network, Proxy, Way};

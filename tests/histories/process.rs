@@ -14,9 +14,12 @@ use sqlx::{AssertSqlSafe, MySqlConnection, MySqlPool};
 use tokio::task::JoinSet;
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, ServiceExt};
+use tower_mysql_cache::policy::Collapse;
+use tower_mysql_cache::service::CacheBody;
+use tower_mysql_cache::store::{Consistency, Store};
 use tower_mysql_cache::{
-    CacheBody, CacheHandle, CacheLayer, CacheOverride, CachePolicy, CacheStatus, Collapse,
-    Consistency, MemoryStore, MySqlStore, Store, Tiered,
+    CacheHandle, CacheLayer, CacheOverride, CachePolicy, CacheStatus, MemoryStore, MySqlStore,
+    Tiered,
 };
 
 use crate::board::{Board, Count, ITEMS};

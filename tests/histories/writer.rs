@@ -8,7 +8,8 @@ use http::Request;
 use http_body_util::BodyExt;
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection};
 use tower::ServiceExt;
-use tower_mysql_cache::{CacheHandle, Invalidation};
+use tower_mysql_cache::CacheHandle;
+use tower_mysql_cache::invalidation::Invalidation;
 
 use crate::board::{Count, ITEMS};
 use crate::chance::Chance;

@@ -13,10 +13,13 @@ use http_body_util::{Full, StreamBody};
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection, Row};
 use tokio::sync::Semaphore;
 use tower::{Layer, Service, ServiceExt};
-use tower_mysql_cache::{
-    Admin, CacheBody, CacheKey, CacheLayer, CachePolicy, Collapse, Entries, Entry, Fence, Lease,
-    Leases, MemoryStore, MySqlStore, Store, Stored, StoredHead, StoredResponse, Tiered,
+use tower_mysql_cache::key::CacheKey;
+use tower_mysql_cache::policy::Collapse;
+use tower_mysql_cache::service::CacheBody;
+use tower_mysql_cache::store::{
+    Admin, Entries, Entry, Fence, Lease, Leases, Store, Stored, StoredHead, StoredResponse,
 };
+use tower_mysql_cache::{CacheLayer, CachePolicy, MemoryStore, MySqlStore, Tiered};
 
 use crate::kit::{Answer, Calls, get, response, send};
 use crate::support::{self, TestDatabase};

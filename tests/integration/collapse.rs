@@ -16,9 +16,11 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use tokio::sync::{Semaphore, mpsc};
 use tower::{Layer, Service, ServiceExt};
-use tower_mysql_cache::{
-    BoxStore, CacheBody, CacheLayer, CachePolicy, Collapse, Cookies, Forward, MemoryStore,
-};
+use tower_mysql_cache::policy::Collapse;
+use tower_mysql_cache::service::CacheBody;
+use tower_mysql_cache::status::Forward;
+use tower_mysql_cache::store::BoxStore;
+use tower_mysql_cache::{CacheLayer, CachePolicy, Cookies, MemoryStore};
 
 use crate::kit::{Answer, Calls, Kit, get, on_every_store, request, response, send};
 

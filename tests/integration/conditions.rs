@@ -6,9 +6,12 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use tower::{Layer, Service};
-use tower_mysql_cache::{
-    BoxStore, CacheBody, CacheLayer, CachePolicy, Forward, Invalidation, MySqlStore, TargetKey,
-};
+use tower_mysql_cache::invalidation::Invalidation;
+use tower_mysql_cache::key::TargetKey;
+use tower_mysql_cache::service::CacheBody;
+use tower_mysql_cache::status::Forward;
+use tower_mysql_cache::store::BoxStore;
+use tower_mysql_cache::{CacheLayer, CachePolicy, MySqlStore};
 
 use crate::kit::{Answer, Kit, cached, get, on_every_store, request, response, scripted, send};
 use crate::support;

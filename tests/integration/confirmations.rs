@@ -2,7 +2,11 @@
 
 use http::Request;
 use tower::Layer;
-use tower_mysql_cache::{CacheKey, CachePolicy, Cookies, Entries, Forward, Invalidation, Stored};
+use tower_mysql_cache::invalidation::Invalidation;
+use tower_mysql_cache::key::CacheKey;
+use tower_mysql_cache::status::Forward;
+use tower_mysql_cache::store::{Entries, Stored};
+use tower_mysql_cache::{CachePolicy, Cookies};
 
 use crate::kit::{Answer, Kit, cached, get, on_every_store, request, response, scripted, send};
 

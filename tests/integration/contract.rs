@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use tower_mysql_cache::{
-    Admin, CacheKey, Entries, Entry, HeadUpdate, KeyRange, LogPosition, SelectingField, Stored,
-    StoredHead, StoredOrHead, StoredResponse, Tag, VariantIndex,
+use tower_mysql_cache::invalidation::{LogPosition, Tag};
+use tower_mysql_cache::key::{CacheKey, KeyRange};
+use tower_mysql_cache::store::{
+    Admin, Entries, Entry, HeadUpdate, SelectingField, Stored, StoredHead, StoredOrHead,
+    StoredResponse, VariantIndex,
 };
 
 use crate::kit::{Kit, on_every_store};

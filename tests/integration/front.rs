@@ -14,10 +14,15 @@ use sqlx::{AssertSqlSafe, MySqlPool};
 use tokio::sync::Semaphore;
 use tower::Layer;
 use tower::util::BoxCloneSyncService;
+use tower_mysql_cache::invalidation::Invalidation;
+use tower_mysql_cache::key::CacheKey;
+use tower_mysql_cache::service::CacheBody;
+use tower_mysql_cache::store::{
+    Admin, Entries, Entry, Fence, Lease, Store, StoreStats, Stored, VariantIndex,
+};
 use tower_mysql_cache::{
-    Admin, CacheBody, CacheHandle, CacheKey, CacheLayer, CacheOverride, CachePolicy, Entries,
-    Entry, Fence, Invalidation, Lease, MemoryStore, MySqlStore, Store, StoreError, StoreStats,
-    Stored, Tiered, VariantIndex,
+    CacheHandle, CacheLayer, CacheOverride, CachePolicy, MemoryStore, MySqlStore, StoreError,
+    Tiered,
 };
 
 use crate::kit::{Answer, get, request, response, send};

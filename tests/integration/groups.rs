@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use tower_mysql_cache::{CacheLayer, CachePolicy, Tag};
+use tower_mysql_cache::invalidation::Tag;
+use tower_mysql_cache::{CacheLayer, CachePolicy};
 
 use crate::kit::{Kit, cached, get, on_every_store, request, response, send};
 

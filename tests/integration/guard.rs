@@ -22,9 +22,9 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tower::ServiceExt;
 use tower_cookies::{Cookie, CookieManagerLayer, Cookies};
-use tower_mysql_cache::{
-    CacheHandle, CacheLayer, CachePolicy, CacheStatus, Collapse, MemoryStore, Store,
-};
+use tower_mysql_cache::policy::Collapse;
+use tower_mysql_cache::store::Store;
+use tower_mysql_cache::{CacheHandle, CacheLayer, CachePolicy, CacheStatus, MemoryStore};
 use tower_sessions::{MemoryStore as Sessions, Session, SessionManagerLayer};
 
 use crate::kit::{Calls, Kit};

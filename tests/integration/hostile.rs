@@ -13,6 +13,9 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use tokio::sync::Notify;
 use tower::{Layer, ServiceExt};
+use tower_mysql_cache::key::*;
+use tower_mysql_cache::policy::*;
+use tower_mysql_cache::store::*;
 use tower_mysql_cache::*;
 
 use crate::kit::{Answer, cached, get, request, response, send};

@@ -7,10 +7,9 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use tower::{Layer, Service, ServiceExt};
-use tower_mysql_cache::{
-    BoxStore, CacheBody, CacheHandle, CacheLayer, CacheStatus, Consistency, MemoryStore,
-    MySqlStore, Tiered,
-};
+use tower_mysql_cache::service::CacheBody;
+use tower_mysql_cache::store::{BoxStore, Consistency};
+use tower_mysql_cache::{CacheHandle, CacheLayer, CacheStatus, MemoryStore, MySqlStore, Tiered};
 
 use crate::support::{self, TestDatabase};
 

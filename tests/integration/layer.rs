@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use http::StatusCode;
 use tower::Layer;
-use tower_mysql_cache::{
-    Admin, Authorization, CacheLayer, CacheOverride, CachePolicy, Cookies, Forward, Invalidation,
-    MemoryStore, StatusField, TargetKey,
-};
+use tower_mysql_cache::invalidation::Invalidation;
+use tower_mysql_cache::key::TargetKey;
+use tower_mysql_cache::policy::Authorization;
+use tower_mysql_cache::status::{Forward, StatusField};
+use tower_mysql_cache::store::Admin;
+use tower_mysql_cache::{CacheLayer, CacheOverride, CachePolicy, Cookies, MemoryStore};
 
 use crate::kit::{Calls, Kit, cached, get, on_every_store, request, response, send};
 

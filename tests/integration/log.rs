@@ -9,10 +9,15 @@ use http_body_util::Full;
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection};
 use tower::Layer;
 use tower::util::BoxCloneSyncService;
+use tower_mysql_cache::invalidation::{Invalidation, Scope, Tag, Validity};
+use tower_mysql_cache::key::CacheKey;
+use tower_mysql_cache::service::CacheBody;
+use tower_mysql_cache::status::Forward;
+use tower_mysql_cache::store::{
+    Admin, Consistency, Entries, InvalidationLog, MySqlStoreBuilder, Store,
+};
 use tower_mysql_cache::{
-    Admin, CacheBody, CacheHandle, CacheKey, CacheLayer, CacheOverride, CachePolicy, Consistency,
-    Entries, Forward, Invalidation, InvalidationLog, MemoryStore, MySqlStore, MySqlStoreBuilder,
-    Scope, Store, Tag, Tiered, Validity,
+    CacheHandle, CacheLayer, CacheOverride, CachePolicy, MemoryStore, MySqlStore, Tiered,
 };
 
 use crate::kit::{Answer, Calls, get, response, send};

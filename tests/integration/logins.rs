@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use sqlx::mysql::MySqlConnectOptions;
 use sqlx::{AssertSqlSafe, MySqlConnection, MySqlPool};
-use tower_mysql_cache::{CacheKey, Entries, MySqlStore, StoreError};
+use tower_mysql_cache::key::CacheKey;
+use tower_mysql_cache::store::Entries;
+use tower_mysql_cache::{MySqlStore, StoreError};
 
 use crate::support::{self, TestDatabase};
 

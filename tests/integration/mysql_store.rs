@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use sqlx::{AssertSqlSafe, MySqlConnection, Row};
-use tower_mysql_cache::{
-    Admin, CacheKey, Entries, Entry, HeadUpdate, InvalidationLog, KeyRange, Leases, LogRecord,
-    MySqlStore, MySqlStoreBuilder, Scope, StoreError, Stored, StoredHead, StoredResponse, Tag,
-    VariantIndex,
+use tower_mysql_cache::invalidation::{LogRecord, Scope, Tag};
+use tower_mysql_cache::key::{CacheKey, KeyRange};
+use tower_mysql_cache::store::{
+    Admin, Entries, Entry, HeadUpdate, InvalidationLog, Leases, MySqlStoreBuilder, Stored,
+    StoredHead, StoredResponse, VariantIndex,
 };
+use tower_mysql_cache::{MySqlStore, StoreError};
 
 use crate::support::{self, TestDatabase};
 

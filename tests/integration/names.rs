@@ -3,9 +3,9 @@
 
 use http::request::Parts;
 use sqlx::{AssertSqlSafe, Connection};
-use tower_mysql_cache::{
-    CacheLayer, CachePolicy, Invalidation, MemoryStore, MySqlStore, StoreError, TargetKey,
-};
+use tower_mysql_cache::invalidation::Invalidation;
+use tower_mysql_cache::key::TargetKey;
+use tower_mysql_cache::{CacheLayer, CachePolicy, MemoryStore, MySqlStore, StoreError};
 
 use crate::kit::{Kit, cached, get, on_every_store, request, response, send};
 use crate::support;

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tower_mysql_cache::{
-    BoxStore, CacheLayer, CachePolicy, Forward, MemoryStore, MySqlStore, Tiered,
-};
+use tower_mysql_cache::status::Forward;
+use tower_mysql_cache::store::BoxStore;
+use tower_mysql_cache::{CacheLayer, CachePolicy, MemoryStore, MySqlStore, Tiered};
 
 use crate::kit::{cached, get, request, response, send};
 use crate::support;

@@ -9,9 +9,9 @@ use axum::routing::get as on_get;
 use http::{Request, StatusCode};
 use tower::util::option_layer;
 use tower::{Layer, ServiceBuilder, ServiceExt};
-use tower_mysql_cache::{
-    BoxStore, CacheBody, CacheLayer, CachePolicy, CacheStatus, Cookies, ManualClock, MemoryStore,
-};
+use tower_mysql_cache::service::CacheBody;
+use tower_mysql_cache::store::{BoxStore, ManualClock};
+use tower_mysql_cache::{CacheLayer, CachePolicy, CacheStatus, Cookies, MemoryStore};
 
 use crate::kit::{Answer, Kit, cached, get, on_every_store, request, response, send};
 

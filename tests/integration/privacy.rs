@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection, Row};
 use tower::{Layer, service_fn};
-use tower_mysql_cache::{
-    Admin, Authorization, CacheLayer, CachePolicy, Cookies, MySqlStore, MySqlStoreBuilder,
-    StoreError,
-};
+use tower_mysql_cache::policy::Authorization;
+use tower_mysql_cache::store::{Admin, MySqlStoreBuilder};
+use tower_mysql_cache::{CacheLayer, CachePolicy, Cookies, MySqlStore, StoreError};
 
 use crate::kit::{get, response, send};
 use crate::support;
@@ -217,7 +216,7 @@ async fn the_privileges_in_the_guide_are_sufficient() {
     let store = builder.gap_grace(Duration::from_millis(100)).connect().await.expect("connects");
     store.migrate().await.expect("all is there");
     let policy = CachePolicy::new().ttl(Duration::from_secs(60)).tags(&["t"]);
-    let policy = policy.collapse(tower_mysql_cache::Collapse::Cluster);
+    let policy = policy.collapse(tower_mysql_cache::policy::Collapse::Cluster);
     let layer = CacheLayer::new(store.clone()).prefix("p").with_policy(policy);
     let page = |_| async { Ok::<_, Infallible>(response(200, &[], "page")) };
     let service = layer.layer(service_fn(page));

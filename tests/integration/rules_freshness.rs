@@ -4,7 +4,9 @@
 use std::time::{Duration, SystemTime};
 
 use tower::Layer;
-use tower_mysql_cache::{BoxStore, CacheLayer, CachePolicy, Forward, ManualClock, MemoryStore};
+use tower_mysql_cache::status::Forward;
+use tower_mysql_cache::store::{BoxStore, ManualClock};
+use tower_mysql_cache::{CacheLayer, CachePolicy, MemoryStore};
 
 use crate::kit::{Answer, Kit, cached, get, on_every_store, response, send};
 

@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 use http::{Request, StatusCode};
 use tokio::sync::Notify;
 use tower::Layer;
-use tower_mysql_cache::{CacheLayer, CachePolicy, Forward};
+use tower_mysql_cache::status::Forward;
+use tower_mysql_cache::{CacheLayer, CachePolicy};
 
 use crate::kit::{Kit, cached, get, on_every_store, response, scripted, send};
 

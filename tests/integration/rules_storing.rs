@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use http::StatusCode;
 use tower::Layer;
-use tower_mysql_cache::{CachePolicy, Forward};
+use tower_mysql_cache::CachePolicy;
+use tower_mysql_cache::status::Forward;
 
 use crate::kit::{Kit, cached, get, on_every_store, request, response, scripted, send};
 

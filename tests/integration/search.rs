@@ -4,7 +4,8 @@ use std::convert::Infallible;
 
 use http::Request;
 use tower::Layer;
-use tower_mysql_cache::{CacheLayer, Invalidation};
+use tower_mysql_cache::CacheLayer;
+use tower_mysql_cache::invalidation::Invalidation;
 
 use crate::kit::{Kit, cached, get, on_every_store, request, response, send};
 

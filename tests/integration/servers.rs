@@ -19,7 +19,8 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tower::{ServiceBuilder, ServiceExt};
-use tower_mysql_cache::{CacheHandle, CacheOverride, CachePolicy, StatusField};
+use tower_mysql_cache::status::StatusField;
+use tower_mysql_cache::{CacheHandle, CacheOverride, CachePolicy};
 
 use crate::kit::{Calls, Kit, on_every_store};
 

@@ -11,9 +11,11 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use tokio::sync::oneshot;
 use tower::{Layer, Service, ServiceExt};
+use tower_mysql_cache::service::CacheBody;
+use tower_mysql_cache::status::Forward;
+use tower_mysql_cache::store::{BoxStore, ManualClock};
 use tower_mysql_cache::{
-    BoxStore, CacheBody, CacheHandle, CacheLayer, CacheOverride, CachePolicy, CacheStatus, Forward,
-    ManualClock, MemoryStore,
+    CacheHandle, CacheLayer, CacheOverride, CachePolicy, CacheStatus, MemoryStore,
 };
 
 use crate::kit::{Answer, Kit, get, on_every_store, request, response, send};

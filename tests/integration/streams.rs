@@ -10,7 +10,10 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, StreamBody};
 use tokio::sync::mpsc;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
-use tower_mysql_cache::{BoxStore, CacheBody, CacheLayer, CachePolicy, Forward};
+use tower_mysql_cache::service::CacheBody;
+use tower_mysql_cache::status::Forward;
+use tower_mysql_cache::store::BoxStore;
+use tower_mysql_cache::{CacheLayer, CachePolicy};
 
 use crate::kit::{Answer, Calls, Kit, get, on_every_store, response, send};
 

@@ -8,7 +8,10 @@ use http::{Request, Response};
 use http_body_util::Full;
 use sqlx::MySqlPool;
 use tower::{Layer, Service};
-use tower_mysql_cache::{BoxStore, CacheBody, CacheHandle, CacheLayer, CachePolicy, Invalidation};
+use tower_mysql_cache::invalidation::Invalidation;
+use tower_mysql_cache::service::CacheBody;
+use tower_mysql_cache::store::BoxStore;
+use tower_mysql_cache::{CacheHandle, CacheLayer, CachePolicy};
 
 use crate::kit::{Kit, get, on_every_store, request, response, send};
 

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
 use tower::{Layer, ServiceExt};
-use tower_mysql_cache::{BoxStore, CacheLayer, CacheOverride, CachePolicy};
+use tower_mysql_cache::store::BoxStore;
+use tower_mysql_cache::{CacheLayer, CacheOverride, CachePolicy};
 
 use crate::kit::{Kit, cached, get, on_every_store, request, response, send};
 

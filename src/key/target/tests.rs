@@ -193,7 +193,7 @@ fn hostile_targets_have_distinct_keys() {
     ];
     let keys: Vec<_> = targets.iter().map(|target| key(target, "h")).collect();
     for (i, a) in keys.iter().enumerate() {
-        assert!(a.len() <= super::super::MAX_KEY_BYTES);
+        assert!(a.len() <= CacheKey::MAX_BYTES);
         assert!(keys.iter().skip(i + 1).all(|b| a != b), "{}", targets[i]);
     }
 }
@@ -308,7 +308,7 @@ fn a_range_covers_long_targets_and_their_variants() {
     for range in [rules.range(&target, true), range_of_uri(&rules, &uri).unwrap()] {
         assert!(range.contains(base.as_bytes()) && range.contains(variant.as_bytes()));
     }
-    assert!(variant.as_bytes().len() <= super::super::MAX_KEY_BYTES);
+    assert!(variant.as_bytes().len() <= CacheKey::MAX_BYTES);
 }
 
 #[test]

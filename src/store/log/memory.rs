@@ -14,7 +14,7 @@ use crate::stored::StoredHead;
 use crate::sync;
 use crate::tag::{LogPosition, LogRecord, LogRow, Scope, Validity, reason_of};
 
-/// An invalidation log in the process's own memory, for a [`Store`](crate::Store) of one process. Clones share one log.
+/// An invalidation log in the process's own memory, for a [`Store`](crate::store::Store) of one process. Clones share one log.
 ///
 /// It remembers the last 65,536 rows, or as many as 24 MiB hold. A response that is older than these rows counts as
 /// invalid.

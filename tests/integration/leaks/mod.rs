@@ -28,10 +28,10 @@ use http::{Request, Response};
 use http_body_util::BodyExt;
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, ServiceExt};
-use tower_mysql_cache::{
-    Authorization, CacheHandle, CacheLayer, CachePolicy, CacheStatus, Cookies, Invalidation,
-    ManualClock, MemoryStore,
-};
+use tower_mysql_cache::invalidation::Invalidation;
+use tower_mysql_cache::policy::Authorization;
+use tower_mysql_cache::store::ManualClock;
+use tower_mysql_cache::{CacheHandle, CacheLayer, CachePolicy, CacheStatus, Cookies, MemoryStore};
 
 use chance::Chance;
 use credentials::{Credential, KINDS};

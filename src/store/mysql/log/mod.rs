@@ -203,7 +203,7 @@ impl Log {
         Err(Failure::sound(StoreError::Unavailable))
     }
 
-    /// As [`InvalidationLog::catch_up`](crate::InvalidationLog::catch_up).
+    /// As [`InvalidationLog::catch_up`](crate::store::InvalidationLog::catch_up).
     pub(super) async fn catch_up(
         &self,
         key: &CacheKey,
@@ -218,7 +218,7 @@ impl Log {
         self.looked().await
     }
 
-    /// As [`InvalidationLog::note_write`](crate::InvalidationLog::note_write).
+    /// As [`InvalidationLog::note_write`](crate::store::InvalidationLog::note_write).
     pub(super) fn note_write(&self) {
         self.doubt(Instant::now());
     }
@@ -247,7 +247,7 @@ impl Log {
         u64::try_from(micros).unwrap_or(u64::MAX)
     }
 
-    /// As [`InvalidationLog::validity`](crate::InvalidationLog::validity).
+    /// As [`InvalidationLog::validity`](crate::store::InvalidationLog::validity).
     pub(super) async fn validity(
         &self,
         key: &CacheKey,

@@ -191,7 +191,7 @@ impl MySqlStoreBuilder {
     }
 
     /// The table of leases, named like [`table`](Self::table). Processes with
-    /// [`Collapse::Cluster`](crate::Collapse::Cluster) agree there on which of them calls the handler. An unused table
+    /// [`Collapse::Cluster`](crate::policy::Collapse::Cluster) agree there on which of them calls the handler. An unused table
     /// costs nothing. Default: `cache_leases`, in the database of the entries.
     pub fn lease_table(mut self, name: impl Into<String>) -> Self {
         self.lease_table = name.into();
@@ -206,7 +206,7 @@ impl MySqlStoreBuilder {
     }
 
     /// How long an invalidation of another process may take to count for a [`Tiered`](crate::Tiered) front
-    /// with [`Consistency::Bounded`](crate::Consistency::Bounded). A process in use reads the log twice in
+    /// with [`Consistency::Bounded`](crate::store::Consistency::Bounded). A process in use reads the log twice in
     /// this time, so that hits in front do not wait; each lookup in the table reads it too. Default:
     /// 100 ms.
     pub fn poll_interval(mut self, interval: Duration) -> Self {
@@ -292,7 +292,7 @@ impl MySqlStoreBuilder {
     }
 
     /// Whether expired entries are removed and limits kept in the background. Without it the table
-    /// grows until the application calls [`Admin::cull`](crate::Admin::cull); old rows of the invalidation log and of
+    /// grows until the application calls [`Admin::cull`](crate::store::Admin::cull); old rows of the invalidation log and of
     /// leases are removed all the same. Default: `true`.
     pub fn background_cull(mut self, on: bool) -> Self {
         self.background_cull = on;
