@@ -153,13 +153,19 @@ impl VariantIndex {
     /// use tower_mysql_cache::store::VariantIndex;
     ///
     /// let index = VariantIndex::new(vec![ACCEPT_LANGUAGE, ACCEPT, ACCEPT], Vec::new());
-    /// assert_eq!(index.names, [ACCEPT, ACCEPT_LANGUAGE]);
+    /// assert_eq!(index.names(), [ACCEPT, ACCEPT_LANGUAGE]);
     /// ```
     #[must_use]
     pub fn new(mut names: Vec<HeaderName>, variants: Vec<[u8; 16]>) -> Self {
         names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
         names.dedup();
         Self { names, variants, search: None }
+    }
+
+    /// The names, sorted, without repeats.
+    #[must_use]
+    pub fn names(&self) -> &[HeaderName] {
+        &self.names
     }
 
     /// The memory that the index takes, in bytes.

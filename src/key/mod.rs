@@ -53,7 +53,7 @@ impl CacheKey {
     /// bytes, a `#`, and the SHA-256 of the whole in hexadecimal.
     ///
     /// ```
-    /// use tower_mysql_cache::key::{CacheKey, CacheKey::MAX_BYTES};
+    /// use tower_mysql_cache::key::CacheKey;
     ///
     /// assert_eq!(CacheKey::new("shop:1:/").as_bytes(), b"shop:1:/");
     /// assert_eq!(CacheKey::new("x".repeat(5_000)).as_bytes().len(), CacheKey::MAX_BYTES);

@@ -13,7 +13,7 @@
 /// ```
 /// use tower_mysql_cache::invalidation::LogPosition;
 ///
-/// let position = LogPosition { largest: 9, gaps: vec![(3, 3), (5, 6)] };
+/// let position = LogPosition::new(9, [(3, 3), (5, 6)]);
 /// assert!(position.has_seen(4) && !position.has_seen(5) && !position.has_seen(10));
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -83,7 +83,7 @@ impl LogPosition {
     /// ```
     /// use tower_mysql_cache::invalidation::LogPosition;
     ///
-    /// let position = LogPosition { largest: 9, gaps: vec![] };
+    /// let position = LogPosition::new(9, []);
     /// assert!(position.has_seen(9) && !position.has_seen(10));
     /// ```
     #[must_use]
@@ -97,8 +97,8 @@ impl LogPosition {
     /// ```
     /// use tower_mysql_cache::invalidation::LogPosition;
     ///
-    /// assert_eq!(LogPosition { largest: 9, gaps: vec![] }.lowest_unseen(), 10);
-    /// assert_eq!(LogPosition { largest: 9, gaps: vec![(3, 4)] }.lowest_unseen(), 3);
+    /// assert_eq!(LogPosition::new(9, []).lowest_unseen(), 10);
+    /// assert_eq!(LogPosition::new(9, [(3, 4)]).lowest_unseen(), 3);
     /// ```
     #[must_use]
     pub fn lowest_unseen(&self) -> u64 {
