@@ -6,10 +6,6 @@ use http::Extensions;
 
 use crate::tag::Tag;
 
-/// Under this name the stored form of a response remembers what its override said of stale windows. It never
-/// leaves the process.
-pub(crate) const STALE_FIELD: &str = "tower-mysql-cache-stale";
-
 /// What a handler says about one response. It counts instead of the route's policy and of the response's own
 /// `Cache-Control`. It is a response extension, and with axum also a part of a response:
 ///

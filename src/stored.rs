@@ -51,6 +51,10 @@ pub struct StoredHead {
     pub tags: Vec<Tag>,
     /// The log position before the handler ran.
     pub position: LogPosition,
+    /// The override's `stale_while_revalidate`, in milliseconds. `None` if the response or the policy gives the window.
+    pub stale_while_revalidate_ms: Option<u64>,
+    /// The override's `stale_if_error`, in milliseconds. `None` if the response or the policy gives the window.
+    pub stale_if_error_ms: Option<u64>,
 }
 
 impl StoredHead {
@@ -79,6 +83,8 @@ impl StoredHead {
             vary: Vec::new(),
             tags: Vec::new(),
             position: LogPosition::default(),
+            stale_while_revalidate_ms: None,
+            stale_if_error_ms: None,
         }
     }
 }

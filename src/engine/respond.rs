@@ -17,7 +17,7 @@ use super::decide::{Rescue, Serve};
 use super::request::{Cx, ReplyKind};
 use crate::body::CacheBody;
 use crate::key::CacheKey;
-use crate::overrides::{CacheOverride, STALE_FIELD};
+use crate::overrides::CacheOverride;
 use crate::policy::OWN_FIELD;
 use crate::rfc9111::age_field;
 use crate::rfc9111::range::content_range;
@@ -59,7 +59,6 @@ impl Finish {
     pub(super) fn wrap<RB>(self, mut response: Response<CacheBody<RB>>) -> Response<CacheBody<RB>> {
         response.extensions_mut().remove::<CacheOverride>();
         response.headers_mut().remove(OWN_FIELD); // RFC 9213 2.2: it was meant for this cache
-        response.headers_mut().remove(STALE_FIELD);
         if let Some(value) = self.field {
             response.headers_mut().append(CACHE_STATUS, value);
         }

@@ -13,9 +13,10 @@ use http::{HeaderMap, Method};
 use super::super::Route;
 use super::super::find::FoundEntry;
 use super::snapshot::{RequestSnapshot, add_new};
+use super::storable::Answer;
 use super::windows;
 use crate::cookies::{Credentials, set_cookies_left};
-use crate::overrides::{CacheOverride, STALE_FIELD};
+use crate::overrides::CacheOverride;
 use crate::reason::Reason;
 use crate::rfc9111::fields::update_fields;
 use crate::rfc9111::freshness::initial_age_ms;
@@ -60,10 +61,9 @@ impl<'a> Confirmation<'a> {
         route: &'a Route,
         snapshot: &RequestSnapshot,
         overrides: Option<&'a CacheOverride>,
-        mut fields: HeaderMap,
+        fields: HeaderMap,
         received_ms: u64,
     ) -> Self {
-        fields.remove(STALE_FIELD);
         let snapshot = RequestSnapshot { method: Method::GET, ..snapshot.clone() };
         Self { route, snapshot, overrides, fields, received_ms }
     }
@@ -111,7 +111,9 @@ impl<'a> Confirmation<'a> {
             head.vary = select(&names, &self.snapshot.headers);
         }
         head.headers = headers;
-        windows::update_override(&mut head.headers, self.overrides);
+        if let Some(windows) = windows::given(self.overrides) {
+            windows::keep(&mut head, windows);
+        }
         Change::Head(Arc::new(head))
     }
 
@@ -155,8 +157,15 @@ impl<'a> Confirmation<'a> {
         headers: &HeaderMap,
     ) -> Result<Storable, Reason> {
         let Self { route, received_ms, .. } = *self;
-        let directives = route.directives(headers);
-        snapshot.storability(route, overrides, stored.status, headers, &directives, received_ms)
+        let answer = Answer {
+            status: stored.status,
+            headers,
+            directives: route.directives(headers),
+            overrides,
+            windows: windows::given(overrides).unwrap_or_else(|| windows::overridden(stored)),
+            received_ms,
+        };
+        snapshot.storability(route, &answer)
     }
 
     /// The stored fields, replaced by those in `fields`.

@@ -15,6 +15,7 @@ use crate::cookies::set_cookies_left;
 use crate::overrides::CacheOverride;
 use crate::policy::Mode;
 use crate::reason::Reason;
+use crate::rfc9111::stale::Given;
 use crate::rfc9111::validation::has_validator;
 use crate::rfc9111::{
     Candidate, Nominated, RequestDirectives, ResponseDirectives, Storable, Target, nominated,
@@ -52,6 +53,17 @@ pub(in crate::engine) fn is_transient(status: StatusCode) -> bool {
     status.is_server_error() || refused || about.contains(&status)
 }
 
+/// An answer of the handler that might be stored.
+pub(super) struct Answer<'a> {
+    pub(super) status: StatusCode,
+    pub(super) headers: &'a HeaderMap,
+    pub(super) directives: ResponseDirectives,
+    pub(super) overrides: Option<&'a CacheOverride>,
+    /// The stale windows that its override gives, or the one of the stored response that it confirms.
+    pub(super) windows: Given,
+    pub(super) received_ms: u64,
+}
+
 impl RequestSnapshot {
     /// What to store of a response, or the reason not to store it.
     pub(in crate::engine) fn prepare_entry(
@@ -61,17 +73,17 @@ impl RequestSnapshot {
         response: &Parts,
         index: Option<&Arc<VariantIndex>>,
         received_ms: u64,
-        gen_ms: u32,
     ) -> Result<PreparedEntry, Reason> {
-        let directives = route.directives(&response.headers);
-        let storable = self.storability(
-            route,
+        let windows = windows::given(overrides).unwrap_or_default();
+        let answer = Answer {
+            status: response.status,
+            headers: &response.headers,
+            directives: route.directives(&response.headers),
             overrides,
-            response.status,
-            &response.headers,
-            &directives,
+            windows,
             received_ms,
-        )?;
+        };
+        let storable = self.storability(route, &answer)?;
         if needs_dictionary(&response.headers) {
             return Err(Reason::Dictionary);
         }
@@ -89,44 +101,37 @@ impl RequestSnapshot {
         if names.len() > MAX_VARY_NAMES {
             return Err(Reason::VaryTooLong);
         }
-        let mut headers = stored_fields(&response.headers, &directives, received_ms);
+        let mut headers = stored_fields(&response.headers, &answer.directives, received_ms);
         if strips_cookies(route, overrides) {
             headers.remove(SET_COOKIE);
         }
-        windows::write_override(&mut headers, overrides);
         let Storable { initial_age_ms, shared, fresh_until_ms, .. } = storable;
-        let fresh_until_ms = route.jittered(fresh_until_ms, received_ms);
-        let head = StoredHead {
-            status: response.status,
-            headers,
+        let mut head = StoredHead {
             requested_ms: self.requested_ms,
-            received_ms,
             initial_age_ms,
-            fresh_until_ms,
-            gen_ms,
+            fresh_until_ms: route.jittered(fresh_until_ms, received_ms),
             shared,
             vary: select(&own, &self.headers),
             tags: self.tags(route, overrides, &response.headers)?,
             position: LogPosition::clone(&self.position),
+            ..StoredHead::new(response.status, headers, received_ms)
         };
+        windows::keep(&mut head, windows);
         let expires_ms = expires_ms(route, &head);
         Ok(PreparedEntry { head, expires_ms, names })
     }
 
-    pub(in crate::engine) fn storability(
+    /// Whether an answer to this request may be stored, and for how long it is fresh.
+    pub(super) fn storability(
         &self,
         route: &Route,
-        overrides: Option<&CacheOverride>,
-        status: http::StatusCode,
-        headers: &HeaderMap,
-        directives: &ResponseDirectives,
-        received_ms: u64,
+        answer: &Answer<'_>,
     ) -> Result<Storable, Reason> {
-        let policy = &route.policy;
+        let (policy, overrides) = (&route.policy, answer.overrides);
+        let Answer { status, headers, ref directives, windows, received_ms, .. } = *answer;
         if policy.mode == Mode::Safe && !overrides.is_some_and(|overrides| overrides.shared) {
             self.check_reflected(status, headers)?;
         }
-        let windows = route.windows(overrides, headers, directives);
         let cookies: Vec<_> = headers.get_all(SET_COOKIE).iter().cloned().collect();
         Candidate {
             method: &self.method,
@@ -138,7 +143,7 @@ impl RequestSnapshot {
             options: translate::options(policy, status),
             instructions: translate::instructions(overrides),
             sets_cookie: set_cookies_left(&cookies, policy.stripped_cookies),
-            useful_stale: windows.longest_ms() > 0,
+            useful_stale: route.windows(windows, directives).longest_ms() > 0,
             requested_ms: self.requested_ms,
             received_ms,
         }

@@ -3,31 +3,22 @@
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-use http::header::{HeaderMap, HeaderName, HeaderValue};
-
 use super::super::Route;
 use super::translate::MAX_LIFETIME;
-use crate::overrides::{CacheOverride, STALE_FIELD};
+use crate::overrides::CacheOverride;
 use crate::policy::Mode;
 use crate::rfc9111::stale::{Asking, Given, Windows};
 use crate::rfc9111::{RequestDirectives, ResponseDirectives};
 use crate::stored::StoredHead;
 use crate::tag::Validity;
 
-/// The field of a stored head with the windows of the override. The override is gone when they are needed.
-const FIELD: HeaderName = HeaderName::from_static(STALE_FIELD);
-
 impl Route {
-    /// The stale windows of a response from the handler, or of a stored one.
+    /// The stale windows of a response: those of its override, or else of its directives, or else of the policy.
     pub(in crate::engine) fn windows(
         &self,
-        overrides: Option<&CacheOverride>,
-        headers: &HeaderMap,
+        overridden: Given,
         directives: &ResponseDirectives,
     ) -> Windows {
-        let overridden = overrides.map(windows_of_override);
-        let overridden = overridden.filter(|given| *given != Given::default());
-        let overridden = overridden.unwrap_or_else(|| read_override(headers));
         let policy = Given {
             while_revalidate: self.policy.stale_while_revalidate,
             if_error: self.policy.stale_if_error,
@@ -36,7 +27,7 @@ impl Route {
     }
 
     pub(in crate::engine) fn windows_of(&self, head: &StoredHead) -> Windows {
-        self.windows(None, &head.headers, &self.directives(&head.headers))
+        self.windows(overridden(head), &self.directives(&head.headers))
     }
 
     /// What decides whether this stored response may be served stale. In safe mode request directives do not count,
@@ -62,47 +53,29 @@ impl Route {
     }
 }
 
-/// Writes the override's windows into a head that will be stored. If the handler has set this field itself, it is
-/// removed.
-pub(in crate::engine) fn write_override(
-    headers: &mut HeaderMap,
-    overrides: Option<&CacheOverride>,
-) {
-    headers.remove(FIELD);
-    let overridden = overrides.map(windows_of_override).unwrap_or_default();
+/// The windows of an override, if it gives any.
+pub(super) fn given(overrides: Option<&CacheOverride>) -> Option<Given> {
+    let CacheOverride { stale_while_revalidate, stale_if_error, .. } = overrides?;
+    let given = Given { while_revalidate: *stale_while_revalidate, if_error: *stale_if_error };
+    (given != Given::default()).then_some(given)
+}
+
+/// The windows of the override of a stored response.
+pub(super) fn overridden(head: &StoredHead) -> Given {
+    let window = |ms: Option<u64>| ms.map(Duration::from_millis);
+    Given {
+        while_revalidate: window(head.stale_while_revalidate_ms),
+        if_error: window(head.stale_if_error_ms),
+    }
+}
+
+/// Keeps the windows of an override in the head of its response.
+pub(super) fn keep(head: &mut StoredHead, given: Given) {
     let ms = |window: Option<Duration>| {
-        window.map_or("-".to_owned(), |window| window.min(MAX_LIFETIME).as_millis().to_string())
+        window.and_then(|window| u64::try_from(window.min(MAX_LIFETIME).as_millis()).ok())
     };
-    if overridden != Given::default() {
-        let value = format!("{} {}", ms(overridden.while_revalidate), ms(overridden.if_error));
-        if let Ok(value) = HeaderValue::try_from(value) {
-            headers.insert(FIELD, value);
-        }
-    }
-}
-
-/// The same for a confirmed head. Without windows in the override, the stored ones stay.
-pub(in crate::engine) fn update_override(
-    headers: &mut HeaderMap,
-    overrides: Option<&CacheOverride>,
-) {
-    if overrides.map(windows_of_override).unwrap_or_default() != Given::default() {
-        write_override(headers, overrides);
-    }
-}
-
-fn read_override(headers: &HeaderMap) -> Given {
-    let field = headers.get(FIELD).and_then(|value| value.to_str().ok());
-    let Some((while_revalidate, if_error)) = field.and_then(|field| field.split_once(' ')) else {
-        return Given::default();
-    };
-    let window = |ms: &str| ms.parse().ok().map(Duration::from_millis);
-    Given { while_revalidate: window(while_revalidate), if_error: window(if_error) }
-}
-
-fn windows_of_override(overrides: &CacheOverride) -> Given {
-    let CacheOverride { stale_while_revalidate, stale_if_error, .. } = *overrides;
-    Given { while_revalidate: stale_while_revalidate, if_error: stale_if_error }
+    head.stale_while_revalidate_ms = ms(given.while_revalidate);
+    head.stale_if_error_ms = ms(given.if_error);
 }
 
 /// A number from 0 to 1 that clients cannot guess.
@@ -119,21 +92,19 @@ mod tests {
     #[test]
     fn windows_of_an_override_are_stored_in_the_head() {
         let ms = Duration::from_millis;
-        let cases = [
-            CacheOverride::new(),
+        let mut head = StoredHead::new(http::StatusCode::OK, http::HeaderMap::new(), 0);
+        for overrides in [
             CacheOverride::new().stale_while_revalidate(ms(1)),
             CacheOverride::new().stale_if_error(ms(0)),
             CacheOverride::new().stale_while_revalidate(ms(1_500)).stale_if_error(ms(20)),
-        ];
-        for overrides in cases {
-            let mut headers = HeaderMap::from_iter([(FIELD, HeaderValue::from_static("9 9"))]);
-            write_override(&mut headers, Some(&overrides));
-            assert_eq!(read_override(&headers), windows_of_override(&overrides), "{headers:?}");
+        ] {
+            let given = given(Some(&overrides)).unwrap();
+            keep(&mut head, given);
+            assert_eq!(overridden(&head), given);
         }
-        for nonsense in ["", "-", "1", "a b", "-1 99999999999999999999999"] {
-            let headers = HeaderMap::from_iter([(FIELD, HeaderValue::from_static(nonsense))]);
-            assert_eq!(read_override(&headers), Given::default(), "{nonsense}");
-        }
+        assert_eq!(given(Some(&CacheOverride::new().tag("a"))), None);
+        keep(&mut head, Given { while_revalidate: Some(Duration::MAX), if_error: None });
+        assert_eq!(overridden(&head).while_revalidate, Some(MAX_LIFETIME));
     }
 
     #[test]

@@ -117,10 +117,13 @@ impl<St: Store> Miss<St> {
             Err(Reason::InnerLayer)
         } else {
             let (route, index) = (&self.cx.route, index.as_ref());
-            snapshot.prepare_entry(route, overrides.as_ref(), &parts, index, received_ms, gen_ms)
+            snapshot.prepare_entry(route, overrides.as_ref(), &parts, index, received_ms)
         };
         match prepared {
-            Ok(prepared) => self.store(prepared, parts, body, received_ms).await,
+            Ok(mut prepared) => {
+                prepared.head.gen_ms = gen_ms;
+                self.store(prepared, parts, body, received_ms).await
+            }
             Err(reason) => self.pass_on(reason, parts, body, received_ms).await,
         }
     }

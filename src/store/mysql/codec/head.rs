@@ -9,12 +9,13 @@
 //! | u8 | kind: 1 response, 2 index of variants |
 //! | u64 | `expires` as written |
 //! | | **kind 1:** |
-//! | u16, u8 | status, flags (bit 0: may be shared) |
+//! | u16, u8 | status, flags (bit 0: may be shared; bits 1 and 2: the two windows below are given) |
 //! | 4 x u64, u32 | requested, received, initial age, fresh until; how long it took to make (ms) |
 //! | len, then each: len name, len value | header fields in order, repeats as fields of their own |
 //! | len, then each: len name, u8, 16 bytes if that is 1 | selecting header fields |
 //! | len, then each: len tag | tags |
 //! | u64, len, then each: 2 x u64 | log position: largest id, gaps from first to last id |
+//! | u64 if given, u64 if given | the override's `stale-while-revalidate` and `stale-if-error` (ms) |
 //! | | **kind 2:** |
 //! | len, then each: len name | the names |
 //! | len, then each: 16 bytes | the variants, the oldest first |
@@ -37,6 +38,8 @@ pub(super) const SAYS_FROM: usize = 1 + 1 + 8;
 const RESPONSE: u8 = 1;
 const VARIANTS: u8 = 2;
 const SHARED: u8 = 1;
+const WHILE_REVALIDATE: u8 = 2;
+const IF_ERROR: u8 = 4;
 
 /// What a head column says.
 #[derive(Debug, PartialEq)]
@@ -49,7 +52,7 @@ pub(super) enum Head {
 pub(super) fn encode_response(key: &[u8], head: &StoredHead, expires_ms: u64) -> Vec<u8> {
     let mut out = start(RESPONSE, expires_ms);
     out.put_u16_le(head.status.as_u16());
-    out.put_u8(if head.shared { SHARED } else { 0 });
+    out.put_u8(flags(head));
     for time in [head.requested_ms, head.received_ms, head.initial_age_ms, head.fresh_until_ms] {
         out.put_u64_le(time);
     }
@@ -75,7 +78,17 @@ pub(super) fn encode_response(key: &[u8], head: &StoredHead, expires_ms: u64) ->
         out.put_u64_le(*from);
         out.put_u64_le(*to);
     }
+    for window in [head.stale_while_revalidate_ms, head.stale_if_error_ms].into_iter().flatten() {
+        out.put_u64_le(window);
+    }
     finish(out, key)
+}
+
+fn flags(head: &StoredHead) -> u8 {
+    let flag = |is_set, flag| if is_set { flag } else { 0 };
+    flag(head.shared, SHARED)
+        | flag(head.stale_while_revalidate_ms.is_some(), WHILE_REVALIDATE)
+        | flag(head.stale_if_error_ms.is_some(), IF_ERROR)
 }
 
 /// The head column of an index of variants.
@@ -136,7 +149,7 @@ pub(super) fn decode(key: &[u8], mut column: Bytes) -> Option<(Head, u64)> {
 fn response(reader: &mut Reader) -> Option<StoredHead> {
     let status = StatusCode::from_u16(reader.u16()?).ok()?;
     let flags = reader.u8()?;
-    if flags & !SHARED != 0 {
+    if flags & !(SHARED | WHILE_REVALIDATE | IF_ERROR) != 0 {
         return None;
     }
     let (requested_ms, received_ms) = (reader.u64()?, reader.u64()?);
@@ -151,6 +164,12 @@ fn response(reader: &mut Reader) -> Option<StoredHead> {
         tags.push(Tag::new(reader.bytes()?));
     }
     let position = position(reader)?;
+    let mut window = |flag| match flags & flag {
+        0 => Some(None),
+        _ => reader.u64().map(Some),
+    };
+    let stale_while_revalidate_ms = window(WHILE_REVALIDATE)?;
+    let stale_if_error_ms = window(IF_ERROR)?;
     Some(StoredHead {
         status,
         headers,
@@ -163,6 +182,8 @@ fn response(reader: &mut Reader) -> Option<StoredHead> {
         vary,
         tags,
         position,
+        stale_while_revalidate_ms,
+        stale_if_error_ms,
     })
 }
 

@@ -33,6 +33,8 @@ fn sample() -> StoredHead {
         ],
         tags: vec![Tag::new("a"), Tag::new(&b"\x00\xff"[..])],
         position: LogPosition { largest: 9, gaps: vec![(3, 3), (5, 7)] },
+        stale_while_revalidate_ms: None,
+        stale_if_error_ms: None,
     }
 }
 
@@ -100,6 +102,14 @@ fn version_1_keeps_its_bytes() {
          00ff0900000000000000020300000000000000030000000000000005000000000000000700000000000000d96c6408"
     );
     assert_eq!(hex(&row.value), "68656c6c6f0500000001f2032c6f");
+    let windows = StoredHead {
+        stale_while_revalidate_ms: Some(1_500),
+        stale_if_error_ms: Some(0),
+        ..sample()
+    };
+    let row = encode(&entry(windows, b"hello"), ZLIB, NOW).unwrap();
+    let (flags, end) = (&row.head[12], &row.head[row.head.len() - 20..row.head.len() - 4]);
+    assert_eq!((*flags, hex(end).as_str()), (7, "dc050000000000000000000000000000"));
     let row = encode(&variants(), ZLIB, NOW).unwrap();
     assert_eq!((row.value_type, row.value.len()), ("v", 0));
     assert_eq!(
@@ -258,6 +268,7 @@ prop_compose! {
         tags: Vec<Vec<u8>>,
         largest: u64,
         gaps in prop::collection::vec(any::<(u64, u64)>(), 0..=64),
+        windows: [Option<u64>; 2],
     ) -> StoredHead {
         let header = |(name, value): (String, String)| {
             (name.parse::<HeaderName>().unwrap(), HeaderValue::from_bytes(value.as_bytes()).unwrap())
@@ -276,6 +287,8 @@ prop_compose! {
                 .collect(),
             tags: tags.into_iter().map(Tag::new).collect(),
             position: LogPosition { largest, gaps },
+            stale_while_revalidate_ms: windows[0],
+            stale_if_error_ms: windows[1],
         }
     }
 }
