@@ -9,9 +9,13 @@ use http::request::Parts;
 use crate::cookies::Credentials;
 use crate::error::ConfigError;
 
-/// Whether a header field usually identifies a user: API keys, tokens, and the fields of authenticating proxies and service
-/// meshes. In lower case, as in a `HeaderName`.
+/// Whether a header field usually identifies a user. In lower case, as in a `HeaderName`.
 fn is_credential(name: &str) -> bool {
+    is_key_or_token(name) || is_user_of_proxy(name) || is_client_certificate(name)
+}
+
+/// API keys and tokens.
+fn is_key_or_token(name: &str) -> bool {
     matches!(
         name,
         "proxy-authorization"
@@ -55,8 +59,14 @@ fn is_credential(name: &str) -> bool {
             | "x-ms-client-principal-name"
             | "x-ms-token-aad-access-token"
             | "x-ms-token-aad-id-token"
-            // users, from authenticating proxies
-            | "remote-user"
+    )
+}
+
+/// Users, from authenticating proxies and service meshes.
+fn is_user_of_proxy(name: &str) -> bool {
+    matches!(
+        name,
+        "remote-user"
             | "remote-email"
             | "remote-groups"
             | "remote-name"
@@ -86,8 +96,14 @@ fn is_credential(name: &str) -> bool {
             | "x-authentik-email"
             | "x-authentik-jwt"
             | "tailscale-user-login"
-            // certificates of clients (RFC 9440 and its predecessors)
-            | "client-cert"
+    )
+}
+
+/// Certificates of clients (RFC 9440 and its predecessors).
+fn is_client_certificate(name: &str) -> bool {
+    matches!(
+        name,
+        "client-cert"
             | "client-cert-chain"
             | "x-client-cert"
             | "x-forwarded-client-cert"
