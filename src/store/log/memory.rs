@@ -1,4 +1,4 @@
-//! A log in memory, for stores of one process.
+//! How does an invalidation log in memory work, for stores of one process?
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -18,30 +18,30 @@ fn at(largest: u64, gaps: &[u64]) -> LogPosition {
     LogPosition { largest, gaps: gaps.iter().map(|&id| (id, id)).collect() }
 }
 
-/// A position with ranges that had not been seen.
+/// A position with gaps.
 fn but(largest: u64, gaps: &[(u64, u64)]) -> LogPosition {
     LogPosition { largest, gaps: gaps.to_vec() }
 }
 
-/// What a look reads that reads no more than so many ranges, ids, and rows again.
+/// Limits for the gaps of a read.
 fn most(ranges: usize, ids: u64, between: u64) -> Reading {
     Reading { ranges, ids, between }
 }
 
-/// More than there is.
+/// No limits.
 const ALL: Reading = Reading { ranges: 1_000, ids: u64::MAX, between: 0 };
 
-/// When everything that a test does has been done.
+/// A time after everything in a test.
 fn later() -> Instant {
     Instant::now() + Duration::from_secs(60)
 }
 
-/// What a view says of a response with the tag `t`.
+/// What a view says about a response with the tag `t`.
 fn of(view: &LogView, position: &LogPosition) -> Judgement {
     view.judge(b"p:1:/x http://h", &[Tag::from("t")], position)
 }
 
-/// Of which nothing speaks against it in what is remembered.
+/// Nothing known, and the log table must be queried.
 fn older(below: u64) -> Judgement {
     Judgement::Older { known: Validity::Valid, below }
 }
@@ -106,7 +106,7 @@ fn the_window_is_shorter_where_its_rows_are_long() {
     view.absorb((1..=20_000).map(long), Instant::now());
     assert!(matches!(of(&view, &at(1, &[])), Judgement::Older { below: 5_000..15_000, .. }));
     assert_eq!(of(&view, &at(15_000, &[])), VALID);
-    // rows that are short take their place
+    // short rows replace them
     view.absorb((20_001..=80_000).map(|id| (id, tag("u"))), Instant::now());
     assert_eq!(of(&view, &at(20_001, &[])), VALID);
 }
@@ -140,7 +140,7 @@ fn a_large_gap_is_left_out_and_asked_about() {
     assert_eq!(of(&view, &at(11, &[])), INVALID, "known without asking");
     view.absorb([(501, soft("t"))], now);
     assert_eq!(of(&view, &position), Judgement::Older { known: Validity::Outdated, below: 500 });
-    // a row of it that is found all the same is asked about as well
+    // a row in it that is found is queried too
     view.absorb([(20, tag("t"))], now);
     assert_eq!(of(&view, &view.position()), older(500));
     assert_eq!(*view.position(), but(503, &[(12, 19), (21, 499), (502, 502)]));
@@ -160,7 +160,7 @@ fn gaps_close_to_each_other_are_read_as_one_range() {
     let mut every_third = with(&(1..=100).map(|n| 3 * n).collect::<Vec<_>>());
     assert_eq!(every_third.gaps_to_read(most(4, 1_000, 100)), [(1, 299)]);
     assert_eq!(of(&every_third, &at(0, &[])), VALID);
-    // no more than so many rows are read again
+    // a limit for rows that are read again
     assert_eq!(every_third.gaps_to_read(most(4, 1_000, 10)).len(), 4);
     assert_eq!(of(&every_third, &at(0, &[])), older(258));
     let far = (1..=10).flat_map(|n| 100 * n..100 * n + 99).collect::<Vec<_>>();
@@ -208,13 +208,13 @@ fn an_old_answer_says_nothing_of_a_newer_row_with_the_same_id() {
     let second = Duration::from_secs(1);
     let mut view = LogView::new(5);
     assert!(view.await_row(6, tag("u"), now));
-    // asked about that one, which a crash of the server has undone; meanwhile another one gets its id
+    // this one was queried, and a crash has undone it; then another row gets its id
     assert!(view.await_row(6, tag("t"), now + 2 * second));
     view.close(6, 6, now + second);
     assert!(view.awaits(b"p:1:/", &tags));
     view.close(6, 6, now + 3 * second);
     assert!(!view.awaits(b"p:1:/", &tags));
-    // the same of too many
+    // the same, with too many rows
     for id in 6..=6 + MAX_AWAITED as u64 {
         assert!(view.await_row(id, tag("t"), now + 2 * second));
     }
@@ -251,7 +251,7 @@ fn each_row_of_ones_own_is_awaited_in_whatever_order_they_appear() {
             view.absorb([(order[1], marks(order[1]))], now);
             assert!(!view.awaits(key, tags), "{first:?}");
         }
-        // the same number twice: the server came back without the first
+        // the same id twice: a crash of the server has undone the first row
         let mut view = LogView::new(5);
         assert!(view.await_row(7, tag("other"), now));
         assert!(view.await_row(7, first.clone(), now));
@@ -275,7 +275,7 @@ fn of_too_many_rows_of_ones_own_all_is_awaited_until_nothing_of_them_can_come() 
     assert!(view.awaits(b"p:1:/", &other), "whatever it is");
     let overdue = view.overdue(grace, now + grace);
     assert_eq!((overdue.len(), overdue[0].0, overdue[1]), (2, 7, (6, last)));
-    // the last has appeared, one of another transaction below it has not
+    // the last has appeared, but one of another transaction below it has not
     let mut committed = view.clone();
     committed.absorb((8..=last).map(|id| (id, tag("t"))), now);
     assert!(committed.awaits(b"p:1:/", &other));
@@ -302,7 +302,7 @@ fn what_could_not_be_written_yet_counts_here() {
     assert_eq!(of(&view, &at(5, &[])), OUTDATED);
     view.set_owed([].into_iter());
     assert_eq!(of(&view, &at(5, &[])), VALID);
-    // what is under way, in whatever order it ends
+    // rows that are being written end in any order
     view.begin(&[tag("t")]);
     view.begin(&[soft("t"), tag("u")]);
     assert_eq!(of(&view, &at(5, &[])), INVALID);
@@ -345,7 +345,7 @@ fn every_scope_is_judged() {
         view.absorb([(1, Mark { scope: scope.clone(), soft: false })], Instant::now());
         let expected = if named { INVALID } else { VALID };
         assert_eq!(of(&view, &at(0, &[])), expected, "{scope:?}");
-        // the same by a gap
+        // the same, with a gap
         view.absorb([(3, tag("u"))], Instant::now());
         view.absorb([(2, Mark { scope: scope.clone(), soft: false })], Instant::now());
         assert_eq!(of(&view, &at(3, &[2])), expected, "{scope:?}");
