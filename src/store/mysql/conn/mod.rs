@@ -1,4 +1,4 @@
-//! Connections: how one is opened, used within deadlines, judged when it fails, and replaced.
+//! How is a connection opened, used within deadlines, and replaced after a failure?
 
 mod connection;
 mod failure;

@@ -1,5 +1,4 @@
-//! What the reader does when nobody waits: closes gaps, writes down how far the log is settled, and pays what
-//! is owed.
+//! Which gaps can be closed? This also records up to which id the log is settled, and writes rows that failed before.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -14,38 +13,38 @@ use super::write_rows;
 use crate::sync::lock;
 use crate::tag::{LogRecord, Scope, Tag};
 
-/// Statements of one round that ask whether gaps are held.
+/// The most statements of one round that check gaps.
 const MAX_PROBES: usize = 64;
 
-/// How long one round asks whether gaps are held.
+/// The longest time of one round for checking gaps.
 const MAX_TIME: Duration = Duration::from_millis(100);
 
-/// Ids that one statement reads of rows that are asked about in any case.
+/// The most ids that one statement reads, in gaps that reads leave out.
 const ID_LIMIT: u64 = 16_384;
 
-/// Ids over which one statement passes where their rows may not be committed: some 5 ms.
+/// The most ids that one statement may skip because their rows are uncommitted: about 5 ms.
 const MAX_PASSED: u64 = 65_536;
 
-/// Rows between two gaps that are asked about in one statement.
+/// Gaps with at most this many rows between them are checked in one statement.
 const MAX_BETWEEN: u64 = 64;
 
-/// Lists of rows that could not be written before and are written in one round.
+/// The most lists of failed rows that one round writes.
 const MAX_PAID: usize = 16;
 
-/// The server's answers to a locking read of a row that a transaction holds, with NOWAIT:
-/// ER_LOCK_WAIT_TIMEOUT of MariaDB, ER_LOCK_NOWAIT of MySQL.
+/// The server's errors for a locking read with NOWAIT, if a transaction holds a row: ER_LOCK_WAIT_TIMEOUT on MariaDB,
+/// ER_LOCK_NOWAIT on MySQL.
 const HELD: [u16; 2] = [1205, 3572];
 
 fn is_held(failure: &Failure) -> bool {
     failure.number().is_some_and(|number| HELD.contains(&number))
 }
 
-/// What becomes of the ids of a range.
+/// What a check does with a range of ids.
 #[derive(Clone, Copy)]
 pub(super) enum Probe {
-    /// Those with a row have been found.
+    /// Removes the ids that have a row from their gaps.
     Take,
-    /// No transaction holds one: all of them are settled.
+    /// No transaction holds an id, so all of them are settled.
     Close,
 }
 
@@ -58,14 +57,14 @@ impl Probe {
     }
 }
 
-/// What one round may spend on asking whether gaps are held.
+/// What one round may spend.
 struct Budget {
     probes: usize,
     began: Instant,
 }
 
 impl Budget {
-    /// Takes one question out of the budget, if one is left.
+    /// Takes one statement from the budget. `false` if it is spent.
     fn take(&mut self) -> bool {
         let is_left = self.probes > 0 && self.began.elapsed() < MAX_TIME;
         self.probes -= usize::from(is_left);
@@ -74,8 +73,7 @@ impl Budget {
 }
 
 impl LogReader {
-    /// Looks after gaps that have been open for long, writes down how far the log is settled, and tries
-    /// again what could not be written.
+    /// Writes rows that failed before, checks gaps that are overdue, and records up to which id the log is settled.
     pub(super) async fn tidy(&mut self, session: &mut Session) -> Result<(), Failure> {
         session.tidied = Instant::now();
         if !session.begun && self.log.owes() == 0 {
@@ -83,7 +81,7 @@ impl LogReader {
         }
         let outcome = async {
             if !session.begun {
-                // the first thing on a connection: whether the log is the one it was
+                // first on each connection: is this the same log?
                 self.read(session).await?;
             }
             let paid = self.pay(session).await;
@@ -108,8 +106,8 @@ impl LogReader {
         outcome.await.inspect_err(|failure| self.shared.failed("keeping the log", &failure.error))
     }
 
-    /// Many rows that are not committed may lie behind all others, where each look passes over them one by one.
-    /// A row behind them makes them a gap, which it leaves out.
+    /// There may be many uncommitted rows above the largest id, and each read would skip them one by one. A new row
+    /// above them makes them a gap, which reads leave out.
     async fn end_the_tail(&self, session: &mut Session) -> Result<(), Failure> {
         if !std::mem::take(&mut session.is_slow) {
             return Ok(());
@@ -126,23 +124,23 @@ impl LogReader {
         write_rows(&mut session.connection, &self.shared, &[record]).await.map(drop)
     }
 
-    /// A gap is closed when its transaction was rolled back: when a locking read finds neither a row
-    /// nor a lock. As long as a transaction holds the row, however long that takes, it stays open.
+    /// Closes gaps whose transactions were rolled back: a locking read finds neither a row nor a lock. While a
+    /// transaction holds a row, the gap stays open.
     ///
-    /// In READ COMMITTED such a read locks the rows that it finds and nothing between or behind them, so it
-    /// keeps nobody from inserting, and lets go at once.
+    /// In READ COMMITTED, this read locks only the rows that it finds, and releases them at once. So it blocks no
+    /// inserts.
     async fn close_gaps(&self, session: &mut Session) -> Result<(), Failure> {
         let began = Instant::now();
         let (overdue, left_out) = {
             let view = self.log.view();
             (view.overdue(self.shared.settings.gap_grace, began), view.left_out())
         };
-        // of what no look reads, rows are taken out of the gap as soon as they are there
+        // gaps that reads leave out: committed rows are removed from them
         self.probe_all(session, &left_out, Probe::Take, began).await?;
         self.probe_all(session, &overdue, Probe::Close, began).await
     }
 
-    /// Goes on where it ended the last time, as far as that gets in one round.
+    /// Continues where the last round ended.
     async fn probe_all(
         &self,
         session: &mut Session,
@@ -164,7 +162,7 @@ impl LogReader {
                             break;
                         }
                         match self.probe(session, from, to, probe).await {
-                            // a transaction has come to it since
+                            // a transaction has inserted a row in the meantime
                             Err(failure) if is_held(&failure) => {}
                             probed => drop(probed?),
                         }
@@ -181,8 +179,9 @@ impl LogReader {
         Ok(())
     }
 
-    /// The parts of gaps in which there is no row, committed or not, and where the rest of the range begins: between
-    /// rows of open transactions may be ids of others that were rolled back. A locking read has to confirm it.
+    /// The parts of gaps without any row, committed or not, and where the rest of the range begins. Between the rows
+    /// of open transactions, there may be ids of transactions that were rolled back. A locking read must confirm
+    /// this.
     async fn without_rows(
         &self,
         session: &mut Session,
@@ -209,7 +208,7 @@ impl LogReader {
         Ok((empty, (end < to).then(|| end + 1)))
     }
 
-    /// The ids of rows in a range, or in its beginning.
+    /// The ids of the rows in a range, or in its first part.
     async fn ids(&self, session: &mut Session, from: u64, to: u64) -> Result<Vec<u64>, Failure> {
         let query = statement(&self.shared.sql.log.ids).bind(from).bind(to).bind(ID_LIMIT);
         let rows = session.connection.rows(query, &self.shared).await?;
@@ -221,8 +220,8 @@ impl LogReader {
         ids.map_err(|error| Failure::of(error, &self.shared.settings.log_table))
     }
 
-    /// Asks which ids of a range have rows, or, with a lock, which a transaction holds, or of its beginning, and says
-    /// where its rest begins. Of what is asked about in any case, only the ids are read.
+    /// Checks a range, or its first part: which ids have rows (`Take`), or which a transaction holds (`Close`).
+    /// Returns where the rest begins. In gaps that reads leave out, only ids are read.
     async fn probe(
         &self,
         session: &mut Session,
@@ -255,11 +254,11 @@ impl LogReader {
             }
         };
         if ids.last().is_some_and(|last| *last > self.log.view().largest()) {
-            // only a look goes on from the largest: it sees whether that is there still
+            // only a read of the log may extend the view, because it checks that the newest row still exists
             self.read(session).await?;
             return Ok(None);
         }
-        // a row that is not found may have been there, and pruned since the last look
+        // a row that is not found may have been pruned since the last read
         let floor = self.floor(session).await?;
         let mut view = self.log.view_mut();
         view.unknown_below(floor);
@@ -271,7 +270,7 @@ impl LogReader {
         Ok((end < to).then(|| end + 1))
     }
 
-    /// Writes rows that could not be written before, list by list: what has been written is not owed any more.
+    /// Writes rows that failed before, list by list.
     async fn pay(&self, session: &mut Session) -> Result<(), Failure> {
         for _ in 0..MAX_PAID {
             let owed: Vec<_> = lock(&self.log.owed).iter().take(MAX_APPEND).cloned().collect();
@@ -282,10 +281,10 @@ impl LogReader {
                 self.read(session).await?;
             }
             write_rows(&mut session.connection, &self.shared, &owed).await?;
-            // seen before they stop to be owed
+            // the view must contain them before they are removed from the list
             self.read(session).await?;
             let mut left = lock(&self.log.owed);
-            // unless it has become too much to remember meanwhile
+            // unless so many rows failed that one row has replaced them
             if left.starts_with(&owed) {
                 left.drain(..owed.len());
             }
@@ -296,8 +295,8 @@ impl LogReader {
     }
 }
 
-/// Ranges of ids as they are asked about: those that lie close together as one, the next after `probed` last,
-/// because the last is taken first, then upwards and round.
+/// Ranges in the order in which they are checked: close ones are joined, and the order begins after `probed`. The
+/// vector is reversed, because the last element is taken first.
 fn spans(ranges: &[(u64, u64)], probed: u64) -> Vec<(u64, u64)> {
     let mut spans: Vec<(u64, u64)> = Vec::new();
     for &(from, to) in ranges {

@@ -1,8 +1,8 @@
-//! The lanes that read: each takes every lookup that waits and asks for all of them at once.
+//! How are lookups read from the table? Each lane takes all waiting lookups, and sends them as one query.
 //!
-//! There is no timer. While one batch is on its way the next one gathers, so batches grow with the
-//! load: one key when idle, 64 when busy. Measured with 64 callers on two cores: 9 times the hits a
-//! second of one query for each through a pool, at a tenth of the CPU.
+//! There is no timer. While one batch is being read, the next one collects. So batches grow with the load: one key
+//! when idle, 64 when busy. Measured with 64 callers on two cores: 9 times as many hits per second as with one query
+//! per lookup through a pool, with a tenth of the CPU time.
 
 use std::sync::Arc;
 
@@ -20,10 +20,11 @@ use super::super::shared::Shared;
 use super::super::sql::repeated;
 use super::queue::{Found, LaneUp, Lookup, Lookups};
 
-/// A row over this many bytes makes the connection give its buffers back.
+/// After a row with more bytes than this, the connection releases its buffers.
 const LARGE: usize = 1 << 20;
 
-/// A lane. The first has a connection from the start, or opens one; the others open theirs when work piles up.
+/// Runs a lane. The first one gets a connection at the start, or opens one. The others connect when lookups
+/// accumulate.
 pub(in super::super) async fn lane(
     shared: Arc<Shared>,
     queue: Arc<Lookups>,
@@ -55,7 +56,7 @@ pub(in super::super) async fn lane(
     }
 }
 
-/// Why a lane stopped serving.
+/// Why a lane stopped.
 enum Left {
     Stopped(Connection),
     Disconnected,
@@ -90,8 +91,8 @@ async fn serve(
     }
 }
 
-/// Answers a batch; gives the connection back when it may be used again. A connection that turns out
-/// to be gone is replaced once on the spot: servers close idle ones.
+/// Answers a batch. Returns the connection if it can be used again. A lost connection is replaced once: servers close
+/// idle ones.
 async fn answer(
     shared: &Shared,
     mut connection: Connection,
@@ -110,7 +111,7 @@ async fn answer(
             }
             select(shared, &mut connection, &hashes, whole).await
         };
-        // both together within the time of one
+        // both attempts together within one timeout
         let left = shared.settings.query_timeout.saturating_sub(started.elapsed());
         outcome = timeout(left, again).await.unwrap_or_else(|_| Err(Failure::timeout()));
     }
@@ -132,7 +133,7 @@ async fn answer(
     }
 }
 
-/// The hashes of a batch, sorted, each once.
+/// The hashes of a batch, sorted, without duplicates.
 fn distinct(batch: &[Lookup]) -> Vec<Hash> {
     let mut hashes: Vec<Hash> =
         batch.iter().flat_map(|lookup| lookup.hashes.iter().copied()).collect();
@@ -141,7 +142,7 @@ fn distinct(batch: &[Lookup]) -> Vec<Hash> {
     hashes
 }
 
-/// Asks for these keys; the rows found, sorted by hash. `whole` is for one key, however large.
+/// The rows with these hashes, sorted. `whole` is for one key, with a row of any size.
 async fn select(
     shared: &Shared,
     connection: &mut Connection,

@@ -1,4 +1,4 @@
-//! Counts, culls and statistics: done by the maintaining task.
+//! How are counts, culls and statistics done? By the maintenance task.
 
 use std::sync::atomic::Ordering::Relaxed;
 

@@ -1,4 +1,4 @@
-//! The invalidation log: appended to by the writer task, or on the application's connection.
+//! How are log rows appended? By the writer task, or on the application's connection.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,7 @@ impl InvalidationLog for MySqlStore {
             return Err(error);
         }
         let (ack, outcome) = oneshot::channel();
-        // a caller that stops waiting serves nothing that they name either
+        // even if the caller stops waiting, this process does not serve what they name
         let under_way = self.inner.log.under_way(&records);
         let ids = match self.submit(Job::Append(records.clone(), ack), outcome).await {
             Ok(ids) => ids,
@@ -40,7 +40,7 @@ impl InvalidationLog for MySqlStore {
             self.inner.log.await_rows(*id, std::slice::from_ref(record));
         }
         drop(under_way);
-        // without it, what the rows name waits for the next look
+        // otherwise, responses that the rows name would wait for the next read
         let _ = self.inner.log.looked().await;
         Ok(ids)
     }

@@ -1,4 +1,4 @@
-//! Estimates against tables whose size is known, and the controller against a table in memory.
+//! Estimates of tables with a known size, and culls of a table in memory.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ fn row(hash: u128, prefix: &str) -> Seen {
     Seen { hash, expires_ms: 100, born_ms: 0, bytes: 10, prefix: prefix.into() }
 }
 
-/// A table in memory with the culler of the maintenance task around it, without the I/O.
+/// A table in memory, culled as the maintenance task does it, without I/O.
 struct Table {
     rows: BTreeMap<u128, Seen>,
     random: StdRng,
@@ -203,7 +203,7 @@ fn the_limit_is_held_within_a_few_percent() {
                 least = least.min(table.rows.len());
             }
         }
-        // between two culls about a tenth of a window comes in
+        // between two culls, about a tenth of a window is written
         let noise = window as f64 * 0.6;
         let (most, least, limit) = (most as f64, least as f64, limit as f64);
         assert!(most < limit * 1.08 + noise, "{limit} by {window}: {least} to {most}");
@@ -251,7 +251,7 @@ fn the_oldest_go_first() {
     let grips = HashMap::from([(b"p".to_vec(), grip), (b"q".to_vec(), Grip::default())]);
     let chosen = choose(&rows, &grips, 1.0, 50, || 0.999);
     let chosen: Vec<u128> = chosen.iter().map(|row| row.hash).collect();
-    // a tenth to make room, less the one that has expired, and 15 % to come back
+    // a tenth to make room, minus the expired one, and 15 % to get below the limit
     assert_eq!(chosen, (76..=99).rev().collect::<Vec<u128>>());
     assert!(choose(&rows, &HashMap::new(), 1.0, 50, || 0.0).is_empty());
 }
