@@ -43,12 +43,12 @@ pub(crate) struct LogView {
     /// If there are too many awaited rows: the largest of their ids, and since when.
     awaited_all: Option<(u64, Instant)>,
     /// Rows that could not be written, and will be written later.
-    owed_index: Index,
-    owes: bool,
+    unwritten_index: Index,
+    has_unwritten: bool,
     /// Rows that are being written now.
-    under_way: Index,
-    /// The number of rows in `under_way`.
-    begun: usize,
+    being_written: Index,
+    /// The number of rows in `being_written`.
+    rows_being_written: usize,
     position: Arc<LogPosition>,
     window: usize,
 }
@@ -99,10 +99,10 @@ impl LogView {
             awaited: BTreeMap::new(),
             awaited_index: Index::default(),
             awaited_all: None,
-            owed_index: Index::default(),
-            owes: false,
-            under_way: Index::default(),
-            begun: 0,
+            unwritten_index: Index::default(),
+            has_unwritten: false,
+            being_written: Index::default(),
+            rows_being_written: 0,
             position: Arc::new(LogPosition { largest, gaps: Vec::new() }),
             window: WINDOW,
         }
@@ -133,7 +133,8 @@ impl LogView {
         if let Some((id, since)) = before.awaited_all {
             self.await_all(id, since);
         }
-        (self.under_way, self.begun) = (before.under_way, before.begun);
+        (self.being_written, self.rows_being_written) =
+            (before.being_written, before.rows_being_written);
     }
 
     /// Rows below this id may have been pruned before they were read. For a response that has not seen them, the log
@@ -288,50 +289,51 @@ impl LogView {
     }
 
     /// Replaces the rows that could not be written. They count in this process.
-    pub(crate) fn set_owed(&mut self, owed: impl Iterator<Item = Mark>) {
-        self.owed_index = Index::default();
-        self.owes = false;
-        for mark in owed {
-            self.owes = true;
-            self.owed_index.add(1, &mark.scope, mark.soft);
+    pub(crate) fn set_unwritten(&mut self, unwritten: impl Iterator<Item = Mark>) {
+        self.unwritten_index = Index::default();
+        self.has_unwritten = false;
+        for mark in unwritten {
+            self.has_unwritten = true;
+            self.unwritten_index.add(1, &mark.scope, mark.soft);
         }
     }
 
     /// These rows are being written. They count in this process at once.
-    pub(crate) fn begin(&mut self, rows: &[Mark]) {
-        self.begun += rows.len();
-        rows.iter().for_each(|mark| self.under_way.add(1, &mark.scope, mark.soft));
+    pub(crate) fn begin_write(&mut self, rows: &[Mark]) {
+        self.rows_being_written += rows.len();
+        rows.iter().for_each(|mark| self.being_written.add(1, &mark.scope, mark.soft));
     }
 
-    /// These rows have been written, or are owed.
-    pub(crate) fn end(&mut self, rows: &[Mark]) {
-        self.begun = self.begun.saturating_sub(rows.len());
-        rows.iter().for_each(|mark| self.under_way.remove(1, &mark.scope, mark.soft));
+    /// These rows have been written, or could not be written.
+    pub(crate) fn end_write(&mut self, rows: &[Mark]) {
+        self.rows_being_written = self.rows_being_written.saturating_sub(rows.len());
+        rows.iter().for_each(|mark| self.being_written.remove(1, &mark.scope, mark.soft));
     }
 
     /// What rows say that are not written yet.
-    pub(crate) fn owed(&self, key: &[u8], tags: &[Tag]) -> Validity {
+    pub(crate) fn unwritten_verdict(&self, key: &[u8], tags: &[Tag]) -> Validity {
         let of = |is: bool, index: &Index| match is {
             true => verdict(index, key, tags, &LogPosition::default(), 0),
             false => Validity::Valid,
         };
-        of(self.owes, &self.owed_index).max(of(self.begun > 0, &self.under_way))
+        of(self.has_unwritten, &self.unwritten_index)
+            .max(of(self.rows_being_written > 0, &self.being_written))
     }
 
     /// What the view says about a response with this key, these tags and this position.
     pub(crate) fn judge(&self, key: &[u8], tags: &[Tag], position: &LogPosition) -> Judgement {
-        let owed = self.owed(key, tags);
-        if owed == Validity::Invalid {
-            return Judgement::Known(owed);
+        let unwritten = self.unwritten_verdict(key, tags);
+        if unwritten == Validity::Invalid {
+            return Judgement::Known(unwritten);
         }
         if position.largest > self.largest {
             return Judgement::Ahead;
         }
         let is_older = position.lowest_unseen() < self.from;
         if position.largest == self.largest && position.gaps.is_empty() && !is_older {
-            return Judgement::Known(owed);
+            return Judgement::Known(unwritten);
         }
-        let known = owed.max(verdict(&self.index, key, tags, position, self.from));
+        let known = unwritten.max(verdict(&self.index, key, tags, position, self.from));
         match known {
             Validity::Invalid => Judgement::Known(known),
             _ if is_older => Judgement::Older { known, below: self.from },

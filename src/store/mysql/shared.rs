@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_answer_does_not_move_it_and_a_contradiction_does() {
+    fn a_slow_answer_does_not_move_the_clock() {
         let clock = DbClock::new();
         let at = |ms| clock.epoch + Duration::from_millis(ms);
         clock.observe(1_000_000, at(10), at(12));

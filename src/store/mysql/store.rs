@@ -188,7 +188,7 @@ impl Entries for MySqlStore {
             fresh_until_ms: head.fresh_until_ms,
             gen_ms: head.gen_ms,
             status: head.status.as_u16(),
-            old: codec::head_says(&key, &old)?,
+            old: codec::head_content(&key, &old)?,
             _share: share,
             ack,
         };

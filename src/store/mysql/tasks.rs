@@ -98,7 +98,7 @@ impl Inner {
         let reader = LogReader {
             shared: Arc::clone(shared),
             log: Arc::clone(log),
-            questions: log.questions(),
+            history_queries: log.history_queries(),
             stop: self.stop.subscribe(),
         };
         tasks.push(self.start_task(*generation, reader.run()));

@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_shrink_by_a_tenth_stays_as_it_is() {
+    fn bodies_that_shrink_too_little_are_not_compressed() {
         use rand::{RngExt, SeedableRng};
         let mut noise = vec![0_u8; 10_000];
         rand::rngs::StdRng::seed_from_u64(1).fill(&mut noise[..]);
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_is_unreadable() {
+    fn a_decompression_bomb_is_unreadable() {
         let mut zlib = compress(&vec![0; 1_000_000], 9).unwrap();
         zlib.put_u32_le(1_000); // claims less than it holds
         zlib.put_u8(Format::Zlib.byte());

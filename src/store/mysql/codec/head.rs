@@ -31,7 +31,7 @@ use crate::tag::{LogPosition, Tag};
 /// The version that this release writes and reads.
 pub(super) const VERSION: u8 = 1;
 /// Bytes before the content of a head: version, kind, expiry. `sql/mod.rs` depends on this.
-pub(super) const SAYS_FROM: usize = 1 + 1 + 8;
+pub(super) const CONTENT_FROM: usize = 1 + 1 + 8;
 const RESPONSE: u8 = 1;
 const VARIANTS: u8 = 2;
 const SHARED: u8 = 1;
@@ -142,7 +142,7 @@ fn response(reader: &mut Reader) -> Option<StoredHead> {
     let vary = vary(reader)?;
     let mut tags = Vec::new();
     let count = reader.count(1)?;
-    tags.reserve_exact(count.min(SANE));
+    tags.reserve_exact(count.min(MAX_RESERVED_ITEMS));
     for _ in 0..count {
         tags.push(Tag::new(reader.bytes()?));
     }
@@ -163,11 +163,11 @@ fn response(reader: &mut Reader) -> Option<StoredHead> {
 }
 
 /// The most items for which memory is reserved at once. Longer lists grow while they are read.
-const SANE: usize = 256;
+const MAX_RESERVED_ITEMS: usize = 256;
 
 fn headers(reader: &mut Reader) -> Option<HeaderMap> {
     let count = reader.count(2)?;
-    let mut headers = HeaderMap::try_with_capacity(count.min(SANE)).ok()?;
+    let mut headers = HeaderMap::try_with_capacity(count.min(MAX_RESERVED_ITEMS)).ok()?;
     for _ in 0..count {
         let name = name(reader)?;
         let value = HeaderValue::from_maybe_shared(reader.bytes()?).ok()?;
@@ -178,7 +178,7 @@ fn headers(reader: &mut Reader) -> Option<HeaderMap> {
 
 fn vary(reader: &mut Reader) -> Option<Vec<SelectingField>> {
     let count = reader.count(2)?;
-    let mut vary = Vec::with_capacity(count.min(SANE));
+    let mut vary = Vec::with_capacity(count.min(MAX_RESERVED_ITEMS));
     for _ in 0..count {
         let name = name(reader)?;
         let value = match reader.u8()? {

@@ -196,10 +196,10 @@ pub(super) fn encode_head(
 }
 
 /// The content of a head column, without version, kind, expiry and checksum. Equal heads have equal content.
-pub(super) fn head_says(key: &CacheKey, head: &StoredHead) -> Result<Bytes, StoreError> {
+pub(super) fn head_content(key: &CacheKey, head: &StoredHead) -> Result<Bytes, StoreError> {
     let column = Bytes::from(encode_head(key, head, 0)?);
     let end = column.len().saturating_sub(wire::CRC_BYTES);
-    Ok(column.slice(head::SAYS_FROM.min(end)..end))
+    Ok(column.slice(head::CONTENT_FROM.min(end)..end))
 }
 
 fn check_head(column: &[u8]) -> Result<(), StoreError> {

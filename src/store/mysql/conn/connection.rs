@@ -343,7 +343,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn an_attempt_that_hangs_does_not_hold_up_the_next() {
+    async fn a_hanging_attempt_does_not_delay_the_next() {
         let began = AtomicU32::new(0);
         // the packets of the first two are lost
         let attempt = || {

@@ -10,26 +10,26 @@ use crate::store::StoreError;
 #[derive(Debug)]
 pub(in super::super) struct Failure {
     pub(in super::super) error: StoreError,
-    pub(in super::super) then: Then,
+    pub(in super::super) recovery: Recovery,
 }
 
 /// What to do after a failed statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) enum Then {
+pub(in super::super) enum Recovery {
     /// The connection can be used.
-    GoOn,
+    Continue,
     /// The connection can be used, and the statement may succeed in a moment.
-    TryAgain,
+    Retry,
     /// The connection must be dropped.
     Reconnect,
     /// The connection was lost before the statement, so a new connection may succeed.
-    ReconnectAndTryAgain,
+    ReconnectAndRetry,
 }
 
-impl Then {
+impl Recovery {
     /// Whether the connection must be dropped.
-    pub(in super::super) fn drops(self) -> bool {
-        matches!(self, Self::Reconnect | Self::ReconnectAndTryAgain)
+    pub(in super::super) fn drops_connection(self) -> bool {
+        matches!(self, Self::Reconnect | Self::ReconnectAndRetry)
     }
 }
 
@@ -44,16 +44,16 @@ impl Failure {
 
     /// A statement over its deadline. The state of the connection is unknown.
     pub(in super::super) fn timeout() -> Self {
-        Self { error: StoreError::Timeout, then: Then::Reconnect }
+        Self { error: StoreError::Timeout, recovery: Recovery::Reconnect }
     }
 
     pub(in super::super) fn connect(error: StoreError) -> Self {
-        Self { error, then: Then::Reconnect }
+        Self { error, recovery: Recovery::Reconnect }
     }
 
     /// Another error, which does not affect the connection.
     pub(in super::super) fn sound(error: StoreError) -> Self {
-        Self { error, then: Then::GoOn }
+        Self { error, recovery: Recovery::Continue }
     }
 
     /// The log has a row whose id is too large.
@@ -72,32 +72,32 @@ impl Failure {
 
     /// Classifies an error of sqlx.
     pub(in super::super) fn of(error: sqlx::Error, table: &TableName) -> Self {
-        let then = match &error {
+        let recovery = match &error {
             sqlx::Error::Database(database) => {
                 let number = database
                     .try_downcast_ref::<MySqlDatabaseError>()
                     .map_or(0, MySqlDatabaseError::number);
                 if matches!(number, INTERRUPTED | STATEMENT_TIMEOUT | QUERY_TIMEOUT) {
-                    return Self { error: StoreError::Timeout, then: Then::GoOn };
+                    return Self { error: StoreError::Timeout, recovery: Recovery::Continue };
                 }
                 if let Some(problem) = schema_problem(number, database.message()) {
                     let error = StoreError::Schema { table: table.plain(), problem };
-                    return Self { error, then: Then::GoOn };
+                    return Self { error, recovery: Recovery::Continue };
                 }
                 after(number)
             }
-            sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed => Then::ReconnectAndTryAgain,
+            sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed => Recovery::ReconnectAndRetry,
             sqlx::Error::ColumnNotFound(_)
             | sqlx::Error::ColumnDecode { .. }
             | sqlx::Error::ColumnIndexOutOfBounds { .. }
             | sqlx::Error::Decode(_) => {
                 let problem = format!("has another shape ({error}): {OTHER_SHAPE}");
                 let error = StoreError::Schema { table: table.plain(), problem };
-                return Self { error, then: Then::GoOn };
+                return Self { error, recovery: Recovery::Continue };
             }
-            _ => Then::Reconnect,
+            _ => Recovery::Reconnect,
         };
-        Self { error: StoreError::Database(Arc::new(error)), then }
+        Self { error: StoreError::Database(Arc::new(error)), recovery }
     }
 }
 
@@ -137,20 +137,20 @@ fn schema_problem(number: u16, message: &str) -> Option<String> {
     }
 }
 
-fn after(number: u16) -> Then {
+fn after(number: u16) -> Recovery {
     match number {
         // ER_LOCK_DEADLOCK, ER_LOCK_WAIT_TIMEOUT, ER_CHECKREAD, ER_NEED_REPREPARE,
         // ER_TABLE_DEF_CHANGED
-        1213 | 1205 | 1020 | 1615 | 1412 => Then::TryAgain,
+        1213 | 1205 | 1020 | 1615 | 1412 => Recovery::Retry,
         // ER_SERVER_SHUTDOWN, ER_UNKNOWN_STMT_HANDLER, ER_CONNECTION_KILLED of MariaDB,
         // ER_CLIENT_INTERACTION_TIMEOUT
-        1053 | 1243 | 1927 | 4031 => Then::ReconnectAndTryAgain,
+        1053 | 1243 | 1927 | 4031 => Recovery::ReconnectAndRetry,
         // ER_NET_PACKET_TOO_LARGE: the server closes the connection
-        1153 => Then::Reconnect,
+        1153 => Recovery::Reconnect,
         // not a primary (any more): ER_UNKNOWN_COM_ERROR (Galera), ER_OPTION_PREVENTS_STATEMENT, ER_READ_ONLY_MODE,
         // ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION; a new connection may reach another server
-        1047 | 1290 | 1836 | 1792 => Then::Reconnect,
-        _ => Then::GoOn,
+        1047 | 1290 | 1836 | 1792 => Recovery::Reconnect,
+        _ => Recovery::Continue,
     }
 }
 
@@ -159,13 +159,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_may_pass_is_tried_again() {
-        assert_eq!(after(1213), Then::TryAgain);
-        assert_eq!(after(1205), Then::TryAgain);
-        assert_eq!(after(1153), Then::Reconnect);
-        assert_eq!(after(1836), Then::Reconnect);
-        assert_eq!(after(1062), Then::GoOn);
-        assert!(Then::ReconnectAndTryAgain.drops() && !Then::TryAgain.drops());
+    fn only_temporary_failures_are_retried() {
+        assert_eq!(after(1213), Recovery::Retry);
+        assert_eq!(after(1205), Recovery::Retry);
+        assert_eq!(after(1153), Recovery::Reconnect);
+        assert_eq!(after(1836), Recovery::Reconnect);
+        assert_eq!(after(1062), Recovery::Continue);
+        assert!(
+            Recovery::ReconnectAndRetry.drops_connection() && !Recovery::Retry.drops_connection()
+        );
     }
 
     #[test]
@@ -181,8 +183,11 @@ mod tests {
     fn a_lost_connection_is_replaced() {
         let table = TableName::parse("table", "t").unwrap();
         let lost = sqlx::Error::Io(std::io::ErrorKind::BrokenPipe.into());
-        assert_eq!(Failure::of(lost, &table).then, Then::ReconnectAndTryAgain);
-        assert_eq!(Failure::of(sqlx::Error::Protocol("?".into()), &table).then, Then::Reconnect);
-        assert!(Failure::timeout().then.drops());
+        assert_eq!(Failure::of(lost, &table).recovery, Recovery::ReconnectAndRetry);
+        assert_eq!(
+            Failure::of(sqlx::Error::Protocol("?".into()), &table).recovery,
+            Recovery::Reconnect
+        );
+        assert!(Failure::timeout().recovery.drops_connection());
     }
 }

@@ -69,7 +69,7 @@ impl Link {
         doing: &'static str,
         failure: Failure,
     ) -> StoreError {
-        if failure.then.drops() {
+        if failure.recovery.drops_connection() {
             self.connection = None;
         }
         shared.failed(doing, &failure.error);

@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use super::super::shared::Shared;
 use super::connection::Connection;
-use super::failure::{Failure, Then};
+use super::failure::{Failure, Recovery};
 
 /// How many times a statement may be sent again: a number of times after deadlocks and lock waits, and once if the
 /// connection was lost before the statement. Servers and proxies close idle connections.
@@ -45,14 +45,14 @@ impl Retry {
         connection: &mut Connection,
         shared: &Shared,
     ) -> Result<(), Failure> {
-        match failure.then {
-            Then::TryAgain if self.deadlocks > 0 => {
+        match failure.recovery {
+            Recovery::Retry if self.deadlocks > 0 => {
                 self.deadlocks -= 1;
                 let wait = rand::rng().random_range(1..=self.longest_wait_ms);
                 tokio::time::sleep(Duration::from_millis(wait)).await;
                 Ok(())
             }
-            Then::ReconnectAndTryAgain if !self.reconnected => {
+            Recovery::ReconnectAndRetry if !self.reconnected => {
                 self.reconnected = true;
                 let role = connection.role();
                 let opening = Connection::open(&shared.settings, role);

@@ -24,7 +24,7 @@ impl Log {
     }
 
     /// The id if it is valid. Otherwise, marks the log as damaged.
-    pub(super) fn sane(&self, id: u64) -> Result<u64, Failure> {
+    pub(super) fn checked_id(&self, id: u64) -> Result<u64, Failure> {
         if id <= MAX_ID {
             return Ok(id);
         }
@@ -47,7 +47,7 @@ impl LogReader {
         // in a transaction: until `AUTO_INCREMENT` is repaired, no row may stay
         connection.run_text(&sql.begin, &self.shared).await?;
         let written = write_rows(connection, &self.shared, &[record]).await;
-        if written.as_ref().is_err_and(|failure| failure.then.drops()) {
+        if written.as_ref().is_err_and(|failure| failure.recovery.drops_connection()) {
             return written.map(drop); // the transaction ends with its connection
         }
         let end = if written.is_ok() { &sql.commit } else { &sql.roll_back };

@@ -23,7 +23,7 @@ use crate::tag::{
 };
 
 /// A query for the rows, in a range of ids, that name one response.
-pub(in super::super) struct Question {
+pub(in super::super) struct HistoryQuery {
     columns: Vec<Bytes>,
     /// Also rows that name its path with any query.
     any_query: Option<AnyQuery>,
@@ -74,7 +74,7 @@ struct Found {
 
 impl Log {
     /// The log verdict on a response that has seen the log up to `since`, by the rows in the table below `below`.
-    pub(super) async fn ask(
+    pub(super) async fn query_history(
         &self,
         key: &CacheKey,
         head: &StoredHead,
@@ -86,8 +86,8 @@ impl Log {
         let (answer, receiver) = oneshot::channel();
         let columns = columns(key.as_bytes(), &head.tags);
         let any_query = has_any_query(&head.tags).then(|| AnyQuery::of(key, &head.tags)).flatten();
-        let question = Question { columns, any_query, lowest, below, answer };
-        lock(&self.questions).try_send(question).map_err(|error| match error {
+        let query = HistoryQuery { columns, any_query, lowest, below, answer };
+        lock(&self.history_queries).try_send(query).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => StoreError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => StoreError::Closed,
         })?;
@@ -108,21 +108,21 @@ impl Log {
 
 /// Queries the server for these questions, and answers them. The error is the connection's.
 pub(super) async fn put(
-    mut questions: Vec<Question>,
+    mut history_queries: Vec<HistoryQuery>,
     connection: &mut Connection,
     shared: &Arc<Shared>,
 ) -> Result<(), Failure> {
-    questions.retain(|question| !question.answer.is_closed());
-    let found = find(&questions, connection, shared).await;
+    history_queries.retain(|query| !query.answer.is_closed());
+    let found = find(&history_queries, connection, shared).await;
     match found {
         Ok(found) => {
-            for (question, found) in questions.into_iter().zip(found) {
-                let _ = question.answer.send(Ok(found));
+            for (query, found) in history_queries.into_iter().zip(found) {
+                let _ = query.answer.send(Ok(found));
             }
             Ok(())
         }
         Err(failure) => {
-            questions.into_iter().for_each(|question| question.fail(&failure.error));
+            history_queries.into_iter().for_each(|query| query.fail(&failure.error));
             Err(failure)
         }
     }
@@ -130,22 +130,22 @@ pub(super) async fn put(
 
 /// The rows for each question.
 async fn find(
-    questions: &[Question],
+    history_queries: &[HistoryQuery],
     connection: &mut Connection,
     shared: &Arc<Shared>,
 ) -> Result<Vec<Found>, Failure> {
-    let mut all = vec![Found::default(); questions.len()];
-    let mut singly = questions.len() <= 1;
+    let mut all = vec![Found::default(); history_queries.len()];
+    let mut singly = history_queries.len() <= 1;
     if !singly {
         let mut of_column: HashMap<&Bytes, Vec<usize>> = HashMap::new();
-        for (n, question) in questions.iter().enumerate() {
-            for column in &question.columns {
+        for (n, query) in history_queries.iter().enumerate() {
+            for column in &query.columns {
                 of_column.entry(column).or_default().push(n);
             }
         }
         let columns: Vec<&Bytes> = of_column.keys().copied().collect();
-        let lowest = questions.iter().map(|question| question.lowest).min().unwrap_or(0);
-        let below = questions.iter().map(|question| question.below).max().unwrap_or(0);
+        let lowest = history_queries.iter().map(|query| query.lowest).min().unwrap_or(0);
+        let below = history_queries.iter().map(|query| query.below).max().unwrap_or(0);
         for chunk in chunks(&columns) {
             let range = (lowest, below, MAX_ROWS_OF_ALL);
             let rows = of_columns(chunk, range, connection, shared).await?;
@@ -155,7 +155,8 @@ async fn find(
             }
             for (id, soft, column) in rows {
                 for &n in of_column.get(&column).into_iter().flatten() {
-                    let asked = questions.get(n).is_some_and(|it| it.lowest <= id && id < it.below);
+                    let asked =
+                        history_queries.get(n).is_some_and(|it| it.lowest <= id && id < it.below);
                     if let (true, Some(found)) = (asked, all.get_mut(n)) {
                         found.rows.push((id, soft));
                     }
@@ -163,12 +164,12 @@ async fn find(
             }
         }
     }
-    for (question, found) in questions.iter().zip(&mut all) {
+    for (query, found) in history_queries.iter().zip(&mut all) {
         if singly {
-            found.rows = question.find(connection, shared).await?;
+            found.rows = query.find(connection, shared).await?;
         }
-        if let Some(any_query) = &question.any_query {
-            let range = (question.lowest, question.below);
+        if let Some(any_query) = &query.any_query {
+            let range = (query.lowest, query.below);
             found.rows.extend(any_query.find(range, connection, shared).await?);
         }
     }
@@ -236,7 +237,7 @@ async fn rows(
         .map_err(|error| Failure::of(error, &shared.settings.log_table))
 }
 
-impl Question {
+impl HistoryQuery {
     async fn find(
         &self,
         connection: &mut Connection,

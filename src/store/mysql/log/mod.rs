@@ -3,12 +3,12 @@
 //! The `reader` task reads the log, once for all callers that wait. Each caller then takes the log verdict from the
 //! view.
 
-mod anew;
 mod append;
 mod damage;
 mod history;
+mod housekeeping;
 mod reader;
-mod tidy;
+mod restart;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -19,7 +19,7 @@ use sqlx::Row as _;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 pub(super) use self::append::{append_on, append_sql, write as write_rows};
-use self::history::Question;
+use self::history::HistoryQuery;
 pub(super) use self::reader::LogReader;
 use super::conn::{Connection, Failure, statement};
 use super::shared::Shared;
@@ -32,14 +32,14 @@ use crate::sync::{self, lock};
 use crate::tag::{LogPosition, LogRecord, Scope, Validity};
 
 /// The most waiting questions about responses that are older than the remembered rows.
-const MAX_QUESTIONS: usize = 1_024;
+const MAX_HISTORY_QUERIES: usize = 1_024;
 
 /// The memory for remembered answers to such questions: 4 MiB, which is about 10,000.
 const CHECKED_BYTES: u64 = 4 << 20;
 
 /// The most rows that are kept because they could not be written. With more, one row that invalidates everything
 /// replaces them.
-const MAX_OWED: usize = 10_000;
+const MAX_UNWRITTEN: usize = 10_000;
 
 /// A caller that waits for a read of the log.
 type Waiter = oneshot::Sender<Result<(), StoreError>>;
@@ -49,19 +49,19 @@ pub(super) struct Log {
     waiting: Mutex<Waiting>,
     /// Wakes the reader task.
     work: Notify,
-    questions: Mutex<mpsc::Sender<Question>>,
+    history_queries: Mutex<mpsc::Sender<HistoryQuery>>,
     /// Answers about responses that are older than the remembered rows, by the hash of their key.
     checked: Cache<[u8; 16], Checked>,
     /// Rows that could not be written yet.
-    owed: Mutex<Vec<LogRecord>>,
+    unwritten: Mutex<Vec<LogRecord>>,
     started: Instant,
     /// The time in the row with the largest id seen. If a row has this id but another time, it belongs to another
     /// log.
     newest_at_ms: AtomicU64,
     /// When the last successful read began, in microseconds after `started`. 0 before the first.
-    seen_at: AtomicU64,
+    last_read_at: AtomicU64,
     /// Reads that began no later than this do not count, on the same scale.
-    doubted_at: AtomicU64,
+    distrusted_at: AtomicU64,
     /// Whether a caller has asked for a read since the task last checked.
     used: AtomicBool,
     /// Whether the log has a row whose id is too large.
@@ -74,12 +74,12 @@ pub(super) struct Log {
 }
 
 /// How many waiters there are before those that have been dropped are removed.
-const SWEEP: usize = 1_024;
+const MIN_WAITERS_TO_CLEAN: usize = 1_024;
 
 #[derive(Default)]
 struct Waiting {
     waiters: Vec<Waiter>,
-    sweep_at: usize,
+    clean_at: usize,
     down: bool,
     closed: bool,
 }
@@ -101,16 +101,16 @@ impl Log {
             waiting: Mutex::default(),
             work: Notify::new(),
             // replaced when the task starts
-            questions: Mutex::new(mpsc::channel(1).0),
+            history_queries: Mutex::new(mpsc::channel(1).0),
             checked: Cache::builder()
                 .max_capacity(CHECKED_BYTES)
                 .weigher(|_, checked: &Checked| checked.held_bytes())
                 .build(),
-            owed: Mutex::default(),
+            unwritten: Mutex::default(),
             started: Instant::now(),
             newest_at_ms: AtomicU64::new(0),
-            seen_at: AtomicU64::new(0),
-            doubted_at: AtomicU64::new(0),
+            last_read_at: AtomicU64::new(0),
+            distrusted_at: AtomicU64::new(0),
             used: AtomicBool::new(false),
             damaged: AtomicBool::new(false),
             table,
@@ -121,9 +121,9 @@ impl Log {
     }
 
     /// The queue of questions for a task that starts.
-    pub(super) fn questions(&self) -> mpsc::Receiver<Question> {
-        let (questions, receiver) = mpsc::channel(MAX_QUESTIONS);
-        *lock(&self.questions) = questions;
+    pub(super) fn history_queries(&self) -> mpsc::Receiver<HistoryQuery> {
+        let (history_queries, receiver) = mpsc::channel(MAX_HISTORY_QUERIES);
+        *lock(&self.history_queries) = history_queries;
         receiver
     }
 
@@ -143,7 +143,9 @@ impl Log {
     ///
     /// # Errors
     /// At once: [`StoreError::Unavailable`] without a connection, [`StoreError::Closed`].
-    pub(super) fn look(&self) -> Result<oneshot::Receiver<Result<(), StoreError>>, StoreError> {
+    pub(super) fn request_read(
+        &self,
+    ) -> Result<oneshot::Receiver<Result<(), StoreError>>, StoreError> {
         let (waiter, receiver) = oneshot::channel();
         let mut waiting = lock(&self.waiting);
         if waiting.closed {
@@ -153,9 +155,9 @@ impl Log {
             return Err(StoreError::Unavailable);
         }
         // if a read takes long, waiters whose requests were dropped accumulate
-        if waiting.waiters.len() >= waiting.sweep_at {
+        if waiting.waiters.len() >= waiting.clean_at {
             waiting.waiters.retain(|waiter| !waiter.is_closed());
-            waiting.sweep_at = (2 * waiting.waiters.len()).max(SWEEP);
+            waiting.clean_at = (2 * waiting.waiters.len()).max(MIN_WAITERS_TO_CLEAN);
         }
         waiting.waiters.push(waiter);
         drop(waiting);
@@ -168,8 +170,8 @@ impl Log {
     ///
     /// # Errors
     /// [`StoreError`] if the log cannot be read.
-    pub(super) async fn looked(&self) -> Result<(), StoreError> {
-        self.look()?.await.unwrap_or(Err(StoreError::Unavailable))
+    pub(super) async fn read_now(&self) -> Result<(), StoreError> {
+        self.request_read()?.await.unwrap_or(Err(StoreError::Unavailable))
     }
 
     /// Checks that the server of this connection has the log that was read: its newest row, with the same time. If
@@ -196,7 +198,7 @@ impl Log {
                 return Ok(());
             }
             if !last {
-                self.looked().await.map_err(Failure::sound)?;
+                self.read_now().await.map_err(Failure::sound)?;
             }
         }
         Err(Failure::sound(StoreError::Unavailable))
@@ -214,30 +216,30 @@ impl Log {
             return Ok(());
         }
         self.waits.fetch_add(1, Ordering::Relaxed);
-        self.looked().await
+        self.read_now().await
     }
 
     /// As [`InvalidationLog::note_write`](crate::store::InvalidationLog::note_write).
     pub(super) fn note_write(&self) {
-        self.doubt(Instant::now());
+        self.distrust_reads_until(Instant::now());
     }
 
     /// Reads that began up to `at` do not count any more for responses in memory.
-    fn doubt(&self, at: Instant) {
-        self.doubted_at.fetch_max(self.micros(at), Ordering::AcqRel);
+    fn distrust_reads_until(&self, at: Instant) {
+        self.distrusted_at.fetch_max(self.micros(at), Ordering::AcqRel);
     }
 
     /// How long ago the last successful read began.
     fn age(&self) -> Duration {
-        match self.seen_at.load(Ordering::Acquire) {
-            at if at <= self.doubted_at.load(Ordering::Acquire) => Duration::MAX,
+        match self.last_read_at.load(Ordering::Acquire) {
+            at if at <= self.distrusted_at.load(Ordering::Acquire) => Duration::MAX,
             at => self.started.elapsed().saturating_sub(Duration::from_micros(at)),
         }
     }
 
-    fn seen(&self, began: Instant) {
+    fn note_read(&self, began: Instant) {
         self.reads.fetch_add(1, Ordering::Relaxed);
-        self.seen_at.store(self.micros(began).max(1), Ordering::Release);
+        self.last_read_at.store(self.micros(began).max(1), Ordering::Release);
     }
 
     /// Microseconds after `started`.
@@ -252,30 +254,30 @@ impl Log {
         key: &CacheKey,
         head: &StoredHead,
     ) -> Result<Validity, StoreError> {
-        let mut judged = self.judge(key, head, &head.position);
-        if judged.0 == Judgement::Ahead {
+        let mut verdict = self.judge(key, head, &head.position);
+        if verdict.0 == Judgement::Ahead {
             // it was stored by a process that has read more, between this process's read of the log and its lookup
-            self.looked().await?;
-            judged = self.judge(key, head, &head.position);
+            self.read_now().await?;
+            verdict = self.judge(key, head, &head.position);
         }
         let mut since = &head.position;
         let known = self.checked.get(&key.hash()).filter(|checked| checked.is_of(head));
-        if let (Judgement::Older { .. }, Some(checked)) = (&judged.0, &known) {
+        if let (Judgement::Older { .. }, Some(checked)) = (&verdict.0, &known) {
             since = &checked.position;
-            judged = self.judge(key, head, since);
+            verdict = self.judge(key, head, since);
         }
-        match judged {
+        match verdict {
             (Judgement::Known(validity), _) => Ok(validity),
             // the log has lost rows that this response had seen, and perhaps others
             (Judgement::Ahead, _) => Ok(Validity::Invalid),
             (Judgement::Older { known, below }, position) => {
                 // the next query begins at this position, so it would not find the rows that the view has found
-                let found = self.ask(key, head, since, below).await?.max(known);
+                let found = self.query_history(key, head, since, below).await?.max(known);
                 if found == Validity::Valid {
                     let (received_ms, at) = (head.received_ms, head.position.clone());
                     self.checked.insert(key.hash(), Checked { received_ms, at, position });
                 }
-                Ok(found.max(self.view().owed(key.as_bytes(), &head.tags)))
+                Ok(found.max(self.view().unwritten_verdict(key.as_bytes(), &head.tags)))
             }
         }
     }
@@ -305,35 +307,35 @@ impl Log {
         if !all_new {
             // the row is committed and has been seen; or the server has lost a row with that id, which the next read
             // notices
-            self.doubt(now);
+            self.distrust_reads_until(now);
         }
     }
 
     /// Keeps rows that could not be written. They count in this process at once, and are written later.
-    pub(super) fn owe(&self, records: Vec<LogRecord>) {
-        let mut owed = lock(&self.owed);
-        owed.extend(records);
-        if owed.len() > MAX_OWED {
+    pub(super) fn keep_unwritten(&self, records: Vec<LogRecord>) {
+        let mut unwritten = lock(&self.unwritten);
+        unwritten.extend(records);
+        if unwritten.len() > MAX_UNWRITTEN {
             let reason = Some("more invalidations failed than could be remembered".to_owned());
-            *owed = vec![LogRecord { scope: Scope::Everything, soft: false, reason }];
+            *unwritten = vec![LogRecord { scope: Scope::Everything, soft: false, reason }];
         }
-        self.note_owed(&owed);
+        self.note_unwritten(&unwritten);
     }
 
-    fn note_owed(&self, owed: &[LogRecord]) {
-        self.view_mut().set_owed(marks(owed));
+    fn note_unwritten(&self, unwritten: &[LogRecord]) {
+        self.view_mut().set_unwritten(marks(unwritten));
     }
 
     /// Rows that are being written count in this process while this value is held.
-    pub(super) fn under_way(self: &Arc<Self>, records: &[LogRecord]) -> UnderWay {
+    pub(super) fn being_written(self: &Arc<Self>, records: &[LogRecord]) -> BeingWritten {
         let rows: Vec<Mark> = marks(records).collect();
-        self.view_mut().begin(&rows);
-        UnderWay { log: Arc::clone(self), rows }
+        self.view_mut().begin_write(&rows);
+        BeingWritten { log: Arc::clone(self), rows }
     }
 
     /// The number of rows that could not be written yet.
-    pub(super) fn owes(&self) -> usize {
-        lock(&self.owed).len()
+    pub(super) fn unwritten_count(&self) -> usize {
+        lock(&self.unwritten).len()
     }
 
     /// Without a connection, no caller waits.
@@ -362,14 +364,14 @@ impl Log {
 }
 
 /// Rows that are being written.
-pub(super) struct UnderWay {
+pub(super) struct BeingWritten {
     log: Arc<Log>,
     rows: Vec<Mark>,
 }
 
-impl Drop for UnderWay {
+impl Drop for BeingWritten {
     fn drop(&mut self) {
-        self.log.view_mut().end(&self.rows);
+        self.log.view_mut().end_write(&self.rows);
     }
 }
 

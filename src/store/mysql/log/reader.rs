@@ -9,10 +9,10 @@ use sqlx::mysql::MySqlRow;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use super::super::conn::{Connection, Failure, Role, Then, reopen, statement, stopped};
+use super::super::conn::{Connection, Failure, Recovery, Role, reopen, statement, stopped};
 use super::super::shared::Shared;
 use super::super::sql::{MAX_RANGES, READ_LIMIT};
-use super::history::{BATCH, Question, put};
+use super::history::{BATCH, HistoryQuery, put};
 use super::{Log, Waiter, answer};
 use crate::store::StoreError;
 use crate::store::log::{LogView, Mark, Reading};
@@ -20,7 +20,7 @@ use crate::sync::lock;
 use crate::tag::Scope;
 
 /// How often gaps are checked, and failed rows written again.
-const TIDY: Duration = Duration::from_secs(1);
+const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How many gaps one read includes: 1,024 uncommitted rows cost about 0.1 ms. For a response that has not seen a gap
 /// that is left out, the log table is queried; many such queries are sent together.
@@ -41,7 +41,7 @@ const IDLE_READS: u32 = 10 * READS;
 pub(in super::super) struct LogReader {
     pub(in super::super) shared: Arc<Shared>,
     pub(in super::super) log: Arc<Log>,
-    pub(in super::super) questions: mpsc::Receiver<Question>,
+    pub(in super::super) history_queries: mpsc::Receiver<HistoryQuery>,
     pub(in super::super) stop: watch::Receiver<bool>,
 }
 
@@ -49,22 +49,30 @@ pub(in super::super) struct LogReader {
 pub(super) struct Session {
     pub(super) connection: Connection,
     /// Whether the view has been compared with the log on this connection.
-    pub(super) begun: bool,
+    pub(super) is_begun: bool,
     /// The settled id that was last recorded.
     pub(super) settled: u64,
-    /// How far this round has checked the gaps, for each [`Probe`](super::tidy::Probe).
+    /// How far this round has checked the gaps, for each [`GapCheck`](super::housekeeping::GapCheck).
     pub(super) taken: u64,
     pub(super) closed: u64,
     /// Whether a read was slow.
     pub(super) is_slow: bool,
     /// When the log was last tidied.
-    pub(super) tidied: Instant,
+    pub(super) housekept_at: Instant,
 }
 
 impl Session {
     fn new(connection: Connection) -> Self {
-        let tidied = Instant::now();
-        Self { connection, begun: false, settled: 0, taken: 0, closed: 0, is_slow: false, tidied }
+        let housekept_at = Instant::now();
+        Self {
+            connection,
+            is_begun: false,
+            settled: 0,
+            taken: 0,
+            closed: 0,
+            is_slow: false,
+            housekept_at,
+        }
     }
 }
 
@@ -89,8 +97,8 @@ impl LogReader {
 
     fn refuse(&mut self, error: &StoreError) {
         self.log.down(error);
-        while let Ok(question) = self.questions.try_recv() {
-            question.fail(error);
+        while let Ok(query) = self.history_queries.try_recv() {
+            query.fail(error);
         }
     }
 
@@ -101,17 +109,17 @@ impl LogReader {
         stop: &mut watch::Receiver<bool>,
     ) -> Option<Connection> {
         let mut poll = ticking(self.shared.settings.poll_interval / READS);
-        let mut tidy = ticking(TIDY);
+        let mut housekeeping = ticking(HOUSEKEEPING_INTERVAL);
         let mut idle = 0_u32;
         loop {
             // under load, a caller always waits for a read
-            let overdue = session.tidied.elapsed() >= TIDY * 2;
+            let overdue = session.housekept_at.elapsed() >= HOUSEKEEPING_INTERVAL * 2;
             let outcome = tokio::select! {
                 biased;
                 () = stopped(stop) => return Some(session.connection),
-                () = std::future::ready(()), if overdue => self.tidy(&mut session).await,
-                () = self.log.work.notified() => self.work(&mut session).await,
-                _ = tidy.tick() => self.tidy(&mut session).await,
+                () = std::future::ready(()), if overdue => self.housekeeping(&mut session).await,
+                () = self.log.work.notified() => self.serve_callers(&mut session).await,
+                _ = housekeeping.tick() => self.housekeeping(&mut session).await,
                 _ = poll.tick() => {
                     idle = match self.log.used.swap(false, Ordering::Relaxed) {
                         true => 0,
@@ -119,16 +127,16 @@ impl LogReader {
                     };
                     // an idle process reads less often; before its first use, the tables may not exist
                     let due = idle < IDLE_READS || idle.is_multiple_of(IDLE_READS);
-                    let known = session.begun || self.log.view().largest() > 0;
+                    let known = session.is_begun || self.log.view().largest() > 0;
                     if known && due {
-                        self.look(&mut session, Vec::new()).await
+                        self.read_for(&mut session, Vec::new()).await
                     } else {
                         Ok(())
                     }
                 }
             };
             if let Err(failure) = outcome
-                && failure.then.drops()
+                && failure.recovery.drops_connection()
             {
                 return None;
             }
@@ -136,42 +144,46 @@ impl LogReader {
     }
 
     /// Serves waiting callers: one read, and then the questions about history.
-    async fn work(&mut self, session: &mut Session) -> Result<(), Failure> {
+    async fn serve_callers(&mut self, session: &mut Session) -> Result<(), Failure> {
         let waiters = std::mem::take(&mut lock(&self.log.waiting).waiters);
         let mut outcome = Ok(());
         if !waiters.is_empty() {
-            outcome = self.look(session, waiters).await;
+            outcome = self.read_for(session, waiters).await;
         }
-        if outcome.is_ok() && !self.questions.is_empty() {
-            let mut questions = Vec::new();
-            while questions.len() < BATCH
-                && let Ok(question) = self.questions.try_recv()
+        if outcome.is_ok() && !self.history_queries.is_empty() {
+            let mut history_queries = Vec::new();
+            while history_queries.len() < BATCH
+                && let Ok(query) = self.history_queries.try_recv()
             {
-                questions.push(question);
+                history_queries.push(query);
             }
-            outcome = put(questions, &mut session.connection, &self.shared).await;
+            outcome = put(history_queries, &mut session.connection, &self.shared).await;
         }
-        if !self.questions.is_empty() {
+        if !self.history_queries.is_empty() {
             self.log.work.notify_one();
         }
         outcome
     }
 
     /// Reads the log, and answers the callers that wait for it.
-    async fn look(&mut self, session: &mut Session, waiters: Vec<Waiter>) -> Result<(), Failure> {
+    async fn read_for(
+        &mut self,
+        session: &mut Session,
+        waiters: Vec<Waiter>,
+    ) -> Result<(), Failure> {
         let mut began = Instant::now();
         let mut outcome = self.read(session).await;
         // servers close idle connections: the connection is replaced once
-        if outcome.as_ref().is_err_and(|failure| failure.then == Then::ReconnectAndTryAgain)
+        if outcome.as_ref().is_err_and(|failure| failure.recovery == Recovery::ReconnectAndRetry)
             && let Ok(connection) = Connection::open(&self.shared.settings, Role::Log).await
         {
-            (session.connection, session.begun) = (connection, false);
+            (session.connection, session.is_begun) = (connection, false);
             began = Instant::now();
             outcome = self.read(session).await;
         }
         match outcome {
             Ok(()) => {
-                self.log.seen(began);
+                self.log.note_read(began);
                 answer(waiters, &Ok(()));
                 Ok(())
             }
@@ -193,9 +205,9 @@ impl LogReader {
     }
 
     async fn read_once(&self, session: &mut Session) -> Result<(), Failure> {
-        if !session.begun {
+        if !session.is_begun {
             self.begin(session).await?;
-            session.begun = true;
+            session.is_begun = true;
         }
         let (largest, mut gaps) = {
             let mut view = self.log.view_mut();
@@ -218,7 +230,7 @@ impl LogReader {
             if restarted || !found && (last > largest || !full) {
                 // the row is not lost: it was pruned while this process was away
                 if !restarted && self.floor(session).await? > largest {
-                    return self.begin_anew(session).await;
+                    return self.begin_again(session).await;
                 }
                 return self.restart(session, largest).await;
             }
@@ -294,7 +306,7 @@ impl LogReader {
     pub(super) fn decoded(&self, rows: &[MySqlRow]) -> Result<Vec<Row>, Failure> {
         let rows: Result<Vec<Row>, _> = rows.iter().map(Row::of).collect();
         let rows = rows.map_err(|error| Failure::of(error, &self.shared.settings.log_table))?;
-        self.log.sane(rows.last().map_or(0, |row| row.id))?;
+        self.log.checked_id(rows.last().map_or(0, |row| row.id))?;
         Ok(rows)
     }
 }

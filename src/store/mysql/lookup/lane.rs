@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 
 use super::super::codec::{Hash, RawRow, hash_of};
 use super::super::conn::{
-    Connection, Failure, IDLE, Role, Then, idle_timer, reopen, statement, stopped,
+    Connection, Failure, IDLE, Recovery, Role, idle_timer, reopen, statement, stopped,
 };
 use super::super::shared::Shared;
 use super::super::sql::repeated;
@@ -102,10 +102,10 @@ async fn answer(
     let hashes = distinct(&batch);
     let started = Instant::now();
     let mut outcome = select(shared, &mut connection, &hashes, whole).await;
-    let then = outcome.as_ref().err().map(|failure| failure.then);
-    if matches!(then, Some(Then::TryAgain | Then::ReconnectAndTryAgain)) {
+    let recovery = outcome.as_ref().err().map(|failure| failure.recovery);
+    if matches!(recovery, Some(Recovery::Retry | Recovery::ReconnectAndRetry)) {
         let again = async {
-            if then == Some(Then::ReconnectAndTryAgain) {
+            if recovery == Some(Recovery::ReconnectAndRetry) {
                 let opening = Connection::open(&shared.settings, Role::Lookups);
                 connection = opening.await.map_err(Failure::connect)?;
             }
@@ -128,7 +128,7 @@ async fn answer(
             for lookup in batch {
                 let _ = lookup.answer.send(Err(failure.error.clone()));
             }
-            (!failure.then.drops()).then_some(connection)
+            (!failure.recovery.drops_connection()).then_some(connection)
         }
     }
 }
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_key_that_many_wait_for_is_asked_for_once() {
+    async fn a_key_that_many_wait_for_is_read_once() {
         let queue = Lookups::new(IDLE);
         let _lane = queue.lane_up();
         let one = queue.push(vec![[2; 16], [1; 16], [2; 16]]).unwrap();

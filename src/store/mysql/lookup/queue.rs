@@ -103,7 +103,7 @@ impl Lookups {
             return Err(StoreError::Unavailable);
         }
         if state.is_full(hashes.len(), self.max_keys) {
-            state.forget_the_gone();
+            state.remove_dropped();
             if state.is_full(hashes.len(), self.max_keys) {
                 return Err(StoreError::Overloaded);
             }
@@ -193,7 +193,7 @@ impl State {
     }
 
     /// Removes lookups whose requests were dropped.
-    fn forget_the_gone(&mut self) {
+    fn remove_dropped(&mut self) {
         self.waiting.retain(|lookup| !lookup.answer.is_closed());
         self.keys = self.waiting.iter().map(|lookup| lookup.hashes.len()).sum();
     }
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_without_a_lane() {
+    fn no_lookup_waits_without_a_lane() {
         let queue = Lookups::new(PATIENCE);
         assert!(matches!(queue.push(hashes(1)), Err(StoreError::Unavailable)));
         let (one, two) = (queue.lane_up(), queue.lane_up());
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn large_bodies_come_one_after_the_other_and_each_once() {
+    fn large_bodies_are_read_one_at_a_time_and_once() {
         let queue = Lookups::of_large(PATIENCE);
         let mut early = queue.push(vec![[9; 16]]).unwrap();
         queue.refuse(&StoreError::Unavailable);
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn the_gone_are_left_out_and_the_late_are_told() {
+    fn dropped_lookups_are_skipped_and_late_ones_fail() {
         let queue = Lookups::of(64, MAX_KEYS, Duration::ZERO);
         let _lane = queue.lane_up();
         drop(queue.push(hashes(1)).unwrap());

@@ -200,14 +200,14 @@ impl Limits {
 
 /// How much of a prefix a cull evicts.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(in super::super) struct Grip {
+pub(in super::super) struct Eviction {
     /// The share that makes room for new rows.
     room: f64,
     /// The share that brings the prefix back below its limits.
     correction: f64,
 }
 
-impl Grip {
+impl Eviction {
     /// For a prefix of this size in a table of `all` rows. `written` rows came since the last cull, and a window has
     /// `window` rows.
     pub(in super::super) fn new(
@@ -244,13 +244,15 @@ impl Grip {
 /// fractions of a row.
 pub(in super::super) fn choose<'a>(
     rows: &'a [Seen],
-    grips: &HashMap<Vec<u8>, Grip>,
+    evictions: &HashMap<Vec<u8>, Eviction>,
     windows: f64,
     now_ms: u64,
     mut chance: impl FnMut() -> f64,
 ) -> Vec<&'a Seen> {
     let mut chosen = Vec::new();
-    for (prefix, grip) in grips.iter().filter(|(_, grip)| **grip != Grip::default()) {
+    for (prefix, eviction) in
+        evictions.iter().filter(|(_, eviction)| **eviction != Eviction::default())
+    {
         let own = rows.iter().filter(|row| row.prefix == *prefix);
         let (expired, mut live): (Vec<&Seen>, Vec<&Seen>) =
             own.partition(|row| row.expires_ms <= now_ms);
@@ -258,7 +260,7 @@ pub(in super::super) fn choose<'a>(
         if seen == 0.0 {
             continue;
         }
-        let wanted = grip.share(expired.len() as f64 / seen, windows) * seen;
+        let wanted = eviction.share(expired.len() as f64 / seen, windows) * seen;
         let count = wanted.floor() + f64::from(u8::from(chance() < wanted.fract()));
         live.sort_unstable_by_key(|row| row.born_ms);
         chosen.extend(live.into_iter().take(count as usize));

@@ -20,7 +20,7 @@ type Answer = oneshot::Sender<Result<CullReport, StoreError>>;
 impl Maintenance {
     /// A cull of the whole table, while its caller waits.
     pub(in super::super) async fn cull_all(&mut self, answer: Answer) {
-        let outcome = self.sweep(u64::MAX, Some(&answer)).await;
+        let outcome = self.scan(u64::MAX, Some(&answer)).await;
         let outcome = outcome.map_err(|failure| self.failed(failure));
         if outcome.is_ok() {
             self.shared.counters.culls.fetch_add(1, Relaxed);
@@ -32,7 +32,7 @@ impl Maintenance {
     /// A background cull of a table with at most `most` rows. `false` if it has more.
     pub(in super::super) async fn cull_small(&mut self, most: u64) -> bool {
         self.owned.take(); // a full cull does not need to know what was written
-        match self.sweep(most, None).await {
+        match self.scan(most, None).await {
             Ok((_, whole)) => whole,
             Err(failure) => {
                 self.failed(failure);
@@ -43,7 +43,7 @@ impl Maintenance {
 
     /// Deletes expired rows, counts the others, and evicts each prefix of this process down to its limits. It stops
     /// after `most` rows, or if the caller does not wait any more. The flag says whether it saw the whole table.
-    async fn sweep(
+    async fn scan(
         &mut self,
         most: u64,
         answer: Option<&Answer>,

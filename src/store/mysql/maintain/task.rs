@@ -17,7 +17,7 @@ use super::super::conn::{Failure, Link, Retry, Statement, statement, stopped};
 use super::super::shared::Shared;
 use super::super::sql::{MAX_KEYS, repeated};
 use super::super::write::{Owned, owner};
-use super::estimate::{EXAMINED, Estimates, Grip, Limits, STEP, Seen, Tally, choose};
+use super::estimate::{EXAMINED, Estimates, Eviction, Limits, STEP, Seen, Tally, choose};
 use crate::key::KeyRange;
 use crate::store::{CullReport, Named, StoreError};
 use crate::tag::{LogRow, Scope};
@@ -53,7 +53,7 @@ pub(in super::super) struct Figures {
 
 /// How much a cull evicts of each prefix, and in how many windows.
 struct Plan {
-    grips: HashMap<Vec<u8>, Grip>,
+    evictions: HashMap<Vec<u8>, Eviction>,
     windows: f64,
 }
 
@@ -170,16 +170,16 @@ impl Maintenance {
 
     fn plan(&mut self, window: u64) -> Plan {
         let written = self.owned.take();
-        let mut plan = Plan { grips: HashMap::with_capacity(written.len()), windows: 1.0 };
+        let mut plan = Plan { evictions: HashMap::with_capacity(written.len()), windows: 1.0 };
         let all = self.estimates.all();
         for (prefix, rows) in written {
             let size = self.estimates.of(&prefix);
-            let grip = match (size, all) {
-                (Some(size), Some(all)) => Grip::new(size, all, &self.limits(), rows, window),
-                _ => Grip::default(),
+            let eviction = match (size, all) {
+                (Some(size), Some(all)) => Eviction::new(size, all, &self.limits(), rows, window),
+                _ => Eviction::default(),
             };
-            plan.windows = plan.windows.max(grip.windows());
-            plan.grips.insert(prefix, grip);
+            plan.windows = plan.windows.max(eviction.windows());
+            plan.evictions.insert(prefix, eviction);
         }
         plan
     }
@@ -266,7 +266,7 @@ impl Maintenance {
         self.delete_expired(rows, now_ms).await?;
         rows.iter().filter(|row| row.expires_ms <= now_ms).for_each(|row| tally.remove(row));
         let random = &mut self.random;
-        let chosen = choose(rows, &plan.grips, plan.windows, now_ms, || random.random());
+        let chosen = choose(rows, &plan.evictions, plan.windows, now_ms, || random.random());
         chosen.iter().for_each(|row| tally.remove(row));
         self.evict(chosen.into_iter().map(|row| row.hash).collect()).await?;
         Ok(())

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use sqlx::mysql::MySqlRow;
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::super::conn::{Connection, Failure, MISSING, OTHER_SHAPE, Retry, Role, Statement, Then};
+use super::super::conn::{
+    Connection, Failure, MISSING, OTHER_SHAPE, Recovery, Retry, Role, Statement,
+};
 use super::super::options::Settings;
 use super::super::shared::Shared;
 use super::super::sql::{MAX_ID, TableName, Text};
@@ -136,7 +138,7 @@ fn passing(mut failure: Failure) -> Failure {
         1412, // ER_TABLE_DEF_CHANGED
     ];
     if failure.number().is_some_and(|number| CONCURRENT.contains(&number)) {
-        failure.then = Then::TryAgain;
+        failure.recovery = Recovery::Retry;
     }
     failure
 }
@@ -426,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn the_right_table_is_right() {
+    fn a_correct_table_has_no_difference() {
         let (mut columns, indexed) = table();
         assert_eq!(problem(&entries(), &columns, &indexed), None);
         columns.push(column("note", "text", true));

@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_look_at_the_log_binds_what_it_says() {
+    fn a_read_of_the_log_binds_its_ranges() {
         let sql = sql();
         for ranges in 0..=MAX_RANGES {
             let (text, binds) = sql.read(ranges);

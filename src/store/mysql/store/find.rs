@@ -23,7 +23,7 @@ impl MySqlStore {
     async fn rows(&self, keys: &[CacheKey]) -> Result<Vec<Option<Found>>, StoreError> {
         self.inner.running().await?;
         // a read that begins after this, whenever the rows are read: invalidations before this call count
-        let look = self.inner.log.look()?;
+        let log_read = self.inner.log.request_read()?;
         let mut found = Vec::with_capacity(keys.len());
         // so that a very long list does not fill the queue
         for group in keys.chunks(MAX_KEYS * 4) {
@@ -32,7 +32,7 @@ impl MySqlStore {
                 found.extend(answer.await.unwrap_or(Err(StoreError::Unavailable))?);
             }
         }
-        look.await.unwrap_or(Err(StoreError::Unavailable))?;
+        log_read.await.unwrap_or(Err(StoreError::Unavailable))?;
         Ok(found)
     }
 

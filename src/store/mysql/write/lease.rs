@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::super::codec::Hash;
-use super::super::conn::{Connection, Failure, Retry, Then, statement};
+use super::super::conn::{Connection, Failure, Recovery, Retry, statement};
 use super::super::sql::{HELD, LAST_UNSHAREABLE, UNSHAREABLE};
 use super::queue::LeaseJob;
 use super::task::Writer;
@@ -32,7 +32,7 @@ impl Writer {
                 shared.leases.store(true, Relaxed);
                 let outcome = match self.take(connection, &hash, time).await {
                     // another process is doing the same: on this server, or on another node of a cluster
-                    Err(failure) if failure.then == Then::TryAgain => Ok(Lease::Held),
+                    Err(failure) if failure.recovery == Recovery::Retry => Ok(Lease::Held),
                     outcome => {
                         outcome.map_err(|failure| failure.about(&shared.settings.lease_table))
                     }

@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn a_statement_is_bounded_in_bytes_but_takes_one_row_always() {
+    fn a_statement_is_limited_in_bytes_but_takes_one_row() {
         let queue = Writes::new(1_000, 500);
         queue.put(puts(&queue, 0..5)).unwrap();
         assert_eq!(drain(&queue), ["2 rows", "2 rows", "1 rows"]);
@@ -476,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_that_is_being_made_keeps_its_place() {
+    fn a_row_that_is_being_encoded_keeps_its_place() {
         let queue = queue();
         let (job, sender, _ack) = encoding(&queue);
         queue.put(vec![job]).unwrap();
@@ -489,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn an_invalidation_does_not_wait_for_a_row_that_is_being_made() {
+    fn an_invalidation_does_not_wait_for_encoding() {
         let queue = queue();
         let (job, _sender, _ack) = encoding(&queue);
         queue.put(vec![job]).unwrap();
@@ -500,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_that_cannot_be_made_is_answered_and_left_out() {
+    fn a_row_that_cannot_be_encoded_fails_and_is_removed() {
         let queue = Writes::new(30, 10_000);
         let (large, sender, mut refused) = encoding(&queue);
         let (lost, gone, mut closed) = encoding(&queue);

@@ -13,7 +13,8 @@ use tokio::time::timeout;
 
 use super::super::codec::{Hash, Row};
 use super::super::conn::{
-    Connection, Failure, IDLE, Retry, Role, Statement, Then, idle_timer, reopen, statement, stopped,
+    Connection, Failure, IDLE, Recovery, Retry, Role, Statement, idle_timer, reopen, statement,
+    stopped,
 };
 use super::super::log::{Log, write_rows};
 use super::super::shared::Shared;
@@ -143,13 +144,13 @@ impl Writer {
                     true
                 }
                 // one bad row must not prevent the others
-                Err(failure) if failure.then == Then::GoOn && batch.len() > 1 => {
+                Err(failure) if failure.recovery == Recovery::Continue && batch.len() > 1 => {
                     self.write_singly(connection, batch).await
                 }
                 Err(failure) => {
                     self.shared.failed("a write", &failure.error);
                     answer(batch, &Err(failure.error));
-                    !failure.then.drops()
+                    !failure.recovery.drops_connection()
                 }
             };
             if !sound {
@@ -172,7 +173,7 @@ impl Writer {
                 Err(failure) => {
                     self.shared.failed("a write", &failure.error);
                     answer(batch, &Err(failure.error));
-                    if failure.then.drops() {
+                    if failure.recovery.drops_connection() {
                         answer(rows.collect(), &Err(StoreError::Unavailable));
                         return false;
                     }
@@ -281,10 +282,10 @@ impl Writer {
     ) -> bool {
         let shared = Arc::clone(&self.shared);
         let mut outcome = write_rows(connection, &shared, records).await;
-        let then = outcome.as_ref().err().map(|failure| failure.then);
-        if matches!(then, Some(Then::TryAgain | Then::ReconnectAndTryAgain)) {
+        let recovery = outcome.as_ref().err().map(|failure| failure.recovery);
+        if matches!(recovery, Some(Recovery::Retry | Recovery::ReconnectAndRetry)) {
             let opening = async {
-                if then == Some(Then::ReconnectAndTryAgain) {
+                if recovery == Some(Recovery::ReconnectAndRetry) {
                     let opening = Connection::open(&shared.settings, Role::Writes);
                     *connection = opening.await.map_err(Failure::connect)?;
                 }
@@ -333,7 +334,7 @@ impl Writer {
             Err(failure) => {
                 self.shared.failed(doing, &failure.error);
                 let _ = ack.send(Err(failure.error));
-                !failure.then.drops()
+                !failure.recovery.drops_connection()
             }
         }
     }

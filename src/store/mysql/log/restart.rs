@@ -29,7 +29,7 @@ impl LogReader {
     /// Begins to read a log that is new to this process, or to this connection. The view begins where the log is
     /// settled, as some process has recorded.
     pub(super) async fn begin(&self, session: &mut Session) -> Result<(), Failure> {
-        let (settled, largest) = self.ends(session).await?;
+        let (settled, largest) = self.settled_and_largest(session).await?;
         session.settled = settled;
         if settled > largest {
             return self.restart(session, settled).await;
@@ -37,33 +37,33 @@ impl LogReader {
         if self.log.view().largest() > 0 {
             return Ok(()); // after a lost connection, what was read before is still true
         }
-        self.anew_of(session, settled, largest).await
+        self.rebuild_view_of(session, settled, largest).await
     }
 
     /// Begins again, because the rows that were read have been pruned.
-    pub(super) async fn begin_anew(&self, session: &mut Session) -> Result<(), Failure> {
-        let (settled, largest) = self.ends(session).await?;
-        self.anew_of(session, settled, largest).await
+    pub(super) async fn begin_again(&self, session: &mut Session) -> Result<(), Failure> {
+        let (settled, largest) = self.settled_and_largest(session).await?;
+        self.rebuild_view_of(session, settled, largest).await
     }
 
     /// Builds a new view that remembers the last [`START_ROWS`] ids. The ids between the settled part and these are a
     /// gap of any size. For a response that has not seen them, the log table is queried.
-    async fn anew_of(
+    async fn rebuild_view_of(
         &self,
         session: &mut Session,
         settled: u64,
         largest: u64,
     ) -> Result<(), Failure> {
         let first = largest.saturating_sub(START_ROWS);
-        self.anew(session, settled.min(first), first, settled).await
+        self.rebuild_view(session, settled.min(first), first, settled).await
     }
 
     /// Up to which id the log is settled, and its largest id.
-    async fn ends(&self, session: &mut Session) -> Result<(u64, u64), Failure> {
+    async fn settled_and_largest(&self, session: &mut Session) -> Result<(u64, u64), Failure> {
         let sql = &self.shared.sql.log;
         let settled = session.connection.number(&sql.settled, &self.shared).await?;
         let largest = session.connection.number(&sql.largest, &self.shared).await?;
-        let largest = self.log.sane(largest)?;
+        let largest = self.log.checked_id(largest)?;
         if settled <= MAX_ID {
             return Ok((settled, largest));
         }
@@ -80,7 +80,7 @@ impl LogReader {
 
     /// Replaces the view by a new one that covers the ids after `start`, and remembers the rows after `first`. Up to
     /// `settled`, no row will come.
-    async fn anew(
+    async fn rebuild_view(
         &self,
         session: &mut Session,
         start: u64,
@@ -102,14 +102,14 @@ impl LogReader {
         view.settle(settled);
         // asked last: rows that were pruned before or in between are missing, and this shows it
         view.unknown_below(self.floor(session).await?);
-        let owed = lock(&self.log.owed);
+        let unwritten = lock(&self.log.unwritten);
         {
             let mut known = self.log.view_mut();
             let before = std::mem::replace(&mut *known, view);
             known.take_over(before);
-            known.set_owed(marks(&owed));
+            known.set_unwritten(marks(&unwritten));
         }
-        drop(owed);
+        drop(unwritten);
         Ok(())
     }
 
@@ -123,7 +123,7 @@ impl LogReader {
         let mut attempts = 1;
         let base = loop {
             let largest = session.connection.number(&sql.largest, &self.shared).await?;
-            let largest = self.log.sane(largest)?;
+            let largest = self.log.checked_id(largest)?;
             let query = statement(&sql.restarted).bind(seen.saturating_add(EPOCH / 2));
             let rows = session.connection.rows(query, &self.shared).await?;
             let restarted: Result<u64, _> = rows.first().map_or(Ok(0), |row| row.try_get(0));
@@ -134,7 +134,7 @@ impl LogReader {
                 let settled = session.connection.number(&sql.settled, &self.shared).await?;
                 break settled.min(restarted.saturating_sub(EPOCH));
             }
-            let id = self.log.sane(seen.max(largest).saturating_add(EPOCH))?;
+            let id = self.log.checked_id(seen.max(largest).saturating_add(EPOCH))?;
             tracing::error!(
                 log = %self.shared.settings.log_table.plain(),
                 id,
@@ -155,7 +155,7 @@ impl LogReader {
             }
         };
         session.settled = base;
-        self.anew(session, base, base, base).await
+        self.rebuild_view(session, base, base, base).await
     }
 }
 
