@@ -1,4 +1,4 @@
-//! The role of a store that people ask: counts, culls, statistics.
+//! What can people ask of a store? Counts, culls and statistics.
 
 use crate::store::{StoreError, StoreFuture};
 use crate::tag::Scope;

@@ -1,4 +1,4 @@
-//! A store chosen at run time.
+//! How does an application choose its store at run time?
 
 use std::fmt;
 use std::sync::Arc;

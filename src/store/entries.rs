@@ -1,4 +1,4 @@
-//! The role of a store that keeps responses by key.
+//! How does a store keep responses by key?
 
 use std::future::Future;
 

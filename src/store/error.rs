@@ -1,4 +1,4 @@
-//! What can go wrong in a store, by name.
+//! What can go wrong in a store?
 
 use std::error::Error as StdError;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What an entry takes of a process's memory.
+//! How much memory does an entry take?
 
 use std::mem::size_of;
 use std::sync::Arc;
@@ -10,26 +10,26 @@ use crate::key::CacheKey;
 use crate::stored::{SelectingField, Stored, StoredHead, StoredResponse};
 use crate::tag::Tag;
 
-/// A body of this size or more is not copied: what it may be a slice of is not many times larger.
+/// A body of this size or more is not copied, because the buffer behind it is not many times larger.
 const WORTH_SHARING: usize = 64 << 10;
 
-/// What a [`HeaderMap`] holds for each name it has room for, and for each further line of a name.
+/// Bytes that a [`HeaderMap`] holds for each name it has room for, and for each further value of a name.
 const FIELD: usize = 104;
 const LINE: usize = 112;
 
-/// What the maps of a store in memory add for each entry. Measured, with the release of `moka` and the allocator of
-/// glibc: `tests/memory.rs` holds the sum against the memory of a process.
+/// Bytes that the maps of a store in memory add for each entry. Measured with the version of `moka` in use and
+/// glibc's allocator: `tests/memory.rs` compares the sum with the memory of a process.
 const MAPS: usize = 640;
 
-/// The same in memory of its own. What comes from a connection is often a slice of a much larger buffer, which would
-/// stay in memory as long as the slice.
+/// A copy with its own memory. Values from a connection are often slices of a much larger buffer, which would stay in
+/// memory.
 pub(super) fn owned(stored: Stored) -> Stored {
     let Stored::Response(StoredResponse { head, body }) = stored else { return stored };
     let body = if body.len() < WORTH_SHARING { Bytes::copy_from_slice(&body) } else { body };
     Stored::Response(StoredResponse { head: owned_head(&head), body })
 }
 
-/// The same in memory of its own.
+/// The same for a head.
 pub(super) fn owned_head(head: &StoredHead) -> Arc<StoredHead> {
     let mut copy = Copy::of(head);
     let mut headers = HeaderMap::with_capacity(head.headers.keys_len());
@@ -45,7 +45,7 @@ pub(super) fn owned_head(head: &StoredHead) -> Arc<StoredHead> {
     Arc::new(StoredHead { headers, tags, vary, position, ..*head })
 }
 
-/// The values of a head, one after the other, in one buffer.
+/// The values of a head, in one buffer.
 struct Copy(Bytes);
 
 impl Copy {
@@ -59,13 +59,13 @@ impl Copy {
         Self(copy.freeze())
     }
 
-    /// The part that is as long as this one.
+    /// The next part, of the same length as `part`.
     fn next(&mut self, part: &[u8]) -> Bytes {
         self.0.split_to(part.len())
     }
 }
 
-/// The bytes that an entry takes up with its places in the maps of a store.
+/// The bytes of an entry, with its places in the maps of a store.
 pub(super) fn footprint(key: &CacheKey, stored: &Stored) -> usize {
     let held = match stored {
         Stored::Response(response) => head(&response.head) + shared(response.body.len()),
@@ -94,12 +94,12 @@ fn head(head: &StoredHead) -> usize {
         + block(size_of_val(position.gaps.as_slice()))
 }
 
-/// Bytes that are shared by reference: the allocation, and that of the count.
+/// Bytes of a reference-counted allocation.
 fn shared(bytes: usize) -> usize {
     if bytes == 0 { 0 } else { block(bytes) + block(3 * size_of::<usize>()) }
 }
 
-/// What an allocator takes for so many bytes.
+/// Bytes that an allocator takes for this size.
 fn block(bytes: usize) -> usize {
     if bytes == 0 { 0 } else { (bytes + 8).next_multiple_of(16).max(32) }
 }

@@ -1,4 +1,4 @@
-//! The role of a store that says which stored responses are invalid.
+//! Which stored responses are invalid? A store says this by its invalidation log.
 
 use std::future::Future;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Leases: which of several processes calls the handler for a key, and whose write still counts.
+//! Which of several processes calls the handler for a key, and whose write still counts?
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The in-process store: bounded by bytes, least recently used goes first.
+//! How does a store in memory work? It is limited by bytes, and evicts the least recently used entry.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -47,10 +47,10 @@ pub struct MemoryStore {
 
 struct Shared {
     cache: Cache<CacheKey, Held, BuildHasherDefault<KeyHasher>>,
-    /// The keys in order, so that a removal costs as much as it removes. Holds
-    /// every key of `cache`, and those in `evicted`.
+    /// The keys in order, so that a deletion takes time only for what it deletes. Contains all keys of `cache`, and
+    /// those in `evicted`.
     keys: Mutex<BTreeMap<Bytes, CacheKey>>,
-    /// What the cache has evicted since the last insertion.
+    /// Keys that the cache has evicted since the last insertion.
     evicted: Arc<Mutex<Vec<Arc<CacheKey>>>>,
     log: MemoryLog,
     clock: Arc<dyn Clock>,
@@ -65,7 +65,7 @@ struct Held {
     expires_ms: u64,
 }
 
-/// The keys' own hash is uniform already: its first eight bytes are the table's hash.
+/// The first eight bytes of the key's hash, which are uniform already.
 #[derive(Default)]
 struct KeyHasher(u64);
 
@@ -99,11 +99,11 @@ impl MemoryStore {
         let gone = Arc::clone(&evicted);
         let cache = Cache::builder()
             .max_capacity(max_bytes)
-            // Least recently used, not TinyLFU: an entry just stored must be found by the next
-            // request, also when the store is full.
+            // Least recently used, not TinyLFU: the next request must find an entry that has just been stored, even
+            // if the store is full.
             .eviction_policy(EvictionPolicy::lru())
             .weigher(|key: &CacheKey, held: &Held| weight(key, &held.stored))
-            // not from `keys` at once: an insertion holds its lock
+            // not directly in `keys`, because an insertion holds its lock
             .eviction_listener(move |key, _, cause| {
                 if cause.was_evicted() {
                     lock(&gone).push(key);
@@ -150,7 +150,7 @@ impl MemoryStore {
         Ok(())
     }
 
-    /// Taken for inserting and removing, so that no key is stored and not listed.
+    /// Locked for insertions and deletions, so that no key is stored without being listed.
     fn keys(&self) -> MutexGuard<'_, BTreeMap<Bytes, CacheKey>> {
         lock(&self.shared.keys)
     }
@@ -203,7 +203,7 @@ impl MemoryStore {
     }
 }
 
-/// The bytes that an entry is charged with.
+/// The bytes that an entry counts.
 fn weight(key: &CacheKey, stored: &Stored) -> u32 {
     u32::try_from(footprint(key, stored)).unwrap_or(u32::MAX)
 }
@@ -228,7 +228,7 @@ impl Entries for MemoryStore {
     }
 
     fn put_many(&self, entries: Vec<Entry>) -> impl Future<Output = Result<(), StoreError>> + Send {
-        // one that does not fit does not keep the others out
+        // an entry that is too large does not keep the others out
         let results: Vec<_> = entries.into_iter().map(|entry| self.insert(entry)).collect();
         ready(results.into_iter().collect())
     }

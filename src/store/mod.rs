@@ -1,4 +1,4 @@
-//! Stores: where responses live. Rows and columns, no HTTP semantics.
+//! What is a store? It keeps rows and columns, and knows nothing about HTTP.
 
 mod admin;
 mod boxed;

@@ -1,4 +1,4 @@
-//! A statement for drivers that this crate does not know.
+//! How does an invalidation reach the log through another driver?
 
 /// One `INSERT` into the invalidation log, for a driver that is not this crate's: what
 /// [`CacheHandle::to_sql`](crate::CacheHandle::to_sql) returns.

@@ -1,4 +1,4 @@
-//! A small, quick store in front of a large, shared one.
+//! How does a small, fast store work in front of a large, shared one?
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,7 +75,7 @@ impl<F: Store, B: Store> Tiered<F, B> {
         &self.back
     }
 
-    /// What is in front and as good as what is behind: fresh, and valid by a log seen late enough.
+    /// Entries of the front that are as good as the back's: fresh, and valid by a recent read of the log.
     async fn in_front(&self, keys: &[CacheKey]) -> Result<Vec<Option<Stored>>, StoreError> {
         let mut found = self.front.get_many(keys.to_vec()).await?;
         let now_ms = self.now_ms();
@@ -95,7 +95,7 @@ impl<F: Store, B: Store> Tiered<F, B> {
         Ok(found)
     }
 
-    /// Keeps copies in front.
+    /// Copies entries into the front.
     async fn keep(&self, entries: Vec<Entry>) {
         let now_ms = self.now_ms();
         let cut = |mut entry: Entry| {
@@ -104,7 +104,7 @@ impl<F: Store, B: Store> Tiered<F, B> {
             }
             entry
         };
-        // one that the front does not take is found behind
+        // an entry that the front refuses is found in the back
         let _ = self.front.put_many(entries.into_iter().map(cut).collect()).await;
     }
 
@@ -158,12 +158,12 @@ impl<F: Store, B: Store> Entries for Tiered<F, B> {
     }
 
     async fn put_fenced(&self, entries: Vec<Entry>, fence: &Fence) -> Result<bool, StoreError> {
-        // not before it is known to be written: another process may have the lease by now
+        // only after the write: another process may have got the lease
         let written = self.back.put_fenced(entries.clone(), fence).await;
         if matches!(written, Ok(true)) {
             self.keep(entries).await;
         } else {
-            // what is behind is newer, or not known
+            // the back has a newer response, or it is not known
             for entry in &entries {
                 let _ = self.front.remove(KeyRange::only(&entry.key)).await;
             }
@@ -172,7 +172,7 @@ impl<F: Store, B: Store> Entries for Tiered<F, B> {
     }
 
     async fn freshen(&self, update: HeadUpdate) -> Result<bool, StoreError> {
-        // a front that has another head loses it: what is behind decides
+        // if the front has another head, its copy is deleted, because the back decides
         if !self.front.freshen(update.clone()).await? {
             self.front.remove(KeyRange::only(&update.key)).await?;
         }
@@ -181,7 +181,7 @@ impl<F: Store, B: Store> Entries for Tiered<F, B> {
 
     async fn remove(&self, range: KeyRange) -> Result<u64, StoreError> {
         let removed = self.back.remove(range.clone()).await;
-        // after what is behind, so that no lookup brings it back; also when that failed
+        // after the back, so that no lookup copies it again; also if the back failed
         self.front.remove(range).await?;
         removed
     }

@@ -1,4 +1,4 @@
-//! From what rows name to their ids.
+//! Which log rows name a response? An index from names to row ids.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
@@ -9,7 +9,7 @@ use crate::tag::{
     Implied, LogPosition, Scope, Tag, Validity, has_any_query, implied_by, paths_of, without_query,
 };
 
-/// The ids of rows that name one thing, in ascending order.
+/// The ids of the rows that name one thing, in ascending order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Rows {
     hard: VecDeque<u64>,
@@ -26,7 +26,6 @@ impl Rows {
         ids.insert(ids.partition_point(|other| *other < id), id);
     }
 
-    /// Takes one row away.
     fn remove(&mut self, id: u64, soft: bool) {
         let ids = self.of_kind(soft);
         if let Ok(at) = ids.binary_search(&id) {
@@ -38,7 +37,7 @@ impl Rows {
         self.hard.is_empty() && self.soft.is_empty()
     }
 
-    /// The worst that the rows from an id on say of a response that had not seen them.
+    /// The log verdict of the rows from id `from` on, for a response stored at `position`.
     pub(super) fn verdict(&self, position: &LogPosition, from: u64) -> Validity {
         match () {
             () if any_unseen(&self.hard, position, from) => Validity::Invalid,
@@ -48,7 +47,7 @@ impl Rows {
     }
 }
 
-/// Whether a position has not seen one of these ids from an id on.
+/// Whether there is an id from `from` on that `position` has not seen.
 fn any_unseen(ids: &VecDeque<u64>, position: &LogPosition, from: u64) -> bool {
     let Some(&newest) = ids.back().filter(|newest| **newest >= from) else { return false };
     let is_in = |first: u64, last: u64| {
@@ -59,7 +58,7 @@ fn any_unseen(ids: &VecDeque<u64>, position: &LogPosition, from: u64) -> bool {
     newest > position.largest || gaps.any(|&(first, last)| is_in(first, last))
 }
 
-/// Everything that some rows name.
+/// The rows, by what they name.
 #[derive(Debug, Default)]
 #[cfg_attr(test, derive(Clone))]
 pub(super) struct Index {
@@ -68,7 +67,7 @@ pub(super) struct Index {
     prefixes: HashMap<Bytes, Rows>,
     uris: HashMap<Bytes, Rows>,
     paths: HashMap<Bytes, Rows>,
-    /// The same rows as in `uris`, by their paths without the query.
+    /// The rows of `uris`, by their paths without query.
     any_query: HashMap<Bytes, Rows>,
 }
 
@@ -83,7 +82,7 @@ impl Index {
         }
     }
 
-    /// Forgets a row that has been added. What it names stays named while another row does.
+    /// Removes a row. Other rows may still name the same thing.
     pub(super) fn remove(&mut self, id: u64, scope: &Scope, soft: bool) {
         if let Scope::Uri(start) = scope {
             forget(&mut self.any_query, &path(start), id, soft);
@@ -104,7 +103,7 @@ impl Index {
         })
     }
 
-    /// The rows that name a response, by each of its tags and beginnings.
+    /// The rows that name a response, by each of its tags and implicit tags.
     pub(super) fn of<'a>(
         &'a self,
         key: &'a [u8],

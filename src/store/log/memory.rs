@@ -1,4 +1,4 @@
-//! A log in memory, for stores of one process.
+//! How does an invalidation log in memory work, for stores of one process?
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -125,7 +125,7 @@ impl State {
                 return self.open(&[LogRecord::hard(Scope::Everything)], now, now_ms);
             }
             self.append(record.clone(), now_ms);
-            self.view.begin(&[mark(record)]);
+            self.view.begin_write(&[mark(record)]);
             self.open.push_back(Open { record: record.clone(), since: now, hides: true });
         }
     }
@@ -133,7 +133,7 @@ impl State {
     /// What the row names is served again if it is newer than the log's last row.
     fn show(&mut self, open: &Open) {
         if open.hides {
-            self.view.end(&[mark(&open.record)]);
+            self.view.end_write(&[mark(&open.record)]);
         }
     }
 
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_end_of_another_transaction_hides_nothing_for_good() {
+    async fn the_end_of_another_transaction_hides_nothing_permanently() {
         let log = MemoryLog::new();
         log.open(&[record("t")]);
         log.note_write(); // of another request

@@ -1,4 +1,5 @@
-//! The invalidation log as one process sees it: rows, gaps, and what they say about a response. No I/O.
+//! What has one process read of the invalidation log, and what does this say about a response? Plain data, without
+//! I/O.
 
 mod index;
 mod memory;

@@ -18,30 +18,30 @@ fn at(largest: u64, gaps: &[u64]) -> LogPosition {
     LogPosition { largest, gaps: gaps.iter().map(|&id| (id, id)).collect() }
 }
 
-/// A position with ranges that had not been seen.
+/// A position with gaps.
 fn but(largest: u64, gaps: &[(u64, u64)]) -> LogPosition {
     LogPosition { largest, gaps: gaps.to_vec() }
 }
 
-/// What a look reads that reads no more than so many ranges, ids, and rows again.
+/// Limits for the gaps of a read.
 fn most(ranges: usize, ids: u64, between: u64) -> Reading {
     Reading { ranges, ids, between }
 }
 
-/// More than there is.
+/// No limits.
 const ALL: Reading = Reading { ranges: 1_000, ids: u64::MAX, between: 0 };
 
-/// When everything that a test does has been done.
+/// A time after everything in a test.
 fn later() -> Instant {
     Instant::now() + Duration::from_secs(60)
 }
 
-/// What a view says of a response with the tag `t`.
+/// What a view says about a response with the tag `t`.
 fn of(view: &LogView, position: &LogPosition) -> Judgement {
     view.judge(b"p:1:/x http://h", &[Tag::from("t")], position)
 }
 
-/// Of which nothing speaks against it in what is remembered.
+/// Nothing known, and the log table must be queried.
 fn older(below: u64) -> Judgement {
     Judgement::Older { known: Validity::Valid, below }
 }
@@ -61,7 +61,7 @@ fn only_rows_after_its_position_concern_a_response() {
 }
 
 #[test]
-fn a_row_that_appears_late_concerns_those_who_had_not_seen_it() {
+fn a_late_row_concerns_responses_that_have_not_seen_it() {
     let mut view = LogView::new(0);
     let now = Instant::now();
     view.absorb([(1, tag("u")), (4, tag("u"))], now);
@@ -76,7 +76,7 @@ fn a_row_that_appears_late_concerns_those_who_had_not_seen_it() {
 }
 
 #[test]
-fn gaps_end_when_their_transactions_are_known_to_be_rolled_back() {
+fn gaps_end_when_their_transactions_were_rolled_back() {
     let mut view = LogView::new(10);
     let now = Instant::now();
     view.absorb([(20, tag("u")), (1_000_000, tag("u"))], now);
@@ -97,7 +97,7 @@ fn gaps_end_when_their_transactions_are_known_to_be_rolled_back() {
 }
 
 #[test]
-fn the_window_is_shorter_where_its_rows_are_long() {
+fn the_window_has_fewer_rows_if_they_are_long() {
     let long = |id: u64| {
         let scope = Scope::Uri(format!("p:1:/{id}{}", "x".repeat(1_000)).into());
         (id, Mark { scope, soft: false })
@@ -106,13 +106,13 @@ fn the_window_is_shorter_where_its_rows_are_long() {
     view.absorb((1..=20_000).map(long), Instant::now());
     assert!(matches!(of(&view, &at(1, &[])), Judgement::Older { below: 5_000..15_000, .. }));
     assert_eq!(of(&view, &at(15_000, &[])), VALID);
-    // rows that are short take their place
+    // short rows replace them
     view.absorb((20_001..=80_000).map(|id| (id, tag("u"))), Instant::now());
     assert_eq!(of(&view, &at(20_001, &[])), VALID);
 }
 
 #[test]
-fn what_is_older_than_the_window_has_to_be_asked_for() {
+fn responses_older_than_the_window_need_the_table() {
     let mut view = LogView::new(5).with_window(3);
     assert_eq!(of(&view, &at(4, &[])), older(6));
     assert_eq!(of(&view, &at(5, &[])), VALID);
@@ -128,7 +128,7 @@ fn what_is_older_than_the_window_has_to_be_asked_for() {
 }
 
 #[test]
-fn a_large_gap_is_left_out_and_asked_about() {
+fn a_large_gap_is_left_out_of_reads() {
     let (mut view, now) = (LogView::new(10), Instant::now());
     view.absorb([(11, tag("u")), (500, tag("t")), (503, tag("u"))], now);
     assert_eq!(view.gaps_to_read(most(4, 1_000, 0)), [(12, 499), (501, 502)]);
@@ -140,7 +140,7 @@ fn a_large_gap_is_left_out_and_asked_about() {
     assert_eq!(of(&view, &at(11, &[])), INVALID, "known without asking");
     view.absorb([(501, soft("t"))], now);
     assert_eq!(of(&view, &position), Judgement::Older { known: Validity::Outdated, below: 500 });
-    // a row of it that is found all the same is asked about as well
+    // a row in it that is found is queried too
     view.absorb([(20, tag("t"))], now);
     assert_eq!(of(&view, &view.position()), older(500));
     assert_eq!(*view.position(), but(503, &[(12, 19), (21, 499), (502, 502)]));
@@ -150,7 +150,7 @@ fn a_large_gap_is_left_out_and_asked_about() {
 }
 
 #[test]
-fn gaps_close_to_each_other_are_read_as_one_range() {
+fn close_gaps_are_read_as_one_range() {
     let (view, now) = (LogView::new(0), Instant::now());
     let with = |ids: &[u64]| {
         let mut view = view.clone();
@@ -160,7 +160,7 @@ fn gaps_close_to_each_other_are_read_as_one_range() {
     let mut every_third = with(&(1..=100).map(|n| 3 * n).collect::<Vec<_>>());
     assert_eq!(every_third.gaps_to_read(most(4, 1_000, 100)), [(1, 299)]);
     assert_eq!(of(&every_third, &at(0, &[])), VALID);
-    // no more than so many rows are read again
+    // a limit for rows that are read again
     assert_eq!(every_third.gaps_to_read(most(4, 1_000, 10)).len(), 4);
     assert_eq!(of(&every_third, &at(0, &[])), older(258));
     let far = (1..=10).flat_map(|n| 100 * n..100 * n + 99).collect::<Vec<_>>();
@@ -172,7 +172,7 @@ fn gaps_close_to_each_other_are_read_as_one_range() {
 }
 
 #[test]
-fn very_many_gaps_are_bounded() {
+fn the_number_of_gaps_is_limited() {
     let (mut view, now) = (LogView::new(0), Instant::now());
     view.absorb((1..=40_000).map(|n| (2 * n, tag("u"))), now);
     let gaps = view.overdue(Duration::ZERO, now);
@@ -186,7 +186,7 @@ fn very_many_gaps_are_bounded() {
 }
 
 #[test]
-fn a_row_of_ones_own_is_awaited_until_it_appears_or_is_known_not_to() {
+fn an_own_row_is_awaited_until_it_appears_or_is_gone() {
     let mut view = LogView::new(5);
     let (now, tags) = (Instant::now(), [Tag::from("t")]);
     let grace = Duration::from_secs(1);
@@ -203,18 +203,18 @@ fn a_row_of_ones_own_is_awaited_until_it_appears_or_is_known_not_to() {
 }
 
 #[test]
-fn an_old_answer_says_nothing_of_a_newer_row_with_the_same_id() {
+fn an_old_answer_does_not_end_the_wait_for_a_newer_row() {
     let (now, tags) = (Instant::now(), [Tag::from("t")]);
     let second = Duration::from_secs(1);
     let mut view = LogView::new(5);
     assert!(view.await_row(6, tag("u"), now));
-    // asked about that one, which a crash of the server has undone; meanwhile another one gets its id
+    // this one was queried, and a crash has undone it; then another row gets its id
     assert!(view.await_row(6, tag("t"), now + 2 * second));
     view.close(6, 6, now + second);
     assert!(view.awaits(b"p:1:/", &tags));
     view.close(6, 6, now + 3 * second);
     assert!(!view.awaits(b"p:1:/", &tags));
-    // the same of too many
+    // the same, with too many rows
     for id in 6..=6 + MAX_AWAITED as u64 {
         assert!(view.await_row(id, tag("t"), now + 2 * second));
     }
@@ -225,7 +225,7 @@ fn an_old_answer_says_nothing_of_a_newer_row_with_the_same_id() {
 }
 
 #[test]
-fn each_row_of_ones_own_is_awaited_in_whatever_order_they_appear() {
+fn own_rows_are_awaited_in_any_order() {
     let uri = |target: &str| Mark { scope: Scope::uri(target.to_owned()), soft: false };
     let any_query = [Scope::any_query()];
     for (first, second, tags) in [
@@ -251,7 +251,7 @@ fn each_row_of_ones_own_is_awaited_in_whatever_order_they_appear() {
             view.absorb([(order[1], marks(order[1]))], now);
             assert!(!view.awaits(key, tags), "{first:?}");
         }
-        // the same number twice: the server came back without the first
+        // the same id twice: a crash of the server has undone the first row
         let mut view = LogView::new(5);
         assert!(view.await_row(7, tag("other"), now));
         assert!(view.await_row(7, first.clone(), now));
@@ -263,7 +263,7 @@ fn each_row_of_ones_own_is_awaited_in_whatever_order_they_appear() {
 }
 
 #[test]
-fn of_too_many_rows_of_ones_own_all_is_awaited_until_nothing_of_them_can_come() {
+fn with_too_many_own_rows_everything_is_awaited() {
     const ROWS: u64 = 20_000;
     let mut view = LogView::new(5);
     let (now, grace) = (Instant::now(), Duration::from_secs(1));
@@ -275,7 +275,7 @@ fn of_too_many_rows_of_ones_own_all_is_awaited_until_nothing_of_them_can_come() 
     assert!(view.awaits(b"p:1:/", &other), "whatever it is");
     let overdue = view.overdue(grace, now + grace);
     assert_eq!((overdue.len(), overdue[0].0, overdue[1]), (2, 7, (6, last)));
-    // the last has appeared, one of another transaction below it has not
+    // the last has appeared, but one of another transaction below it has not
     let mut committed = view.clone();
     committed.absorb((8..=last).map(|id| (id, tag("t"))), now);
     assert!(committed.awaits(b"p:1:/", &other));
@@ -294,32 +294,32 @@ fn of_too_many_rows_of_ones_own_all_is_awaited_until_nothing_of_them_can_come() 
 }
 
 #[test]
-fn what_could_not_be_written_yet_counts_here() {
+fn rows_that_could_not_be_written_count_in_this_process() {
     let mut view = LogView::new(5);
-    view.set_owed([tag("t")].into_iter());
+    view.set_unwritten([tag("t")].into_iter());
     assert_eq!(of(&view, &at(5, &[])), INVALID);
-    view.set_owed([soft("t")].into_iter());
+    view.set_unwritten([soft("t")].into_iter());
     assert_eq!(of(&view, &at(5, &[])), OUTDATED);
-    view.set_owed([].into_iter());
+    view.set_unwritten([].into_iter());
     assert_eq!(of(&view, &at(5, &[])), VALID);
-    // what is under way, in whatever order it ends
-    view.begin(&[tag("t")]);
-    view.begin(&[soft("t"), tag("u")]);
+    // rows that are being written end in any order
+    view.begin_write(&[tag("t")]);
+    view.begin_write(&[soft("t"), tag("u")]);
     assert_eq!(of(&view, &at(5, &[])), INVALID);
-    view.end(&[tag("t")]);
+    view.end_write(&[tag("t")]);
     assert_ne!(of(&view, &at(5, &[])), VALID);
     let mut anew = LogView::new(5);
     anew.take_over(view.clone());
     assert_ne!(of(&anew, &at(5, &[])), VALID);
-    view.end(&[soft("t"), tag("u")]);
+    view.end_write(&[soft("t"), tag("u")]);
     assert_eq!(of(&view, &at(5, &[])), VALID);
 }
 
 #[test]
-fn a_soft_row_that_is_owed_does_not_hide_a_hard_one_that_is_there() {
+fn an_unwritten_soft_row_does_not_hide_a_hard_one() {
     let mut view = LogView::new(5);
     view.absorb([(6, tag("t"))], Instant::now());
-    view.set_owed([soft("t")].into_iter());
+    view.set_unwritten([soft("t")].into_iter());
     assert_eq!(of(&view, &at(5, &[])), INVALID);
     assert_eq!(of(&view, &at(6, &[])), OUTDATED);
     view.absorb([(8, tag("u"))], Instant::now());
@@ -328,7 +328,7 @@ fn a_soft_row_that_is_owed_does_not_hide_a_hard_one_that_is_there() {
 }
 
 #[test]
-fn every_scope_is_judged() {
+fn every_scope_has_a_log_verdict() {
     for (scope, named) in [
         (Scope::Everything, true),
         (Scope::Prefix("p".into()), true),
@@ -345,7 +345,7 @@ fn every_scope_is_judged() {
         view.absorb([(1, Mark { scope: scope.clone(), soft: false })], Instant::now());
         let expected = if named { INVALID } else { VALID };
         assert_eq!(of(&view, &at(0, &[])), expected, "{scope:?}");
-        // the same by a gap
+        // the same, with a gap
         view.absorb([(3, tag("u"))], Instant::now());
         view.absorb([(2, Mark { scope: scope.clone(), soft: false })], Instant::now());
         assert_eq!(of(&view, &at(3, &[2])), expected, "{scope:?}");

@@ -1,8 +1,8 @@
-//! What one process has seen of the log, and what that says about responses.
+//! What has one process read of the log, and what does this say about a response?
 //!
-//! Ids are handed out when a row is inserted, and rows appear when their transaction commits, in any
-//! order. So what has been seen is the largest id and the *gaps* below it: ids that no row has been
-//! seen for. A gap ends when its row appears, or when it is known that there will be none.
+//! The server gives a row its id when it is inserted, but the row appears when its transaction commits, in any order.
+//! So a view is the largest id, and the *gaps* below it: ids without a row so far. A gap ends when its row appears,
+//! or when it is known that no row will come.
 
 mod gaps;
 
@@ -15,46 +15,45 @@ pub(crate) use self::gaps::Reading;
 use super::index::Index;
 use crate::tag::{LogPosition, Scope, Tag, Validity};
 
-/// Rows that a process remembers: 65,536, about 15 MB. What is older is asked for.
+/// The most rows that a process remembers: about 15 MB. For older rows, the log table is queried.
 const WINDOW: usize = 65_536;
 
-/// What these rows may take: 24 MiB. They are fewer where URIs and tags are long.
+/// The most bytes of these rows. With long URIs and tags, fewer rows are remembered.
 const WINDOW_BYTES: usize = 24 << 20;
 
-/// Rows of this process that are awaited one by one; with more, everything is.
+/// The most rows of this process that are awaited one by one. With more, every response waits for the log.
 pub(super) const MAX_AWAITED: usize = 16_384;
 
-/// What one process has seen of the log.
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
 pub(crate) struct LogView {
     largest: u64,
-    /// Ids below `largest` without a row, as ranges: first to last, and since when.
+    /// Ids below `largest` without a row: the first id of each range, its last, and since when.
     gaps: BTreeMap<u64, Gap>,
-    /// The rows seen, from `from` on.
+    /// The rows from `from` on.
     rows: BTreeMap<u64, Mark>,
-    /// What `rows` and `index` take.
+    /// The memory of `rows` and `index`.
     bytes: usize,
-    /// Every row with an id from here on that has been seen is in `rows`.
+    /// All rows seen with ids from here on are in `rows`.
     from: u64,
     index: Index,
-    /// Rows that this process has appended, or is about to commit, and has not seen yet.
+    /// Rows of this process that have not appeared in the log yet: appended, or in an open transaction.
     awaited: BTreeMap<u64, (Mark, Instant)>,
     awaited_index: Index,
-    /// Rows that were too many for that: up to this id, since when.
+    /// If there are too many awaited rows: the largest of their ids, and since when.
     awaited_all: Option<(u64, Instant)>,
-    /// What is to be invalidated and could not be written yet.
-    owed_index: Index,
-    owes: bool,
-    /// What is to be invalidated and waits to be written.
-    under_way: Index,
-    /// Rows of that.
-    begun: usize,
+    /// Rows that could not be written, and will be written later.
+    unwritten_index: Index,
+    has_unwritten: bool,
+    /// Rows that are being written now.
+    being_written: Index,
+    /// The number of rows in `being_written`.
+    rows_being_written: usize,
     position: Arc<LogPosition>,
     window: usize,
 }
 
-/// What a row says.
+/// What a log row names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mark {
     pub(crate) scope: Scope,
@@ -62,7 +61,7 @@ pub(crate) struct Mark {
 }
 
 impl Mark {
-    /// What a row takes with its places in the view: a URI has two.
+    /// The memory of a row in the view. A URI is in two indexes.
     fn held_bytes(&self) -> usize {
         const PLACES: usize = 240;
         let name = match &self.scope {
@@ -78,18 +77,17 @@ impl Mark {
 /// What the view says about a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Judgement {
-    /// What has been seen decides.
+    /// The log verdict.
     Known(Validity),
-    /// The response had not seen rows that are not remembered: the log itself has to be asked about those
-    /// below `below`. The others say `known`.
+    /// The response has not seen rows that are not remembered. For rows below `below`, the log table must be queried;
+    /// the others say `known`.
     Older { known: Validity, below: u64 },
-    /// The response's position lies ahead of what has been seen.
+    /// The response's position is ahead of the view.
     Ahead,
 }
 
 impl LogView {
-    /// The view of a log that has been seen up to `largest`, without gaps, and of which nothing is
-    /// remembered.
+    /// A view of a log that has been read up to `largest`. It has no gaps, and remembers no rows.
     pub(crate) fn new(largest: u64) -> Self {
         Self {
             largest,
@@ -101,16 +99,16 @@ impl LogView {
             awaited: BTreeMap::new(),
             awaited_index: Index::default(),
             awaited_all: None,
-            owed_index: Index::default(),
-            owes: false,
-            under_way: Index::default(),
-            begun: 0,
+            unwritten_index: Index::default(),
+            has_unwritten: false,
+            being_written: Index::default(),
+            rows_being_written: 0,
             position: Arc::new(LogPosition { largest, gaps: Vec::new() }),
             window: WINDOW,
         }
     }
 
-    /// Everything that two views can differ in.
+    /// Everything in which two views can differ.
     #[cfg(test)]
     pub(crate) fn fingerprint(&self) -> impl std::hash::Hash + use<> {
         let gaps: Vec<(u64, u64)> = self.gaps.iter().map(|(&from, gap)| (from, gap.to)).collect();
@@ -127,7 +125,7 @@ impl LogView {
         self
     }
 
-    /// Takes the place of what was known of the log, but for what this process awaits.
+    /// Takes over the awaited rows of an earlier view.
     pub(crate) fn take_over(&mut self, before: Self) {
         for (id, (mark, since)) in before.awaited {
             let _ = self.await_row(id, mark, since);
@@ -135,32 +133,31 @@ impl LogView {
         if let Some((id, since)) = before.awaited_all {
             self.await_all(id, since);
         }
-        (self.under_way, self.begun) = (before.under_way, before.begun);
+        (self.being_written, self.rows_being_written) =
+            (before.being_written, before.rows_being_written);
     }
 
-    /// Rows below this id may have been pruned before they were seen: a response that had not seen them has
-    /// to be asked about.
+    /// Rows below this id may have been pruned before they were read. For a response that has not seen them, the log
+    /// table must be queried.
     pub(crate) fn unknown_below(&mut self, floor: u64) {
         self.from = self.from.max(floor);
     }
 
-    /// The largest id seen.
     pub(crate) fn largest(&self) -> u64 {
         self.largest
     }
 
-    /// Where a response stands whose handler runs now.
+    /// The log position of a response whose handler is called now.
     pub(crate) fn position(&self) -> Arc<LogPosition> {
         Arc::clone(&self.position)
     }
 
-    /// The largest id up to which every id is settled: seen, or known never to come.
+    /// The largest id up to which the log is settled: every row has been seen, or will never come.
     pub(crate) fn settled(&self) -> u64 {
         self.gaps.keys().next().map_or(self.largest, |first| first.saturating_sub(1))
     }
 
-    /// Ranges of ids that have been without a row for longer than `grace`: gaps, and rows of this
-    /// process that have not appeared.
+    /// Ranges of ids without a row for longer than `grace`: gaps, and awaited rows.
     pub(crate) fn overdue(&self, grace: Duration, now: Instant) -> Vec<(u64, u64)> {
         let late = |since: &Instant| now.saturating_duration_since(*since) >= grace;
         let gaps = self.gaps.iter().filter(|(_, gap)| late(&gap.since));
@@ -177,7 +174,7 @@ impl LogView {
         overdue
     }
 
-    /// Takes in rows that have been read, in any order. Those seen before change nothing.
+    /// Adds rows that have been read, in any order. Rows that were seen before change nothing.
     pub(crate) fn absorb(&mut self, rows: impl IntoIterator<Item = (u64, Mark)>, now: Instant) {
         let mut rows: Vec<_> = rows.into_iter().collect();
         rows.sort_unstable_by_key(|(id, _)| *id);
@@ -194,7 +191,7 @@ impl LogView {
             }
             changed = true;
             self.arrived(id);
-            // what had not seen an older one is asked about
+            // for older rows, the log table is queried
             if id >= self.from {
                 self.index.add(id, &mark.scope, mark.soft);
                 self.bytes += mark.held_bytes();
@@ -209,22 +206,22 @@ impl LogView {
         }
     }
 
-    /// There will be no row with these ids: their transactions were rolled back, as was found out by a
-    /// question asked at `asked`. A server that came back from a crash may have given an id to another
-    /// transaction since: a row of this process's own that is newer than the question is awaited still.
+    /// No row will come with these ids, because their transactions were rolled back. A query at `asked` has found
+    /// this out. If the server crashed, another transaction may have got one of these ids since: awaited rows that
+    /// are newer than the query stay awaited.
     pub(crate) fn close(&mut self, from: u64, to: u64, asked: Instant) {
         self.end_gaps(from, to);
         let own = self.awaited.range(from..=to).filter(|(_, (_, since))| *since < asked);
         let gone: Vec<u64> = own.map(|(&id, _)| id).collect();
         gone.into_iter().for_each(|id| self.arrived(id));
-        // what lies ahead of the largest is gone too when nothing between is left out
+        // if nothing is left between the largest id and `from`, rows up to `to` will not come either
         let is_older = self.awaited_all.is_some_and(|(_, since)| since < asked);
         let adjoins = from <= self.largest.saturating_add(1);
         self.all_arrived(if is_older && adjoins { to } else { 0 });
         self.update_position();
     }
 
-    /// Everything up to `id` is known to be settled.
+    /// The log is settled up to `id`.
     pub(crate) fn settle(&mut self, id: u64) {
         self.end_gaps(0, id.min(self.largest));
         self.all_arrived(0);
@@ -245,9 +242,9 @@ impl LogView {
         self.position = Arc::new(LogPosition::of(self.largest, gaps));
     }
 
-    /// This process has inserted a row that is visible when its transaction commits. Until it appears,
-    /// what it names is served only after another look at the log. `false` when a row with this id has been
-    /// seen already: this one, or another one, before a crash of the server.
+    /// This process has inserted a row, which appears when its transaction commits. Until then, a response that it names
+    /// waits for a new read of the log. Returns `false` if a row with this id has been seen: the same row, or another
+    /// one before a crash of the server.
     #[must_use]
     pub(crate) fn await_row(&mut self, id: u64, mark: Mark, now: Instant) -> bool {
         let seen = id <= self.largest
@@ -259,7 +256,7 @@ impl LogView {
             self.await_all(id, now);
             return true;
         }
-        // one with the same number: the server came back without it
+        // a row with the same id: the server lost it in a crash
         self.arrived(id);
         self.awaited_index.add(id, &mark.scope, mark.soft);
         self.awaited.insert(id, (mark, now));
@@ -271,8 +268,8 @@ impl LogView {
         self.awaited_all = Some((last, now));
     }
 
-    /// Nothing is to come up to `id`, or up to the largest, but for the gaps: ends the awaiting of everything
-    /// where no gap is left below what it was for.
+    /// Only gaps are still open up to `id`, or up to the largest id. Ends `awaited_all` if no gap is left below its
+    /// id.
     fn all_arrived(&mut self, id: u64) {
         let gap = self.gaps.first_key_value().map(|(&from, _)| from);
         let is_over = |last: u64| last <= self.largest.max(id) && gap.is_none_or(|gap| gap > last);
@@ -285,57 +282,58 @@ impl LogView {
         }
     }
 
-    /// Whether a row of this process that has not appeared yet names a response.
+    /// Whether an awaited row names a response.
     pub(crate) fn awaits(&self, key: &[u8], tags: &[Tag]) -> bool {
         self.awaited_all.is_some()
             || !self.awaited.is_empty() && self.awaited_index.names(key, tags)
     }
 
-    /// Replaces what is to be invalidated and could not be written yet: it counts as invalid here.
-    pub(crate) fn set_owed(&mut self, owed: impl Iterator<Item = Mark>) {
-        self.owed_index = Index::default();
-        self.owes = false;
-        for mark in owed {
-            self.owes = true;
-            self.owed_index.add(1, &mark.scope, mark.soft);
+    /// Replaces the rows that could not be written. They count in this process.
+    pub(crate) fn set_unwritten(&mut self, unwritten: impl Iterator<Item = Mark>) {
+        self.unwritten_index = Index::default();
+        self.has_unwritten = false;
+        for mark in unwritten {
+            self.has_unwritten = true;
+            self.unwritten_index.add(1, &mark.scope, mark.soft);
         }
     }
 
-    /// These are to be invalidated and wait to be written: they count here at once.
-    pub(crate) fn begin(&mut self, rows: &[Mark]) {
-        self.begun += rows.len();
-        rows.iter().for_each(|mark| self.under_way.add(1, &mark.scope, mark.soft));
+    /// These rows are being written. They count in this process at once.
+    pub(crate) fn begin_write(&mut self, rows: &[Mark]) {
+        self.rows_being_written += rows.len();
+        rows.iter().for_each(|mark| self.being_written.add(1, &mark.scope, mark.soft));
     }
 
-    /// They do not wait any more: they have been written, or are owed.
-    pub(crate) fn end(&mut self, rows: &[Mark]) {
-        self.begun = self.begun.saturating_sub(rows.len());
-        rows.iter().for_each(|mark| self.under_way.remove(1, &mark.scope, mark.soft));
+    /// These rows have been written, or could not be written.
+    pub(crate) fn end_write(&mut self, rows: &[Mark]) {
+        self.rows_being_written = self.rows_being_written.saturating_sub(rows.len());
+        rows.iter().for_each(|mark| self.being_written.remove(1, &mark.scope, mark.soft));
     }
 
-    /// What is to be invalidated and not written yet says of a response.
-    pub(crate) fn owed(&self, key: &[u8], tags: &[Tag]) -> Validity {
+    /// What rows say that are not written yet.
+    pub(crate) fn unwritten_verdict(&self, key: &[u8], tags: &[Tag]) -> Validity {
         let of = |is: bool, index: &Index| match is {
             true => verdict(index, key, tags, &LogPosition::default(), 0),
             false => Validity::Valid,
         };
-        of(self.owes, &self.owed_index).max(of(self.begun > 0, &self.under_way))
+        of(self.has_unwritten, &self.unwritten_index)
+            .max(of(self.rows_being_written > 0, &self.being_written))
     }
 
-    /// What has been seen says of a response with this key, these tags and this position.
+    /// What the view says about a response with this key, these tags and this position.
     pub(crate) fn judge(&self, key: &[u8], tags: &[Tag], position: &LogPosition) -> Judgement {
-        let owed = self.owed(key, tags);
-        if owed == Validity::Invalid {
-            return Judgement::Known(owed);
+        let unwritten = self.unwritten_verdict(key, tags);
+        if unwritten == Validity::Invalid {
+            return Judgement::Known(unwritten);
         }
         if position.largest > self.largest {
             return Judgement::Ahead;
         }
         let is_older = position.lowest_unseen() < self.from;
         if position.largest == self.largest && position.gaps.is_empty() && !is_older {
-            return Judgement::Known(owed);
+            return Judgement::Known(unwritten);
         }
-        let known = owed.max(verdict(&self.index, key, tags, position, self.from));
+        let known = unwritten.max(verdict(&self.index, key, tags, position, self.from));
         match known {
             Validity::Invalid => Judgement::Known(known),
             _ if is_older => Judgement::Older { known, below: self.from },
@@ -344,7 +342,7 @@ impl LogView {
     }
 }
 
-/// The worst that the rows of an index from an id on say of a response.
+/// The log verdict of an index, by its rows from id `from` on.
 fn verdict(index: &Index, key: &[u8], tags: &[Tag], position: &LogPosition, from: u64) -> Validity {
     let verdicts = index.of(key, tags).map(|rows| rows.verdict(position, from));
     verdicts.max().unwrap_or(Validity::Valid)

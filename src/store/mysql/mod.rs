@@ -1,7 +1,7 @@
-//! The store in a table of MySQL or MariaDB.
+//! How are responses stored in a table of MySQL or MariaDB?
 //!
-//! A handle puts work into queues; tasks own the connections and do it (`reader`, `writer`,
-//! `maintenance`). So no request ever owns a query, and a request that is dropped harms nothing.
+//! A handle puts work into queues. Tasks own the connections and do the work. So no request ever owns a query, and a
+//! dropped request does no harm.
 
 mod codec;
 mod conn;
@@ -43,14 +43,14 @@ use crate::sync::lock;
 
 /// A store in tables of a MySQL or MariaDB database: for entries, for the invalidation log, for leases.
 ///
-/// A handle: clones share connections and queues. It opens `read_connections` (2) connections for
-/// lookups, one for writes, one for the log and one for maintenance, and one for bodies of more than 64 KiB when the first
-/// of these is asked for, all its own. When the last handle goes, what was
-/// queued is written, the connections are closed and the tasks end; [`close`](MySqlStore::close) waits
-/// for that.
+/// A handle: clones share connections and queues. The store opens its own connections: `read_connections` (2) for
+/// lookups, and one each for writes, the log and maintenance. One more opens when a body of more than 64 KiB is first
+/// needed. When the last handle is dropped, the queued work is done, the connections are closed and the tasks end.
+/// [`close`](MySqlStore::close) waits for that.
 ///
-/// The tasks run on the runtime that it was connected in. When that runtime has ended, what waits fails at once, and the
-/// next call starts the tasks again on its own runtime: a `static` store serves one `#[tokio::test]` after the other.
+/// The tasks run on the runtime in which the store connected. When that runtime has ended, waiting calls fail at once,
+/// and the next call starts the tasks again on its own runtime. So a `static` store works in one `#[tokio::test]` after
+/// the other.
 ///
 /// ```no_run
 /// # async fn run() -> Result<(), tower_mysql_cache::StoreError> {
@@ -73,12 +73,12 @@ pub struct MySqlStore {
 struct Inner {
     shared: Arc<Shared>,
     lookups: Arc<Lookups>,
-    /// Of bodies that are too large for a batch.
+    /// Bodies that are too large for a batch.
     large: Arc<Lookups>,
     writes: Arc<Writes>,
     log: Arc<Log>,
     owned: Arc<Owned>,
-    /// Whether the application's connections lead to the server of the store's own.
+    /// Whether the application's connections lead to the store's server.
     server: SameServer,
     running: Running,
     commands: Mutex<mpsc::Sender<Command>>,
@@ -99,14 +99,14 @@ impl fmt::Debug for MySqlStore {
     }
 }
 
-/// Culls and statistics that may wait.
+/// The most waiting culls and statistics.
 const MAX_COMMANDS: usize = 64;
 
-/// The least `max_allowed_packet` of a server: the largest statement but one that writes an entry, with room for
-/// small entries.
+/// The smallest `max_allowed_packet` that the store accepts. The largest statements that write no entry fit into it,
+/// and so do small entries.
 const MIN_PACKET: usize = 131_072;
 
-/// Most bytes of a statement with several rows.
+/// The most bytes of a statement with several rows.
 const MAX_STATEMENT_BYTES: usize = 1 << 20;
 
 impl MySqlStore {
@@ -265,7 +265,7 @@ impl Inner {
             owned: Arc::default(),
             server: SameServer::default(),
             running: Running::default(),
-            // the tasks bring theirs along
+            // replaced when the tasks start
             commands: Mutex::new(mpsc::channel(1).0),
             tasks: Mutex::default(),
             stop: watch::channel(false).0,

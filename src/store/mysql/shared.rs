@@ -1,4 +1,4 @@
-//! What the handle and the tasks of one store share: settings, statements, clock, counters.
+//! What do the handle and the tasks of a store share? Settings, statements, clock and counters.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,20 +12,19 @@ use crate::store::StoreError;
 use crate::sync::lock;
 use crate::telemetry::Throttle;
 
-/// Shared by the handle and the tasks.
 pub(super) struct Shared {
     pub(super) settings: Settings,
     pub(super) sql: Sql,
     pub(super) version: String,
-    /// Bytes of the largest statement that the server takes.
+    /// Bytes of the largest statement that the server accepts.
     pub(super) max_packet: usize,
-    /// How far apart the server's ids are: 1 but where several servers share the numbers.
+    /// The distance between the server's ids: above 1 if several servers share the numbers.
     pub(super) id_step: u64,
     pub(super) clock: DbClock,
     pub(super) counters: Counters,
-    /// Whether leases have been asked for: whoever never does never touches their table.
+    /// Whether leases are used. If not, their table is never read.
     pub(super) leases: AtomicBool,
-    /// Whose turn it is to connect again.
+    /// Held by the task that is connecting again.
     pub(super) connecting: tokio::sync::Mutex<()>,
     warnings: Warnings,
 }
@@ -62,7 +61,7 @@ impl Shared {
         }
     }
 
-    /// Counts and logs that the invalidation log cannot be read: nothing is served without it.
+    /// Counts and logs that the invalidation log cannot be read. Then nothing is served.
     pub(super) fn log_failed(&self, error: &StoreError) {
         self.counters.failures.fetch_add(1, Relaxed);
         if let Some(suppressed) = self.warnings.due("invalidation log") {
@@ -88,7 +87,7 @@ impl Shared {
         }
     }
 
-    /// Counts and logs entries that were not stored because the queue was full.
+    /// Counts and logs an entry that was not stored because the queue was full.
     pub(super) fn shed(&self) {
         self.counters.shed.fetch_add(1, Relaxed);
         if let Some(suppressed) = self.warnings.due("shed") {
@@ -101,16 +100,16 @@ impl Shared {
     }
 }
 
-/// What was learnt about the server when connecting.
+/// What the store has learnt about the server when connecting.
 #[derive(Debug)]
 pub(super) struct Server {
     pub(super) version: String,
     pub(super) max_packet: usize,
-    /// How far apart the ids of a list of rows are.
+    /// The distance between the ids of a list of rows.
     pub(super) id_step: u64,
 }
 
-/// What went wrong, and what was done, since the store was made.
+/// Failures and work since the store was created.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     pub(super) unreadable: AtomicU64,
@@ -120,7 +119,7 @@ pub(super) struct Counters {
     pub(super) culls: AtomicU64,
 }
 
-/// Keeps a failing database from filling the log: a throttle for each kind of warning.
+/// A throttle for each kind of warning, so that a failing database does not fill the error log.
 #[derive(Debug, Default)]
 struct Warnings(Mutex<HashMap<&'static str, Throttle>>);
 
@@ -131,8 +130,7 @@ impl Warnings {
     }
 }
 
-/// The database's clock, carried forward by this machine's monotonic clock: neither the wall clock of
-/// this machine nor changes to it matter.
+/// The database's clock, continued by this machine's monotonic clock. So this machine's wall clock does not matter.
 pub(super) struct DbClock {
     epoch: Instant,
     /// The database's time at `epoch`, in milliseconds since the Unix epoch.
@@ -140,7 +138,7 @@ pub(super) struct DbClock {
 }
 
 impl DbClock {
-    /// A clock that has not been set yet.
+    /// A clock that has not been set.
     pub(super) fn new() -> Self {
         Self { epoch: Instant::now(), at_epoch_ms: AtomicI64::new(0) }
     }
@@ -155,9 +153,9 @@ impl DbClock {
         u64::try_from(time).unwrap_or(0)
     }
 
-    /// Takes notice that the database's clock showed `server_ms` (cut to milliseconds) at some moment
-    /// between `asked` and `answered`. That leaves an interval for the truth. When the clock is inside
-    /// it is left alone, so that slow answers do not move it; else it is set to the middle.
+    /// Notes that the database's clock showed `server_ms` (truncated to milliseconds) at some moment between `asked`
+    /// and `answered`. This gives an interval for the true time. If the clock is within it, it is not changed, so
+    /// slow answers do not move it. Otherwise it is set to the middle.
     pub(super) fn observe(&self, server_ms: u64, asked: Instant, answered: Instant) {
         let server = i64::try_from(server_ms).unwrap_or(i64::MAX);
         let earliest = server.saturating_sub(self.since_epoch(answered));
@@ -196,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_answer_does_not_move_it_and_a_contradiction_does() {
+    fn a_slow_answer_does_not_move_the_clock() {
         let clock = DbClock::new();
         let at = |ms| clock.epoch + Duration::from_millis(ms);
         clock.observe(1_000_000, at(10), at(12));

@@ -1,4 +1,4 @@
-//! The store as the layer sees it: encodes and decodes in the caller's task, leaves the rest to queues.
+//! How do the roles of a store use the queues? Encoding and decoding happen in the caller's task.
 
 mod admin;
 mod find;
@@ -21,10 +21,10 @@ use crate::stored::{Entry, HeadUpdate, Stored, StoredOrHead};
 use crate::sync::lock;
 use crate::tag::Scope;
 
-/// Bytes of `max_allowed_packet` that are left for the rest of a statement.
+/// Bytes of `max_allowed_packet` that are reserved for the rest of a statement.
 const PACKET_RESERVE: usize = 64 * 1024;
 
-/// Whether a row was written: not, where a lease has passed on.
+/// Whether a row was written. `false` if another process has got the lease.
 type Done = Result<bool, StoreError>;
 
 fn fits(size: usize, limit: usize) -> Result<(), StoreError> {
@@ -35,7 +35,7 @@ fn fits(size: usize, limit: usize) -> Result<(), StoreError> {
 }
 
 impl MySqlStore {
-    /// Counts an entry that is not stored without having got as far as the database.
+    /// Counts an entry that is refused before it reaches the database.
     fn refused(&self, error: StoreError) -> StoreError {
         let counters = &self.inner.shared.counters;
         match &error {
@@ -48,8 +48,8 @@ impl MySqlStore {
         error
     }
 
-    /// Reserves room for an entry and makes the job that writes it. If there is much to compress, the row is made off
-    /// the async threads.
+    /// Reserves room for an entry, and makes the job that writes it. If compression takes long, the row is encoded
+    /// outside the async threads.
     fn prepare(
         &self,
         entry: Entry,
@@ -86,7 +86,7 @@ impl MySqlStore {
         self.inner.shared.max_packet.saturating_sub(PACKET_RESERVE)
     }
 
-    /// Writes entries, each with what it takes for it to count.
+    /// Writes entries, each with its lease if it has one.
     async fn write(
         &self,
         entries: Vec<Entry>,
@@ -112,7 +112,7 @@ impl MySqlStore {
         outcome
     }
 
-    /// Queues a job and waits for its outcome.
+    /// Queues a job and waits for its result.
     async fn submit<T>(
         &self,
         job: Job,
@@ -123,7 +123,7 @@ impl MySqlStore {
         outcome.await.unwrap_or(Err(StoreError::Closed))
     }
 
-    /// Asks the maintaining task and waits for its answer.
+    /// Asks the maintenance task and waits for its answer.
     async fn command<T>(
         &self,
         command: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Command,
@@ -188,7 +188,7 @@ impl Entries for MySqlStore {
             fresh_until_ms: head.fresh_until_ms,
             gen_ms: head.gen_ms,
             status: head.status.as_u16(),
-            old: codec::head_says(&key, &old)?,
+            old: codec::head_content(&key, &old)?,
             _share: share,
             ack,
         };

@@ -1,7 +1,8 @@
-//! The store's tasks: on the runtime that it was connected in, and again on a caller's when that one has ended.
+//! Which tasks run, and on which runtime? On the runtime in which the store connected, and after its end, on a
+//! caller's.
 //!
-//! A runtime that ends drops its tasks wherever they are. What waits for them then fails at once, and the next
-//! call starts them again where it runs: a `static` store serves one `#[tokio::test]` after the other.
+//! A runtime that ends drops its tasks at any point. Calls that wait for them fail at once, and the next call starts
+//! them again on its own runtime. So a `static` store works in one `#[tokio::test]` after the other.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -20,17 +21,16 @@ use super::{Inner, MAX_COMMANDS};
 use crate::store::StoreError;
 use crate::sync::lock;
 
-/// Whether there are tasks.
 #[derive(Debug, Default)]
 pub(super) struct Running {
-    /// One at least has been dropped; readable without the lock.
+    /// Whether a task has been dropped, readable without the lock.
     gone: AtomicBool,
-    /// The number of the tasks that were started last.
+    /// The number of the last start.
     generation: Mutex<u64>,
     starting: tokio::sync::Mutex<()>,
 }
 
-/// A task is there. Dropped before the store is closed, it has gone with its runtime, or has panicked.
+/// A running task. If it is dropped before the store is closed, its runtime has ended, or it has panicked.
 struct Alive {
     inner: Weak<Inner>,
     generation: u64,
@@ -50,17 +50,17 @@ impl Drop for Alive {
 }
 
 impl Inner {
-    /// Starts the tasks again, on this runtime, if they have gone.
+    /// Starts the tasks again on this runtime, if they were dropped.
     ///
     /// # Errors
-    /// [`StoreError::Closed`] when the store was closed, or outside of a runtime.
+    /// [`StoreError::Closed`] if the store was closed, or outside of a runtime.
     pub(super) async fn running(self: &Arc<Self>) -> Result<(), StoreError> {
         if !self.running.gone.load(Ordering::Acquire) {
             return Ok(());
         }
         let runtime = Handle::try_current().map_err(|_| StoreError::Closed)?;
         let inner = Arc::clone(self);
-        // to its end, whatever becomes of the caller
+        // in a task, so that it completes even if the caller is dropped
         let started = runtime.spawn(async move {
             let _one = inner.running.starting.lock().await;
             if *inner.stop.borrow() {
@@ -76,11 +76,11 @@ impl Inner {
         started.await.unwrap_or(Err(StoreError::Closed))
     }
 
-    /// Starts the tasks on this runtime. With a connection, lookups need not wait for one.
+    /// Starts the tasks on this runtime. With a connection, lookups do not wait for one.
     pub(super) fn start_tasks(self: &Arc<Self>, first: Option<Connection>) {
         let Self { shared, lookups, large, writes, log, owned, .. } = &**self;
         let settings = &shared.settings;
-        // one that has panicked has left the others
+        // if one task has panicked, the others still run
         std::mem::take(&mut *lock(&self.tasks)).iter().for_each(JoinHandle::abort);
         let mut generation = lock(&self.running.generation);
         *generation += 1;
@@ -98,7 +98,7 @@ impl Inner {
         let reader = LogReader {
             shared: Arc::clone(shared),
             log: Arc::clone(log),
-            questions: log.questions(),
+            history_queries: log.history_queries(),
             stop: self.stop.subscribe(),
         };
         tasks.push(self.start_task(*generation, reader.run()));
@@ -108,7 +108,7 @@ impl Inner {
             owned: Arc::clone(owned),
             log: Arc::clone(log),
             random: rand::make_rng(),
-            // 0 is nobody
+            // 0 means that there is no owner
             owner: rand::rng().random::<u64>() | 1,
             stop: self.stop.subscribe(),
         };

@@ -1,13 +1,13 @@
-//! The gaps of a view: ranges of ids that no row has been seen for.
+//! Which ids have no row so far, and which of them does a read of the log include?
 
 use std::time::Instant;
 
 use super::LogView;
 
-/// Gaps with at most so many rows between them are read as one range.
+/// Gaps with at most this many rows between them are read as one range.
 const NEAR: u64 = 16;
 
-/// Gaps that a process keeps apart: of more, the lower ones become one gap.
+/// The most separate gaps. With more, the lower ones become one gap.
 const MAX_GAPS: usize = 16_384;
 
 #[derive(Clone, Copy, Debug)]
@@ -16,21 +16,21 @@ pub(super) struct Gap {
     pub(super) since: Instant,
 }
 
-/// How much of the gaps one read of the log takes in.
+/// How many gaps one read of the log includes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reading {
-    /// Ranges of ids.
+    /// The most ranges of ids.
     pub(crate) ranges: usize,
-    /// Ids in them: the server passes over each row that is not committed (measured: 0.07 us).
+    /// The most ids in them, because the server skips each uncommitted row (measured: 0.07 us).
     pub(crate) ids: u64,
-    /// Rows between gaps that are read again, so that gaps close to each other are one range.
+    /// The most rows between gaps that are read again, so that close gaps are one range.
     pub(crate) between: u64,
 }
 
 impl LogView {
-    /// The gaps that a read of the log has to take in, as ranges, the lowest first. With too many, those
-    /// below the newest are left out, and what had not seen them has to be asked about: an open transaction
-    /// with any number of rows costs a read nothing.
+    /// The gaps that the next read of the log includes, as ranges, the lowest first. If there are too many, the lower
+    /// ones are left out. For a response that has not seen those, the log table is queried. So an open transaction
+    /// with many rows does not slow down reads.
     pub(crate) fn gaps_to_read(&mut self, most: Reading) -> Vec<(u64, u64)> {
         let mut ranges: Vec<(u64, u64)> = Vec::new();
         let (mut ids, mut between) = (0_u64, 0_u64);
@@ -56,18 +56,18 @@ impl LogView {
         ranges
     }
 
-    /// Whether what had not seen an id is asked about.
+    /// Whether reads leave out this id.
     pub(crate) fn leaves_out(&self, id: u64) -> bool {
         id < self.from
     }
 
-    /// The gaps of which that is so.
+    /// The gaps that reads leave out.
     pub(crate) fn left_out(&self) -> Vec<(u64, u64)> {
         let gaps = self.gaps.iter().map(|(&from, gap)| (from, gap.to));
         gaps.take_while(|(_, to)| *to < self.from).collect()
     }
 
-    /// Rows with these ids are there, and what they say is asked about.
+    /// These rows exist, in gaps that reads leave out.
     pub(crate) fn found(&mut self, ids: impl IntoIterator<Item = u64>) {
         for id in ids {
             if self.leaves_out(id) && self.leave_gap(id, id) {
@@ -88,7 +88,7 @@ impl LogView {
         }
     }
 
-    /// Takes a range out of the gap that it lies in; `false` when it lies in none.
+    /// Takes a range out of its gap. `false` if it is in no gap.
     pub(super) fn leave_gap(&mut self, from: u64, to: u64) -> bool {
         let Some((&first, &gap)) = self.gaps.range(..=from).next_back() else { return false };
         if gap.to < to {
@@ -104,7 +104,7 @@ impl LogView {
         true
     }
 
-    /// Of very many gaps the lower ones become one, as if what lies between them had not been seen.
+    /// Joins the lower half of very many gaps, as if the rows between them had not been seen.
     pub(super) fn join_gaps(&mut self) {
         if self.gaps.len() <= MAX_GAPS {
             return;

@@ -1,15 +1,14 @@
-//! The `value` column: the body, then nine bytes that tell whether it is whole.
+//! What is in the `value` column? The body, and then nine bytes that show whether it is complete.
 //!
 //! | bytes | meaning |
 //! |---|---|
-//! | any | the body as it is (format 1) or as a zlib stream (format 2) |
-//! | u32 | length of the body as it was, in bytes |
+//! | any | the body, unchanged (format 1) or as a zlib stream (format 2) |
+//! | u32 | length of the uncompressed body, in bytes |
 //! | u8 | format |
 //! | u32 | CRC-32 over the cache key and all bytes before |
 //!
-//! They stand at the end so that a plain body is readable in SQL:
-//! `LEFT(value, LENGTH(value) - 9)`; and here rather than in the head so that a head can be rewritten
-//! without reading or moving the body.
+//! The nine bytes are at the end, so that SQL can read a plain body: `LEFT(value, LENGTH(value) - 9)`. They are not
+//! in the head, so that a head can be replaced without reading or moving the body.
 
 use bytes::{BufMut, Bytes};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
@@ -21,14 +20,13 @@ use super::wire::{CRC_BYTES, Reader, crc32};
 /// Bytes after the body.
 pub(super) const TRAILER_BYTES: usize = 4 + 1 + CRC_BYTES;
 
-/// Bodies of this size and more are compressed and decompressed off the async threads: zlib takes
-/// about a millisecond for 64 KiB.
+/// Bodies of this size or more are compressed and decompressed outside the async threads: zlib takes about a
+/// millisecond for 64 KiB.
 pub(super) const BLOCKING_BYTES: usize = 64 * 1024;
 
-/// No zlib stream grows by more than this (1032:1), so a row that claims more is damaged.
+/// The largest ratio of a zlib stream (1032:1). A row that claims more is damaged.
 const ZLIB_MAX_RATIO: usize = 1032;
 
-/// How a body is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
     Plain,
@@ -44,7 +42,7 @@ impl Format {
     }
 }
 
-/// The value column for a body; compressed at `level` when there is one and it pays.
+/// The value column of a body. It is compressed at `level`, if there is a level and if that saves enough.
 pub(super) fn encode(key: &[u8], body: &[u8], level: Option<u32>) -> Option<(Format, Vec<u8>)> {
     let raw_len = u32::try_from(body.len()).ok()?;
     let zlib = level.and_then(|level| compress(body, level));
@@ -63,18 +61,18 @@ pub(super) fn encode(key: &[u8], body: &[u8], level: Option<u32>) -> Option<(For
     Some((format, out))
 }
 
-/// Whether reading this column takes so long that it should not run on an async thread.
+/// Whether decoding this column is too slow for an async thread.
 pub(super) fn is_slow(format: Format, column: &Bytes) -> bool {
     format == Format::Zlib && raw_len(column).is_some_and(|len| len >= BLOCKING_BYTES)
 }
 
-/// The length of the body before compression, by what the column says.
+/// The length of the uncompressed body, as the column says.
 pub(super) fn raw_len(column: &Bytes) -> Option<usize> {
     let at = column.len().checked_sub(TRAILER_BYTES)?;
     usize::try_from(Reader(column.slice(at..)).u32()?).ok()
 }
 
-/// Reads a value column. `None` unless it is whole and of the given format.
+/// Decodes a value column. `None` if it is damaged, or not in this format.
 pub(super) fn decode(key: &[u8], mut column: Bytes, format: Format) -> Option<Bytes> {
     let stored_len = column.len().checked_sub(TRAILER_BYTES)?;
     let crc_at = column.len().checked_sub(CRC_BYTES)?;
@@ -93,23 +91,23 @@ pub(super) fn decode(key: &[u8], mut column: Bytes, format: Format) -> Option<By
     }
 }
 
-/// A zlib stream of `body`, when it is smaller by at least a tenth.
+/// A zlib stream of `body`, if it is smaller by at least a tenth.
 fn compress(body: &[u8], level: u32) -> Option<Vec<u8>> {
     let worth = body.len().checked_sub(body.len().div_ceil(10))?;
-    // a buffer that ends where compression stops to pay: what does not fit is not worth it
+    // the buffer ends where compression does not save enough
     let mut out = Vec::with_capacity(worth + TRAILER_BYTES);
     let mut zlib = Compress::new(Compression::new(level), true);
     let status = zlib.compress_vec(body, &mut out, FlushCompress::Finish).ok()?;
     (status == Status::StreamEnd && out.len() <= worth).then_some(out)
 }
 
-/// The `raw_len` bytes of a zlib stream; `None` when it holds more, fewer or something after it.
+/// Decompresses exactly `raw_len` bytes. `None` if the stream has more, fewer, or bytes after its end.
 fn decompress(zlib: &[u8], raw_len: usize) -> Option<Bytes> {
     if raw_len > zlib.len().saturating_mul(ZLIB_MAX_RATIO) {
         return None;
     }
     let mut out = Vec::new();
-    // one byte more than announced, so that a stream that holds more is seen to
+    // one byte more than announced, to notice a stream that has more
     out.try_reserve_exact(raw_len.checked_add(1)?).ok()?;
     let mut inflate = Decompress::new(true);
     let status = inflate.decompress_vec(zlib, &mut out, FlushDecompress::Finish).ok()?;
@@ -119,7 +117,7 @@ fn decompress(zlib: &[u8], raw_len: usize) -> Option<Bytes> {
     whole.then(|| Bytes::from(out))
 }
 
-/// Whether a body with these fields is text of some kind and not compressed already.
+/// Whether a body with these fields is uncompressed text.
 pub(super) fn is_compressible(headers: &HeaderMap) -> bool {
     let encoded = headers
         .get_all(CONTENT_ENCODING)
@@ -197,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_shrink_by_a_tenth_stays_as_it_is() {
+    fn bodies_that_shrink_too_little_are_not_compressed() {
         use rand::{RngExt, SeedableRng};
         let mut noise = vec![0_u8; 10_000];
         rand::rngs::StdRng::seed_from_u64(1).fill(&mut noise[..]);
@@ -207,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_is_unreadable() {
+    fn a_decompression_bomb_is_unreadable() {
         let mut zlib = compress(&vec![0; 1_000_000], 9).unwrap();
         zlib.put_u32_le(1_000); // claims less than it holds
         zlib.put_u8(Format::Zlib.byte());

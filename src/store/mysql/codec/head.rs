@@ -1,5 +1,4 @@
-//! The `head` column: everything of a stored response but its body, or the index of a target's
-//! variants.
+//! What is in the `head` column? A stored response without its body, or the index of a target's variants.
 //!
 //! Version 1, in this order (integers little-endian, `len` is LEB128):
 //!
@@ -21,8 +20,7 @@
 //! | len, then each: 16 bytes | the variants, the oldest first |
 //! | u8, len field if that is 1 | the `No-Vary-Search` of a path |
 //! | u32 | CRC-32 over the cache key and all bytes before |
-//!
-//! The checksum covers the key so that a head in another key's row is unreadable too.
+//! The checksum includes the key, so that a head in the row of another key is unreadable.
 
 use bytes::{BufMut, Bytes};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -33,22 +31,21 @@ use crate::tag::{LogPosition, Tag};
 
 /// The version that this release writes and reads.
 pub(super) const VERSION: u8 = 1;
-/// Bytes before what a head says: version, kind, expiry. `sql.rs` counts on it.
-pub(super) const SAYS_FROM: usize = 1 + 1 + 8;
+/// Bytes before the content of a head: version, kind, expiry. `sql/mod.rs` depends on this.
+pub(super) const CONTENT_FROM: usize = 1 + 1 + 8;
 const RESPONSE: u8 = 1;
 const VARIANTS: u8 = 2;
 const SHARED: u8 = 1;
 const WHILE_REVALIDATE: u8 = 2;
 const IF_ERROR: u8 = 4;
 
-/// What a head column says.
+/// The content of a head column.
 #[derive(Debug, PartialEq)]
 pub(super) enum Head {
     Response(StoredHead),
     Variants(VariantIndex),
 }
 
-/// The head column of a response.
 pub(super) fn encode_response(key: &[u8], head: &StoredHead, expires_ms: u64) -> Vec<u8> {
     let mut out = start(RESPONSE, expires_ms);
     out.put_u16_le(head.status.as_u16());
@@ -91,7 +88,7 @@ fn flags(head: &StoredHead) -> u8 {
         | flag(head.stale_if_error_ms.is_some(), IF_ERROR)
 }
 
-/// The head column of an index of variants.
+/// The head column of a variant index.
 pub(super) fn encode_variants(key: &[u8], index: &VariantIndex, expires_ms: u64) -> Vec<u8> {
     let mut out = start(VARIANTS, expires_ms);
     put_len(&mut out, index.names.len());
@@ -123,8 +120,7 @@ fn finish(mut out: Vec<u8>, key: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Reads a head column: what it says and when it expires. `None` for anything but the exact bytes
-/// that one of the encoders makes.
+/// Decodes a head column: its content and expiry. `None` for all bytes that none of the encoders writes.
 pub(super) fn decode(key: &[u8], mut column: Bytes) -> Option<(Head, u64)> {
     let fields = column.len().checked_sub(CRC_BYTES)?;
     let crc = Reader(column.split_off(fields)).u32()?;
@@ -159,7 +155,7 @@ fn response(reader: &mut Reader) -> Option<StoredHead> {
     let vary = vary(reader)?;
     let mut tags = Vec::new();
     let count = reader.count(1)?;
-    tags.reserve_exact(count.min(SANE));
+    tags.reserve_exact(count.min(MAX_RESERVED_ITEMS));
     for _ in 0..count {
         tags.push(Tag::new(reader.bytes()?));
     }
@@ -187,12 +183,12 @@ fn response(reader: &mut Reader) -> Option<StoredHead> {
     })
 }
 
-/// Items for which room is made at once; beyond, a list grows as it is read.
-const SANE: usize = 256;
+/// The most items for which memory is reserved at once. Longer lists grow while they are read.
+const MAX_RESERVED_ITEMS: usize = 256;
 
 fn headers(reader: &mut Reader) -> Option<HeaderMap> {
     let count = reader.count(2)?;
-    let mut headers = HeaderMap::try_with_capacity(count.min(SANE)).ok()?;
+    let mut headers = HeaderMap::try_with_capacity(count.min(MAX_RESERVED_ITEMS)).ok()?;
     for _ in 0..count {
         let name = name(reader)?;
         let value = HeaderValue::from_maybe_shared(reader.bytes()?).ok()?;
@@ -203,7 +199,7 @@ fn headers(reader: &mut Reader) -> Option<HeaderMap> {
 
 fn vary(reader: &mut Reader) -> Option<Vec<SelectingField>> {
     let count = reader.count(2)?;
-    let mut vary = Vec::with_capacity(count.min(SANE));
+    let mut vary = Vec::with_capacity(count.min(MAX_RESERVED_ITEMS));
     for _ in 0..count {
         let name = name(reader)?;
         let value = match reader.u8()? {

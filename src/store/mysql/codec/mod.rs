@@ -1,8 +1,8 @@
-//! Between stored responses and rows: the only place that knows the bytes of a row.
+//! How is a response written as a row, and read from it? No other module knows the bytes of a row.
 //!
-//! Reading is strict. A row that differs in one byte from what was written, belongs to another key, or
-//! is of an unknown version is *unreadable*: a miss, and the next put overwrites it. So releases that
-//! write different versions can share a table.
+//! Decoding is strict. A row is *unreadable* if one byte has changed, if it belongs to another key, or if its version
+//! is unknown. An unreadable row is a miss, and the next write replaces it. So releases with different versions can
+//! share a table.
 
 mod body;
 mod head;
@@ -23,10 +23,10 @@ use crate::store::StoreError;
 use crate::stored::{Entry, Stored, StoredHead, StoredResponse};
 use crate::tag::Tag;
 
-/// The largest head that the column takes (MEDIUMBLOB).
+/// The largest head that the column can hold (MEDIUMBLOB).
 const MAX_HEAD_BYTES: usize = (1 << 24) - 1;
 
-/// What `value_type` says.
+/// The values of the `value_type` column.
 const PLAIN: &str = "r";
 const COMPRESSED: &str = "R";
 const VARIANTS: &str = "v";
@@ -58,14 +58,14 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// Bytes of the row in a statement, the fixed columns and the lengths of the others included.
+    /// Bytes of the row in a statement, with all columns and lengths.
     pub(super) fn packet_bytes(&self) -> usize {
         const FIXED: usize = 128;
         self.key.len() + self.head.len() + self.value.len() + FIXED
     }
 }
 
-/// A row as it was read, not yet understood.
+/// A row as it was read, before decoding.
 #[derive(Clone, Debug)]
 pub(super) struct RawRow {
     pub(super) key: Bytes,
@@ -78,7 +78,7 @@ pub(super) struct RawRow {
 /// When to compress.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Compressing {
-    /// Bodies under this many bytes stay as they are.
+    /// Smaller bodies are not compressed.
     pub(super) min_bytes: usize,
     /// 0 is off, 9 is the smallest.
     pub(super) level: u32,
@@ -93,18 +93,18 @@ impl Compressing {
     }
 }
 
-/// What reading a row came to.
+/// The result of decoding a row.
 #[derive(Debug, PartialEq)]
 pub(super) enum Reading {
     /// The entry.
     Found(Stored),
-    /// The row is another key's, or has expired.
+    /// The row belongs to another key, or has expired.
     Absent,
     /// The row is damaged or of an unknown version.
     Unreadable,
 }
 
-/// Whether encoding takes so long that it should not run on an async thread.
+/// Whether encoding is too slow for an async thread.
 pub(super) fn is_slow_to_encode(entry: &Entry, compressing: Compressing) -> bool {
     match &entry.stored {
         Stored::Response(response) => {
@@ -114,22 +114,22 @@ pub(super) fn is_slow_to_encode(entry: &Entry, compressing: Compressing) -> bool
     }
 }
 
-/// Whether decoding takes so long that it should not run on an async thread.
+/// Whether decoding is too slow for an async thread.
 pub(super) fn is_slow_to_decode(row: &RawRow) -> bool {
     body_format(row.value_type).is_some_and(|format| body::is_slow(format, &row.value))
 }
 
-/// Whether the body of a row claims to be longer than this when it is unpacked: it is not read then, and an honest row
-/// is no longer than the largest entry that this process stores.
+/// Whether the body claims to be larger than this after decompression. Then it is not decoded: no row that this
+/// process stores is larger.
 pub(super) fn inflates_over(row: &RawRow, max_bytes: usize) -> bool {
     body_format(row.value_type) == Some(Format::Zlib)
         && body::raw_len(&row.value).is_some_and(|length| length > max_bytes)
 }
 
-/// Makes the row of an entry. `now_ms` is the birth of what has none of its own.
+/// Encodes an entry. `now_ms` is the time of birth for entries without one.
 ///
 /// # Errors
-/// [`StoreError::TooLarge`] when a column cannot hold it.
+/// [`StoreError::TooLarge`] if a column cannot hold it.
 pub(super) fn encode(
     entry: &Entry,
     compressing: Compressing,
@@ -181,10 +181,10 @@ pub(super) fn encode(
     Ok(row)
 }
 
-/// The head column of a response whose body stays where it is.
+/// The head column of a response whose body does not change.
 ///
 /// # Errors
-/// [`StoreError::TooLarge`] when the column cannot hold it.
+/// [`StoreError::TooLarge`] if the column cannot hold it.
 pub(super) fn encode_head(
     key: &CacheKey,
     head: &StoredHead,
@@ -195,12 +195,11 @@ pub(super) fn encode_head(
     Ok(column)
 }
 
-/// What a head column says, without its version, kind and expiry before and its checksum after: equal for
-/// equal heads.
-pub(super) fn head_says(key: &CacheKey, head: &StoredHead) -> Result<Bytes, StoreError> {
+/// The content of a head column, without version, kind, expiry and checksum. Equal heads have equal content.
+pub(super) fn head_content(key: &CacheKey, head: &StoredHead) -> Result<Bytes, StoreError> {
     let column = Bytes::from(encode_head(key, head, 0)?);
     let end = column.len().saturating_sub(wire::CRC_BYTES);
-    Ok(column.slice(head::SAYS_FROM.min(end)..end))
+    Ok(column.slice(head::CONTENT_FROM.min(end)..end))
 }
 
 fn check_head(column: &[u8]) -> Result<(), StoreError> {
@@ -210,8 +209,8 @@ fn check_head(column: &[u8]) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Reads a row that was found under the hash of `key`. It has expired when either the column or the
-/// head says so: the column may be shortened by hand, and never lengthens a life.
+/// Decodes a row that was found by the hash of `key`. It has expired if the column or the head says so. So people can
+/// shorten a lifetime in the column, but not extend it.
 pub(super) fn decode(key: &CacheKey, row: RawRow, now_ms: u64) -> Reading {
     if row.key != key.as_bytes() || row.expires_ms <= now_ms {
         return Reading::Absent;
@@ -240,8 +239,8 @@ fn stored(key: &[u8], row: RawRow) -> Option<(Stored, u64)> {
     Some((stored, expires_ms))
 }
 
-/// The head of a response whose row was read without its body, and the body's length where the row tells: by the
-/// `size` of a body that is not compressed. `None` for what is expired, damaged or no response.
+/// The head of a response whose row was read without its body. The length of the body is known if it is not
+/// compressed, from `size`. `None` if the row is expired, damaged, or no response.
 pub(super) fn decode_head(
     key: &CacheKey,
     row: &RawRow,
@@ -263,7 +262,7 @@ pub(super) fn decode_head(
     (expires_ms > now_ms).then_some((head, body_bytes))
 }
 
-/// The tags of a response, by the head column of its row; `None` for what is none or cannot be read.
+/// The tags in the head column of a response. `None` for other rows, and unreadable ones.
 pub(super) fn tags_of(key: &[u8], head: Bytes) -> Option<Vec<Tag>> {
     match head::decode(key, head)?.0 {
         Head::Response(head) => Some(head.tags),

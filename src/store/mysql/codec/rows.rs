@@ -8,16 +8,17 @@ use super::*;
 const NOW_MS: u64 = 1_000;
 const ZLIB: Compressing = Compressing { min_bytes: 0, level: 6 };
 
-/// Columns with right checksums, or as they are.
+/// A column with a correct checksum, or unchanged.
 fn column(key: &CacheKey, bytes: &[u8], sealed: bool) -> Bytes {
     let crc = wire::crc32(&[key.as_bytes(), bytes]).to_le_bytes();
     if sealed { [bytes, &crc].concat().into() } else { Bytes::copy_from_slice(bytes) }
 }
 
-/// A byte of flags (1: seal the head, 2: seal the value, 4: compressed, 8: variants), the length of the
-/// head in one byte and a half, the head column, the value column. Hostile rows are read without a panic
-/// and without more memory than they account for; what is read comes back when it is written, and is
-/// absent from its expiry on and under another key.
+/// The input is a byte of flags, the length of the head in one and a half bytes, the head column, and the value
+/// column. Flags: 1 seals the head, 2 seals the value, 4 is compressed, 8 is a variant index.
+///
+/// Hostile rows are decoded without a panic, and without more memory than they justify. A decoded entry is the same
+/// after encoding. It is absent after its expiry and under another key.
 pub fn rows(data: &[u8]) {
     let [flags, low, high, rest @ ..] = data else { return };
     let len = usize::from(*low) | usize::from(*high & 0x0f) << 8;

@@ -1,4 +1,4 @@
-//! Rows there and back, damaged in every way.
+//! Rows are decoded as they were encoded, and damaged rows are unreadable.
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use proptest::prelude::*;
@@ -60,7 +60,7 @@ fn variants() -> Entry {
     }
 }
 
-/// The row as the database would give it back.
+/// The row as the database returns it.
 fn raw(row: &Row) -> RawRow {
     RawRow {
         key: row.key.clone(),
@@ -176,7 +176,7 @@ fn every_truncation_and_every_tail_is_found() {
     }
 }
 
-/// A head with a right checksum over these fields.
+/// A head with a correct checksum over these fields.
 fn sealed(key: &CacheKey, fields: &[u8]) -> Bytes {
     let crc = wire::crc32(&[key.as_bytes(), fields]);
     Bytes::from([fields, &crc.to_le_bytes()].concat())

@@ -1,4 +1,4 @@
-//! Bytes in order: lengths as LEB128, integers little-endian, a CRC-32 at the end.
+//! How are numbers and bytes encoded? Lengths as LEB128, integers little-endian, and a CRC-32 at the end.
 
 use bytes::{Buf, BufMut, Bytes};
 use crc32fast::Hasher;
@@ -6,7 +6,7 @@ use crc32fast::Hasher;
 /// Length of a checksum in bytes.
 pub(super) const CRC_BYTES: usize = 4;
 
-/// CRC-32 over several pieces as if they were one.
+/// CRC-32 over several pieces, as if they were one.
 pub(super) fn crc32(pieces: &[&[u8]]) -> u32 {
     let mut crc = Hasher::new();
     for piece in pieces {
@@ -15,7 +15,7 @@ pub(super) fn crc32(pieces: &[&[u8]]) -> u32 {
     crc.finalize()
 }
 
-/// Appends a length or count, seven bits a byte, the lowest first.
+/// Appends a length or count, seven bits in a byte, the lowest first.
 pub(super) fn put_len(out: &mut Vec<u8>, len: usize) {
     let mut rest = len;
     while rest >= 0x80 {
@@ -25,14 +25,14 @@ pub(super) fn put_len(out: &mut Vec<u8>, len: usize) {
     out.put_u8(rest as u8);
 }
 
-/// Appends bytes with their length in front.
+/// Appends bytes, after their length.
 pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_len(out, bytes.len());
     out.extend_from_slice(bytes);
 }
 
-/// Takes fields off the front. Every method answers `None` when the input does not hold what is asked
-/// for; nothing is allocated from a length that the input does not back.
+/// Reads fields from the front. Every method returns `None` if the input is too short. A length in the input never
+/// causes a larger allocation than the input itself.
 pub(super) struct Reader(pub(super) Bytes);
 
 impl Reader {
@@ -52,8 +52,7 @@ impl Reader {
         self.0.try_get_u64_le().ok()
     }
 
-    /// A length of at most four bytes of LEB128 (28 bits: a head has less than 16 MiB), in its
-    /// shortest form.
+    /// A length of at most four bytes of LEB128 in its shortest form: 28 bits, because a head has less than 16 MiB.
     pub(super) fn len(&mut self) -> Option<usize> {
         let mut len = 0_usize;
         for shift in [0, 7, 14, 21] {
@@ -66,13 +65,13 @@ impl Reader {
         None
     }
 
-    /// A count of items of at least `min_bytes` each: never more than the input has room for.
+    /// A count of items of at least `min_bytes` each, if the input is long enough for them.
     pub(super) fn count(&mut self, min_bytes: usize) -> Option<usize> {
         let count = self.len()?;
         (count.checked_mul(min_bytes)? <= self.0.len()).then_some(count)
     }
 
-    /// Bytes with their length in front, without a copy.
+    /// Bytes after their length, without a copy.
     pub(super) fn bytes(&mut self) -> Option<Bytes> {
         let len = self.len()?;
         (len <= self.0.len()).then(|| self.0.split_to(len))
@@ -85,7 +84,7 @@ impl Reader {
         Some(hash)
     }
 
-    /// Nothing may be left over.
+    /// Fails if bytes are left over.
     pub(super) fn end(self) -> Option<()> {
         self.0.is_empty().then_some(())
     }

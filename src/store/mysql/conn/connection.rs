@@ -1,8 +1,7 @@
-//! One connection: how it is opened, set up, used within deadlines and replaced.
+//! How is a connection opened, configured, and used within deadlines?
 //!
-//! Only the store's own tasks hold connections. sqlx's queries do not survive being dropped half way
-//! (the answer stays on the wire), so no query is ever cancelled by a request, and a connection whose
-//! query ran out of time is dropped, never used again.
+//! Only the store's own tasks use connections. If a query of sqlx is dropped half way, its answer stays on the wire.
+//! So no request ever cancels a query, and a connection is dropped if one of its queries times out.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -18,7 +17,7 @@ use super::super::sql::{TableName, Text, safe};
 use super::failure::Failure;
 use crate::store::StoreError;
 
-/// What a connection is for: it decides how long its statements may take.
+/// What a connection is for. This decides how long its statements may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Role {
     /// Lookups: `query_timeout`.
@@ -41,26 +40,24 @@ impl Role {
     }
 }
 
-/// A statement with what it binds.
+/// A statement with its bound values.
 pub(in super::super) type Statement = Query<'static, MySql, MySqlArguments>;
 
-/// The statement for a text of the store.
 pub(in super::super) fn statement(text: &Text) -> Statement {
     sqlx::query(safe(text))
 }
 
-/// An open connection.
 #[derive(Debug)]
 pub(in super::super) struct Connection {
     inner: MySqlConnection,
     role: Role,
     deadline: Duration,
     pub(in super::super) used: Instant,
-    /// The server behind this has the log that this process has seen.
+    /// Whether it is confirmed that this server has the log that this process has read.
     pub(in super::super) has_the_log: bool,
 }
 
-/// Times the clock is read at the start; the best answer counts.
+/// How many times the clock is read at the start. The best answer is used.
 const CLOCK_SAMPLES: usize = 3;
 
 impl Connection {
@@ -81,7 +78,7 @@ impl Connection {
         within(settings.connect_timeout, first_of(&attempt)).await
     }
 
-    /// Opens the first connection, within `connect_timeout`, and learns what the store needs to know.
+    /// Opens the first connection within `connect_timeout`, and asks the server what the store needs to know.
     ///
     /// # Errors
     /// [`StoreError::Connect`].
@@ -115,15 +112,14 @@ impl Connection {
         .await
     }
 
-    /// What this connection is for.
     pub(super) fn role(&self) -> Role {
         self.role
     }
 
-    /// Runs a statement that answers with rows.
+    /// Runs a statement that returns rows.
     ///
     /// # Errors
-    /// [`Failure`]; the caller drops the connection if it says so.
+    /// [`Failure`]. The caller drops the connection if the failure says so.
     pub(in super::super) async fn rows(
         &mut self,
         statement: Statement,
@@ -133,7 +129,7 @@ impl Connection {
         self.judge(answer, shared)
     }
 
-    /// Runs a statement that answers with a number of rows affected (matched, for updates).
+    /// Runs a statement, and returns the number of affected rows (for updates, of matched rows).
     ///
     /// # Errors
     /// As [`Connection::rows`].
@@ -146,7 +142,7 @@ impl Connection {
         self.judge(answer, shared).map(|done| done.rows_affected())
     }
 
-    /// Runs an insert and returns the id of its first row.
+    /// Runs an insert, and returns the id of its first row.
     ///
     /// # Errors
     /// As [`Connection::rows`].
@@ -159,7 +155,7 @@ impl Connection {
         self.judge(answer, shared).map(|done| done.last_insert_id())
     }
 
-    /// Asks for one number, by a statement that binds nothing.
+    /// Runs a statement without bound values that returns one number.
     ///
     /// # Errors
     /// As [`Connection::rows`].
@@ -173,7 +169,7 @@ impl Connection {
         row.try_get(0).map_err(|error| Failure::of(error, self.table(shared)))
     }
 
-    /// The table that statements on this connection are most likely about.
+    /// The table for error messages: the one that this connection mostly uses.
     fn table<'a>(&self, shared: &'a Shared) -> &'a TableName {
         match self.role {
             Role::Log => &shared.settings.log_table,
@@ -181,7 +177,7 @@ impl Connection {
         }
     }
 
-    /// Runs one statement of a text that binds nothing and is not prepared.
+    /// Runs a statement without bound values, and without preparing it.
     ///
     /// # Errors
     /// As [`Connection::rows`].
@@ -195,10 +191,10 @@ impl Connection {
         self.judge(answer, shared).map(|_| ())
     }
 
-    /// Which server this leads to.
+    /// Which server this connection leads to.
     ///
     /// # Errors
-    /// [`StoreError`] when it does not say so in time.
+    /// [`StoreError`] if the server does not answer in time.
     pub(in super::super) async fn identity(&mut self) -> Result<String, StoreError> {
         match timeout(self.deadline, identity(&mut self.inner)).await {
             Ok(Ok(identity)) => Ok(identity),
@@ -215,7 +211,7 @@ impl Connection {
         self.judge(answer, shared)
     }
 
-    /// Sees whether the server is still there.
+    /// Checks whether the server still answers.
     ///
     /// # Errors
     /// As [`Connection::rows`].
@@ -224,12 +220,12 @@ impl Connection {
         self.judge(answer, shared)
     }
 
-    /// Gives back what a large statement made the connection allocate.
+    /// Releases the memory that a large statement has taken.
     pub(in super::super) fn shrink(&mut self) {
         self.inner.shrink_buffers();
     }
 
-    /// Tells the server good-bye, if it listens.
+    /// Closes the connection, and tells the server.
     pub(in super::super) async fn close(self) {
         const PATIENCE: Duration = Duration::from_millis(200);
         let _ = timeout(PATIENCE, self.inner.close()).await;
@@ -264,8 +260,8 @@ async fn within<T>(
     outcome.map_err(|error| StoreError::Connect(error.into()))
 }
 
-/// The first outcome of attempts that begin one after the other. An attempt whose packets the network has
-/// swallowed hangs, also when the server can be reached again: the next one does not wait for it.
+/// The first result of attempts that begin one after the other. An attempt whose packets were lost hangs even when
+/// the server can be reached again, so the next one does not wait for it.
 async fn first_of<T, E, F>(attempt: &impl Fn() -> F) -> Result<T, E>
 where
     F: Future<Output = Result<T, E>>,
@@ -280,8 +276,8 @@ where
     }
 }
 
-/// Sets a session up: autocommit in READ COMMITTED (range deletes then lock no gaps), strict (nothing
-/// is cut off silently), UTC, and with the server giving up when we do.
+/// Configures a session: autocommit; READ COMMITTED, so that range deletes lock no gaps; strict mode, so that no
+/// value is truncated silently; UTC; and the server's own deadline.
 async fn set_up(connection: &mut MySqlConnection, deadline: Duration) -> Result<(), sqlx::Error> {
     for text in [
         "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
@@ -290,9 +286,9 @@ async fn set_up(connection: &mut MySqlConnection, deadline: Duration) -> Result<
     ] {
         sqlx::raw_sql(text).execute(&mut *connection).await?;
     }
-    // MySQL and TiDB have the first (in ms, for SELECT), MariaDB the second (in s, for everything).
-    // Without either the client's deadline is all there is. A little less than that, so that a slow
-    // statement is an answer and does not cost the connection.
+    // MySQL and TiDB have the first (in ms, for SELECT), MariaDB has the second (in s, for all statements). Others
+    // have only the client's deadline. The server's deadline is a little shorter, so that a slow statement fails
+    // without costing the connection.
     let deadline = deadline.mul_f64(0.9);
     let ms = deadline.as_millis().max(1);
     let seconds = deadline.as_secs_f64();
@@ -319,11 +315,12 @@ async fn read_clock(connection: &mut MySqlConnection, clock: &DbClock) -> Result
     Ok(())
 }
 
-/// What tells servers apart: MySQL has a UUID, newer releases of MariaDB have a UID.
+/// Variables that distinguish servers: MySQL has a UUID, newer releases of MariaDB have a UID.
 const IDENTITY: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN \
      ('hostname', 'port', 'datadir', 'server_uuid', 'server_uid')";
 
-/// The server's variables, as text. Reads no table: the caller's transaction gets no snapshot by that.
+/// The server's variables, as text. The statement reads no table, so it does not start a snapshot in the
+/// application's transaction.
 pub(super) async fn identity(connection: &mut MySqlConnection) -> Result<String, sqlx::Error> {
     let rows = connection.fetch_all(IDENTITY).await?;
     let mut variables = Vec::with_capacity(rows.len());
@@ -335,8 +332,8 @@ pub(super) async fn identity(connection: &mut MySqlConnection) -> Result<String,
     Ok(variables.join(" "))
 }
 
-/// After this time another attempt to connect begins beside one that hangs. Together with [`Backoff`], a server that
-/// can be reached again is found about as soon as the layer's breaker asks for it (every 2 s).
+/// How long an attempt to connect may hang before another one begins. Together with [`Backoff`], a server is reached
+/// again about as soon as the layer's breaker asks for it (every 2 s).
 const NEXT_ATTEMPT: Duration = Duration::from_millis(1_500);
 
 #[cfg(test)]
@@ -346,9 +343,9 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn an_attempt_that_hangs_does_not_hold_up_the_next() {
+    async fn a_hanging_attempt_does_not_delay_the_next() {
         let began = AtomicU32::new(0);
-        // the first two are lost
+        // the packets of the first two are lost
         let attempt = || {
             let lost = began.fetch_add(1, Relaxed) < 2;
             async move { if lost { std::future::pending().await } else { Ok::<_, ()>(7) } }

@@ -1,4 +1,4 @@
-//! What a failed statement means: for those who wait, for the connection, and for trying again.
+//! What does a failed statement mean: for its callers, for the connection, and for trying again?
 
 use std::sync::Arc;
 
@@ -7,35 +7,34 @@ use sqlx::mysql::MySqlDatabaseError;
 use super::super::sql::TableName;
 use crate::store::StoreError;
 
-/// A failed statement.
 #[derive(Debug)]
 pub(in super::super) struct Failure {
     pub(in super::super) error: StoreError,
-    pub(in super::super) then: Then,
+    pub(in super::super) recovery: Recovery,
 }
 
-/// What to do about a failed statement.
+/// What to do after a failed statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) enum Then {
-    /// The connection is sound.
-    GoOn,
-    /// The connection is sound, and the statement may succeed in a moment.
-    TryAgain,
-    /// The connection is of no use any more.
+pub(in super::super) enum Recovery {
+    /// The connection can be used.
+    Continue,
+    /// The connection can be used, and the statement may succeed in a moment.
+    Retry,
+    /// The connection must be dropped.
     Reconnect,
-    /// The connection was gone before the statement: a new one may well serve it.
-    ReconnectAndTryAgain,
+    /// The connection was lost before the statement, so a new connection may succeed.
+    ReconnectAndRetry,
 }
 
-impl Then {
-    /// Whether the connection has to be dropped.
-    pub(in super::super) fn drops(self) -> bool {
-        matches!(self, Self::Reconnect | Self::ReconnectAndTryAgain)
+impl Recovery {
+    /// Whether the connection must be dropped.
+    pub(in super::super) fn drops_connection(self) -> bool {
+        matches!(self, Self::Reconnect | Self::ReconnectAndRetry)
     }
 }
 
 impl Failure {
-    /// The same failure, about another table than the one that it was taken for.
+    /// The same failure, about another table.
     pub(in super::super) fn about(mut self, of: &TableName) -> Self {
         if let StoreError::Schema { table, .. } = &mut self.error {
             *table = of.plain();
@@ -43,27 +42,26 @@ impl Failure {
         self
     }
 
-    /// A statement over its deadline: what the connection is in the middle of is unknown.
+    /// A statement over its deadline. The state of the connection is unknown.
     pub(in super::super) fn timeout() -> Self {
-        Self { error: StoreError::Timeout, then: Then::Reconnect }
+        Self { error: StoreError::Timeout, recovery: Recovery::Reconnect }
     }
 
-    /// A connection that could not be opened.
     pub(in super::super) fn connect(error: StoreError) -> Self {
-        Self { error, then: Then::Reconnect }
+        Self { error, recovery: Recovery::Reconnect }
     }
 
-    /// An error of something else: the connection is sound.
+    /// Another error, which does not affect the connection.
     pub(in super::super) fn sound(error: StoreError) -> Self {
-        Self { error, then: Then::GoOn }
+        Self { error, recovery: Recovery::Continue }
     }
 
-    /// A log that has a row with too large an id.
+    /// The log has a row whose id is too large.
     pub(in super::super) fn no_ids_left(log: &TableName) -> StoreError {
         StoreError::Schema { table: log.plain(), problem: NO_IDS_LEFT.to_owned() }
     }
 
-    /// The server's number for the error.
+    /// The server's error number.
     pub(in super::super) fn number(&self) -> Option<u16> {
         let StoreError::Database(source) = &self.error else { return None };
         let sqlx::Error::Database(error) = source.downcast_ref::<sqlx::Error>()? else {
@@ -72,38 +70,38 @@ impl Failure {
         error.try_downcast_ref::<MySqlDatabaseError>().map(MySqlDatabaseError::number)
     }
 
-    /// Judges an error of sqlx.
+    /// Classifies an error of sqlx.
     pub(in super::super) fn of(error: sqlx::Error, table: &TableName) -> Self {
-        let then = match &error {
+        let recovery = match &error {
             sqlx::Error::Database(database) => {
                 let number = database
                     .try_downcast_ref::<MySqlDatabaseError>()
                     .map_or(0, MySqlDatabaseError::number);
                 if matches!(number, INTERRUPTED | STATEMENT_TIMEOUT | QUERY_TIMEOUT) {
-                    return Self { error: StoreError::Timeout, then: Then::GoOn };
+                    return Self { error: StoreError::Timeout, recovery: Recovery::Continue };
                 }
                 if let Some(problem) = schema_problem(number, database.message()) {
                     let error = StoreError::Schema { table: table.plain(), problem };
-                    return Self { error, then: Then::GoOn };
+                    return Self { error, recovery: Recovery::Continue };
                 }
                 after(number)
             }
-            sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed => Then::ReconnectAndTryAgain,
+            sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed => Recovery::ReconnectAndRetry,
             sqlx::Error::ColumnNotFound(_)
             | sqlx::Error::ColumnDecode { .. }
             | sqlx::Error::ColumnIndexOutOfBounds { .. }
             | sqlx::Error::Decode(_) => {
                 let problem = format!("has another shape ({error}): {OTHER_SHAPE}");
                 let error = StoreError::Schema { table: table.plain(), problem };
-                return Self { error, then: Then::GoOn };
+                return Self { error, recovery: Recovery::Continue };
             }
-            _ => Then::Reconnect,
+            _ => Recovery::Reconnect,
         };
-        Self { error: StoreError::Database(Arc::new(error)), then }
+        Self { error: StoreError::Database(Arc::new(error)), recovery }
     }
 }
 
-/// What to do about a table of another shape.
+/// What to do about a table with a wrong shape.
 pub(in super::super) const OTHER_SHAPE: &str = "`migrate()` creates missing tables and never alters one: \
                                       choose another table name, or drop it and call `migrate()`";
 
@@ -111,7 +109,7 @@ pub(in super::super) const OTHER_SHAPE: &str = "`migrate()` creates missing tabl
 pub(in super::super) const MISSING: &str =
     "does not exist: call `migrate()`, or create it from `ddl()`";
 
-/// What to do about a row with too large an id.
+/// What to do about a row whose id is too large.
 pub(in super::super) const NO_IDS_LEFT: &str = "has a row with an id above 9223372036854775807, so that no other can follow: \
      nothing is served and nothing invalidated until that is gone. As one batch: LOCK TABLES it WRITE, DELETE the rows \
      with such ids, ALTER TABLE it AUTO_INCREMENT = 1, INSERT a row with the tag ':everything', UNLOCK TABLES";
@@ -139,21 +137,20 @@ fn schema_problem(number: u16, message: &str) -> Option<String> {
     }
 }
 
-fn after(number: u16) -> Then {
+fn after(number: u16) -> Recovery {
     match number {
         // ER_LOCK_DEADLOCK, ER_LOCK_WAIT_TIMEOUT, ER_CHECKREAD, ER_NEED_REPREPARE,
         // ER_TABLE_DEF_CHANGED
-        1213 | 1205 | 1020 | 1615 | 1412 => Then::TryAgain,
+        1213 | 1205 | 1020 | 1615 | 1412 => Recovery::Retry,
         // ER_SERVER_SHUTDOWN, ER_UNKNOWN_STMT_HANDLER, ER_CONNECTION_KILLED of MariaDB,
         // ER_CLIENT_INTERACTION_TIMEOUT
-        1053 | 1243 | 1927 | 4031 => Then::ReconnectAndTryAgain,
-        // ER_NET_PACKET_TOO_LARGE: the server hangs up
-        1153 => Then::Reconnect,
-        // not a primary (any more): ER_UNKNOWN_COM_ERROR (Galera), ER_OPTION_PREVENTS_STATEMENT,
-        // ER_READ_ONLY_MODE, ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION; the name may lead to another
-        // server by now
-        1047 | 1290 | 1836 | 1792 => Then::Reconnect,
-        _ => Then::GoOn,
+        1053 | 1243 | 1927 | 4031 => Recovery::ReconnectAndRetry,
+        // ER_NET_PACKET_TOO_LARGE: the server closes the connection
+        1153 => Recovery::Reconnect,
+        // not a primary (any more): ER_UNKNOWN_COM_ERROR (Galera), ER_OPTION_PREVENTS_STATEMENT, ER_READ_ONLY_MODE,
+        // ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION; a new connection may reach another server
+        1047 | 1290 | 1836 | 1792 => Recovery::Reconnect,
+        _ => Recovery::Continue,
     }
 }
 
@@ -162,13 +159,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_may_pass_is_tried_again() {
-        assert_eq!(after(1213), Then::TryAgain);
-        assert_eq!(after(1205), Then::TryAgain);
-        assert_eq!(after(1153), Then::Reconnect);
-        assert_eq!(after(1836), Then::Reconnect);
-        assert_eq!(after(1062), Then::GoOn);
-        assert!(Then::ReconnectAndTryAgain.drops() && !Then::TryAgain.drops());
+    fn only_temporary_failures_are_retried() {
+        assert_eq!(after(1213), Recovery::Retry);
+        assert_eq!(after(1205), Recovery::Retry);
+        assert_eq!(after(1153), Recovery::Reconnect);
+        assert_eq!(after(1836), Recovery::Reconnect);
+        assert_eq!(after(1062), Recovery::Continue);
+        assert!(
+            Recovery::ReconnectAndRetry.drops_connection() && !Recovery::Retry.drops_connection()
+        );
     }
 
     #[test]
@@ -184,8 +183,11 @@ mod tests {
     fn a_lost_connection_is_replaced() {
         let table = TableName::parse("table", "t").unwrap();
         let lost = sqlx::Error::Io(std::io::ErrorKind::BrokenPipe.into());
-        assert_eq!(Failure::of(lost, &table).then, Then::ReconnectAndTryAgain);
-        assert_eq!(Failure::of(sqlx::Error::Protocol("?".into()), &table).then, Then::Reconnect);
-        assert!(Failure::timeout().then.drops());
+        assert_eq!(Failure::of(lost, &table).recovery, Recovery::ReconnectAndRetry);
+        assert_eq!(
+            Failure::of(sqlx::Error::Protocol("?".into()), &table).recovery,
+            Recovery::Reconnect
+        );
+        assert!(Failure::timeout().recovery.drops_connection());
     }
 }

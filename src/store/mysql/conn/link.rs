@@ -1,4 +1,4 @@
-//! The connection of the maintaining task.
+//! How does the maintenance task use its connection?
 
 use sqlx::mysql::MySqlRow;
 use tokio::time::Instant;
@@ -10,7 +10,7 @@ use super::reopen::Backoff;
 use super::retry::Retry;
 use crate::store::StoreError;
 
-/// The task's connection, if there is one, and when to try for another.
+/// The connection, if there is one, and when to try again.
 #[derive(Debug, Default)]
 pub(in super::super) struct Link {
     pub(in super::super) connection: Option<Connection>,
@@ -19,7 +19,7 @@ pub(in super::super) struct Link {
 }
 
 impl Link {
-    /// The connection, opened if need be.
+    /// The connection, opened if necessary.
     pub(in super::super) async fn get(
         &mut self,
         shared: &Shared,
@@ -45,8 +45,8 @@ impl Link {
         Ok(self.connection.insert(connection))
     }
 
-    /// Runs a statement that answers with rows; once more where the connection at hand was gone: servers and proxies
-    /// close idle ones.
+    /// Runs a statement that returns rows. If the connection was lost, it tries once more: servers and proxies close
+    /// idle connections.
     pub(in super::super) async fn rows(
         &mut self,
         shared: &Shared,
@@ -62,14 +62,14 @@ impl Link {
         }
     }
 
-    /// Counts a failure and drops the connection if it is of no use any more.
+    /// Counts a failure, and drops the connection if necessary.
     pub(in super::super) fn failed(
         &mut self,
         shared: &Shared,
         doing: &'static str,
         failure: Failure,
     ) -> StoreError {
-        if failure.then.drops() {
+        if failure.recovery.drops_connection() {
             self.connection = None;
         }
         shared.failed(doing, &failure.error);

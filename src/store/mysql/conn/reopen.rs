@@ -1,4 +1,4 @@
-//! Connecting again after a failure, and how long a connection may be idle.
+//! How does a task connect again after a failure, and how long may a connection be idle?
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use super::super::shared::Shared;
 use super::connection::{Connection, Role};
 use crate::store::StoreError;
 
-/// How long a connection may lie idle before it is pinged: shorter than what servers, proxies and
-/// firewalls usually allow.
+/// How long a connection may be idle before a ping. It is shorter than the usual limits of servers, proxies and
+/// firewalls.
 pub(in super::super) const IDLE: Duration = Duration::from_secs(60);
 
-/// Waits between attempts to connect: 50 ms, doubling to a second, each shortened by up to a half so that
-/// many processes do not come back at once.
+/// Waits between attempts to connect: from 50 ms to a second, doubling. Up to half of each is cut at random, so that
+/// many processes do not connect at once.
 #[derive(Debug, Default)]
 pub(in super::super) struct Backoff {
     failures: u32,
@@ -25,7 +25,6 @@ impl Backoff {
     const FIRST: Duration = Duration::from_millis(50);
     const LONGEST: Duration = Duration::from_secs(1);
 
-    /// The next wait.
     pub(in super::super) fn next(&mut self) -> Duration {
         let whole = Self::FIRST.saturating_mul(1 << self.failures.min(16)).min(Self::LONGEST);
         self.failures += 1;
@@ -33,10 +32,11 @@ impl Backoff {
     }
 }
 
-/// Opens a connection, however long it takes, and tells of each failure. `None` when the store is closed first.
+/// Opens a connection, with as many attempts as necessary, and reports each failure. `None` if the store is closed
+/// before.
 ///
-/// The tasks of a store take turns, so that a server that hangs is not knocked at by all of them: servers refuse a
-/// host from which too many connections were begun and not used (`max_connect_errors`).
+/// The tasks of a store take turns. Otherwise a server that hangs would get many connections from one host, and might
+/// block it (`max_connect_errors`).
 pub(in super::super) async fn reopen(
     shared: &Shared,
     role: Role,
@@ -63,7 +63,7 @@ pub(in super::super) async fn reopen(
     }
 }
 
-/// Resolves when the store is closed or its last handle is gone.
+/// Resolves when the store is closed, or when its last handle is dropped.
 pub(in super::super) async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }

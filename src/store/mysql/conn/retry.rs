@@ -1,4 +1,4 @@
-//! Sending a statement again after a failure that may pass.
+//! When is a statement sent again after a failure?
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use tokio::time::timeout;
 
 use super::super::shared::Shared;
 use super::connection::Connection;
-use super::failure::{Failure, Then};
+use super::failure::{Failure, Recovery};
 
-/// How often one statement may be sent again: so many times over deadlocks and lock waits, and once over a connection
-/// that was gone before the statement. Servers and proxies close idle connections.
+/// How many times a statement may be sent again: a number of times after deadlocks and lock waits, and once if the
+/// connection was lost before the statement. Servers and proxies close idle connections.
 #[derive(Debug)]
 pub(in super::super) struct Retry {
     deadlocks: u32,
@@ -19,7 +19,7 @@ pub(in super::super) struct Retry {
 }
 
 impl Retry {
-    /// Again over this many deadlocks, each after a random wait of up to 20 ms.
+    /// Again after this many deadlocks, each time after a random wait of up to 20 ms.
     pub(in super::super) fn over_deadlocks(deadlocks: u32) -> Self {
         Self { deadlocks, longest_wait_ms: 20, reconnected: false }
     }
@@ -29,13 +29,13 @@ impl Retry {
         Self::over_deadlocks(0)
     }
 
-    /// With random waits of up to this many milliseconds.
+    /// Random waits of up to this many milliseconds.
     pub(in super::super) fn longest_wait_ms(mut self, longest_wait_ms: u64) -> Self {
         self.longest_wait_ms = longest_wait_ms;
         self
     }
 
-    /// Gets ready to send the statement again: waits, or replaces the connection.
+    /// Prepares to send the statement again: waits, or replaces the connection.
     ///
     /// # Errors
     /// The failure, if it is final.
@@ -45,14 +45,14 @@ impl Retry {
         connection: &mut Connection,
         shared: &Shared,
     ) -> Result<(), Failure> {
-        match failure.then {
-            Then::TryAgain if self.deadlocks > 0 => {
+        match failure.recovery {
+            Recovery::Retry if self.deadlocks > 0 => {
                 self.deadlocks -= 1;
                 let wait = rand::rng().random_range(1..=self.longest_wait_ms);
                 tokio::time::sleep(Duration::from_millis(wait)).await;
                 Ok(())
             }
-            Then::ReconnectAndTryAgain if !self.reconnected => {
+            Recovery::ReconnectAndRetry if !self.reconnected => {
                 self.reconnected = true;
                 let role = connection.role();
                 let opening = Connection::open(&shared.settings, role);

@@ -1,5 +1,5 @@
-//! Whether a connection of the application's leads to the server that holds the cache's tables. Another server may
-//! have a database of the same name: rows that are written there invalidate nothing.
+//! Does a connection of the application lead to the server with the cache's tables? Another server may have a
+//! database with the same name, and rows that are written there invalidate nothing.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -14,10 +14,10 @@ use crate::error::ConfigError;
 use crate::store::StoreError;
 use crate::sync::lock;
 
-/// A check costs a round trip: one is enough for the calls of this time.
+/// How long a check counts, because each costs a round trip.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// What was found so far.
+/// The results of the checks so far.
 #[derive(Debug, Default)]
 pub(in super::super) struct SameServer(Mutex<Found>);
 
@@ -25,12 +25,12 @@ pub(in super::super) struct SameServer(Mutex<Found>);
 struct Found {
     /// The server of the store's own connections.
     own: Option<String>,
-    /// When a connection was found to lead there.
+    /// When an application's connection was last found to be right.
     checked: Option<Instant>,
 }
 
 impl SameServer {
-    /// Checks a connection, unless one has been found to be right a moment ago.
+    /// Checks a connection, unless one was found to be right a moment ago.
     ///
     /// # Errors
     /// [`StoreError::Config`] for a connection to another server; the connection's own error.
@@ -45,7 +45,7 @@ impl SameServer {
         let theirs = identity(connection).await;
         let theirs = theirs.map_err(|error| Failure::of(error, &settings.log_table).error)?;
         if lock(&self.0).own.as_ref() != Some(&theirs) {
-            // the store's own server may have changed since
+            // the store's own server may have changed since then
             let asking = Connection::open(settings, Role::Log);
             let Ok(Ok(mut own)) = timeout(settings.query_timeout, asking).await else {
                 return Ok(());

@@ -1,4 +1,4 @@
-//! Writing rows of the log: on a connection of the store's, or in the caller's transaction.
+//! How are log rows written, on a connection of the store or in the application's transaction?
 
 use std::sync::Arc;
 
@@ -21,13 +21,13 @@ fn bind(mut query: Statement, records: &[LogRecord]) -> Statement {
     query
 }
 
-/// Bytes of one statement: less than the packet of any server, also of one that has been told another limit since
-/// the store connected.
+/// Bytes of one statement. It is below the packet limit of every server, even if the limit was changed after the
+/// store connected.
 const MAX_BYTES: usize = 12 * 1024;
 
-/// Bytes that a row takes beside its tag and its reason.
+/// Bytes of a row in addition to tag and reason.
 const ROW: usize = 16;
-/// The statement that appends rows, and its values, for drivers that are not ours.
+/// The statement that appends rows, and its values, for other drivers.
 pub(in super::super) fn append_sql(table: &str, records: &[LogRecord]) -> SqlStatement {
     let mut values = Vec::with_capacity(records.len());
     let row = |record: &LogRecord| {
@@ -45,8 +45,8 @@ fn kind_of(record: &LogRecord) -> &'static str {
     if record.soft { "s" } else { "h" }
 }
 
-/// How many of the rows may be written in one statement, whose ids follow from the first of them: where the
-/// server leaves ids out, by how many may change at any time, each row is told its own.
+/// How many of the rows one statement writes. If the server leaves out ids (`auto_increment_increment` above 1), the
+/// ids of a list are not known. Then each row is written alone.
 fn listed(shared: &Shared, rest: &[LogRecord]) -> usize {
     if shared.id_step != 1 {
         return 1;
@@ -60,8 +60,7 @@ fn listed(shared: &Shared, rest: &[LogRecord]) -> usize {
     rest.iter().take(MAX_APPEND).take_while(fits).count().max(1)
 }
 
-/// Writes rows, each list of them at once, and returns their ids. What has been written stays written
-/// when a later list fails.
+/// Writes rows, one list after the other, and returns their ids. If a list fails, the earlier lists stay written.
 pub(in super::super) async fn write(
     connection: &mut Connection,
     shared: &Arc<Shared>,
@@ -73,7 +72,7 @@ pub(in super::super) async fn write(
         let (now, later) = rest.split_at(count.min(rest.len()));
         let first = connection.insert(bind(statement(text), now), shared).await?;
         if first > MAX_ID {
-            // nothing of this process's own keeps the log from being repaired
+            // rows of this process must not prevent a repair of the log
             let last = first.saturating_add(now.len() as u64);
             let remove = statement(&shared.sql.log.prune).bind(first - 1).bind(last);
             connection.run(remove, shared).await?;
@@ -85,7 +84,7 @@ pub(in super::super) async fn write(
     Ok(ids)
 }
 
-/// Writes rows on a connection of the caller's, and tells of each list its first id.
+/// Writes rows on the application's connection, and reports the first id of each list.
 pub(in super::super) async fn append_on(
     shared: &Arc<Shared>,
     connection: &mut MySqlConnection,

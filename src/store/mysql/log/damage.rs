@@ -1,5 +1,5 @@
-//! Ids that are too large: no other can follow them, and what has been seen up to them could never be told apart
-//! from what comes later. While there is such a row nothing is served, and nothing is written to the log.
+//! What if the log has a row whose id is too large? No row can follow it, and a position that includes it would
+//! include all later rows. So while it exists, nothing is served, and nothing is written to the log.
 
 use std::sync::atomic::Ordering;
 
@@ -11,7 +11,7 @@ use crate::store::StoreError;
 use crate::tag::{LogRecord, Scope};
 
 impl Log {
-    /// Fails while a row with too large an id is known to be there.
+    /// An error while the log is known to be damaged.
     pub(in super::super) fn check_damage(&self) -> Result<(), StoreError> {
         match self.damaged.load(Ordering::Acquire) {
             true => Err(self.damage()),
@@ -19,13 +19,12 @@ impl Log {
         }
     }
 
-    /// Whether that is so.
     pub(in super::super) fn is_damaged(&self) -> bool {
         self.damaged.load(Ordering::Acquire)
     }
 
-    /// An id of the log, or the reason why nothing is served.
-    pub(super) fn sane(&self, id: u64) -> Result<u64, Failure> {
+    /// The id if it is valid. Otherwise, marks the log as damaged.
+    pub(super) fn checked_id(&self, id: u64) -> Result<u64, Failure> {
         if id <= MAX_ID {
             return Ok(id);
         }
@@ -39,17 +38,17 @@ impl Log {
 }
 
 impl LogReader {
-    /// The row has been removed. What others have added behind it went with it, so everything that is stored
-    /// is invalidated, by one row of each process that has noticed.
+    /// The row was removed. Rows that others added after it are lost with it, so everything is invalidated. Each
+    /// process that has noticed the row inserts one row for this.
     pub(super) async fn recover(&self, session: &mut Session) -> Result<(), Failure> {
         let reason = Some("the log had a row with too large an id".to_owned());
         let record = LogRecord { scope: Scope::Everything, soft: false, reason };
         let (connection, sql) = (&mut session.connection, &self.shared.sql.log);
-        // in a transaction: as long as `AUTO_INCREMENT` is not repaired, no row may stay
+        // in a transaction: until `AUTO_INCREMENT` is repaired, no row may stay
         connection.run_text(&sql.begin, &self.shared).await?;
         let written = write_rows(connection, &self.shared, &[record]).await;
-        if written.as_ref().is_err_and(|failure| failure.then.drops()) {
-            return written.map(drop); // with its connection
+        if written.as_ref().is_err_and(|failure| failure.recovery.drops_connection()) {
+            return written.map(drop); // the transaction ends with its connection
         }
         let end = if written.is_ok() { &sql.commit } else { &sql.roll_back };
         connection.run_text(end, &self.shared).await?;

@@ -1,4 +1,4 @@
-//! Questions to the log itself, about responses that are older than what a process remembers.
+//! What does the log table say about responses that are older than the rows that a process remembers?
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -22,17 +22,17 @@ use crate::tag::{
     queries_of_path, uri_keys,
 };
 
-/// Which rows of a range of ids hold one of these columns?
-pub(in super::super) struct Question {
+/// A query for the rows, in a range of ids, that name one response.
+pub(in super::super) struct HistoryQuery {
     columns: Vec<Bytes>,
-    /// And rows that name its path with any query.
+    /// Also rows that name its path with any query.
     any_query: Option<AnyQuery>,
     lowest: u64,
     below: u64,
     answer: oneshot::Sender<Result<Found, StoreError>>,
 }
 
-/// Rows that name a path with some query, where a response may answer for each of them.
+/// Rows that name a path with some query. The response may answer each of them.
 struct AnyQuery {
     key: Bytes,
     first: Bytes,
@@ -48,52 +48,52 @@ impl AnyQuery {
     }
 }
 
-/// Questions that are asked at once.
+/// The most questions that are asked together.
 pub(super) const BATCH: usize = 64;
 
-/// Rows that one statement reads for one question. More, and the response counts as named.
+/// The most rows for one question. With more, the response counts as invalidated.
 const MAX_ROWS: u64 = 1_000;
 
-/// Rows that one statement reads for many questions. More, and they are asked one by one.
+/// The most rows for many questions. With more, each question is asked alone.
 const MAX_ROWS_OF_ALL: u64 = 4_000;
 
-/// Bytes of the columns of one statement: no more than four times as many are sent.
+/// Bytes of the values in one statement. Because lists are filled up, up to four times as many are sent.
 const MAX_BYTES: usize = 16 * 1024;
 
-/// A hard row that nobody has seen.
+/// A hard row that no position has seen.
 const UNSEEN: (u64, bool) = (u64::MAX, false);
 
-/// The rows, and where the log begins.
+/// The rows that were found, and where the log begins.
 #[derive(Clone, Default)]
 struct Found {
-    /// Id, and whether it is a soft one.
+    /// Id, and whether the row is soft.
     rows: Vec<(u64, bool)>,
     /// The first id that has not been pruned.
     floor: u64,
 }
 
 impl Log {
-    /// What the log itself says about a response that had seen it up to `since`, by its rows below an id.
-    pub(super) async fn ask(
+    /// The log verdict on a response that has seen the log up to `since`, by the rows in the table below `below`.
+    pub(super) async fn query_history(
         &self,
         key: &CacheKey,
         head: &StoredHead,
         since: &LogPosition,
         below: u64,
     ) -> Result<Validity, StoreError> {
-        // while a transaction stays open, ever more rows are committed behind its own: those have been seen
+        // while a transaction is open, many rows above its own are committed: the response has seen them
         let (lowest, below) = (since.lowest_unseen(), since.unseen_end(below));
         let (answer, receiver) = oneshot::channel();
         let columns = columns(key.as_bytes(), &head.tags);
         let any_query = has_any_query(&head.tags).then(|| AnyQuery::of(key, &head.tags)).flatten();
-        let question = Question { columns, any_query, lowest, below, answer };
-        lock(&self.questions).try_send(question).map_err(|error| match error {
+        let query = HistoryQuery { columns, any_query, lowest, below, answer };
+        lock(&self.history_queries).try_send(query).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => StoreError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => StoreError::Closed,
         })?;
         self.work.notify_one();
         let found = receiver.await.unwrap_or(Err(StoreError::Unavailable))?;
-        // rows that it has not seen may have been pruned
+        // rows that the response has not seen may have been pruned
         if found.floor > lowest {
             return Ok(Validity::Invalid);
         }
@@ -106,46 +106,46 @@ impl Log {
     }
 }
 
-/// Asks the server what these ask and answers them; the error is the connection's.
+/// Queries the server for these questions, and answers them. The error is the connection's.
 pub(super) async fn put(
-    mut questions: Vec<Question>,
+    mut history_queries: Vec<HistoryQuery>,
     connection: &mut Connection,
     shared: &Arc<Shared>,
 ) -> Result<(), Failure> {
-    questions.retain(|question| !question.answer.is_closed());
-    let found = find(&questions, connection, shared).await;
+    history_queries.retain(|query| !query.answer.is_closed());
+    let found = find(&history_queries, connection, shared).await;
     match found {
         Ok(found) => {
-            for (question, found) in questions.into_iter().zip(found) {
-                let _ = question.answer.send(Ok(found));
+            for (query, found) in history_queries.into_iter().zip(found) {
+                let _ = query.answer.send(Ok(found));
             }
             Ok(())
         }
         Err(failure) => {
-            questions.into_iter().for_each(|question| question.fail(&failure.error));
+            history_queries.into_iter().for_each(|query| query.fail(&failure.error));
             Err(failure)
         }
     }
 }
 
-/// What is found for each.
+/// The rows for each question.
 async fn find(
-    questions: &[Question],
+    history_queries: &[HistoryQuery],
     connection: &mut Connection,
     shared: &Arc<Shared>,
 ) -> Result<Vec<Found>, Failure> {
-    let mut all = vec![Found::default(); questions.len()];
-    let mut singly = questions.len() <= 1;
+    let mut all = vec![Found::default(); history_queries.len()];
+    let mut singly = history_queries.len() <= 1;
     if !singly {
         let mut of_column: HashMap<&Bytes, Vec<usize>> = HashMap::new();
-        for (n, question) in questions.iter().enumerate() {
-            for column in &question.columns {
+        for (n, query) in history_queries.iter().enumerate() {
+            for column in &query.columns {
                 of_column.entry(column).or_default().push(n);
             }
         }
         let columns: Vec<&Bytes> = of_column.keys().copied().collect();
-        let lowest = questions.iter().map(|question| question.lowest).min().unwrap_or(0);
-        let below = questions.iter().map(|question| question.below).max().unwrap_or(0);
+        let lowest = history_queries.iter().map(|query| query.lowest).min().unwrap_or(0);
+        let below = history_queries.iter().map(|query| query.below).max().unwrap_or(0);
         for chunk in chunks(&columns) {
             let range = (lowest, below, MAX_ROWS_OF_ALL);
             let rows = of_columns(chunk, range, connection, shared).await?;
@@ -155,7 +155,8 @@ async fn find(
             }
             for (id, soft, column) in rows {
                 for &n in of_column.get(&column).into_iter().flatten() {
-                    let asked = questions.get(n).is_some_and(|it| it.lowest <= id && id < it.below);
+                    let asked =
+                        history_queries.get(n).is_some_and(|it| it.lowest <= id && id < it.below);
                     if let (true, Some(found)) = (asked, all.get_mut(n)) {
                         found.rows.push((id, soft));
                     }
@@ -163,22 +164,22 @@ async fn find(
             }
         }
     }
-    for (question, found) in questions.iter().zip(&mut all) {
+    for (query, found) in history_queries.iter().zip(&mut all) {
         if singly {
-            found.rows = question.find(connection, shared).await?;
+            found.rows = query.find(connection, shared).await?;
         }
-        if let Some(any_query) = &question.any_query {
-            let range = (question.lowest, question.below);
+        if let Some(any_query) = &query.any_query {
+            let range = (query.lowest, query.below);
             found.rows.extend(any_query.find(range, connection, shared).await?);
         }
     }
-    // asked for last: what was pruned before or between is missing from the rows, and shows here
+    // asked last: rows that were pruned before or in between are missing, and this shows it
     let floor = connection.number(&shared.sql.log.floor, shared).await?;
     all.iter_mut().for_each(|found| found.floor = floor);
     Ok(all)
 }
 
-/// Pieces that one statement asks for.
+/// Splits the values into lists for one statement each.
 fn chunks<'a>(columns: &'a [&'a Bytes]) -> impl Iterator<Item = &'a [&'a Bytes]> {
     let mut rest = columns;
     std::iter::from_fn(move || {
@@ -194,7 +195,7 @@ fn chunks<'a>(columns: &'a [&'a Bytes]) -> impl Iterator<Item = &'a [&'a Bytes]>
     })
 }
 
-/// Rows with one of these columns, of ids from the first to before the second, so many at the most.
+/// The rows with one of these values, with ids from `lowest` to below `below`, at most `limit`.
 async fn of_columns(
     columns: &[&Bytes],
     (lowest, below, limit): (u64, u64, u64),
@@ -212,9 +213,9 @@ async fn of_columns(
     rows(query, limit, connection, shared).await
 }
 
-/// The rows that a statement finds. Asked twice: a transaction that is open may have any number of rows, over
-/// which the server passes one by one until it finds as many as the limit allows. Those that are not
-/// committed are among what it finds at first, so that there are no more of either than that.
+/// The rows that a statement finds. The first query also reads uncommitted rows: an open transaction may have very
+/// many, and the server would skip them one by one until the limit is reached. If the first query finds only a few
+/// rows, a second one reads the committed ones.
 async fn rows(
     query: impl Fn() -> Statement,
     limit: u64,
@@ -236,7 +237,7 @@ async fn rows(
         .map_err(|error| Failure::of(error, &shared.settings.log_table))
 }
 
-impl Question {
+impl HistoryQuery {
     async fn find(
         &self,
         connection: &mut Connection,
@@ -283,7 +284,7 @@ impl AnyQuery {
     }
 }
 
-/// The columns that a row which names a response can hold.
+/// The values that a row can have if it names the response.
 fn columns(key: &[u8], tags: &[Tag]) -> Vec<Bytes> {
     let own = implied_by(key, tags).map(Implied::to_column);
     let tagged = tags.iter().map(|tag| Scope::Tag(tag.clone()).to_column());

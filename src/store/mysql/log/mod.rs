@@ -1,13 +1,14 @@
-//! The invalidation log in its table, as this process sees it.
+//! What has this process read of the invalidation log, and what does the log say about an entry?
 //!
-//! A task (`reader`) reads the log, once for all callers that wait. Each caller judges what has been seen.
+//! The `reader` task reads the log, once for all callers that wait. Each caller then takes the log verdict from the
+//! view.
 
-mod anew;
 mod append;
 mod damage;
 mod history;
+mod housekeeping;
 mod reader;
-mod tidy;
+mod restart;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -18,7 +19,7 @@ use sqlx::Row as _;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 pub(super) use self::append::{append_on, append_sql, write as write_rows};
-use self::history::Question;
+use self::history::HistoryQuery;
 pub(super) use self::reader::LogReader;
 use super::conn::{Connection, Failure, statement};
 use super::shared::Shared;
@@ -30,67 +31,66 @@ use crate::stored::StoredHead;
 use crate::sync::{self, lock};
 use crate::tag::{LogPosition, LogRecord, Scope, Validity};
 
-/// Questions about responses older than what is remembered that may wait.
-const MAX_QUESTIONS: usize = 1_024;
+/// The most waiting questions about responses that are older than the remembered rows.
+const MAX_HISTORY_QUERIES: usize = 1_024;
 
-/// What the answers to such questions that are remembered may take: 4 MiB, which is some 10,000.
+/// The memory for remembered answers to such questions: 4 MiB, which is about 10,000.
 const CHECKED_BYTES: u64 = 4 << 20;
 
-/// Rows that could not be written and are kept to be tried again; more, and they become one row that
-/// names everything.
-const MAX_OWED: usize = 10_000;
+/// The most rows that are kept because they could not be written. With more, one row that invalidates everything
+/// replaces them.
+const MAX_UNWRITTEN: usize = 10_000;
 
-/// Who waits for a look at the log.
+/// A caller that waits for a read of the log.
 type Waiter = oneshot::Sender<Result<(), StoreError>>;
 
-/// What this process knows of the log.
 pub(super) struct Log {
     view: RwLock<LogView>,
     waiting: Mutex<Waiting>,
-    /// Somebody waits.
+    /// Wakes the reader task.
     work: Notify,
-    questions: Mutex<mpsc::Sender<Question>>,
-    /// What was found about responses older than the view remembers, by the hash of their key.
+    history_queries: Mutex<mpsc::Sender<HistoryQuery>>,
+    /// Answers about responses that are older than the remembered rows, by the hash of their key.
     checked: Cache<[u8; 16], Checked>,
     /// Rows that could not be written yet.
-    owed: Mutex<Vec<LogRecord>>,
+    unwritten: Mutex<Vec<LogRecord>>,
     started: Instant,
-    /// The time that the row with the largest id seen says of itself: a row with the same id and another time
-    /// is one of another log.
+    /// The time in the row with the largest id seen. If a row has this id but another time, it belongs to another
+    /// log.
     newest_at_ms: AtomicU64,
-    /// When the last look that succeeded began, in microseconds after `started`; 0 for never.
-    seen_at: AtomicU64,
-    /// A look that began no later than this, on the same scale, says nothing.
-    doubted_at: AtomicU64,
-    /// Somebody has asked for a look since the task last looked at this.
+    /// When the last successful read began, in microseconds after `started`. 0 before the first.
+    last_read_at: AtomicU64,
+    /// Reads that began no later than this do not count, on the same scale.
+    distrusted_at: AtomicU64,
+    /// Whether a caller has asked for a read since the task last checked.
     used: AtomicBool,
-    /// There is a row with too large an id.
+    /// Whether the log has a row whose id is too large.
     damaged: AtomicBool,
     table: TableName,
-    /// Reads of the log that succeeded.
+    /// Successful reads of the log.
     pub(super) reads: AtomicU64,
     /// Responses in memory that waited for a read.
     pub(super) waits: AtomicU64,
 }
 
-/// Waiters before those are looked for who do not wait any more.
-const SWEEP: usize = 1_024;
+/// How many waiters there are before those that have been dropped are removed.
+const MIN_WAITERS_TO_CLEAN: usize = 1_024;
 
 #[derive(Default)]
 struct Waiting {
     waiters: Vec<Waiter>,
-    sweep_at: usize,
+    clean_at: usize,
     down: bool,
     closed: bool,
 }
 
-/// A response that the log itself was asked about and found nothing against.
+/// The log table was queried about this response, and no row invalidates it.
 #[derive(Clone)]
 struct Checked {
-    /// Which response.
+    /// Identifies the response.
     received_ms: u64,
     at: LogPosition,
-    /// Up to here.
+    /// The log position of the answer.
     position: Arc<LogPosition>,
 }
 
@@ -100,17 +100,17 @@ impl Log {
             view: RwLock::new(LogView::new(0)),
             waiting: Mutex::default(),
             work: Notify::new(),
-            // the task brings its own along
-            questions: Mutex::new(mpsc::channel(1).0),
+            // replaced when the task starts
+            history_queries: Mutex::new(mpsc::channel(1).0),
             checked: Cache::builder()
                 .max_capacity(CHECKED_BYTES)
                 .weigher(|_, checked: &Checked| checked.held_bytes())
                 .build(),
-            owed: Mutex::default(),
+            unwritten: Mutex::default(),
             started: Instant::now(),
             newest_at_ms: AtomicU64::new(0),
-            seen_at: AtomicU64::new(0),
-            doubted_at: AtomicU64::new(0),
+            last_read_at: AtomicU64::new(0),
+            distrusted_at: AtomicU64::new(0),
             used: AtomicBool::new(false),
             damaged: AtomicBool::new(false),
             table,
@@ -120,10 +120,10 @@ impl Log {
         Arc::new(log)
     }
 
-    /// Where a task that starts finds its questions.
-    pub(super) fn questions(&self) -> mpsc::Receiver<Question> {
-        let (questions, receiver) = mpsc::channel(MAX_QUESTIONS);
-        *lock(&self.questions) = questions;
+    /// The queue of questions for a task that starts.
+    pub(super) fn history_queries(&self) -> mpsc::Receiver<HistoryQuery> {
+        let (history_queries, receiver) = mpsc::channel(MAX_HISTORY_QUERIES);
+        *lock(&self.history_queries) = history_queries;
         receiver
     }
 
@@ -139,11 +139,13 @@ impl Log {
         self.view().position()
     }
 
-    /// Asks for a look at the log that begins after this call.
+    /// Asks for a read of the log that begins after this call.
     ///
     /// # Errors
     /// At once: [`StoreError::Unavailable`] without a connection, [`StoreError::Closed`].
-    pub(super) fn look(&self) -> Result<oneshot::Receiver<Result<(), StoreError>>, StoreError> {
+    pub(super) fn request_read(
+        &self,
+    ) -> Result<oneshot::Receiver<Result<(), StoreError>>, StoreError> {
         let (waiter, receiver) = oneshot::channel();
         let mut waiting = lock(&self.waiting);
         if waiting.closed {
@@ -152,10 +154,10 @@ impl Log {
         if waiting.down {
             return Err(StoreError::Unavailable);
         }
-        // those whose requests are gone, where a look takes so long that they pile up
-        if waiting.waiters.len() >= waiting.sweep_at {
+        // if a read takes long, waiters whose requests were dropped accumulate
+        if waiting.waiters.len() >= waiting.clean_at {
             waiting.waiters.retain(|waiter| !waiter.is_closed());
-            waiting.sweep_at = (2 * waiting.waiters.len()).max(SWEEP);
+            waiting.clean_at = (2 * waiting.waiters.len()).max(MIN_WAITERS_TO_CLEAN);
         }
         waiting.waiters.push(waiter);
         drop(waiting);
@@ -164,17 +166,16 @@ impl Log {
         Ok(receiver)
     }
 
-    /// Waits for a look at the log that begins after this call.
+    /// Waits for a read of the log that begins after this call.
     ///
     /// # Errors
-    /// [`StoreError`] when there can be none.
-    pub(super) async fn looked(&self) -> Result<(), StoreError> {
-        self.look()?.await.unwrap_or(Err(StoreError::Unavailable))
+    /// [`StoreError`] if the log cannot be read.
+    pub(super) async fn read_now(&self) -> Result<(), StoreError> {
+        self.request_read()?.await.unwrap_or(Err(StoreError::Unavailable))
     }
 
-    /// Whether the server behind a connection has the log that has been seen: the newest row of it, from the same
-    /// time. If it has lost that, the look that finds out invalidates everything stored so far, and is
-    /// waited for.
+    /// Checks that the server of this connection has the log that was read: its newest row, with the same time. If
+    /// the server has lost the row, it waits for the read that notices this and invalidates everything.
     pub(super) async fn confirm(
         &self,
         connection: &mut Connection,
@@ -197,7 +198,7 @@ impl Log {
                 return Ok(());
             }
             if !last {
-                self.looked().await.map_err(Failure::sound)?;
+                self.read_now().await.map_err(Failure::sound)?;
             }
         }
         Err(Failure::sound(StoreError::Unavailable))
@@ -215,33 +216,33 @@ impl Log {
             return Ok(());
         }
         self.waits.fetch_add(1, Ordering::Relaxed);
-        self.looked().await
+        self.read_now().await
     }
 
     /// As [`InvalidationLog::note_write`](crate::store::InvalidationLog::note_write).
     pub(super) fn note_write(&self) {
-        self.doubt(Instant::now());
+        self.distrust_reads_until(Instant::now());
     }
 
-    /// What has been read up to `at` does not count any more for what is in memory.
-    fn doubt(&self, at: Instant) {
-        self.doubted_at.fetch_max(self.micros(at), Ordering::AcqRel);
+    /// Reads that began up to `at` do not count any more for responses in memory.
+    fn distrust_reads_until(&self, at: Instant) {
+        self.distrusted_at.fetch_max(self.micros(at), Ordering::AcqRel);
     }
 
-    /// How long ago the last look that succeeded began.
+    /// How long ago the last successful read began.
     fn age(&self) -> Duration {
-        match self.seen_at.load(Ordering::Acquire) {
-            at if at <= self.doubted_at.load(Ordering::Acquire) => Duration::MAX,
+        match self.last_read_at.load(Ordering::Acquire) {
+            at if at <= self.distrusted_at.load(Ordering::Acquire) => Duration::MAX,
             at => self.started.elapsed().saturating_sub(Duration::from_micros(at)),
         }
     }
 
-    fn seen(&self, began: Instant) {
+    fn note_read(&self, began: Instant) {
         self.reads.fetch_add(1, Ordering::Relaxed);
-        self.seen_at.store(self.micros(began).max(1), Ordering::Release);
+        self.last_read_at.store(self.micros(began).max(1), Ordering::Release);
     }
 
-    /// Microseconds after the start.
+    /// Microseconds after `started`.
     fn micros(&self, at: Instant) -> u64 {
         let micros = at.saturating_duration_since(self.started).as_micros();
         u64::try_from(micros).unwrap_or(u64::MAX)
@@ -253,35 +254,35 @@ impl Log {
         key: &CacheKey,
         head: &StoredHead,
     ) -> Result<Validity, StoreError> {
-        let mut judged = self.judge(key, head, &head.position);
-        if judged.0 == Judgement::Ahead {
-            // stored by a process that has seen more, between our look and our lookup
-            self.looked().await?;
-            judged = self.judge(key, head, &head.position);
+        let mut verdict = self.judge(key, head, &head.position);
+        if verdict.0 == Judgement::Ahead {
+            // it was stored by a process that has read more, between this process's read of the log and its lookup
+            self.read_now().await?;
+            verdict = self.judge(key, head, &head.position);
         }
         let mut since = &head.position;
         let known = self.checked.get(&key.hash()).filter(|checked| checked.is_of(head));
-        if let (Judgement::Older { .. }, Some(checked)) = (&judged.0, &known) {
+        if let (Judgement::Older { .. }, Some(checked)) = (&verdict.0, &known) {
             since = &checked.position;
-            judged = self.judge(key, head, since);
+            verdict = self.judge(key, head, since);
         }
-        match judged {
+        match verdict {
             (Judgement::Known(validity), _) => Ok(validity),
-            // the log has lost rows that this response had seen: what else it has lost is not known
+            // the log has lost rows that this response had seen, and perhaps others
             (Judgement::Ahead, _) => Ok(Validity::Invalid),
             (Judgement::Older { known, below }, position) => {
-                // what the remembered rows say is not found once more when it is asked about from here on
-                let found = self.ask(key, head, since, below).await?.max(known);
+                // the next query begins at this position, so it would not find the rows that the view has found
+                let found = self.query_history(key, head, since, below).await?.max(known);
                 if found == Validity::Valid {
                     let (received_ms, at) = (head.received_ms, head.position.clone());
                     self.checked.insert(key.hash(), Checked { received_ms, at, position });
                 }
-                Ok(found.max(self.view().owed(key.as_bytes(), &head.tags)))
+                Ok(found.max(self.view().unwritten_verdict(key.as_bytes(), &head.tags)))
             }
         }
     }
 
-    /// What has been seen says of a response that had seen the log up to a position, and what that is.
+    /// What the view says about a response that has seen the log up to `since`, and the view's position.
     fn judge(
         &self,
         key: &CacheKey,
@@ -292,8 +293,8 @@ impl Log {
         (view.judge(key.as_bytes(), &head.tags, since), view.position())
     }
 
-    /// Rows of this process are on their way: until they appear, or are known not to, what they name is
-    /// served from memory only after another look.
+    /// Rows of this process have been inserted. Until they appear, or are known not to come, a response in memory
+    /// that they name waits for a new read.
     pub(super) fn await_rows(&self, first: u64, records: &[LogRecord]) {
         let now = Instant::now();
         let mut view = self.view_mut();
@@ -304,40 +305,40 @@ impl Log {
         }
         drop(view);
         if !all_new {
-            // committed by itself and seen at once; or the server has lost a row with that id, which the
-            // next look finds out
-            self.doubt(now);
+            // the row is committed and has been seen; or the server has lost a row with that id, which the next read
+            // notices
+            self.distrust_reads_until(now);
         }
     }
 
-    /// Remembers rows that could not be written: they count here at once, and are tried again.
-    pub(super) fn owe(&self, records: Vec<LogRecord>) {
-        let mut owed = lock(&self.owed);
-        owed.extend(records);
-        if owed.len() > MAX_OWED {
+    /// Keeps rows that could not be written. They count in this process at once, and are written later.
+    pub(super) fn keep_unwritten(&self, records: Vec<LogRecord>) {
+        let mut unwritten = lock(&self.unwritten);
+        unwritten.extend(records);
+        if unwritten.len() > MAX_UNWRITTEN {
             let reason = Some("more invalidations failed than could be remembered".to_owned());
-            *owed = vec![LogRecord { scope: Scope::Everything, soft: false, reason }];
+            *unwritten = vec![LogRecord { scope: Scope::Everything, soft: false, reason }];
         }
-        self.note_owed(&owed);
+        self.note_unwritten(&unwritten);
     }
 
-    fn note_owed(&self, owed: &[LogRecord]) {
-        self.view_mut().set_owed(marks(owed));
+    fn note_unwritten(&self, unwritten: &[LogRecord]) {
+        self.view_mut().set_unwritten(marks(unwritten));
     }
 
-    /// Rows that wait to be written: they count here at once, for as long as this is held.
-    pub(super) fn under_way(self: &Arc<Self>, records: &[LogRecord]) -> UnderWay {
+    /// Rows that are being written count in this process while this value is held.
+    pub(super) fn being_written(self: &Arc<Self>, records: &[LogRecord]) -> BeingWritten {
         let rows: Vec<Mark> = marks(records).collect();
-        self.view_mut().begin(&rows);
-        UnderWay { log: Arc::clone(self), rows }
+        self.view_mut().begin_write(&rows);
+        BeingWritten { log: Arc::clone(self), rows }
     }
 
-    /// Rows that could not be written yet.
-    pub(super) fn owes(&self) -> usize {
-        lock(&self.owed).len()
+    /// The number of rows that could not be written yet.
+    pub(super) fn unwritten_count(&self) -> usize {
+        lock(&self.unwritten).len()
     }
 
-    /// Nobody waits while there is no connection.
+    /// Without a connection, no caller waits.
     pub(super) fn down(&self, error: &StoreError) {
         let waiters = {
             let mut waiting = lock(&self.waiting);
@@ -362,25 +363,25 @@ impl Log {
     }
 }
 
-/// Rows on their way to the log.
-pub(super) struct UnderWay {
+/// Rows that are being written.
+pub(super) struct BeingWritten {
     log: Arc<Log>,
     rows: Vec<Mark>,
 }
 
-impl Drop for UnderWay {
+impl Drop for BeingWritten {
     fn drop(&mut self) {
-        self.log.view_mut().end(&self.rows);
+        self.log.view_mut().end_write(&self.rows);
     }
 }
 
-/// What rows say.
+/// What rows name.
 fn marks(records: &[LogRecord]) -> impl Iterator<Item = Mark> {
     records.iter().map(|record| Mark { scope: record.scope.clone(), soft: record.soft })
 }
 
 impl Checked {
-    /// What an answer takes with its place in the table.
+    /// Bytes in memory, for the limit of the table.
     fn held_bytes(&self) -> u32 {
         const PLACE: usize = 384;
         let gaps = |position: &LogPosition| size_of_val(position.gaps.as_slice());

@@ -1,4 +1,4 @@
-//! The task that looks at the log: when somebody asks, and now and then by itself.
+//! When is the log read? When a caller waits for it, and regularly.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,69 +9,75 @@ use sqlx::mysql::MySqlRow;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use super::super::conn::{Connection, Failure, Role, Then, reopen, statement, stopped};
+use super::super::conn::{Connection, Failure, Recovery, Role, reopen, statement, stopped};
 use super::super::shared::Shared;
 use super::super::sql::{MAX_RANGES, READ_LIMIT};
-use super::history::{BATCH, Question, put};
+use super::history::{BATCH, HistoryQuery, put};
 use super::{Log, Waiter, answer};
 use crate::store::StoreError;
 use crate::store::log::{LogView, Mark, Reading};
 use crate::sync::lock;
 use crate::tag::Scope;
 
-/// How often gaps are looked after and owed rows tried again.
-const TIDY: Duration = Duration::from_secs(1);
+/// How often gaps are checked, and failed rows written again.
+const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How much of the gaps one look takes in: 1,024 rows that are not committed cost it some 0.1 ms. A row in what is left
-/// out costs each response that had not seen it a question, of which many go together.
+/// How many gaps one read includes: 1,024 uncommitted rows cost about 0.1 ms. For a response that has not seen a gap
+/// that is left out, the log table is queried; many such queries are sent together.
 pub(super) const READING: Reading = Reading { ranges: MAX_RANGES, ids: 1_024, between: 64 };
 
-/// Full answers that one look reads at the most: what else is new is left to questions.
+/// The most full answers of one read. Newer rows are left to queries of the log table.
 const MAX_PAGES: u32 = 16;
 
-/// A statement that takes so long may have passed over very many rows that are not committed.
+/// A statement that takes this long may have skipped very many uncommitted rows.
 const SLOW: Duration = Duration::from_millis(5);
 
-/// Reads of the log in one `poll_interval`: two, so that a hit in memory, for which the last read may be as
-/// old as the interval, finds one that is young enough and does not wait.
+/// Reads in one `poll_interval`: two, so that a hit in memory finds a read that is recent enough, and does not wait.
 const READS: u32 = 2;
 
-/// Reads of which all but one are left out while nobody uses the store: one in ten intervals is left.
+/// In an idle process, one read of this many is done: one in ten intervals.
 const IDLE_READS: u32 = 10 * READS;
 
-/// The task and what it owns.
 pub(in super::super) struct LogReader {
     pub(in super::super) shared: Arc<Shared>,
     pub(in super::super) log: Arc<Log>,
-    pub(in super::super) questions: mpsc::Receiver<Question>,
+    pub(in super::super) history_queries: mpsc::Receiver<HistoryQuery>,
     pub(in super::super) stop: watch::Receiver<bool>,
 }
 
-/// How far a connection has come.
+/// The state of a connection.
 pub(super) struct Session {
     pub(super) connection: Connection,
-    /// The view has been checked against the log on this connection.
-    pub(super) begun: bool,
-    /// How far the log was settled when that was last written down.
+    /// Whether the view has been compared with the log on this connection.
+    pub(super) is_begun: bool,
+    /// The settled id that was last recorded.
     pub(super) settled: u64,
-    /// How far gaps have been asked about in this turn, by [`Probe`](super::tidy::Probe).
+    /// How far this round has checked the gaps, for each [`GapCheck`](super::housekeeping::GapCheck).
     pub(super) taken: u64,
     pub(super) closed: u64,
-    /// A look has taken long.
+    /// Whether a read was slow.
     pub(super) is_slow: bool,
     /// When the log was last tidied.
-    pub(super) tidied: Instant,
+    pub(super) housekept_at: Instant,
 }
 
 impl Session {
     fn new(connection: Connection) -> Self {
-        let tidied = Instant::now();
-        Self { connection, begun: false, settled: 0, taken: 0, closed: 0, is_slow: false, tidied }
+        let housekept_at = Instant::now();
+        Self {
+            connection,
+            is_begun: false,
+            settled: 0,
+            taken: 0,
+            closed: 0,
+            is_slow: false,
+            housekept_at,
+        }
     }
 }
 
 impl LogReader {
-    /// Works until the store is closed.
+    /// Runs until the store is closed.
     pub(in super::super) async fn run(mut self) {
         let (shared, mut stop) = (Arc::clone(&self.shared), self.stop.clone());
         loop {
@@ -91,90 +97,93 @@ impl LogReader {
 
     fn refuse(&mut self, error: &StoreError) {
         self.log.down(error);
-        while let Ok(question) = self.questions.try_recv() {
-            question.fail(error);
+        while let Ok(query) = self.history_queries.try_recv() {
+            query.fail(error);
         }
     }
 
-    /// Serves on one connection until it is lost, or, giving it back, until the store is closed.
+    /// Uses one connection until it is lost (`None`), or until the store is closed.
     async fn serve(
         &mut self,
         mut session: Session,
         stop: &mut watch::Receiver<bool>,
     ) -> Option<Connection> {
         let mut poll = ticking(self.shared.settings.poll_interval / READS);
-        let mut tidy = ticking(TIDY);
+        let mut housekeeping = ticking(HOUSEKEEPING_INTERVAL);
         let mut idle = 0_u32;
         loop {
-            // under load somebody always waits for a look
-            let overdue = session.tidied.elapsed() >= TIDY * 2;
+            // under load, a caller always waits for a read
+            let overdue = session.housekept_at.elapsed() >= HOUSEKEEPING_INTERVAL * 2;
             let outcome = tokio::select! {
                 biased;
                 () = stopped(stop) => return Some(session.connection),
-                () = std::future::ready(()), if overdue => self.tidy(&mut session).await,
-                () = self.log.work.notified() => self.work(&mut session).await,
-                _ = tidy.tick() => self.tidy(&mut session).await,
+                () = std::future::ready(()), if overdue => self.housekeeping(&mut session).await,
+                () = self.log.work.notified() => self.serve_callers(&mut session).await,
+                _ = housekeeping.tick() => self.housekeeping(&mut session).await,
                 _ = poll.tick() => {
                     idle = match self.log.used.swap(false, Ordering::Relaxed) {
                         true => 0,
                         false => idle.saturating_add(1),
                     };
-                    // a process that serves nothing reads less often; before its first use the tables may not
-                    // be there yet
+                    // an idle process reads less often; before its first use, the tables may not exist
                     let due = idle < IDLE_READS || idle.is_multiple_of(IDLE_READS);
-                    let known = session.begun || self.log.view().largest() > 0;
+                    let known = session.is_begun || self.log.view().largest() > 0;
                     if known && due {
-                        self.look(&mut session, Vec::new()).await
+                        self.read_for(&mut session, Vec::new()).await
                     } else {
                         Ok(())
                     }
                 }
             };
             if let Err(failure) = outcome
-                && failure.then.drops()
+                && failure.recovery.drops_connection()
             {
                 return None;
             }
         }
     }
 
-    /// Does what somebody waits for: one look, and what is asked about history after it.
-    async fn work(&mut self, session: &mut Session) -> Result<(), Failure> {
+    /// Serves waiting callers: one read, and then the questions about history.
+    async fn serve_callers(&mut self, session: &mut Session) -> Result<(), Failure> {
         let waiters = std::mem::take(&mut lock(&self.log.waiting).waiters);
         let mut outcome = Ok(());
         if !waiters.is_empty() {
-            outcome = self.look(session, waiters).await;
+            outcome = self.read_for(session, waiters).await;
         }
-        if outcome.is_ok() && !self.questions.is_empty() {
-            let mut questions = Vec::new();
-            while questions.len() < BATCH
-                && let Ok(question) = self.questions.try_recv()
+        if outcome.is_ok() && !self.history_queries.is_empty() {
+            let mut history_queries = Vec::new();
+            while history_queries.len() < BATCH
+                && let Ok(query) = self.history_queries.try_recv()
             {
-                questions.push(question);
+                history_queries.push(query);
             }
-            outcome = put(questions, &mut session.connection, &self.shared).await;
+            outcome = put(history_queries, &mut session.connection, &self.shared).await;
         }
-        if !self.questions.is_empty() {
+        if !self.history_queries.is_empty() {
             self.log.work.notify_one();
         }
         outcome
     }
 
-    /// Looks at the log and answers those who wait for that.
-    async fn look(&mut self, session: &mut Session, waiters: Vec<Waiter>) -> Result<(), Failure> {
+    /// Reads the log, and answers the callers that wait for it.
+    async fn read_for(
+        &mut self,
+        session: &mut Session,
+        waiters: Vec<Waiter>,
+    ) -> Result<(), Failure> {
         let mut began = Instant::now();
         let mut outcome = self.read(session).await;
-        // servers close idle connections: it is replaced once on the spot
-        if outcome.as_ref().is_err_and(|failure| failure.then == Then::ReconnectAndTryAgain)
+        // servers close idle connections: the connection is replaced once
+        if outcome.as_ref().is_err_and(|failure| failure.recovery == Recovery::ReconnectAndRetry)
             && let Ok(connection) = Connection::open(&self.shared.settings, Role::Log).await
         {
-            (session.connection, session.begun) = (connection, false);
+            (session.connection, session.is_begun) = (connection, false);
             began = Instant::now();
             outcome = self.read(session).await;
         }
         match outcome {
             Ok(()) => {
-                self.log.seen(began);
+                self.log.note_read(began);
                 answer(waiters, &Ok(()));
                 Ok(())
             }
@@ -196,17 +205,16 @@ impl LogReader {
     }
 
     async fn read_once(&self, session: &mut Session) -> Result<(), Failure> {
-        if !session.begun {
+        if !session.is_begun {
             self.begin(session).await?;
-            session.begun = true;
+            session.is_begun = true;
         }
         let (largest, mut gaps) = {
             let mut view = self.log.view_mut();
             let gaps = view.gaps_to_read(READING);
             (view.largest(), gaps)
         };
-        // the newest row is always there, and says when it was written: it is read along to see that the
-        // log is the one it was
+        // the newest row always exists, and has a time: each read includes it, to notice another log
         let at_ms = self.log.newest_at_ms.load(Ordering::Relaxed);
         let is_newest = |row: &Row| row.id == largest && (at_ms == 0 || row.at_ms == at_ms);
         let (mut found, mut from, mut pages) = (largest == 0, largest, 0);
@@ -220,9 +228,9 @@ impl LogReader {
             let last = rows.last().map_or(0, |row| row.id);
             let restarted = largest > 0 && rows.iter().any(|row| row.restarts(largest));
             if restarted || !found && (last > largest || !full) {
-                // not lost: pruned, while this process was away
+                // the row is not lost: it was pruned while this process was away
                 if !restarted && self.floor(session).await? > largest {
-                    return self.begin_anew(session).await;
+                    return self.begin_again(session).await;
                 }
                 return self.restart(session, largest).await;
             }
@@ -241,8 +249,8 @@ impl LogReader {
         }
     }
 
-    /// Leaves rows out that are new, but for the newest: they are a gap, and what had not seen them is asked
-    /// about. `false` when the log may have been made anew meanwhile.
+    /// Skips new rows, except the newest. They become a gap, and the log table is queried about them. `false` if the
+    /// log may have been restarted.
     async fn skip(&self, session: &mut Session, largest: u64) -> Result<bool, Failure> {
         let newest = statement(&self.shared.sql.log.newest);
         let newest = session.connection.rows(newest, &self.shared).await?;
@@ -259,7 +267,6 @@ impl LogReader {
         Ok(true)
     }
 
-    /// Takes rows into the view.
     fn absorb(&self, rows: Vec<Row>) {
         let mut view = self.log.view_mut();
         self.absorb_into(&mut view, rows);
@@ -299,7 +306,7 @@ impl LogReader {
     pub(super) fn decoded(&self, rows: &[MySqlRow]) -> Result<Vec<Row>, Failure> {
         let rows: Result<Vec<Row>, _> = rows.iter().map(Row::of).collect();
         let rows = rows.map_err(|error| Failure::of(error, &self.shared.settings.log_table))?;
-        self.log.sane(rows.last().map_or(0, |row| row.id))?;
+        self.log.checked_id(rows.last().map_or(0, |row| row.id))?;
         Ok(rows)
     }
 }
@@ -310,7 +317,6 @@ fn ticking(every: Duration) -> Interval {
     ticks
 }
 
-/// A row of the log as it is read.
 pub(super) struct Row {
     pub(super) id: u64,
     pub(super) mark: Mark,

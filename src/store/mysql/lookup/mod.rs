@@ -1,4 +1,4 @@
-//! Lookups: the queue of those that wait, and the tasks that answer them in batches.
+//! How do lookups wait, and how are they answered in batches?
 
 mod lane;
 mod queue;

@@ -1,4 +1,4 @@
-//! The queue between requests and the lanes that read.
+//! Which lookups wait for the lanes?
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -11,24 +11,23 @@ use super::super::sql::MAX_KEYS;
 use crate::store::StoreError;
 use crate::sync::lock;
 
-/// Keys that may wait to be looked up: 64 batches. More are refused.
+/// The most keys that wait: 64 batches. More are refused.
 const MAX_WAITING: usize = 4096;
 
-/// A row that was found.
 #[derive(Clone, Debug)]
 pub(in super::super) struct Found {
-    /// With an empty value where the body is left out.
+    /// The value is empty if the body was left out.
     pub(in super::super) row: RawRow,
-    /// What the column says: bytes of key, head and value.
+    /// The `size` column: bytes of key, head and value.
     pub(in super::super) size: u32,
-    /// The row is too large to come along with others: its body is asked for by itself.
+    /// Whether the row is too large for a batch. Its body needs another query.
     pub(in super::super) is_left_out: bool,
 }
 
 /// One row or none for each hash, in their order.
 pub(in super::super) type Answer = Result<Vec<Option<Found>>, StoreError>;
 
-/// Keys that somebody waits for.
+/// Keys that a caller waits for.
 #[derive(Debug)]
 pub(in super::super) struct Lookup {
     /// At most [`MAX_KEYS`].
@@ -37,17 +36,17 @@ pub(in super::super) struct Lookup {
     pub(in super::super) answer: oneshot::Sender<Answer>,
 }
 
-/// A queue: one of lookups, and one of large bodies. Nobody waits in the first while no lane is connected; the lane of
-/// the second connects when it is needed. Nobody waits longer than `patience`.
+/// A queue: one for lookups, and one for large bodies. Lookups do not wait while no lane is connected. The lane for
+/// large bodies connects when it is needed. No caller waits longer than `patience`.
 #[derive(Debug)]
 pub(in super::super) struct Lookups {
     state: Mutex<State>,
-    /// Something waits, for connected lanes.
+    /// Wakes connected lanes.
     pub(in super::super) work: Notify,
-    /// More waits than the connected lanes take at once, for lanes that were never opened.
+    /// Wakes lanes that have not connected yet: more keys wait than the connected lanes take at once.
     pub(in super::super) more: Notify,
     max_keys: usize,
-    /// Keys that are asked for at once.
+    /// The most keys in one query.
     batch: usize,
     patience: Duration,
 }
@@ -65,7 +64,7 @@ impl Lookups {
         Self::of(MAX_WAITING, MAX_KEYS, patience)
     }
 
-    /// A queue of large bodies: one after the other, in the order of calls, and each in a time of its own.
+    /// A queue of large bodies. They are read one after the other, each with its own timeout.
     pub(in super::super) fn of_large(patience: Duration) -> Arc<Self> {
         Self::of(MAX_WAITING, 1, patience)
     }
@@ -88,8 +87,8 @@ impl Lookups {
     /// Queues a lookup of at most [`MAX_KEYS`] keys.
     ///
     /// # Errors
-    /// At once: [`StoreError::Unavailable`] without a connected lane, [`StoreError::Overloaded`] when
-    /// too many keys wait, [`StoreError::Closed`].
+    /// At once: [`StoreError::Unavailable`] without a connected lane, [`StoreError::Overloaded`] if too many keys
+    /// wait, [`StoreError::Closed`].
     pub(in super::super) fn push(
         &self,
         hashes: Vec<Hash>,
@@ -104,7 +103,7 @@ impl Lookups {
             return Err(StoreError::Unavailable);
         }
         if state.is_full(hashes.len(), self.max_keys) {
-            state.forget_the_gone();
+            state.remove_dropped();
             if state.is_full(hashes.len(), self.max_keys) {
                 return Err(StoreError::Overloaded);
             }
@@ -120,8 +119,7 @@ impl Lookups {
         Ok(receiver)
     }
 
-    /// Takes what waits, a batch at most. Those that nobody waits for any more are left out,
-    /// those that have waited too long are told so.
+    /// Takes waiting lookups, at most a batch. Dropped ones are left out. Those that have waited too long fail.
     pub(in super::super) fn take(&self) -> Vec<Lookup> {
         let now = Instant::now();
         let (mut batch, mut keys, mut late) = (Vec::new(), 0, Vec::new());
@@ -142,7 +140,7 @@ impl Lookups {
             keys += next.hashes.len();
             batch.push(next);
         }
-        // whoever waits for the same large body gets it as well
+        // other callers that wait for the same large body get it too
         if self.is_of_large()
             && let Some(first) = batch.first().map(|first| first.hashes.clone())
         {
@@ -164,13 +162,13 @@ impl Lookups {
         batch
     }
 
-    /// Counts a lane as connected until the guard goes.
+    /// Counts a lane as connected until the guard is dropped.
     pub(in super::super) fn lane_up(self: &Arc<Self>) -> LaneUp {
         lock(&self.state).lanes += 1;
         LaneUp(Arc::clone(self))
     }
 
-    /// Fails what waits: no lane can connect.
+    /// Fails all waiting lookups, because no lane can connect.
     pub(in super::super) fn refuse(&self, error: &StoreError) {
         let waiting = {
             let mut state = lock(&self.state);
@@ -194,8 +192,8 @@ impl State {
         self.keys > 0 && self.keys + more > max_keys
     }
 
-    /// Makes room: drops lookups whose requests have gone.
-    fn forget_the_gone(&mut self) {
+    /// Removes lookups whose requests were dropped.
+    fn remove_dropped(&mut self) {
         self.waiting.retain(|lookup| !lookup.answer.is_closed());
         self.keys = self.waiting.iter().map(|lookup| lookup.hashes.len()).sum();
     }
@@ -212,7 +210,7 @@ fn fail(waiting: impl IntoIterator<Item = Lookup>, error: &StoreError) {
     }
 }
 
-/// A lane is connected. When the last of these goes, everything that waits fails.
+/// A connected lane. When the last one is dropped, all waiting lookups fail.
 #[derive(Debug)]
 pub(in super::super) struct LaneUp(Arc<Lookups>);
 
@@ -238,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_without_a_lane() {
+    fn no_lookup_waits_without_a_lane() {
         let queue = Lookups::new(PATIENCE);
         assert!(matches!(queue.push(hashes(1)), Err(StoreError::Unavailable)));
         let (one, two) = (queue.lane_up(), queue.lane_up());
@@ -261,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn large_bodies_come_one_after_the_other_and_each_once() {
+    fn large_bodies_are_read_one_at_a_time_and_once() {
         let queue = Lookups::of_large(PATIENCE);
         let mut early = queue.push(vec![[9; 16]]).unwrap();
         queue.refuse(&StoreError::Unavailable);
@@ -288,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn the_gone_are_left_out_and_the_late_are_told() {
+    fn dropped_lookups_are_skipped_and_late_ones_fail() {
         let queue = Lookups::of(64, MAX_KEYS, Duration::ZERO);
         let _lane = queue.lane_up();
         drop(queue.push(hashes(1)).unwrap());

@@ -1,13 +1,14 @@
-//! The arithmetic of culling: estimates from windows, shares to evict. No I/O, no clock; chance is a
-//! parameter.
+//! How large is the table, and which rows does a cull evict? Only arithmetic: no I/O, no clock, and random numbers
+//! are parameters.
 //!
-//! Keys are hashes, so the rows after a random point of the primary key are a fair sample of the table,
-//! and how close together they lie tells how many there are: `n - 1` rows on a span `s` of the key space
-//! mean `(n - 1) / s` in all. A cull examines [`EXAMINED`] rows for each row written, so of a share `g`
-//! of expired rows it removes `10 * g` for each that comes, and `g` settles at a tenth or less. That holds for
-//! tables larger than a window. A smaller one is examined as a whole, once in as many writes as a cull comes after
-//! (100 by default), whatever its size: about as many expired rows are always there, and the table has more of
-//! them than live rows when these are few.
+//! Keys are hashes, so the rows after a random point of the primary key are a fair sample. Their distances show how
+//! many rows there are: if `n - 1` rows cover a share `s` of the key space, the table has about `(n - 1) / s` rows.
+//!
+//! A cull examines [`EXAMINED`] rows for each row written. If a share `g` of the rows has expired, it deletes `10 *
+//! g` rows for each new one. So `g` settles at a tenth or less, in tables that are larger than a window.
+//!
+//! A smaller table is examined completely, once in 100 writes by default, whatever its size. So it always has about
+//! as many expired rows, and these may be more than its live rows.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -17,28 +18,25 @@ pub(in super::super) const EXAMINED: f64 = 10.0;
 /// Rows that one step reads.
 pub(in super::super) const STEP: usize = 256;
 
-/// Windows that an estimate averages at most; measured: 16 windows of 512 rows are within 1 to 2 % in
-/// rows and 4 % in bytes.
+/// The most windows in an estimate. Measured: 16 windows of 512 rows are within 1 to 2 % in rows, and 4 % in bytes.
 const WINDOWS: usize = 16;
 
-/// Key space that an estimate averages at most: of a table that grows, the windows so old that it has
-/// grown by more than a few percent since do not count.
+/// The most key space in an estimate. So a growing table is not estimated from windows that are too old.
 const SPAN: f64 = 0.5;
 
-/// The share of a limit from which on room is made, little at first: an estimate lags behind, and what
-/// starts all at once overshoots.
+/// The share of a limit at which evicting begins, slowly at first, because an estimate is always a little late.
 const RAMP: f64 = 0.95;
 
-/// Most that the correction towards a limit takes of a window.
+/// The largest share of a window for the correction towards a limit.
 const MAX_CORRECTION: f64 = 0.15;
 
-/// Most that is taken of a window in all: more would not leave the oldest to choose from.
+/// The largest share of a window that is evicted. With more, there would be no choice of the oldest.
 const MAX_SHARE: f64 = 0.5;
 
-/// Most windows of one cull.
+/// The most windows in one cull.
 const MAX_REPEATS: f64 = 8.0;
 
-/// A row as a window shows it.
+/// A row as a window reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in super::super) struct Seen {
     pub(in super::super) hash: u128,
@@ -70,11 +68,11 @@ impl Size {
     }
 }
 
-/// What one window has seen so far.
+/// What a window has read so far.
 #[derive(Clone, Debug)]
 pub(in super::super) struct Tally {
     start: u128,
-    /// How far the window reaches beyond its start.
+    /// How far the window extends beyond its start.
     reach: u128,
     whole: bool,
     all: Size,
@@ -82,7 +80,7 @@ pub(in super::super) struct Tally {
 }
 
 impl Tally {
-    /// A window from `start` on that tells these prefixes apart.
+    /// A window that begins at `start` and counts these prefixes separately.
     pub(in super::super) fn new<'a>(
         start: u128,
         prefixes: impl Iterator<Item = &'a Vec<u8>>,
@@ -91,8 +89,7 @@ impl Tally {
         Self { start, reach: 0, whole: false, all: Size::default(), prefixes }
     }
 
-    /// Adds the rows of a step, which follow those of the step before (behind the end of the key space
-    /// comes its beginning).
+    /// Adds the rows of a step, in the order of the key space. After its end comes its beginning.
     pub(in super::super) fn add(&mut self, rows: &[Seen]) {
         for row in rows {
             self.all.add(row);
@@ -103,8 +100,8 @@ impl Tally {
         }
     }
 
-    /// A row that was added has been removed. A window sees its part of the table at its fullest, just
-    /// before it is culled, so half of what it removes is taken off: the mean of before and after.
+    /// A row that was added has been deleted. A window sees its part of the table when it is fullest, before the
+    /// cull. So half of a deletion is subtracted, which is the mean of before and after.
     pub(in super::super) fn remove(&mut self, row: &Seen) {
         let half = Size { rows: -0.5, bytes: -0.5 * row.bytes as f64 };
         self.all = self.all.plus(half);
@@ -113,7 +110,7 @@ impl Tally {
         }
     }
 
-    /// The window came back to its start: it has seen the whole table.
+    /// The window has come back to its start, so it has seen the whole table.
     pub(in super::super) fn close(&mut self) {
         self.whole = true;
     }
@@ -132,7 +129,7 @@ impl Tally {
         if self.whole { 1.0 } else { (self.reach as f64 + 1.0) / 2_f64.powi(128) }
     }
 
-    /// Counts without the row that ends the window: it is there by construction, not by chance.
+    /// Counts without the last row, because it is always at the end of the window.
     fn counted(&self, size: Size) -> Size {
         if self.whole || self.all.rows == 0.0 {
             return size;
@@ -141,7 +138,7 @@ impl Tally {
     }
 }
 
-/// Moving estimates from the last windows.
+/// Estimates from the last windows.
 #[derive(Debug, Default)]
 pub(in super::super) struct Estimates {
     windows: VecDeque<Tally>,
@@ -151,7 +148,7 @@ impl Estimates {
     /// Adds a window.
     pub(in super::super) fn push(&mut self, tally: Tally) {
         if tally.whole || self.windows.back().is_some_and(Tally::is_whole) {
-            self.windows.clear(); // exact, and nothing older helps
+            self.windows.clear(); // exact, so older windows are not needed
         }
         self.windows.push_back(tally);
         let mut span: f64 = self.windows.iter().map(Tally::span).sum();
@@ -160,12 +157,12 @@ impl Estimates {
         }
     }
 
-    /// The whole table; `None` before the first window.
+    /// The size of the whole table. `None` before the first window.
     pub(in super::super) fn all(&self) -> Option<Size> {
         self.estimate(|window| window.all)
     }
 
-    /// One prefix.
+    /// The size of one prefix.
     pub(in super::super) fn of(&self, prefix: &[u8]) -> Option<Size> {
         self.estimate(|window| window.prefixes.get(prefix).copied().unwrap_or_default())
     }
@@ -186,7 +183,7 @@ impl Estimates {
     }
 }
 
-/// What each prefix may have.
+/// The limits of each prefix.
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) struct Limits {
     pub(in super::super) rows: u64,
@@ -194,25 +191,25 @@ pub(in super::super) struct Limits {
 }
 
 impl Limits {
-    /// What share of the limits a size is: 1 is at the limit.
+    /// A size as a share of the limits. 1 is at the limit.
     fn filled(&self, size: Size) -> f64 {
         let filled = |size: f64, limit: u64| size / limit.max(1) as f64;
         filled(size.rows, self.rows).max(filled(size.bytes, self.bytes))
     }
 }
 
-/// How hard a cull has to take hold of one prefix.
+/// How much of a prefix a cull evicts.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(in super::super) struct Grip {
-    /// The share that makes room for what was written.
+pub(in super::super) struct Eviction {
+    /// The share that makes room for new rows.
     room: f64,
-    /// The share that brings it back under its limits.
+    /// The share that brings the prefix back below its limits.
     correction: f64,
 }
 
-impl Grip {
-    /// For a prefix of this size in a table of `all` rows, of which `written` came since the last cull,
-    /// in windows of `window` rows.
+impl Eviction {
+    /// For a prefix of this size in a table of `all` rows. `written` rows came since the last cull, and a window has
+    /// `window` rows.
     pub(in super::super) fn new(
         size: Size,
         all: Size,
@@ -231,30 +228,31 @@ impl Grip {
         Self { room: ramp * written as f64 / seen, correction }
     }
 
-    /// How many windows it takes to make room without taking too much of one.
+    /// The number of windows that make enough room without evicting too much from one.
     pub(in super::super) fn windows(self) -> f64 {
         (self.room / (MAX_SHARE - MAX_CORRECTION)).ceil().clamp(1.0, MAX_REPEATS)
     }
 
-    /// The share of the rows seen to evict, when the expired ones among them go anyway and the work is
-    /// spread over some windows.
+    /// The share of rows to evict, in addition to the expired ones, when the work is divided among some windows.
     fn share(self, expired: f64, windows: f64) -> f64 {
         let room = (self.room / windows.max(1.0) - expired).max(0.0);
         (room + self.correction).min(MAX_SHARE)
     }
 }
 
-/// Chooses the rows of a step to evict: of each prefix with a grip the oldest born. `chance` in 0..1
-/// decides about fractions of a row.
+/// Chooses the rows of a step to evict: the oldest of each prefix in `grips`. `chance` in 0..1 decides about
+/// fractions of a row.
 pub(in super::super) fn choose<'a>(
     rows: &'a [Seen],
-    grips: &HashMap<Vec<u8>, Grip>,
+    evictions: &HashMap<Vec<u8>, Eviction>,
     windows: f64,
     now_ms: u64,
     mut chance: impl FnMut() -> f64,
 ) -> Vec<&'a Seen> {
     let mut chosen = Vec::new();
-    for (prefix, grip) in grips.iter().filter(|(_, grip)| **grip != Grip::default()) {
+    for (prefix, eviction) in
+        evictions.iter().filter(|(_, eviction)| **eviction != Eviction::default())
+    {
         let own = rows.iter().filter(|row| row.prefix == *prefix);
         let (expired, mut live): (Vec<&Seen>, Vec<&Seen>) =
             own.partition(|row| row.expires_ms <= now_ms);
@@ -262,7 +260,7 @@ pub(in super::super) fn choose<'a>(
         if seen == 0.0 {
             continue;
         }
-        let wanted = grip.share(expired.len() as f64 / seen, windows) * seen;
+        let wanted = eviction.share(expired.len() as f64 / seen, windows) * seen;
         let count = wanted.floor() + f64::from(u8::from(chance() < wanted.fract()));
         live.sort_unstable_by_key(|row| row.born_ms);
         chosen.extend(live.into_iter().take(count as usize));
@@ -270,7 +268,7 @@ pub(in super::super) fn choose<'a>(
     chosen
 }
 
-/// Rows of one prefix, counted one by one, and a fair sample of their ages.
+/// The rows of one prefix: exact counts, and a fair sample of their ages.
 #[derive(Debug, Default)]
 pub(in super::super) struct Census {
     pub(in super::super) rows: u64,
@@ -279,7 +277,7 @@ pub(in super::super) struct Census {
 }
 
 impl Census {
-    /// Rows whose age is remembered: up to here a threshold is exact.
+    /// The most rows in the sample. Up to this number, a threshold is exact.
     const SAMPLE: usize = 4096;
 
     /// Counts a row. `chance` in 0..1 decides whether it joins the sample.
@@ -293,12 +291,12 @@ impl Census {
         }
     }
 
-    /// By how much the rows are over the limits.
+    /// How many rows and bytes are over the limits.
     pub(in super::super) fn excess(&self, limits: &Limits) -> (u64, u64) {
         (self.rows.saturating_sub(limits.rows), self.bytes.saturating_sub(limits.bytes))
     }
 
-    /// The birth up to which rows have to go to be rid of an excess; `None` when there is none.
+    /// Rows born up to this time must go, so that nothing is over the limits. `None` if nothing is.
     pub(in super::super) fn threshold(&mut self, excess: (u64, u64)) -> Option<u64> {
         if excess == (0, 0) {
             return None;

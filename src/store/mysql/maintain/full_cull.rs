@@ -1,4 +1,4 @@
-//! Culls of a whole table: exact, for callers who ask and for tables that a window takes in.
+//! How is a whole table culled exactly? For callers that ask, and for tables that are no larger than a window.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -11,16 +11,16 @@ use super::estimate::{Census, STEP, Seen, Tally};
 use super::task::Maintenance;
 use crate::store::{CullReport, StoreError};
 
-/// Passes over the table to evict what one pass has left.
+/// Passes over the table that evict what an earlier pass has left.
 const EVICTION_PASSES: usize = 3;
 
-/// Where an outcome goes; nobody waiting for it any more ends the work.
+/// Where the result goes. If the caller does not wait any more, the work ends.
 type Answer = oneshot::Sender<Result<CullReport, StoreError>>;
 
 impl Maintenance {
-    /// A cull of the whole table, as long as somebody waits for it.
+    /// A cull of the whole table, while its caller waits.
     pub(in super::super) async fn cull_all(&mut self, answer: Answer) {
-        let outcome = self.sweep(u64::MAX, Some(&answer)).await;
+        let outcome = self.scan(u64::MAX, Some(&answer)).await;
         let outcome = outcome.map_err(|failure| self.failed(failure));
         if outcome.is_ok() {
             self.shared.counters.culls.fetch_add(1, Relaxed);
@@ -29,10 +29,10 @@ impl Maintenance {
         let _ = answer.send(outcome.map(|(report, _)| report));
     }
 
-    /// A cull in the background of a table of at most `most` rows; `false` when it has more.
+    /// A background cull of a table with at most `most` rows. `false` if it has more.
     pub(in super::super) async fn cull_small(&mut self, most: u64) -> bool {
-        self.owned.take(); // a sweep needs no notice of what was written
-        match self.sweep(most, None).await {
+        self.owned.take(); // a full cull does not need to know what was written
+        match self.scan(most, None).await {
             Ok((_, whole)) => whole,
             Err(failure) => {
                 self.failed(failure);
@@ -41,10 +41,9 @@ impl Maintenance {
         }
     }
 
-    /// Removes what has expired, counts the rest, and evicts each prefix of this process down to its
-    /// limits. Gives up after more than `most` rows, or when nobody waits for the answer any more; the
-    /// flag tells whether it saw the whole table.
-    async fn sweep(
+    /// Deletes expired rows, counts the others, and evicts each prefix of this process down to its limits. It stops
+    /// after `most` rows, or if the caller does not wait any more. The flag says whether it saw the whole table.
+    async fn scan(
         &mut self,
         most: u64,
         answer: Option<&Answer>,
@@ -94,14 +93,14 @@ impl Maintenance {
         let mut evicted = 0;
         for _ in 0..EVICTION_PASSES {
             evicted += self.evict_pass(&mut excess, answer).await?;
-            // of a large table the threshold came from a sample and may have been a little low
+            // in a large table, the threshold came from a sample and may be slightly too low
             excess.retain(|_, excess| excess.is_left());
             excess.values_mut().for_each(|excess| excess.until = u64::MAX);
         }
         Ok(evicted)
     }
 
-    /// One pass over the table that evicts what is in excess.
+    /// One pass over the table that evicts rows over the limits.
     async fn evict_pass(
         &mut self,
         excess: &mut HashMap<Vec<u8>, Excess>,
@@ -130,7 +129,7 @@ fn is_given_up(answer: Option<&Answer>) -> bool {
     answer.is_some_and(Answer::is_closed)
 }
 
-/// What a prefix has too much of, and how old a row must be to go.
+/// How much of a prefix is over its limits, and which rows must go.
 struct Excess {
     rows: u64,
     bytes: u64,
@@ -142,7 +141,7 @@ impl Excess {
         self.rows > 0 || self.bytes > 0
     }
 
-    /// Whether this row goes; if so it counts.
+    /// Whether this row must go. If so, it is counted.
     fn take(&mut self, row: &Seen) -> bool {
         let goes = self.is_left() && row.born_ms <= self.until;
         if goes {
@@ -153,7 +152,7 @@ impl Excess {
     }
 }
 
-/// Where the step after these rows begins; `None` at the end of the table.
+/// Where the step after these rows begins. `None` at the end of the table.
 fn following(rows: &[Seen]) -> Option<u128> {
     if rows.len() < STEP {
         return None;

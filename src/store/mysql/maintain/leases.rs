@@ -1,4 +1,4 @@
-//! Pruning of leases that ended long ago.
+//! When are the rows of old leases deleted?
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -7,12 +7,12 @@ use super::super::codec::{Hash, hash_of};
 use super::super::conn::{Failure, statement};
 use super::task::Maintenance;
 
-/// Rows that are looked at in one go when pruning.
+/// Rows that one step examines.
 const WINDOW: u64 = 1_000;
 
 impl Maintenance {
-    /// Removes rows of leases that ended long ago, a window at a time, where this process takes leases.
-    /// Whether there is much more to remove: a tenth of the window was.
+    /// Deletes rows of leases that ended long ago, one window in each call, if this process uses leases. `true` if it
+    /// deleted a tenth of the window, so there may be many more.
     pub(in super::super) async fn prune_leases(&mut self) -> bool {
         if !self.shared.leases.load(Relaxed) {
             return false;

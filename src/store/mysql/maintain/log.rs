@@ -1,4 +1,4 @@
-//! What else the maintaining task does: it prunes the log, shows it, and counts for dry runs.
+//! Which rows of the log are pruned, shown, or counted in a dry run?
 
 use std::sync::Arc;
 
@@ -16,13 +16,13 @@ use crate::key::KeyRange;
 use crate::store::{Named, StoreError};
 use crate::tag::{LogRecord, LogRow, Scope, Tag};
 
-/// Rows that are pruned from the log at once at the most.
+/// The most log rows that are pruned at once.
 const PRUNED: u64 = 1_000;
 
-/// Rows of the log that are shown at the most.
+/// The most log rows that are shown.
 const SHOWN: usize = 10_000;
 
-/// A row as a count sees it.
+/// A row as a count reads it.
 struct Seen {
     hash: u128,
     key: Bytes,
@@ -32,11 +32,11 @@ struct Seen {
 }
 
 impl Maintenance {
-    /// Removes the oldest rows of the log when they are past their time. The newest row stays, whatever
-    /// its age: it shows that the log is the one it was. Whether there may be more.
+    /// Deletes log rows that are older than the retention time. The newest row always stays, because it identifies
+    /// the log. `true` if there may be more to delete.
     pub(in super::super) async fn prune(&mut self) -> bool {
         let pruned = self.prune_log().await;
-        // the next time from the beginning: rows that could not be removed, or of a log that was emptied
+        // next time from the beginning: for rows that could not be deleted, or after the log was emptied
         self.pruned = *pruned.as_ref().unwrap_or(&0);
         if let Err(failure) = pruned {
             self.link.failed(&self.shared, "pruning the log", failure);
@@ -44,14 +44,14 @@ impl Maintenance {
         self.pruned > 0
     }
 
-    /// How far it got, if there may be more behind that, else 0.
+    /// Returns up to which id it pruned if there may be more, or else 0.
     async fn prune_log(&mut self) -> Result<u64, Failure> {
         let retention = self.shared.settings.log_retention.as_millis();
         let retention_ms = u64::try_from(retention).unwrap_or(u64::MAX);
         let before_ms = self.shared.clock.now_ms().saturating_sub(retention_ms);
         let after = self.pruned;
         let Self { shared, link, .. } = self;
-        // not from the first row on: the server passes over those that were removed a moment ago
+        // not from the first row on: the server would skip those that were deleted a moment ago
         let query = || statement(&shared.sql.log.oldest).bind(after).bind(PRUNED + 1);
         let rows = link.rows(shared, query).await?;
         let aged = |row: &MySqlRow| -> Result<(u64, u64), sqlx::Error> {
@@ -62,16 +62,16 @@ impl Maintenance {
             .map(aged)
             .collect::<Result<_, _>>()
             .map_err(|error| Failure::of(error, &self.shared.settings.log_table))?;
-        // nothing behind a row that is still to come: it is known to be missing by what has been seen there
+        // nothing above a row that may still come: its gap is only known from the rows above it
         let settled = self.shared.sql.log.settled.clone();
         let settled = self.link.get(&self.shared).await?.number(&settled, &self.shared).await?;
         let is_old = |(id, at_ms): &&(u64, u64)| *at_ms < before_ms && *id <= settled;
-        // the newest of the old ones stays too: there may be processes that have seen nothing newer
+        // the newest of the old rows stays too: it may be the newest row that some process has read
         let old = rows.iter().take_while(is_old).count();
         let more = old as u64 > PRUNED;
         let last = old.min(rows.len().saturating_sub(1)).checked_sub(2).and_then(|at| rows.get(at));
         let Some((last, _)) = last.copied() else { return Ok(0) };
-        // known before they are gone: whoever misses one of them finds this
+        // recorded before they are deleted: a process that misses one of them finds this
         let text = self.shared.sql.log.raise_floor.clone();
         self.delete(|| statement(&text).bind(last).bind(last)).await?;
         let text = self.shared.sql.log.prune.clone();
@@ -79,7 +79,7 @@ impl Maintenance {
         Ok(if more { last } else { 0 })
     }
 
-    /// Shows the newest rows of the log.
+    /// The newest rows of the log.
     pub(in super::super) async fn tail(
         &mut self,
         limit: usize,
@@ -101,7 +101,7 @@ impl Maintenance {
             .map_err(|error| Failure::of(error, &self.shared.settings.log_table))
     }
 
-    /// Counts what these name, as long as somebody waits for it.
+    /// Counts the responses that these scopes name, while the caller waits.
     pub(in super::super) async fn count(
         &mut self,
         scopes: &[Scope],
@@ -132,8 +132,7 @@ impl Maintenance {
         Ok(count)
     }
 
-    /// Finds the keys of a range that these name, as long as somebody waits for it. A row that cannot be read
-    /// counts as named.
+    /// Finds the keys in a range that these scopes name, while the caller waits. An unreadable row counts as named.
     pub(in super::super) async fn named(
         &mut self,
         range: &KeyRange,
@@ -154,8 +153,8 @@ impl Maintenance {
         let _ = answer.send(outcome);
     }
 
-    /// Reads the head of each response, in the whole table or in a range of keys, in steps: what it says and its
-    /// tags, `None` where they cannot be read.
+    /// Reads the heads of all responses, in the whole table or in a range of keys, in steps. `None` for the tags of
+    /// unreadable rows.
     async fn walk(
         &mut self,
         range: Option<&KeyRange>,

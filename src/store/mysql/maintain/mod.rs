@@ -1,4 +1,4 @@
-//! Maintenance: culling, pruning, statistics, and questions that scan a table.
+//! How is the table kept in order? Culling, pruning, statistics, and questions that scan a table.
 
 mod estimate;
 mod full_cull;

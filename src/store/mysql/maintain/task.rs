@@ -1,4 +1,4 @@
-//! The task that keeps the table in order: culls windows, estimates sizes, keeps the clock.
+//! When are the tables culled and pruned, and the clock read?
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::super::conn::{Failure, Link, Retry, Statement, statement, stopped};
 use super::super::shared::Shared;
 use super::super::sql::{MAX_KEYS, repeated};
 use super::super::write::{Owned, owner};
-use super::estimate::{EXAMINED, Estimates, Grip, Limits, STEP, Seen, Tally, choose};
+use super::estimate::{EXAMINED, Estimates, Eviction, Limits, STEP, Seen, Tally, choose};
 use crate::key::KeyRange;
 use crate::store::{CullReport, Named, StoreError};
 use crate::tag::{LogRow, Scope};
@@ -25,26 +25,25 @@ use crate::tag::{LogRow, Scope};
 /// How often the database's clock is read.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Rows that the figures of `stats` are drawn from: within 2 to 3 % of the truth.
+/// Rows from which `stats` is estimated: within 2 to 3 %.
 const STATS_ROWS: u64 = 1024;
 
-/// Times that a deletion is sent again after a deadlock or a lock wait.
+/// How many times a deletion is sent again after a deadlock or a lock wait.
 const RETRIES: u32 = 2;
 
-/// What callers ask for.
+/// A question of a caller.
 #[derive(Debug)]
 pub(in super::super) enum Command {
     Cull(oneshot::Sender<Result<CullReport, StoreError>>),
     Stats(oneshot::Sender<Result<Figures, StoreError>>),
     /// The newest rows of the log.
     Tail(usize, oneshot::Sender<Result<Vec<LogRow>, StoreError>>),
-    /// How much is named.
+    /// How many responses the scopes name.
     Count(Vec<Scope>, oneshot::Sender<Result<Named, StoreError>>),
-    /// Which keys of a range are named.
+    /// Which keys of a range the scopes name.
     Named(KeyRange, Vec<Scope>, oneshot::Sender<Result<Vec<KeyRange>, StoreError>>),
 }
 
-/// How much is stored.
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) struct Figures {
     pub(in super::super) entries: u64,
@@ -52,13 +51,12 @@ pub(in super::super) struct Figures {
     pub(in super::super) exact: bool,
 }
 
-/// How hard a cull takes hold of each prefix, and in how many windows.
+/// How much a cull evicts of each prefix, and in how many windows.
 struct Plan {
-    grips: HashMap<Vec<u8>, Grip>,
+    evictions: HashMap<Vec<u8>, Eviction>,
     windows: f64,
 }
 
-/// The maintaining task and what it owns.
 pub(in super::super) struct Maintenance {
     pub(in super::super) shared: Arc<Shared>,
     pub(in super::super) owned: Arc<Owned>,
@@ -66,23 +64,22 @@ pub(in super::super) struct Maintenance {
     pub(in super::super) random: StdRng,
     pub(in super::super) stop: watch::Receiver<bool>,
     pub(in super::super) estimates: Estimates,
-    /// Where the next window begins. The first begins anywhere; each begins where the one before
-    /// ended, so that one process sees every row equally often (simulated: 6 % of garbage instead of
-    /// 10 % with a new random start each time).
+    /// Where the next window begins. The first one begins at a random point; each next one begins where the last one
+    /// ended. So each row is seen equally often. (Simulated: 6 % expired rows instead of 10 % with random starts.)
     pub(in super::super) next: u128,
     /// Where the next window of leases begins.
     pub(in super::super) next_lease: u128,
-    /// How far the log has been pruned without coming to an end.
+    /// Up to which id the log has been pruned, while there is more.
     pub(in super::super) pruned: u64,
     pub(in super::super) link: Link,
 }
 
 impl Maintenance {
-    /// Works until the store is closed.
+    /// Runs until the store is closed.
     pub(in super::super) async fn run(mut self) {
         let mut clock = interval(CLOCK_INTERVAL);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        clock.tick().await; // the first is due at once, and the clock was read when connecting
+        clock.tick().await; // the first tick comes at once, but the clock was read when connecting
         let background = self.shared.settings.background_cull;
         let mut idle = self.next_idle();
         let mut prune = self.next_idle();
@@ -109,7 +106,7 @@ impl Maintenance {
                     self.cull_windows().await;
                     idle = self.next_idle();
                 }
-                // by time alone, whether anything is culled or not
+                // independent of culling
                 () = sleep_until(prune) => prune = self.prune_on().await,
                 _ = clock.tick() => self.read_clock().await,
             }
@@ -119,7 +116,8 @@ impl Maintenance {
         }
     }
 
-    /// When to cull if nothing happens: give or take a tenth, so that many processes spread.
+    /// When to cull if nothing is written: with a random deviation of a tenth, so that processes do not cull at the
+    /// same time.
     fn next_idle(&mut self) -> Instant {
         let factor = self.random.random_range(0.9..=1.1);
         Instant::now() + self.shared.settings.idle_cull_interval.mul_f64(factor)
@@ -144,7 +142,7 @@ impl Maintenance {
     /// A cull in the background.
     async fn cull_windows(&mut self) {
         let window = (EXAMINED / self.shared.settings.cull_probability).ceil() as u64;
-        // a table no larger than a window is kept exactly
+        // a table no larger than a window is culled exactly
         let small = self.estimates.is_exact() && self.cull_small(window).await;
         if !small {
             let plan = self.plan(window);
@@ -161,8 +159,8 @@ impl Maintenance {
         self.shared.counters.culls.fetch_add(1, Relaxed);
     }
 
-    /// Prunes a bounded number of rows of the log and of leases. While there are more, it goes on after a pause as
-    /// long as that took, so that it keeps up with any number and leaves the server time for others.
+    /// Prunes a limited number of log rows and lease rows. While there are more, it continues after a pause as long
+    /// as the pruning took. So it keeps up with any number, and leaves the server time.
     async fn prune_on(&mut self) -> Instant {
         let began = Instant::now();
         let more = self.prune().await;
@@ -172,22 +170,22 @@ impl Maintenance {
 
     fn plan(&mut self, window: u64) -> Plan {
         let written = self.owned.take();
-        let mut plan = Plan { grips: HashMap::with_capacity(written.len()), windows: 1.0 };
+        let mut plan = Plan { evictions: HashMap::with_capacity(written.len()), windows: 1.0 };
         let all = self.estimates.all();
         for (prefix, rows) in written {
             let size = self.estimates.of(&prefix);
-            let grip = match (size, all) {
-                (Some(size), Some(all)) => Grip::new(size, all, &self.limits(), rows, window),
-                _ => Grip::default(),
+            let eviction = match (size, all) {
+                (Some(size), Some(all)) => Eviction::new(size, all, &self.limits(), rows, window),
+                _ => Eviction::default(),
             };
-            plan.windows = plan.windows.max(grip.windows());
-            plan.grips.insert(prefix, grip);
+            plan.windows = plan.windows.max(eviction.windows());
+            plan.evictions.insert(prefix, eviction);
         }
         plan
     }
 
-    /// Looks at `want` rows from `start` on, round the end of the key space once; with a plan it
-    /// removes what has expired among them and evicts.
+    /// Reads `want` rows from `start` on, at most once around the key space. With a plan, it deletes expired rows and
+    /// evicts.
     async fn window(
         &mut self,
         start: u128,
@@ -257,7 +255,7 @@ impl Maintenance {
             .map_err(|error| Failure::of(error, &self.shared.settings.table))
     }
 
-    /// Removes what has expired among the rows of a step and evicts the share of the plan.
+    /// Deletes the expired rows of a step, and evicts the plan's share.
     async fn clean(
         &mut self,
         rows: &[Seen],
@@ -268,7 +266,7 @@ impl Maintenance {
         self.delete_expired(rows, now_ms).await?;
         rows.iter().filter(|row| row.expires_ms <= now_ms).for_each(|row| tally.remove(row));
         let random = &mut self.random;
-        let chosen = choose(rows, &plan.grips, plan.windows, now_ms, || random.random());
+        let chosen = choose(rows, &plan.evictions, plan.windows, now_ms, || random.random());
         chosen.iter().for_each(|row| tally.remove(row));
         self.evict(chosen.into_iter().map(|row| row.hash).collect()).await?;
         Ok(())
@@ -309,7 +307,7 @@ impl Maintenance {
         Ok(evicted)
     }
 
-    /// Runs a deletion, again when it loses to another transaction.
+    /// Runs a deletion. It is repeated if it loses against another transaction.
     pub(in super::super) async fn delete(
         &mut self,
         query: impl Fn() -> Statement,

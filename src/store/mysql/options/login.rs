@@ -1,4 +1,4 @@
-//! How connections log in: fixed options, or options that are asked for each time.
+//! With which options does a connection log in?
 
 use std::error::Error;
 use std::future::Future;
@@ -15,10 +15,10 @@ pub(in super::super) type LoginError = Box<dyn Error + Send + Sync>;
 type Asked = Pin<Box<dyn Future<Output = Result<MySqlConnectOptions, LoginError>> + Send>>;
 type Provider = dyn Fn(MySqlConnectOptions) -> Asked + Send + Sync;
 
-/// Where connections go, and who says with which credentials.
+/// Where connections go, and with which credentials.
 #[derive(Clone)]
 pub(in super::super) struct Login {
-    /// The options from which each login starts.
+    /// The options with which each login begins.
     pub(in super::super) base: MySqlConnectOptions,
     provider: Option<Arc<Provider>>,
 }

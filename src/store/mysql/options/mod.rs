@@ -1,4 +1,4 @@
-//! Settings of the store and how they are made.
+//! Which settings does the store have?
 
 mod login;
 mod settings;
@@ -17,8 +17,8 @@ use super::MySqlStore;
 use crate::error::{About, ConfigError};
 use crate::store::StoreError;
 
-/// Prepared statements that a connection keeps; more than it ever has, because sqlx 0.9.0 stalls
-/// 44 ms on each that it closes.
+/// Prepared statements that a connection keeps. It never has so many, because sqlx 0.9.0 stalls for 44 ms on each
+/// that it closes.
 const STATEMENT_CACHE: usize = 256;
 
 /// Makes a [`MySqlStore`]; see [`MySqlStore::builder`]. Settings are checked by
@@ -65,7 +65,7 @@ pub struct MySqlStoreBuilder {
 }
 
 impl fmt::Debug for MySqlStoreBuilder {
-    /// Without the password: of the connection only where it goes.
+    /// Redacts credentials: of the connection, it shows only host, port and database.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MySqlStoreBuilder")
             .field("host", &self.login.base.get_host())

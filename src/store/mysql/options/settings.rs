@@ -1,4 +1,4 @@
-//! Settings that have been checked.
+//! Are the settings valid?
 
 use std::time::Duration;
 
@@ -27,7 +27,8 @@ impl MySqlStoreBuilder {
             log_table.table().len() <= 58,
             "it must be 58 characters at most, because another table has its name with `_state`",
         )?;
-        // the application's connections may have another database: the log's is named always
+        // the application's connections may use another database, so statements for them always name the log's
+        // database
         let database = table.schema().or(self.login.base.get_database());
         let log_table = log_table.in_schema(database);
         let lease_table = lease_table.in_schema(database);
@@ -132,19 +133,19 @@ impl MySqlStoreBuilder {
     }
 }
 
-/// Smaller bodies are stored as they are: compression saves little of them.
+/// Smaller bodies are not compressed, because that saves little.
 const COMPRESS_MIN_BYTES: usize = 1024;
-/// Smaller than any round trip makes no sense, and the server counts in milliseconds.
+/// A shorter timeout than any round trip is a mistake. The server counts in milliseconds.
 const MIN_TIMEOUT: Duration = Duration::from_millis(1);
 const MAX_TIMEOUT: Duration = Duration::from_secs(600);
-/// Shorter than any response is stored makes no sense.
+/// A shorter retention than any response is stored is a mistake.
 const MIN_RETENTION: Duration = Duration::from_secs(60);
 const MAX_POLL: Duration = Duration::from_secs(60);
-/// Longer than it takes to insert a row whose id has been handed out.
+/// Longer than the time between giving an id and inserting the row.
 const MIN_GRACE: Duration = Duration::from_millis(100);
 const MAX_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 const TIMEOUT_RULE: &str = "it must be between 1 ms and 10 min";
-/// A cull then looks at ten million rows.
+/// With this probability, a cull examines ten million rows.
 const MIN_PROBABILITY: f64 = 1e-6;
 
 fn check(
@@ -161,7 +162,7 @@ fn check(
 pub(in super::super) struct Settings {
     pub(in super::super) login: Login,
     pub(in super::super) table: TableName,
-    /// With its database.
+    /// Includes the database.
     pub(in super::super) log_table: TableName,
     pub(in super::super) log_state: TableName,
     pub(in super::super) lease_table: TableName,

@@ -1,4 +1,4 @@
-//! The statements that create the tables, and whether those that are there are encrypted.
+//! Which statements create the tables, and are existing tables encrypted?
 
 use super::super::sql::TableName;
 
@@ -24,8 +24,8 @@ pub(in super::super) fn entries_ddl(table: &TableName) -> String {
     )
 }
 
-/// The statement that creates the invalidation log. Everything but `tag` has a default, so that a
-/// trigger has to say no more than that.
+/// The statement that creates the invalidation log. All columns except `tag` have defaults, so a trigger only needs
+/// to name the tag.
 pub(in super::super) fn log_ddl(table: &TableName) -> String {
     format!(
         "CREATE TABLE IF NOT EXISTS {} (
@@ -41,7 +41,7 @@ pub(in super::super) fn log_ddl(table: &TableName) -> String {
     )
 }
 
-/// The statement that creates the table which remembers how far the log is settled.
+/// The statement that creates the table with the log's state: up to which id it is settled.
 pub(in super::super) fn log_state_ddl(table: &TableName) -> String {
     format!(
         "CREATE TABLE IF NOT EXISTS {} (
@@ -67,7 +67,7 @@ pub(in super::super) fn lease_ddl(table: &TableName) -> String {
     )
 }
 
-/// What a server of this version encrypts a table by.
+/// The table option that encrypts, for a server of this version.
 pub(in super::super) fn encryption(version: &str) -> &'static str {
     if version.to_ascii_lowercase().contains("mariadb") {
         "ENCRYPTED=YES"
@@ -76,8 +76,8 @@ pub(in super::super) fn encryption(version: &str) -> &'static str {
     }
 }
 
-/// Whether a table is encrypted, by the `create_options` that the server shows, and whether its server encrypts
-/// tables that say nothing of it.
+/// Whether a table is encrypted, by the `create_options` that the server shows. `by_default`: whether the server
+/// encrypts tables without such an option.
 pub(in super::super) fn is_encrypted(create_options: &str, by_default: bool) -> bool {
     let plain: String = create_options
         .chars()

@@ -1,37 +1,37 @@
-//! The tables: how they are made, and whether those that are there are of the right shape.
+//! Which tables does the store need, and do they have the right shape?
 //!
-//! A cache is disposable, so a table is created when it is missing and never altered.
+//! A cache can be created again at any time, so missing tables are created, and existing ones are never altered.
 
 use std::sync::Arc;
 
 use sqlx::mysql::MySqlRow;
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::super::conn::{Connection, Failure, MISSING, OTHER_SHAPE, Retry, Role, Statement, Then};
+use super::super::conn::{
+    Connection, Failure, MISSING, OTHER_SHAPE, Recovery, Retry, Role, Statement,
+};
 use super::super::options::Settings;
 use super::super::shared::Shared;
 use super::super::sql::{MAX_ID, TableName, Text};
 use super::ddl::{encryption, entries_ddl, is_encrypted, lease_ddl, log_ddl, log_state_ddl};
 use crate::store::StoreError;
 
-/// Times that creating the table is tried while others do the same.
+/// How many times creating a table is tried while other processes do the same.
 const RETRIES: u32 = 9;
 
-/// A table that the store needs.
 pub(in super::super) struct Needed<'a> {
     pub(in super::super) name: &'a TableName,
     pub(in super::super) ddl: String,
     columns: &'static [Wanted],
-    /// The column of its primary key.
+    /// The column of the primary key.
     primary: &'static str,
-    /// The first column of another index that it has to have.
+    /// The first column of another index that the table needs.
     index: Option<&'static str>,
 }
 
-/// Name, types that will do, and whether it may be null.
+/// Column name, allowed types, and whether it may be null.
 type Wanted = (&'static str, &'static [&'static str], bool);
 
-/// All tables of a store.
 pub(in super::super) fn tables(shared: &Shared) -> [Needed<'_>; 4] {
     let Settings { table, log_table, log_state, lease_table, encrypted, .. } = &shared.settings;
     let mut tables = [
@@ -72,10 +72,10 @@ pub(in super::super) fn tables(shared: &Shared) -> [Needed<'_>; 4] {
     tables
 }
 
-/// Creates the tables that are missing, then checks all.
+/// Creates the missing tables, then checks all.
 ///
 /// # Errors
-/// As [`check`], and those of creating them.
+/// As [`check`], and those of creating tables.
 pub(in super::super) async fn migrate(shared: &Shared) -> Result<(), StoreError> {
     let mut connection = Connection::open(&shared.settings, Role::Schema).await?;
     let mut outcome = Ok(());
@@ -91,7 +91,7 @@ async fn create(
     shared: &Shared,
     table: &Needed<'_>,
 ) -> Result<(), StoreError> {
-    // looked at first, so that an account that may not create tables can call this
+    // checked first, so that an account without the right to create tables can call this
     if !columns(connection, shared, table.name).await?.is_empty() {
         return check_with(connection, shared, table).await;
     }
@@ -130,7 +130,7 @@ pub(in super::super) async fn check(shared: &Shared) -> Result<(), StoreError> {
     outcome
 }
 
-/// If another process is creating or changing the table, the failure may pass.
+/// The failure may be temporary if another process is creating or changing the table.
 fn passing(mut failure: Failure) -> Failure {
     const CONCURRENT: [u16; 3] = [
         1050, // ER_TABLE_EXISTS_ERROR
@@ -138,7 +138,7 @@ fn passing(mut failure: Failure) -> Failure {
         1412, // ER_TABLE_DEF_CHANGED
     ];
     if failure.number().is_some_and(|number| CONCURRENT.contains(&number)) {
-        failure.then = Then::TryAgain;
+        failure.recovery = Recovery::Retry;
     }
     failure
 }
@@ -157,11 +157,11 @@ struct Column {
     /// `bigint(20) unsigned`
     column_type: String,
     nullable: bool,
-    /// It gets a value when none is given.
+    /// Whether the column has a default value.
     fills_itself: bool,
 }
 
-/// A column that is the `seq`-th of an index.
+/// A column that is the `seq`-th one of an index.
 #[derive(Debug, PartialEq)]
 struct Indexed {
     index: String,
@@ -186,7 +186,7 @@ async fn check_with(
     }
 }
 
-/// What is to be done about a table that is not encrypted, if it is not.
+/// What to do about a table that must be encrypted and is not.
 async fn unencrypted(
     connection: &mut Connection,
     shared: &Shared,
@@ -253,7 +253,7 @@ async fn indexed(
         Ok(Indexed {
             index: row.try_get::<String, _>("name")?.to_ascii_lowercase(),
             seq: row.try_get("seq")?,
-            // none for an index over an expression
+            // an index over an expression has no column name
             column: row
                 .try_get::<Option<String>, _>("column_name")?
                 .unwrap_or_default()
@@ -348,7 +348,7 @@ fn column_difference(
     }
 }
 
-/// The log's rows are inserted without an id and a time.
+/// Log rows are inserted without id and time.
 fn fills_itself_difference(table: &Needed<'_>, columns: &[Column]) -> Option<String> {
     let needs = |name: &str| table.index == Some("tag") && matches!(name, "id" | "at_ms");
     let empty = columns.iter().find(|column| needs(&column.name) && !column.fills_itself)?;
@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn the_right_table_is_right() {
+    fn a_correct_table_has_no_difference() {
         let (mut columns, indexed) = table();
         assert_eq!(problem(&entries(), &columns, &indexed), None);
         columns.push(column("note", "text", true));

@@ -1,4 +1,4 @@
-//! The tables: the statements that create them, and the check that they have the shape that the store needs.
+//! Which tables does the store need, and how are they created and checked?
 
 mod ddl;
 mod migrate;

@@ -1,72 +1,73 @@
-//! The statements of the invalidation log.
+//! Which statements are there for the invalidation log?
 
 use super::{TableName, Text, entry, list};
 
-/// Rows that one look at the log takes at once.
+/// The most rows that one statement of a read returns.
 pub(in super::super) const READ_LIMIT: u64 = 2_000;
 
 /// The largest id that a row may have.
 pub(in super::super) const MAX_ID: u64 = i64::MAX as u64;
 
-/// Ranges of ids that one look at the log takes in beside the newest rows.
+/// The most ranges of ids in one read, in addition to the newest rows.
 pub(in super::super) const MAX_RANGES: usize = 64;
 
-/// Most tags in one question about history.
+/// The most values in one query of the history.
 pub(in super::super) const MAX_TAGS: usize = 256;
 
-/// Most rows in one insert. Ids are handed out for all of its rows at once, and the rows are there a
-/// moment later: lists are short so that this stays a moment.
+/// The most rows in one insert. The server gives all their ids at once, and inserts the rows a moment later. With
+/// short lists, this takes only a moment.
 pub(in super::super) const MAX_APPEND: usize = 64;
 
 /// The statements of one log.
 #[derive(Debug)]
 pub(in super::super) struct LogSql {
-    /// Binds the first id, then first and last of 0, 1, 4, 16, 64 ranges, then the limit. With ranges the
-    /// floor comes along: rows in gaps may have been pruned.
+    /// Reads the log. Binds the first id, then first and last of 0, 1, 4, 16 or 64 ranges, then the limit. With
+    /// ranges, it also returns the floor, because rows in gaps may have been pruned.
     read: Vec<Text>,
-    /// Binds 1, 2, 4, ..., 64 rows of tag, kind, reason.
+    /// Appends 1, 2, 4, ..., 64 rows. Binds tag, kind, reason of each.
     append: Vec<Text>,
-    /// Binds 1, 4, 16, 64, 256 tags, then the lowest id, the first that is too far, the limit.
+    /// Queries the history. Binds 1, 4, 16, 64 or 256 tags, then the lowest id, the id after the last, the limit.
     history: Vec<Text>,
-    /// What comes next on the connection also sees rows that are not committed.
+    /// The next statement on the connection also reads uncommitted rows.
     pub(in super::super) uncommitted: Text,
     pub(in super::super) begin: Text,
     pub(in super::super) commit: Text,
     pub(in super::super) roll_back: Text,
-    /// Binds the first tag, the first that is too far, the same of ids, the limit.
+    /// Queries the history for a range of tags. Binds the first tag, the one after the last, the same for ids, the
+    /// limit.
     pub(in super::super) history_between: Text,
-    /// The largest id, 0 for none.
+    /// The largest id, or 0.
     pub(in super::super) largest: Text,
     /// The row with the largest id.
     pub(in super::super) newest: Text,
-    /// Binds an id: the time of its row.
+    /// The time of a row. Binds its id.
     pub(in super::super) time: Text,
     /// The first id that has not been pruned.
     pub(in super::super) floor: Text,
-    /// Binds the last id that is about to be pruned, twice.
+    /// Raises the floor. Binds the last id that will be pruned, twice.
     pub(in super::super) raise_floor: Text,
-    /// Binds first and last id, limit.
+    /// The ids of a range. Binds first and last id, limit.
     pub(in super::super) ids: Text,
-    /// Binds first and last id, limit. Fails at once where a transaction holds one of the ids.
+    /// The rows of a range, with a lock. Fails at once if a transaction holds one. Binds first and last id, limit.
     pub(in super::super) locked: Text,
-    /// The same, for the ids alone.
+    /// The same, but only the ids.
     pub(in super::super) locked_ids: Text,
-    /// How far the log is settled, 0 for not at all.
+    /// Up to which id the log is settled, or 0.
     pub(in super::super) settled: Text,
-    /// Binds how far the log is settled, the id and the time of a row that has been seen, how far it is settled:
-    /// without the row the log is not the one it was, and this says nothing of it.
+    /// Records up to which id the log is settled. Binds that id, the id and the time of a row that was read, and the
+    /// first id again. If the row does not exist, this is another log, and nothing changes.
     pub(in super::super) settle: Text,
-    /// Binds the id.
+    /// Inserts the row that invalidates everything after a loss. Binds its id.
     pub(in super::super) restart: Text,
-    /// Binds an id: the largest of a row from there on that names everything, 0 for none.
+    /// The largest id, from this one on, of a row that invalidates everything, or 0. Binds an id.
     pub(in super::super) restarted: Text,
-    /// Binds how far a log that has lost rows is taken for settled.
+    /// Records a lower settled id for a log that has lost rows. Binds it.
     pub(in super::super) unsettle: Text,
-    /// Binds the limit.
+    /// The newest rows. Binds the limit.
     pub(in super::super) tail: Text,
-    /// Binds an id, the limit: the first rows after it.
+    /// The first rows after an id. Binds the id, the limit.
     pub(in super::super) oldest: Text,
-    /// Binds an id, and the last one after it that goes.
+    /// Deletes rows. Binds an id, and the last id to delete after it.
     pub(in super::super) prune: Text,
 }
 
@@ -94,7 +95,7 @@ impl LogSql {
                     format!("INSERT INTO {l} (tag, kind, reason) VALUES {rows}").into()
                 })
                 .collect(),
-            // by the index of tags, which a server that knows little of a table that grows does not always choose
+            // with the index on tags, which a server with outdated statistics does not always choose
             history: [1, 4, 16, 64, MAX_TAGS]
                 .into_iter()
                 .map(|tags| {
@@ -154,25 +155,24 @@ impl LogSql {
         }
     }
 
-    /// A look at the log for this many ranges, and how many it binds.
+    /// The statement that reads at least this many ranges, and how many it binds.
     pub(in super::super) fn read(&self, ranges: usize) -> (&Text, usize) {
         let (text, of_four) = fourfold(&self.read, ranges, 1);
         if ranges == 0 { (entry(&self.read, 0).0, 0) } else { (text, of_four) }
     }
 
-    /// The insert of the most rows that are not more than `count`, and how many.
+    /// The insert with the most rows up to `count`, and how many.
     pub(in super::super) fn append(&self, count: usize) -> (&Text, usize) {
         entry(&self.append, count.clamp(1, MAX_APPEND).ilog2())
     }
 
-    /// The question for this many tags, and how many it binds.
+    /// The query for at least this many tags, and how many it binds.
     pub(in super::super) fn history(&self, tags: usize) -> (&Text, usize) {
         fourfold(&self.history, tags, 0)
     }
 }
 
-/// Of texts for 1, 4, 16, ... things, the first of which stands at `first`: the one for so many, and how many
-/// it is for.
+/// From texts for 1, 4, 16, ... things, beginning at `first`: the smallest for `count`, and how many it binds.
 fn fourfold(texts: &[Text], count: usize, first: u32) -> (&Text, usize) {
     let power = count.max(1).next_power_of_two().ilog2().div_ceil(2);
     (entry(texts, power + first).0, 1 << (2 * power))
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_look_at_the_log_binds_what_it_says() {
+    fn a_read_of_the_log_binds_its_ranges() {
         let sql = sql();
         for ranges in 0..=MAX_RANGES {
             let (text, binds) = sql.read(ranges);

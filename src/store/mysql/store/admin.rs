@@ -1,4 +1,4 @@
-//! Counts, culls and statistics: done by the maintaining task.
+//! How are counts, culls and statistics done? By the maintenance task.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -32,7 +32,7 @@ impl Admin for MySqlStore {
                 too_large: counters.too_large.load(Relaxed),
                 failures: counters.failures.load(Relaxed),
                 culls: counters.culls.load(Relaxed),
-                owed_invalidations: self.inner.log.owes() as u64,
+                owed_invalidations: self.inner.log.unwritten_count() as u64,
                 log_is_damaged: self.inner.log.is_damaged(),
                 log_reads: self.inner.log.reads.load(Relaxed),
                 log_waits: self.inner.log.waits.load(Relaxed),

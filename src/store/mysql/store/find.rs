@@ -1,4 +1,4 @@
-//! Lookups, from keys to stored responses: small rows in one round trip, large bodies in a second.
+//! How does a lookup get from keys to stored responses? Small rows in one round trip, large bodies in a second one.
 
 use std::sync::Arc;
 
@@ -19,24 +19,24 @@ impl MySqlStore {
         self.inner.lookups.push(keys.iter().map(CacheKey::hash).collect::<Vec<Hash>>())
     }
 
-    /// The rows of these keys, and a look at the log beside them.
+    /// The rows of these keys. At the same time, the log is read.
     async fn rows(&self, keys: &[CacheKey]) -> Result<Vec<Option<Found>>, StoreError> {
         self.inner.running().await?;
-        // seen after this began, whenever the rows are read: what was invalidated before counts
-        let look = self.inner.log.look()?;
+        // a read that begins after this, whenever the rows are read: invalidations before this call count
+        let log_read = self.inner.log.request_read()?;
         let mut found = Vec::with_capacity(keys.len());
-        // a very long list does not take the whole queue at once
+        // so that a very long list does not fill the queue
         for group in keys.chunks(MAX_KEYS * 4) {
             let asked = group.chunks(MAX_KEYS).map(|chunk| self.ask(chunk));
             for answer in asked.collect::<Result<Vec<_>, _>>()? {
                 found.extend(answer.await.unwrap_or(Err(StoreError::Unavailable))?);
             }
         }
-        look.await.unwrap_or(Err(StoreError::Unavailable))?;
+        log_read.await.unwrap_or(Err(StoreError::Unavailable))?;
         Ok(found)
     }
 
-    /// What is stored under these keys, and until when.
+    /// The entries of these keys, with their expiry.
     pub(in super::super) async fn find(
         &self,
         keys: &[CacheKey],
@@ -51,7 +51,7 @@ impl MySqlStore {
         Ok(found)
     }
 
-    /// What is stored under these keys, without large bodies.
+    /// The entries of these keys, without large bodies.
     pub(in super::super) async fn find_heads(
         &self,
         keys: &[CacheKey],
@@ -76,7 +76,8 @@ impl MySqlStore {
         Ok(found)
     }
 
-    /// The entry of a row, and until when. A body that was left out is asked for, with the head that it has by then.
+    /// The entry of a row, with its expiry. A body that was left out is queried together with its head, which may be
+    /// newer.
     async fn read(
         &self,
         key: &CacheKey,
@@ -96,7 +97,7 @@ impl MySqlStore {
         Ok(self.decode(key, row).await.map(|stored| (stored, expires_ms)))
     }
 
-    /// Understands a row, off the async threads when it is a large compressed one.
+    /// Decodes a row. A large compressed one is decoded outside the async threads.
     async fn decode(&self, key: &CacheKey, row: RawRow) -> Option<Stored> {
         let now_ms = self.now_ms();
         let max_bytes = self.inner.shared.settings.max_entry_bytes;

@@ -1,4 +1,4 @@
-//! Leases: taken and given back by the writer task.
+//! How are leases taken and released? By the writer task.
 
 use std::time::Duration;
 

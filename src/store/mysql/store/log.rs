@@ -1,4 +1,4 @@
-//! The invalidation log: appended to by the writer task, or on the application's connection.
+//! How are log rows appended? By the writer task, or on the application's connection.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,25 +23,25 @@ impl InvalidationLog for MySqlStore {
 
     async fn append(&self, records: Vec<LogRecord>) -> Result<Vec<u64>, StoreError> {
         if let Err(error) = self.inner.log.check_damage() {
-            self.inner.log.owe(records);
+            self.inner.log.keep_unwritten(records);
             return Err(error);
         }
         let (ack, outcome) = oneshot::channel();
-        // a caller that stops waiting serves nothing that they name either
-        let under_way = self.inner.log.under_way(&records);
+        // even if the caller stops waiting, this process does not serve what they name
+        let being_written = self.inner.log.being_written(&records);
         let ids = match self.submit(Job::Append(records.clone(), ack), outcome).await {
             Ok(ids) => ids,
             Err(error) => {
-                self.inner.log.owe(records);
+                self.inner.log.keep_unwritten(records);
                 return Err(error);
             }
         };
         for (id, record) in ids.iter().zip(&records) {
             self.inner.log.await_rows(*id, std::slice::from_ref(record));
         }
-        drop(under_way);
-        // without it, what the rows name waits for the next look
-        let _ = self.inner.log.looked().await;
+        drop(being_written);
+        // otherwise, responses that the rows name would wait for the next read
+        let _ = self.inner.log.read_now().await;
         Ok(ids)
     }
 
@@ -65,7 +65,7 @@ impl InvalidationLog for MySqlStore {
     }
 
     async fn sync(&self) -> Result<(), StoreError> {
-        self.inner.log.looked().await
+        self.inner.log.read_now().await
     }
 
     fn poll_interval(&self) -> Duration {

@@ -1,4 +1,4 @@
-//! Rows that are written together: sorted, and of those of one key the last.
+//! Which rows are written together? They are sorted, and of several rows with one key, only the last is written.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -7,14 +7,14 @@ use super::super::codec::{Hash, Row};
 use super::queue::{Ack, Put, Share};
 use crate::store::StoreError;
 
-/// Rows of the same key, folded: the last one is written, all are answered.
+/// Rows with the same key. The last one is written, and all of them get the result.
 pub(in super::super) struct Folded {
     pub(in super::super) row: Row,
     pub(in super::super) acks: Vec<Ack<bool>>,
     _shares: Vec<Share>,
 }
 
-/// Sorts rows by their hash; of several with the same hash the last one stays.
+/// Sorts rows by hash, and joins those with the same hash.
 pub(in super::super) fn fold(puts: Vec<Put>) -> Vec<Folded> {
     let mut rows: HashMap<Hash, Folded> = HashMap::with_capacity(puts.len());
     for put in puts {
@@ -35,7 +35,7 @@ pub(in super::super) fn fold(puts: Vec<Put>) -> Vec<Folded> {
     rows
 }
 
-/// Answers all of them alike.
+/// Gives all of them the same result.
 pub(in super::super) fn answer(batch: Vec<Folded>, outcome: &Result<bool, StoreError>) {
     for ack in batch.into_iter().flat_map(|folded| folded.acks) {
         let _ = ack.send(outcome.clone());

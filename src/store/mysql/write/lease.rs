@@ -1,11 +1,11 @@
-//! Leases in their table, taken and given back by the task that writes.
+//! How are leases taken and released in their table?
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::super::codec::Hash;
-use super::super::conn::{Connection, Failure, Retry, Then, statement};
+use super::super::conn::{Connection, Failure, Recovery, Retry, statement};
 use super::super::sql::{HELD, LAST_UNSHAREABLE, UNSHAREABLE};
 use super::queue::LeaseJob;
 use super::task::Writer;
@@ -16,7 +16,7 @@ fn ms(time: Duration) -> u64 {
 }
 
 impl Writer {
-    /// Does a job; `false` when the connection is lost.
+    /// Does a job. `false` if the connection is lost.
     pub(in super::super) async fn lease(
         &mut self,
         connection: &mut Connection,
@@ -25,14 +25,14 @@ impl Writer {
         let shared = Arc::clone(&self.shared);
         match job {
             LeaseJob::Take { hash, time, ack } => {
-                // whoever asked may have gone inside by now
+                // the request may have been dropped
                 if ack.is_closed() {
                     return true;
                 }
                 shared.leases.store(true, Relaxed);
                 let outcome = match self.take(connection, &hash, time).await {
-                    // somebody else is at it: on one server, or on another node of a cluster
-                    Err(failure) if failure.then == Then::TryAgain => Ok(Lease::Held),
+                    // another process is doing the same: on this server, or on another node of a cluster
+                    Err(failure) if failure.recovery == Recovery::Retry => Ok(Lease::Held),
                     outcome => {
                         outcome.map_err(|failure| failure.about(&shared.settings.lease_table))
                     }

@@ -1,4 +1,4 @@
-//! Writes: the queue of jobs in their order, and the task that does them.
+//! How do writes wait, and how are they done in their order?
 
 mod batch;
 mod lease;

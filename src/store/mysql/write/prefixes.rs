@@ -1,4 +1,4 @@
-//! Which prefixes this process writes, and how much since the last cull.
+//! Which prefixes does this process write, and how much since the last cull?
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -9,14 +9,14 @@ use super::super::sql::PREFIX_BYTES;
 use crate::key::prefix_of;
 use crate::sync::lock;
 
-/// Prefixes whose limits one process looks after.
+/// The most prefixes whose limits one process enforces.
 const MAX_PREFIXES: usize = 64;
 
-/// Shared by the writing and the maintaining task.
+/// Shared by the writer and the maintenance task.
 #[derive(Debug, Default)]
 pub(in super::super) struct Owned {
     written: Mutex<HashMap<Vec<u8>, u64>>,
-    /// A written row has drawn a cull. One is remembered while another runs.
+    /// A written row has started a cull. One more is remembered while a cull runs.
     pub(in super::super) cull: Notify,
 }
 
@@ -32,19 +32,18 @@ impl Owned {
         }
     }
 
-    /// The prefixes.
     pub(in super::super) fn prefixes(&self) -> Vec<Vec<u8>> {
         lock(&self.written).keys().cloned().collect()
     }
 
-    /// The prefixes, and how many rows of each were written since the last call.
+    /// The prefixes, with the number of rows written since the last call.
     pub(in super::super) fn take(&self) -> HashMap<Vec<u8>, u64> {
         let mut written = lock(&self.written);
         written.iter_mut().map(|(prefix, rows)| (prefix.clone(), std::mem::take(rows))).collect()
     }
 }
 
-/// The prefix of a key as windows see it: they read the first bytes of a key only.
+/// The prefix of a key, as far as windows read it: only the first bytes of a key.
 pub(in super::super) fn owner(key: &[u8]) -> &[u8] {
     prefix_of(key.get(..PREFIX_BYTES).unwrap_or(key))
 }

@@ -1,4 +1,4 @@
-//! The queue between callers and the task that writes: in the order of calls, bounded in bytes.
+//! Which writes wait, and in which order? In the order of calls, limited by bytes.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -15,20 +15,20 @@ use crate::store::{Lease, StoreError};
 use crate::sync::lock;
 use crate::tag::LogRecord;
 
-/// Where the outcome of a job goes.
+/// Where the result of a job goes.
 pub(in super::super) type Ack<T> = oneshot::Sender<Result<T, StoreError>>;
 
-/// A row to be written, with its share of the queue.
+/// A row to write, with its part of the queue's bytes.
 #[derive(Debug)]
 pub(in super::super) struct Put {
     pub(in super::super) row: Row,
-    /// The hash and the number of the lease that it takes, if any.
+    /// The hash and the number of its lease, if it has one.
     pub(in super::super) fence: Option<(Hash, u64)>,
     pub(in super::super) share: Share,
     pub(in super::super) ack: Ack<bool>,
 }
 
-/// A put whose row is being made off the async threads. It keeps its place in the queue.
+/// A row that is being encoded outside the async threads. It keeps its place in the queue.
 #[derive(Debug)]
 pub(in super::super) struct Encoding {
     pub(in super::super) row: oneshot::Receiver<Result<Row, StoreError>>,
@@ -48,26 +48,26 @@ pub(in super::super) struct Freshen {
     pub(in super::super) fresh_until_ms: u64,
     pub(in super::super) gen_ms: u32,
     pub(in super::super) status: u16,
-    /// What the head that is replaced says: whether the row still holds the same response.
+    /// The content of the head to replace, to check that the row has the same response.
     pub(in super::super) old: Bytes,
     /// Held until the job is done.
     pub(in super::super) _share: Share,
     pub(in super::super) ack: Ack<bool>,
 }
 
-/// Something to be done, in its turn.
+/// A job, done in its turn.
 #[derive(Debug)]
 pub(in super::super) enum Job {
     Put(Put),
     Freshen(Freshen),
     Remove(KeyRange, Ack<u64>),
-    /// Rows of the invalidation log, and where their ids go.
+    /// Log rows, and where their ids go.
     Append(Vec<LogRecord>, Ack<Vec<u64>>),
     Lease(LeaseJob),
     Flush(Ack<()>),
 }
 
-/// Asks for a lease, or gives one back.
+/// Takes or releases a lease.
 #[derive(Debug)]
 pub(in super::super) enum LeaseJob {
     Take {
@@ -75,7 +75,7 @@ pub(in super::super) enum LeaseJob {
         time: Duration,
         ack: Ack<Lease>,
     },
-    /// With the time for which there is nothing to wait for.
+    /// With the time for which the key is unshareable.
     Release {
         hash: Hash,
         number: u64,
@@ -102,13 +102,13 @@ impl Job {
             Self::Remove(_, ack) => drop(ack.send(Err(error))),
             Self::Append(_, ack) => drop(ack.send(Err(error))),
             Self::Lease(lease) => lease.fail(error),
-            // what was queued before has failed: nothing is outstanding
+            // earlier jobs have failed, so none waits
             Self::Flush(ack) => drop(ack.send(Ok(()))),
         }
     }
 }
 
-/// What waits in its turn.
+/// A job or a row in the queue.
 #[derive(Debug)]
 pub(in super::super) enum Queued {
     Job(Job),
@@ -127,23 +127,22 @@ impl Queued {
 /// What the task takes at once.
 #[derive(Debug)]
 pub(in super::super) enum Work {
-    /// Up to [`MAX_ROWS`] rows put one after the other.
+    /// Up to [`MAX_ROWS`] consecutive rows.
     Rows(Vec<Put>),
     /// Any other job.
     One(Job),
 }
 
-/// Removals, invalidations and freshenings that may wait; they are rare and small.
+/// The most deletions, invalidations and freshenings that wait. They are rare and small.
 const MAX_JOBS: usize = 65_536;
 
-/// Jobs that are done first in a row, while others wait.
+/// The most consecutive first jobs while others wait.
 const MAX_FIRST: usize = 16;
 
-/// The queue.
 #[derive(Debug)]
 pub(in super::super) struct Writes {
     state: Mutex<State>,
-    /// Something waits.
+    /// Wakes the task.
     pub(in super::super) work: Notify,
     max_bytes: usize,
     max_statement_bytes: usize,
@@ -152,9 +151,9 @@ pub(in super::super) struct Writes {
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<Queued>,
-    /// Callers wait for these, and their order with the others does not matter.
+    /// Callers wait for these jobs, and their order relative to the others does not matter.
     first: VecDeque<Job>,
-    /// How many of these have been given out in a row.
+    /// How many first jobs were taken consecutively.
     in_a_row: usize,
     bytes: usize,
     down: bool,
@@ -162,17 +161,17 @@ struct State {
 }
 
 impl Writes {
-    /// A queue of rows of at most `max_bytes`, given out in pieces of at most `max_statement_bytes`.
+    /// A queue of at most `max_bytes`. Rows are taken in groups of at most `max_statement_bytes`.
     pub(in super::super) fn new(max_bytes: usize, max_statement_bytes: usize) -> Arc<Self> {
         let (state, work) = (Mutex::default(), Notify::new());
         Arc::new(Self { state, work, max_bytes, max_statement_bytes })
     }
 
-    /// Reserves room for an entry; it is given back when the share is dropped.
+    /// Reserves room for an entry. Dropping the share releases it.
     ///
     /// # Errors
-    /// At once: [`StoreError::Unavailable`] without a connection, [`StoreError::Overloaded`] without
-    /// room, [`StoreError::Closed`].
+    /// At once: [`StoreError::Unavailable`] without a connection, [`StoreError::Overloaded`] without room,
+    /// [`StoreError::Closed`].
     pub(in super::super) fn reserve(self: &Arc<Self>, bytes: usize) -> Result<Share, StoreError> {
         let mut state = lock(&self.state);
         state.check()?;
@@ -183,7 +182,7 @@ impl Writes {
         Ok(Share { bytes, queue: Arc::clone(self) })
     }
 
-    /// Queues puts, together.
+    /// Queues rows together.
     ///
     /// # Errors
     /// As [`Writes::reserve`]; then none of them is queued.
@@ -218,28 +217,27 @@ impl Writes {
         Ok(())
     }
 
-    /// Takes the next piece of work. `None` also while the row of the next put is being made; [`Writes::work`] says when
-    /// it is there.
+    /// Takes the next work. `None` if nothing waits, or while the next row is still being encoded; [`Writes::work`]
+    /// is notified when it is ready.
     pub(in super::super) fn take(&self) -> Option<Work> {
         let mut failed = Vec::new();
         let work = lock(&self.state).take(self.max_statement_bytes, &mut failed);
-        // not before: their shares take the lock too
+        // after the lock is released, because shares take the lock too
         failed.into_iter().for_each(|(put, error)| Queued::Encoding(put).fail(&error));
         work
     }
 
-    /// Whether nothing waits.
     pub(in super::super) fn is_empty(&self) -> bool {
         let state = lock(&self.state);
         state.first.is_empty() && state.waiting.is_empty()
     }
 
-    /// Takes a job that a caller waits for, in the middle of another job.
+    /// Takes a first job, in the middle of another job.
     pub(in super::super) fn take_first(&self) -> Option<Job> {
         lock(&self.state).first.pop_front()
     }
 
-    /// Fails what waits and what comes, until [`Writes::up`].
+    /// Fails waiting and new jobs, until [`Writes::up`].
     pub(in super::super) fn down(&self) {
         let mut state = lock(&self.state);
         state.down = true;
@@ -253,13 +251,13 @@ impl Writes {
         lock(&self.state).down = false;
     }
 
-    /// Refuses everything from now on; what waits is still given out.
+    /// Refuses new jobs. Waiting ones are still done.
     pub(in super::super) fn close(&self) {
         lock(&self.state).closed = true;
         self.work.notify_one();
     }
 
-    /// Fails what waits.
+    /// Fails all waiting jobs.
     pub(in super::super) fn abandon(&self) {
         let waiting = lock(&self.state).all();
         waiting.into_iter().for_each(|job| job.fail(&StoreError::Closed));
@@ -302,7 +300,7 @@ impl State {
         }
     }
 
-    /// Puts the next row in its place, if it has been made. Leaves out those that cannot be made.
+    /// Inserts the next row, if it has been encoded. Rows that cannot be encoded are removed.
     fn arrive(&mut self, failed: &mut Vec<(Encoding, StoreError)>) {
         while let Some(Queued::Encoding(next)) = self.waiting.front_mut() {
             let row = match next.row.try_recv() {
@@ -326,7 +324,7 @@ impl State {
         }
     }
 
-    /// Takes all that waits.
+    /// Takes everything that waits.
     fn all(&mut self) -> Vec<Queued> {
         self.first.drain(..).map(Queued::Job).chain(self.waiting.drain(..)).collect()
     }
@@ -342,7 +340,7 @@ impl State {
     }
 }
 
-/// Room in the queue.
+/// Reserved room in the queue.
 #[derive(Debug)]
 pub(in super::super) struct Share {
     bytes: usize,
@@ -431,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn a_statement_is_bounded_in_bytes_but_takes_one_row_always() {
+    fn a_statement_is_limited_in_bytes_but_takes_one_row() {
         let queue = Writes::new(1_000, 500);
         queue.put(puts(&queue, 0..5)).unwrap();
         assert_eq!(drain(&queue), ["2 rows", "2 rows", "1 rows"]);
@@ -478,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_that_is_being_made_keeps_its_place() {
+    fn a_row_that_is_being_encoded_keeps_its_place() {
         let queue = queue();
         let (job, sender, _ack) = encoding(&queue);
         queue.put(vec![job]).unwrap();
@@ -491,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn an_invalidation_does_not_wait_for_a_row_that_is_being_made() {
+    fn an_invalidation_does_not_wait_for_encoding() {
         let queue = queue();
         let (job, _sender, _ack) = encoding(&queue);
         queue.put(vec![job]).unwrap();
@@ -502,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_that_cannot_be_made_is_answered_and_left_out() {
+    fn a_row_that_cannot_be_encoded_fails_and_is_removed() {
         let queue = Writes::new(30, 10_000);
         let (large, sender, mut refused) = encoding(&queue);
         let (lost, gone, mut closed) = encoding(&queue);

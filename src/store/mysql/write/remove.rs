@@ -1,4 +1,4 @@
-//! Removal of a range of keys, by the writing task in its turn.
+//! How is a range of keys deleted?
 
 use std::sync::Arc;
 
@@ -15,11 +15,11 @@ use crate::store::StoreError;
 /// Keys that one step reads.
 const STEP: usize = 512;
 
-/// Steps of one removal at the most: 50 million rows. Others may go on writing into its range.
+/// The most steps of one deletion: 50 million rows. Other processes may continue to write into the range.
 const MAX_STEPS: usize = 100_000;
 
 impl Writer {
-    /// Removes a range; `false` when the connection is lost.
+    /// Deletes a range. `false` if the connection is lost.
     pub(in super::super) async fn remove(
         &mut self,
         connection: &mut Connection,
@@ -30,9 +30,8 @@ impl Writer {
         self.finish("a removal", outcome, ack)
     }
 
-    /// Removes a range in steps, until one comes back short. Each step asks for the whole range again:
-    /// the server may read it along either index, so that what a step has seen says nothing about
-    /// where the rest is.
+    /// Deletes a range in steps, until a step finds fewer keys than it asked for. Each step queries the whole range
+    /// again, because the server may use either index. So the keys of one step do not show where the others are.
     async fn remove_range(
         &mut self,
         connection: &mut Connection,
@@ -49,7 +48,7 @@ impl Writer {
             if short {
                 break;
             }
-            // a large range takes long: invalidations do not wait for its end
+            // a large range takes long, and invalidations must not wait for its end
             while let Some(job) = self.queue.take_first() {
                 if !self.perform_first(connection, job).await {
                     return Err(Failure::connect(StoreError::Unavailable));
@@ -59,7 +58,7 @@ impl Writer {
         Ok(removed)
     }
 
-    /// Some keys of a range, all of them if they are few.
+    /// Some keys of a range, or all if they are few.
     async fn step(
         &mut self,
         connection: &mut Connection,

@@ -1,8 +1,8 @@
-//! The task that writes: groups what waits into upserts of sorted rows.
+//! How are waiting jobs written? Rows are joined into upserts.
 //!
-//! Rows are sorted by their hash, the primary key, in every statement of every process; so two
-//! statements lock rows in the same order. Measured with 16 writers on 400 keys: 40 % of unsorted
-//! upserts of 16 rows deadlock, none of the sorted ones.
+//! In every statement of every process, rows are sorted by hash, the primary key. So two statements lock rows in the
+//! same order. Measured with 16 writers on 400 keys: 40 % of unsorted upserts of 16 rows deadlock, and none of the
+//! sorted ones.
 
 use std::sync::Arc;
 
@@ -13,7 +13,8 @@ use tokio::time::timeout;
 
 use super::super::codec::{Hash, Row};
 use super::super::conn::{
-    Connection, Failure, IDLE, Retry, Role, Statement, Then, idle_timer, reopen, statement, stopped,
+    Connection, Failure, IDLE, Recovery, Retry, Role, Statement, idle_timer, reopen, statement,
+    stopped,
 };
 use super::super::log::{Log, write_rows};
 use super::super::shared::Shared;
@@ -23,26 +24,25 @@ use super::queue::{Ack, Freshen, Job, Put, Work, Writes};
 use crate::store::StoreError;
 use crate::tag::LogRecord;
 
-/// Times that a statement is sent again after a deadlock or a lock wait.
+/// How many times a statement is sent again after a deadlock or a lock wait.
 const RETRIES: u32 = 3;
 
 /// ER_BAD_NULL_ERROR
 const NULL: u16 = 1048;
 
-/// The writing task and what it owns.
 pub(in super::super) struct Writer {
     pub(in super::super) shared: Arc<Shared>,
     pub(in super::super) queue: Arc<Writes>,
     pub(in super::super) owned: Arc<Owned>,
     pub(in super::super) log: Arc<Log>,
     pub(in super::super) random: StdRng,
-    /// What this process is called in leases.
+    /// The name of this process in leases.
     pub(in super::super) owner: u64,
     pub(in super::super) stop: watch::Receiver<bool>,
 }
 
 impl Writer {
-    /// Works until the store is closed and the queue is empty.
+    /// Runs until the store is closed and the queue is empty.
     pub(in super::super) async fn run(mut self) {
         let mut connection: Option<Connection> = None;
         let mut idle = idle_timer();
@@ -92,7 +92,7 @@ impl Writer {
         alive.then_some(connection)
     }
 
-    /// Does a piece of work; gives the connection back when it may be used again.
+    /// Does some work. Returns the connection if it can be used again.
     async fn perform(&mut self, mut connection: Connection, work: Work) -> Option<Connection> {
         let sound = match work {
             Work::Rows(puts) => self.write(&mut connection, fold(puts)).await,
@@ -113,7 +113,7 @@ impl Writer {
         sound.then_some(connection)
     }
 
-    /// Does what somebody waits for; `false` when the connection is lost.
+    /// Does a first job. `false` if the connection is lost.
     pub(in super::super) async fn perform_first(
         &mut self,
         connection: &mut Connection,
@@ -122,7 +122,7 @@ impl Writer {
         match job {
             Job::Append(records, ack) => self.append(connection, &records, ack).await,
             Job::Lease(job) => self.lease(connection, job).await,
-            // these are not first
+            // other jobs are never first
             job => {
                 job.fail(&StoreError::Unavailable);
                 true
@@ -130,7 +130,7 @@ impl Writer {
         }
     }
 
-    /// Writes rows in as few statements as their number allows; `false` when the connection is lost.
+    /// Writes rows in as few statements as possible. `false` if the connection is lost.
     async fn write(&mut self, connection: &mut Connection, mut rows: Vec<Folded>) -> bool {
         let large = rows.iter().any(|folded| folded.row.packet_bytes() > 1 << 20);
         while !rows.is_empty() {
@@ -143,14 +143,14 @@ impl Writer {
                     self.written(batch);
                     true
                 }
-                // one bad row must not take the others along
-                Err(failure) if failure.then == Then::GoOn && batch.len() > 1 => {
+                // one bad row must not prevent the others
+                Err(failure) if failure.recovery == Recovery::Continue && batch.len() > 1 => {
                     self.write_singly(connection, batch).await
                 }
                 Err(failure) => {
                     self.shared.failed("a write", &failure.error);
                     answer(batch, &Err(failure.error));
-                    !failure.then.drops()
+                    !failure.recovery.drops_connection()
                 }
             };
             if !sound {
@@ -173,7 +173,7 @@ impl Writer {
                 Err(failure) => {
                     self.shared.failed("a write", &failure.error);
                     answer(batch, &Err(failure.error));
-                    if failure.then.drops() {
+                    if failure.recovery.drops_connection() {
                         answer(rows.collect(), &Err(StoreError::Unavailable));
                         return false;
                     }
@@ -183,7 +183,7 @@ impl Writer {
         true
     }
 
-    /// Writes a row if its lease is held still; `false` when the connection is lost.
+    /// Writes a row if its lease is still held. `false` if the connection is lost.
     async fn write_fenced(
         &mut self,
         connection: &mut Connection,
@@ -197,7 +197,7 @@ impl Writer {
         };
         match self.store(connection, query).await {
             Ok(_) => self.written(fold(vec![put])),
-            // no hash: somebody else has the lease
+            // the hash was null: another process has the lease
             Err(failure) if failure.number() == Some(NULL) => drop(put.ack.send(Ok(false))),
             outcome => return self.finish("a write", outcome.map(|_| true), put.ack),
         }
@@ -217,7 +217,7 @@ impl Writer {
         self.store(connection, query).await
     }
 
-    /// Answers those who wait, and draws whether these rows start a cull.
+    /// Gives the callers their result, and decides at random whether these rows start a cull.
     fn written(&mut self, batch: Vec<Folded>) {
         let probability = self.shared.settings.cull_probability;
         let mut hit = false;
@@ -231,8 +231,8 @@ impl Writer {
         }
     }
 
-    /// Runs a statement that may be repeated, up to [`RETRIES`] times over deadlocks and lock waits
-    /// and once over a connection that was gone before.
+    /// Runs a statement that may be repeated: up to [`RETRIES`] times after deadlocks and lock waits, and once if the
+    /// connection was lost before.
     pub(in super::super) async fn persist(
         &mut self,
         connection: &mut Connection,
@@ -241,8 +241,8 @@ impl Writer {
         self.repeat(connection, false, query).await
     }
 
-    /// The same for what says how much of the log its process had seen. A server that has been away may have
-    /// lost some of that, and given its ids to others since: on a new connection that is looked at first.
+    /// The same for entries, which depend on log rows that this process has read. A server that crashed may have lost
+    /// such rows, and given their ids to others. So on a new connection, this is checked first.
     async fn store(
         &mut self,
         connection: &mut Connection,
@@ -272,8 +272,8 @@ impl Writer {
         }
     }
 
-    /// Appends rows to the invalidation log; `false` when the connection is lost. Rows that were sent and
-    /// not confirmed are sent again: twice is harmless.
+    /// Appends log rows. `false` if the connection is lost. If rows were sent but not confirmed, they are sent again:
+    /// twice does no harm.
     async fn append(
         &mut self,
         connection: &mut Connection,
@@ -282,10 +282,10 @@ impl Writer {
     ) -> bool {
         let shared = Arc::clone(&self.shared);
         let mut outcome = write_rows(connection, &shared, records).await;
-        let then = outcome.as_ref().err().map(|failure| failure.then);
-        if matches!(then, Some(Then::TryAgain | Then::ReconnectAndTryAgain)) {
+        let recovery = outcome.as_ref().err().map(|failure| failure.recovery);
+        if matches!(recovery, Some(Recovery::Retry | Recovery::ReconnectAndRetry)) {
             let opening = async {
-                if then == Some(Then::ReconnectAndTryAgain) {
+                if recovery == Some(Recovery::ReconnectAndRetry) {
                     let opening = Connection::open(&shared.settings, Role::Writes);
                     *connection = opening.await.map_err(Failure::connect)?;
                 }
@@ -319,7 +319,7 @@ impl Writer {
         self.finish("freshening", outcome.map(|matched| matched > 0), freshen.ack)
     }
 
-    /// Answers; `false` when the connection is lost.
+    /// Gives the result. `false` if the connection is lost.
     pub(in super::super) fn finish<T>(
         &self,
         doing: &'static str,
@@ -334,7 +334,7 @@ impl Writer {
             Err(failure) => {
                 self.shared.failed(doing, &failure.error);
                 let _ = ack.send(Err(failure.error));
-                !failure.then.drops()
+                !failure.recovery.drops_connection()
             }
         }
     }
@@ -345,7 +345,7 @@ fn bind_row(query: Statement, row: &Row) -> Statement {
     bind_rest(query.bind(&row.hash[..]), row)
 }
 
-/// Binds all but the hash.
+/// Binds everything except the hash.
 fn bind_rest(query: Statement, row: &Row) -> Statement {
     query
         .bind(&row.key[..])

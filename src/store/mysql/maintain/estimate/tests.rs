@@ -1,4 +1,4 @@
-//! Estimates against tables whose size is known, and the controller against a table in memory.
+//! Estimates of tables with a known size, and culls of a table in memory.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ fn row(hash: u128, prefix: &str) -> Seen {
     Seen { hash, expires_ms: 100, born_ms: 0, bytes: 10, prefix: prefix.into() }
 }
 
-/// A table in memory with the culler of the maintenance task around it, without the I/O.
+/// A table in memory, culled as the maintenance task does it, without I/O.
 struct Table {
     rows: BTreeMap<u128, Seen>,
     random: StdRng,
@@ -49,7 +49,7 @@ impl Table {
     }
 
     /// One window of `window` rows.
-    fn window(&mut self, window: usize, grips: &HashMap<Vec<u8>, Grip>, windows: f64) {
+    fn window(&mut self, window: usize, evictions: &HashMap<Vec<u8>, Eviction>, windows: f64) {
         let start = self.next;
         let mut tally = Tally::new(start, self.written.keys());
         let seen: Vec<Seen> = self
@@ -65,7 +65,7 @@ impl Table {
         self.next = seen.last().map_or(start, |row| row.hash.wrapping_add(1));
         for step in seen.chunks(STEP) {
             tally.add(step);
-            let chosen = choose(step, grips, windows, self.now, || self.random.random());
+            let chosen = choose(step, evictions, windows, self.now, || self.random.random());
             let chosen: Vec<u128> = chosen.iter().map(|row| row.hash).collect();
             for row in step {
                 if chosen.contains(&row.hash) || row.expires_ms <= self.now {
@@ -98,18 +98,18 @@ impl Table {
             return self.cull_whole();
         }
         let mut repeats = 1.0_f64;
-        let mut grips = HashMap::new();
+        let mut evictions = HashMap::new();
         if let Some(all) = self.estimates.all() {
             for (prefix, written) in &mut self.written {
                 let size = self.estimates.of(prefix).unwrap_or_default();
-                let grip = Grip::new(size, all, &self.limits, *written, window as u64);
-                repeats = repeats.max(grip.windows());
-                grips.insert(prefix.clone(), grip);
+                let eviction = Eviction::new(size, all, &self.limits, *written, window as u64);
+                repeats = repeats.max(eviction.windows());
+                evictions.insert(prefix.clone(), eviction);
                 *written = 0;
             }
         }
         for _ in 0..repeats as usize {
-            self.window(window, &grips, repeats);
+            self.window(window, &evictions, repeats);
         }
     }
 
@@ -203,7 +203,7 @@ fn the_limit_is_held_within_a_few_percent() {
                 least = least.min(table.rows.len());
             }
         }
-        // between two culls about a tenth of a window comes in
+        // between two culls, about a tenth of a window is written
         let noise = window as f64 * 0.6;
         let (most, least, limit) = (most as f64, least as f64, limit as f64);
         assert!(most < limit * 1.08 + noise, "{limit} by {window}: {least} to {most}");
@@ -247,11 +247,12 @@ fn the_oldest_go_first() {
         (0..100).map(|i| Seen { born_ms: 100 - i as u64, ..row(i, "p") }).collect();
     rows[0].expires_ms = 0;
     let size = Size { rows: 12_000.0, bytes: 0.0 };
-    let grip = Grip::new(size, size, &LIMITS, 100, 1000);
-    let grips = HashMap::from([(b"p".to_vec(), grip), (b"q".to_vec(), Grip::default())]);
-    let chosen = choose(&rows, &grips, 1.0, 50, || 0.999);
+    let eviction = Eviction::new(size, size, &LIMITS, 100, 1000);
+    let evictions =
+        HashMap::from([(b"p".to_vec(), eviction), (b"q".to_vec(), Eviction::default())]);
+    let chosen = choose(&rows, &evictions, 1.0, 50, || 0.999);
     let chosen: Vec<u128> = chosen.iter().map(|row| row.hash).collect();
-    // a tenth to make room, less the one that has expired, and 15 % to come back
+    // a tenth to make room, minus the expired one, and 15 % to get below the limit
     assert_eq!(chosen, (76..=99).rev().collect::<Vec<u128>>());
     assert!(choose(&rows, &HashMap::new(), 1.0, 50, || 0.0).is_empty());
 }
@@ -259,7 +260,7 @@ fn the_oldest_go_first() {
 #[test]
 fn nothing_is_evicted_within_the_limits() {
     let size = Size { rows: 9_500.0, bytes: 1e12 };
-    assert_eq!(Grip::new(size, size, &LIMITS, 1_000_000, 1000), Grip::default());
+    assert_eq!(Eviction::new(size, size, &LIMITS, 1_000_000, 1000), Eviction::default());
     assert_eq!(LIMITS.filled(Size { rows: 20_000.0, bytes: 0.0 }), 2.0);
     let bytes = Limits { rows: 10, bytes: 100 };
     assert_eq!(bytes.filled(Size { rows: 5.0, bytes: 150.0 }), 1.5);

@@ -1,5 +1,4 @@
-//! What the reader does when nobody waits: closes gaps, writes down how far the log is settled, and pays what
-//! is owed.
+//! Which gaps can be closed? This also records up to which id the log is settled, and writes rows that failed before.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -14,84 +13,83 @@ use super::write_rows;
 use crate::sync::lock;
 use crate::tag::{LogRecord, Scope, Tag};
 
-/// Statements of one round that ask whether gaps are held.
-const MAX_PROBES: usize = 64;
+/// The most statements of one round that check gaps.
+const MAX_CHECKS: usize = 64;
 
-/// How long one round asks whether gaps are held.
+/// The longest time of one round for checking gaps.
 const MAX_TIME: Duration = Duration::from_millis(100);
 
-/// Ids that one statement reads of rows that are asked about in any case.
+/// The most ids that one statement reads, in gaps that reads leave out.
 const ID_LIMIT: u64 = 16_384;
 
-/// Ids over which one statement passes where their rows may not be committed: some 5 ms.
-const MAX_PASSED: u64 = 65_536;
+/// The most ids that one statement may skip because their rows are uncommitted: about 5 ms.
+const MAX_SKIPPED: u64 = 65_536;
 
-/// Rows between two gaps that are asked about in one statement.
+/// Gaps with at most this many rows between them are checked in one statement.
 const MAX_BETWEEN: u64 = 64;
 
-/// Lists of rows that could not be written before and are written in one round.
-const MAX_PAID: usize = 16;
+/// The most lists of failed rows that one round writes.
+const MAX_RETRIED: usize = 16;
 
-/// The server's answers to a locking read of a row that a transaction holds, with NOWAIT:
-/// ER_LOCK_WAIT_TIMEOUT of MariaDB, ER_LOCK_NOWAIT of MySQL.
-const HELD: [u16; 2] = [1205, 3572];
+/// The server's errors for a locking read with NOWAIT, if a transaction holds a row: ER_LOCK_WAIT_TIMEOUT on MariaDB,
+/// ER_LOCK_NOWAIT on MySQL.
+const LOCKED: [u16; 2] = [1205, 3572];
 
-fn is_held(failure: &Failure) -> bool {
-    failure.number().is_some_and(|number| HELD.contains(&number))
+fn is_locked(failure: &Failure) -> bool {
+    failure.number().is_some_and(|number| LOCKED.contains(&number))
 }
 
-/// What becomes of the ids of a range.
+/// What a check does with a range of ids.
 #[derive(Clone, Copy)]
-pub(super) enum Probe {
-    /// Those with a row have been found.
-    Take,
-    /// No transaction holds one: all of them are settled.
+pub(super) enum GapCheck {
+    /// Removes the ids that have a row from their gaps.
+    RemoveFound,
+    /// No transaction holds an id, so all of them are settled.
     Close,
 }
 
-impl Probe {
-    fn place(self, session: &mut Session) -> &mut u64 {
+impl GapCheck {
+    fn progress(self, session: &mut Session) -> &mut u64 {
         match self {
-            Self::Take => &mut session.taken,
+            Self::RemoveFound => &mut session.taken,
             Self::Close => &mut session.closed,
         }
     }
 }
 
-/// What one round may spend on asking whether gaps are held.
+/// What one round may spend.
 struct Budget {
-    probes: usize,
+    checks: usize,
     began: Instant,
 }
 
 impl Budget {
-    /// Takes one question out of the budget, if one is left.
+    /// Takes one statement from the budget. `false` if it is spent.
     fn take(&mut self) -> bool {
-        let is_left = self.probes > 0 && self.began.elapsed() < MAX_TIME;
-        self.probes -= usize::from(is_left);
+        let is_left = self.checks > 0 && self.began.elapsed() < MAX_TIME;
+        self.checks -= usize::from(is_left);
         is_left
     }
 }
 
 impl LogReader {
-    /// Looks after gaps that have been open for long, writes down how far the log is settled, and tries
-    /// again what could not be written.
-    pub(super) async fn tidy(&mut self, session: &mut Session) -> Result<(), Failure> {
-        session.tidied = Instant::now();
-        if !session.begun && self.log.owes() == 0 {
+    /// Writes rows that failed before, checks gaps that are overdue, and records up to which id the log is settled.
+    pub(super) async fn housekeeping(&mut self, session: &mut Session) -> Result<(), Failure> {
+        session.housekept_at = Instant::now();
+        if !session.is_begun && self.log.unwritten_count() == 0 {
             return Ok(());
         }
         let outcome = async {
-            if !session.begun {
-                // the first thing on a connection: whether the log is the one it was
+            if !session.is_begun {
+                // first on each connection: is this the same log?
                 self.read(session).await?;
             }
-            let paid = self.pay(session).await;
-            if paid.as_ref().is_err_and(|failure| failure.then.drops()) {
-                return paid;
+            let retried = self.retry_unwritten(session).await;
+            if retried.as_ref().is_err_and(|failure| failure.recovery.drops_connection()) {
+                return retried;
             }
             self.close_gaps(session).await?;
-            self.end_the_tail(session).await?;
+            self.end_uncommitted_tail(session).await?;
             let (settled, largest, at_ms) = {
                 let view = self.log.view();
                 let at_ms = self.log.newest_at_ms.load(Ordering::Relaxed);
@@ -103,14 +101,14 @@ impl LogReader {
                 session.connection.run(query, &self.shared).await?;
                 session.settled = settled;
             }
-            paid
+            retried
         };
         outcome.await.inspect_err(|failure| self.shared.failed("keeping the log", &failure.error))
     }
 
-    /// Many rows that are not committed may lie behind all others, where each look passes over them one by one.
-    /// A row behind them makes them a gap, which it leaves out.
-    async fn end_the_tail(&self, session: &mut Session) -> Result<(), Failure> {
+    /// There may be many uncommitted rows above the largest id, and each read would skip them one by one. A new row
+    /// above them makes them a gap, which reads leave out.
+    async fn end_uncommitted_tail(&self, session: &mut Session) -> Result<(), Failure> {
         if !std::mem::take(&mut session.is_slow) {
             return Ok(());
         }
@@ -126,63 +124,64 @@ impl LogReader {
         write_rows(&mut session.connection, &self.shared, &[record]).await.map(drop)
     }
 
-    /// A gap is closed when its transaction was rolled back: when a locking read finds neither a row
-    /// nor a lock. As long as a transaction holds the row, however long that takes, it stays open.
+    /// Closes gaps whose transactions were rolled back: a locking read finds neither a row nor a lock. While a
+    /// transaction holds a row, the gap stays open.
     ///
-    /// In READ COMMITTED such a read locks the rows that it finds and nothing between or behind them, so it
-    /// keeps nobody from inserting, and lets go at once.
+    /// In READ COMMITTED, this read locks only the rows that it finds, and releases them at once. So it blocks no
+    /// inserts.
     async fn close_gaps(&self, session: &mut Session) -> Result<(), Failure> {
         let began = Instant::now();
         let (overdue, left_out) = {
             let view = self.log.view();
             (view.overdue(self.shared.settings.gap_grace, began), view.left_out())
         };
-        // of what no look reads, rows are taken out of the gap as soon as they are there
-        self.probe_all(session, &left_out, Probe::Take, began).await?;
-        self.probe_all(session, &overdue, Probe::Close, began).await
+        // gaps that reads leave out: committed rows are removed from them
+        self.check_gaps(session, &left_out, GapCheck::RemoveFound, began).await?;
+        self.check_gaps(session, &overdue, GapCheck::Close, began).await
     }
 
-    /// Goes on where it ended the last time, as far as that gets in one round.
-    async fn probe_all(
+    /// Continues where the last round ended.
+    async fn check_gaps(
         &self,
         session: &mut Session,
         gaps: &[(u64, u64)],
-        probe: Probe,
+        check: GapCheck,
         began: Instant,
     ) -> Result<(), Failure> {
-        let mut ranges = spans(gaps, *probe.place(session));
-        let mut budget = Budget { probes: MAX_PROBES, began };
+        let mut ranges = check_order(gaps, *check.progress(session));
+        let mut budget = Budget { checks: MAX_CHECKS, began };
         while budget.take()
             && let Some((from, to)) = ranges.pop()
         {
-            *probe.place(session) = if ranges.is_empty() { 0 } else { to };
-            let rest = match self.probe(session, from, to, probe).await {
-                Err(failure) if is_held(&failure) => {
+            *check.progress(session) = if ranges.is_empty() { 0 } else { to };
+            let rest = match self.check(session, from, to, check).await {
+                Err(failure) if is_locked(&failure) => {
                     let (empty, rest) = self.without_rows(session, gaps, (from, to)).await?;
                     for (from, to) in empty {
                         if !budget.take() {
                             break;
                         }
-                        match self.probe(session, from, to, probe).await {
-                            // a transaction has come to it since
-                            Err(failure) if is_held(&failure) => {}
-                            probed => drop(probed?),
+                        match self.check(session, from, to, check).await {
+                            // a transaction has inserted a row in the meantime
+                            Err(failure) if is_locked(&failure) => {}
+                            checked => drop(checked?),
                         }
                     }
                     rest
                 }
-                probed => probed?,
+                checked => checked?,
             };
             if let Some(rest) = rest {
-                *probe.place(session) = rest - 1;
+                *check.progress(session) = rest - 1;
                 ranges.push((rest, to));
             }
         }
         Ok(())
     }
 
-    /// The parts of gaps in which there is no row, committed or not, and where the rest of the range begins: between
-    /// rows of open transactions may be ids of others that were rolled back. A locking read has to confirm it.
+    /// The parts of gaps without any row, committed or not, and where the rest of the range begins. Between the rows
+    /// of open transactions, there may be ids of transactions that were rolled back. A locking read must confirm
+    /// this.
     async fn without_rows(
         &self,
         session: &mut Session,
@@ -209,7 +208,7 @@ impl LogReader {
         Ok((empty, (end < to).then(|| end + 1)))
     }
 
-    /// The ids of rows in a range, or in its beginning.
+    /// The ids of the rows in a range, or in its first part.
     async fn ids(&self, session: &mut Session, from: u64, to: u64) -> Result<Vec<u64>, Failure> {
         let query = statement(&self.shared.sql.log.ids).bind(from).bind(to).bind(ID_LIMIT);
         let rows = session.connection.rows(query, &self.shared).await?;
@@ -221,25 +220,25 @@ impl LogReader {
         ids.map_err(|error| Failure::of(error, &self.shared.settings.log_table))
     }
 
-    /// Asks which ids of a range have rows, or, with a lock, which a transaction holds, or of its beginning, and says
-    /// where its rest begins. Of what is asked about in any case, only the ids are read.
-    async fn probe(
+    /// Checks a range, or its first part: which ids have rows (`Take`), or which a transaction holds (`Close`).
+    /// Returns where the rest begins. In gaps that reads leave out, only ids are read.
+    async fn check(
         &self,
         session: &mut Session,
         from: u64,
         to: u64,
-        probe: Probe,
+        check: GapCheck,
     ) -> Result<Option<u64>, Failure> {
         let asked = Instant::now();
-        let (rows, ids, end) = match probe {
-            Probe::Take => {
-                let last = to.min(from.saturating_add(MAX_PASSED));
+        let (rows, ids, end) = match check {
+            GapCheck::RemoveFound => {
+                let last = to.min(from.saturating_add(MAX_SKIPPED));
                 let ids = self.ids(session, from, last).await?;
                 let full = ids.len() as u64 >= ID_LIMIT;
                 let end = ids.last().copied().filter(|_| full).unwrap_or(last);
                 (Vec::new(), ids, end)
             }
-            Probe::Close => {
+            GapCheck::Close => {
                 let sql = &self.shared.sql.log;
                 let is_left_out = self.log.view().leaves_out(to);
                 let (text, limit) = match is_left_out {
@@ -255,50 +254,54 @@ impl LogReader {
             }
         };
         if ids.last().is_some_and(|last| *last > self.log.view().largest()) {
-            // only a look goes on from the largest: it sees whether that is there still
+            // only a read of the log may extend the view, because it checks that the newest row still exists
             self.read(session).await?;
             return Ok(None);
         }
-        // a row that is not found may have been there, and pruned since the last look
+        // a row that is not found may have been pruned since the last read
         let floor = self.floor(session).await?;
         let mut view = self.log.view_mut();
         view.unknown_below(floor);
         self.absorb_into(&mut view, rows);
-        match probe {
-            Probe::Take => view.found(ids),
-            Probe::Close => view.close(from, end, asked),
+        match check {
+            GapCheck::RemoveFound => view.found(ids),
+            GapCheck::Close => view.close(from, end, asked),
         }
         Ok((end < to).then(|| end + 1))
     }
 
-    /// Writes rows that could not be written before, list by list: what has been written is not owed any more.
-    async fn pay(&self, session: &mut Session) -> Result<(), Failure> {
-        for _ in 0..MAX_PAID {
-            let owed: Vec<_> = lock(&self.log.owed).iter().take(MAX_APPEND).cloned().collect();
-            if owed.is_empty() {
+    /// Writes rows that failed before, list by list.
+    async fn retry_unwritten(&self, session: &mut Session) -> Result<(), Failure> {
+        for _ in 0..MAX_RETRIED {
+            let unwritten: Vec<_> =
+                lock(&self.log.unwritten).iter().take(MAX_APPEND).cloned().collect();
+            if unwritten.is_empty() {
                 return Ok(());
             }
             if self.log.is_damaged() {
                 self.read(session).await?;
             }
-            write_rows(&mut session.connection, &self.shared, &owed).await?;
-            // seen before they stop to be owed
+            write_rows(&mut session.connection, &self.shared, &unwritten).await?;
+            // the view must contain them before they are removed from the list
             self.read(session).await?;
-            let mut left = lock(&self.log.owed);
-            // unless it has become too much to remember meanwhile
-            if left.starts_with(&owed) {
-                left.drain(..owed.len());
+            let mut left = lock(&self.log.unwritten);
+            // unless so many rows failed that one row has replaced them
+            if left.starts_with(&unwritten) {
+                left.drain(..unwritten.len());
             }
-            self.log.note_owed(&left);
-            tracing::info!(rows = owed.len(), "invalidations that had failed have been written");
+            self.log.note_unwritten(&left);
+            tracing::info!(
+                rows = unwritten.len(),
+                "invalidations that had failed have been written"
+            );
         }
         Ok(())
     }
 }
 
-/// Ranges of ids as they are asked about: those that lie close together as one, the next after `probed` last,
-/// because the last is taken first, then upwards and round.
-fn spans(ranges: &[(u64, u64)], probed: u64) -> Vec<(u64, u64)> {
+/// Ranges in the order in which they are checked: close ones are joined, and the order begins after `probed`. The
+/// vector is reversed, because the last element is taken first.
+fn check_order(ranges: &[(u64, u64)], checked: u64) -> Vec<(u64, u64)> {
     let mut spans: Vec<(u64, u64)> = Vec::new();
     for &(from, to) in ranges {
         match spans.last_mut() {
@@ -306,7 +309,7 @@ fn spans(ranges: &[(u64, u64)], probed: u64) -> Vec<(u64, u64)> {
             _ => spans.push((from, to)),
         }
     }
-    let next = spans.partition_point(|&(_, to)| to <= probed);
+    let next = spans.partition_point(|&(_, to)| to <= checked);
     spans.rotate_left(next);
     spans.reverse();
     spans
@@ -314,15 +317,15 @@ fn spans(ranges: &[(u64, u64)], probed: u64) -> Vec<(u64, u64)> {
 
 #[cfg(test)]
 mod tests {
-    use super::spans;
+    use super::check_order;
 
     #[test]
-    fn gaps_are_asked_about_from_the_lowest_on_and_the_next_time_from_where_that_ended() {
+    fn gaps_are_checked_from_the_lowest_and_then_onwards() {
         let gaps = [(3, 3), (5, 9), (100, 100), (1_000, 2_000)];
-        assert_eq!(spans(&gaps, 0), [(1_000, 2_000), (100, 100), (3, 9)]);
-        assert_eq!(spans(&gaps, 9), [(3, 9), (1_000, 2_000), (100, 100)]);
-        assert_eq!(spans(&gaps, 1_500), [(100, 100), (3, 9), (1_000, 2_000)]);
-        assert_eq!(spans(&gaps, 9_000), spans(&gaps, 0));
-        assert!(spans(&[], 7).is_empty());
+        assert_eq!(check_order(&gaps, 0), [(1_000, 2_000), (100, 100), (3, 9)]);
+        assert_eq!(check_order(&gaps, 9), [(3, 9), (1_000, 2_000), (100, 100)]);
+        assert_eq!(check_order(&gaps, 1_500), [(100, 100), (3, 9), (1_000, 2_000)]);
+        assert_eq!(check_order(&gaps, 9_000), check_order(&gaps, 0));
+        assert!(check_order(&[], 7).is_empty());
     }
 }
