@@ -129,20 +129,28 @@ pub fn freshness(data: &[u8]) {
         strict: control(":strict") != 0,
         delay_ms: control(":delay").min(NOW_MS),
     };
-    let directives = response.directives();
-    let explicit = explicit_lifetime(&directives, &response.fields, NOW_MS);
-    assert!(explicit.is_none_or(|lifetime| lifetime <= LONGEST));
-    let said = directives.s_maxage.or(directives.max_age);
-    assert!(said.is_none() || explicit.map(|lifetime| lifetime.as_secs()) == said);
+    let age_ms = age_is_at_least_the_delay_and_the_date(&response);
+    restrictions_never_make_fresher(&response, age_ms);
+    let later = NOW_MS.saturating_add(control(":after"));
+    age_only_grows(&response, age_ms, later);
+}
 
+fn age_is_at_least_the_delay_and_the_date(response: &Response) -> u64 {
     let requested_ms = NOW_MS - response.delay_ms;
     let age_ms = initial_age_ms(&response.fields, requested_ms, NOW_MS);
     let date_ms = date_ms(&response.fields, NOW_MS);
     assert!(age_ms >= response.delay_ms, "RFC 9111 4.2.3: the response's delay counts");
     assert!(age_ms >= NOW_MS.saturating_sub(date_ms), "RFC 9111 4.2.3: so does its Date");
     assert!(initial_age_ms(&response.fields, 0, NOW_MS) >= age_ms);
+    age_ms
+}
 
-    let decided = response.decide();
+fn restrictions_never_make_fresher(response: &Response, age_ms: u64) {
+    let directives = response.directives();
+    let explicit = explicit_lifetime(&directives, &response.fields, NOW_MS);
+    assert!(explicit.is_none_or(|lifetime| lifetime <= LONGEST));
+    let said = directives.s_maxage.or(directives.max_age);
+    assert!(said.is_none() || explicit.map(|lifetime| lifetime.as_secs()) == said);
     let fresh_ms = response.fresh_ms();
     assert!(fresh_ms <= u64::try_from(LONGEST.as_millis()).unwrap());
     if let Some(lifetime) = explicit {
@@ -164,11 +172,13 @@ pub fn freshness(data: &[u8]) {
     }
     let vary = response.with(http::header::VARY, "a, *").decide();
     assert!(vary.is_err(), "RFC 9111 4.1");
+}
 
+fn age_only_grows(response: &Response, age_ms: u64, later: u64) {
+    let decided = response.decide();
     let mut stored = head(&[]);
     stored.initial_age_ms = age_ms;
     stored.fresh_until_ms = decided.map_or(NOW_MS, |storable| storable.fresh_until_ms);
-    let later = NOW_MS.saturating_add(control(":after"));
     for (earlier, later) in
         [(NOW_MS, later), (later, later.saturating_add(1)), (NOW_MS - 60_000, NOW_MS)]
     {

@@ -32,6 +32,35 @@ impl MySqlStoreBuilder {
         let database = table.schema().or(self.login.base.get_database());
         let log_table = log_table.in_schema(database);
         let lease_table = lease_table.in_schema(database);
+        self.check_times()?;
+        self.check_sizes()?;
+        Ok(Settings {
+            login: self.login,
+            table,
+            log_state: log_table.with_suffix("_state"),
+            log_table,
+            lease_table,
+            encrypted: self.encrypted,
+            check_server: self.check_server,
+            log_retention: self.log_retention,
+            poll_interval: self.poll_interval,
+            gap_grace: self.gap_grace,
+            connect_timeout: self.connect_timeout,
+            query_timeout: self.query_timeout,
+            write_timeout: self.write_timeout,
+            read_connections: self.read_connections,
+            max_entry_bytes: self.max_entry_bytes,
+            queue_bytes: self.queue_bytes,
+            compressing: Compressing { min_bytes: COMPRESS_MIN_BYTES, level: self.compress_level },
+            background_cull: self.background_cull,
+            cull_probability: self.cull_probability,
+            idle_cull_interval: self.idle_cull_interval,
+            max_entries: self.max_entries,
+            max_bytes: self.max_bytes,
+        })
+    }
+
+    fn check_times(&self) -> Result<(), ConfigError> {
         check(
             "log_retention",
             self.log_retention,
@@ -64,6 +93,10 @@ impl MySqlStoreBuilder {
             "it must be between 1 ms and 24 h; \
              `background_cull(false)` switches culling off",
         )?;
+        Ok(())
+    }
+
+    fn check_sizes(&self) -> Result<(), ConfigError> {
         check(
             "read_connections",
             self.read_connections,
@@ -106,30 +139,7 @@ impl MySqlStoreBuilder {
             self.max_bytes >= 1024,
             "it must be at least 1 KiB, or no entry fits",
         )?;
-        Ok(Settings {
-            login: self.login,
-            table,
-            log_state: log_table.with_suffix("_state"),
-            log_table,
-            lease_table,
-            encrypted: self.encrypted,
-            check_server: self.check_server,
-            log_retention: self.log_retention,
-            poll_interval: self.poll_interval,
-            gap_grace: self.gap_grace,
-            connect_timeout: self.connect_timeout,
-            query_timeout: self.query_timeout,
-            write_timeout: self.write_timeout,
-            read_connections: self.read_connections,
-            max_entry_bytes: self.max_entry_bytes,
-            queue_bytes: self.queue_bytes,
-            compressing: Compressing { min_bytes: COMPRESS_MIN_BYTES, level: self.compress_level },
-            background_cull: self.background_cull,
-            cull_probability: self.cull_probability,
-            idle_cull_interval: self.idle_cull_interval,
-            max_entries: self.max_entries,
-            max_bytes: self.max_bytes,
-        })
+        Ok(())
     }
 }
 

@@ -25,7 +25,7 @@ const LAST_NUMBER: u64 = 253_402_300_799_999;
 /// it finds no row, and the write is refused.
 const KEPT: u64 = 3_600_000;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(in super::super) struct LeaseSql {
     /// Binds hash, owner, ms, ms, ms, owner, ms, ms. The id of the insert is the lease's number, or the other
     /// results.

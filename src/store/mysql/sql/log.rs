@@ -19,7 +19,7 @@ pub(in super::super) const MAX_TAGS: usize = 256;
 pub(in super::super) const MAX_APPEND: usize = 64;
 
 /// The statements of one log.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(in super::super) struct LogSql {
     /// Reads the log. Binds the first id, then first and last of 0, 1, 4, 16 or 64 ranges, then the limit. With
     /// ranges, it also returns the floor, because rows in gaps may have been pruned.
@@ -76,6 +76,25 @@ impl LogSql {
         let (l, s) = (log.quoted(), state.quoted());
         let floor =
             format!("SELECT CAST(COALESCE(MAX(settled), 0) + 1 AS UNSIGNED) FROM {s} WHERE id = 2");
+        Self {
+            begin: "START TRANSACTION".into(),
+            commit: "COMMIT".into(),
+            roll_back: "ROLLBACK".into(),
+            uncommitted: "SET TRANSACTION ISOLATION LEVEL READ UNCOMMITTED".into(),
+            largest: format!("SELECT CAST(COALESCE(MAX(id), 0) AS UNSIGNED) FROM {l}").into(),
+            newest: format!("SELECT id, tag, kind, at_ms FROM {l} ORDER BY id DESC LIMIT 1").into(),
+            time: format!("SELECT at_ms FROM {l} WHERE id = ?").into(),
+            tail: format!("SELECT id, tag, kind, reason, at_ms FROM {l} ORDER BY id DESC LIMIT ?")
+                .into(),
+            oldest: format!("SELECT id, at_ms FROM {l} WHERE id > ? ORDER BY id LIMIT ?").into(),
+            prune: format!("DELETE FROM {l} WHERE id > ? AND id <= ?").into(),
+            floor: floor.as_str().into(),
+            ..Self::of_rows(&l, &floor, Self::of_state(&l, &s))
+        }
+    }
+
+    /// The statements that read and write rows.
+    fn of_rows(l: &str, floor: &str, others: Self) -> Self {
         let read = |ranges: usize| -> Text {
             let floor = if ranges > 0 { format!(", ({floor})") } else { String::new() };
             let ranges = " OR id BETWEEN ? AND ?".repeat(ranges);
@@ -107,26 +126,26 @@ impl LogSql {
                     .into()
                 })
                 .collect(),
-            begin: "START TRANSACTION".into(),
-            commit: "COMMIT".into(),
-            roll_back: "ROLLBACK".into(),
-            uncommitted: "SET TRANSACTION ISOLATION LEVEL READ UNCOMMITTED".into(),
             history_between: format!(
                 "SELECT id, kind, tag FROM {l} IGNORE INDEX (PRIMARY) \
                  WHERE tag >= ? AND tag < ? AND id >= ? AND id < ? LIMIT ?"
             )
             .into(),
-            largest: format!("SELECT CAST(COALESCE(MAX(id), 0) AS UNSIGNED) FROM {l}").into(),
-            newest: format!("SELECT id, tag, kind, at_ms FROM {l} ORDER BY id DESC LIMIT 1").into(),
-            time: format!("SELECT at_ms FROM {l} WHERE id = ?").into(),
+            ids: between("id", ""),
+            locked: between("id, tag, kind, at_ms", lock),
+            locked_ids: between("id", lock),
+            ..others
+        }
+    }
+
+    /// The statements of the log's state: how far it is settled, and its restart.
+    fn of_state(l: &str, s: &str) -> Self {
+        Self {
             raise_floor: format!(
                 "INSERT INTO {s} (id, settled) VALUES (2, ?) \
                  ON DUPLICATE KEY UPDATE settled = GREATEST(settled, ?)"
             )
             .into(),
-            ids: between("id", ""),
-            locked: between("id, tag, kind, at_ms", lock),
-            locked_ids: between("id", lock),
             settled: format!(
                 "SELECT CAST(COALESCE(MAX(settled), 0) AS UNSIGNED) FROM {s} WHERE id = 1"
             )
@@ -147,11 +166,7 @@ impl LogSql {
                  VALUES (?, ':everything', 'h', 'the log has lost rows')"
             )
             .into(),
-            tail: format!("SELECT id, tag, kind, reason, at_ms FROM {l} ORDER BY id DESC LIMIT ?")
-                .into(),
-            oldest: format!("SELECT id, at_ms FROM {l} WHERE id > ? ORDER BY id LIMIT ?").into(),
-            prune: format!("DELETE FROM {l} WHERE id > ? AND id <= ?").into(),
-            floor: floor.into(),
+            ..Self::default()
         }
     }
 

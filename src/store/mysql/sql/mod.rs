@@ -138,7 +138,7 @@ impl Dialect {
 }
 
 /// The statements of one store.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Sql {
     /// Binds 1, 2, 4, ..., 64 hashes. Bodies of large rows are left out.
     select: Vec<Text>,
@@ -206,6 +206,23 @@ impl Sql {
                 .map(|power| upsert(&t, "?", dialect, 1 << power))
                 .collect(),
             fenced_upsert: upsert(&t, &lease.fenced_hash, dialect, 1),
+            freshen: format!(
+                "UPDATE {t} SET head = ?, expires = ?, size = ? + LENGTH(value), born_ms = ?, \
+                 fresh_until_ms = ?, gen_ms = ?, status = ? \
+                 WHERE key_hash = ? AND cache_key = ? AND expires > ? AND value_type IN ('r', 'R') \
+                 AND SUBSTRING(head, 11, LENGTH(head) - 14) = ?"
+            )
+            .into(),
+            log: LogSql::new(log, log_state),
+            lease,
+            ..Self::of_ranges(&t)
+        }
+    }
+
+    /// The statements that delete, and those over ranges of keys and hashes.
+    fn of_ranges(t: &str) -> Self {
+        let keys = || (0..=MAX_KEYS.ilog2()).map(|power| list("?", 1 << power));
+        Self {
             delete: keys()
                 .map(|keys| format!("DELETE FROM {t} WHERE key_hash IN ({keys})").into())
                 .collect(),
@@ -218,13 +235,6 @@ impl Sql {
                     .into()
                 })
                 .collect(),
-            freshen: format!(
-                "UPDATE {t} SET head = ?, expires = ?, size = ? + LENGTH(value), born_ms = ?, \
-                 fresh_until_ms = ?, gen_ms = ?, status = ? \
-                 WHERE key_hash = ? AND cache_key = ? AND expires > ? AND value_type IN ('r', 'R') \
-                 AND SUBSTRING(head, 11, LENGTH(head) - 14) = ?"
-            )
-            .into(),
             select_range: format!(
                 "SELECT key_hash FROM {t} WHERE cache_key >= ? AND cache_key < ? LIMIT ?"
             )
@@ -250,8 +260,7 @@ impl Sql {
                  ORDER BY key_hash LIMIT ?"
             )
             .into(),
-            log: LogSql::new(log, log_state),
-            lease,
+            ..Self::default()
         }
     }
 
