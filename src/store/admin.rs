@@ -4,42 +4,43 @@ use crate::store::{StoreError, StoreFuture};
 use crate::tag::Scope;
 use crate::telemetry::Counts;
 
-/// What people ask of a store, by [`CacheHandle`](crate::CacheHandle) and when the application shuts down.
+/// What people ask of a store, through [`CacheHandle`](crate::CacheHandle), and what the application asks when it
+/// shuts down.
 ///
 /// Every method has a default, so a simple store writes `impl Admin for MyStore {}`.
 pub trait Admin: Send + Sync {
-    /// Counts the stored responses that these scopes name. Looks at everything that is stored:
-    /// for dry runs, not for requests. Default: an error, because there is no number that would be true.
+    /// Counts the stored responses that these scopes name. It reads all entries: for dry runs, not for requests.
+    /// Default: an error, because a default number would be wrong.
     ///
     /// # Errors
-    /// [`StoreError`] when the store cannot be asked, [`StoreError::Unsupported`].
+    /// [`StoreError`] if the store cannot be asked, [`StoreError::Unsupported`].
     fn count_named(&self, scopes: Vec<Scope>) -> StoreFuture<'_, Named> {
         let _ = scopes;
         Box::pin(async { Err(StoreError::Unsupported("count what an invalidation names")) })
     }
 
-    /// Removes every entry that has expired, and evicts down to the store's limits. Default: nothing, for stores that
-    /// do so by themselves.
+    /// Deletes all expired entries, and evicts entries until the store is within its limits. Default: nothing, for
+    /// stores that do this without being asked.
     ///
     /// # Errors
-    /// [`StoreError`] when the store cannot be asked.
+    /// [`StoreError`] if the store cannot be asked.
     fn cull(&self) -> StoreFuture<'_, CullReport> {
         Box::pin(async { Ok(CullReport::default()) })
     }
 
-    /// How much is stored, and what has gone wrong so far. Default: all numbers are zero.
+    /// The size of the store, and its failures so far. Default: all numbers are zero.
     ///
     /// # Errors
-    /// [`StoreError`] when the store cannot be asked.
+    /// [`StoreError`] if the store cannot be asked.
     fn stats(&self) -> StoreFuture<'_, StoreStats> {
         Box::pin(async { Ok(StoreStats::default()) })
     }
 
-    /// Waits until every put that was called before it has been written or has failed. Default: nothing, for stores
-    /// whose puts wait until they are written.
+    /// Waits until every put that was called before has been written or has failed. Default: nothing, for stores
+    /// whose puts return after they are written.
     ///
     /// # Errors
-    /// [`StoreError`] when the store cannot be asked.
+    /// [`StoreError`] if the store cannot be asked.
     fn flush(&self) -> StoreFuture<'_, ()> {
         Box::pin(async { Ok(()) })
     }
@@ -49,11 +50,11 @@ pub trait Admin: Send + Sync {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Named {
-    /// Responses looked at: those that have not expired and can be read.
+    /// Responses that were examined: not expired, and readable.
     pub examined: u64,
-    /// Those that are named.
+    /// Responses that are named.
     pub named: u64,
-    /// Bytes of those, as stored.
+    /// Bytes of the named responses, as stored.
     pub bytes: u64,
 }
 
@@ -72,11 +73,11 @@ impl Named {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CullReport {
-    /// Rows looked at.
+    /// Rows that were examined.
     pub examined: u64,
-    /// Rows removed because they had expired.
+    /// Rows that were deleted because they had expired.
     pub expired: u64,
-    /// Rows removed because the store was over its limit.
+    /// Rows that were deleted because the store was over its limit.
     pub evicted: u64,
 }
 
@@ -101,15 +102,15 @@ pub struct CacheStats {
     pub store: StoreStats,
 }
 
-/// How much a store holds, and what went wrong in it since it was made.
+/// The size of a store, and its failures since it was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreStats {
-    /// Entries held, expired ones not yet removed included.
+    /// Stored entries, including expired ones that have not been deleted yet.
     pub entries: u64,
-    /// Bytes of their keys, heads and bodies as stored.
+    /// Bytes of the keys, heads and bodies, as stored.
     pub bytes: u64,
-    /// Whether the two figures are estimates.
+    /// Whether `entries` and `bytes` are estimates.
     pub estimated: bool,
     /// Entries that could not be read (damaged, unknown version) and were treated as misses.
     pub unreadable: u64,
@@ -121,14 +122,13 @@ pub struct StoreStats {
     pub failures: u64,
     /// Culls done.
     pub culls: u64,
-    /// Rows of the invalidation log that could not be written and are tried again.
+    /// Rows of the invalidation log that could not be written, and will be written later.
     pub owed_invalidations: u64,
-    /// Whether the invalidation log has a row with an id so large that no other can follow: nothing is
-    /// served until it is removed. The error log says how.
+    /// Whether the invalidation log has a row whose id is so large that no row can follow. Nothing is served until it
+    /// is deleted. The error log says how.
     pub log_is_damaged: bool,
     /// Reads of the invalidation log.
     pub log_reads: u64,
-    /// How often a response in memory had to wait for a read of the log, because the last one was too
-    /// old for it.
+    /// How many responses in memory had to wait for a read of the log, because the last one was too old.
     pub log_waits: u64,
 }

@@ -12,7 +12,8 @@ use crate::tag::{LogPosition, LogRecord, LogRow, Validity};
 /// Rows that say which stored responses are invalid.
 ///
 /// A stored response is valid unless the log has a row after the response's position that names it. A row that was
-/// appended, or committed, before a lookup was called counts when the response that the lookup found is judged.
+/// appended, or committed, before a lookup was called counts for the log verdict on the response that the lookup
+/// finds.
 ///
 /// A store of a single process keeps a [`MemoryLog`](super::MemoryLog) and returns it from
 /// [`Store::log`](super::Store::log).

@@ -10,18 +10,19 @@ use crate::store::StoreFuture;
 /// Only routes with [`Collapse::Cluster`](crate::policy::Collapse::Cluster) ask. A store of a single process needs no leases:
 /// [`Store::leases`](super::Store::leases) grants every lease by default.
 pub trait Leases: Send + Sync {
-    /// Asks for the lease on `key`, for this long by the store's clock. Waits for no other process: a process
-    /// that is denied asks again.
+    /// Asks for the lease on `key`, for this time by the store's clock. It waits for no other process: a process that
+    /// is denied asks again.
     ///
     /// # Errors
-    /// [`StoreError`](crate::StoreError) when the store cannot be asked. The caller then calls the handler as if there were no leases.
+    /// [`StoreError`](crate::StoreError) if the store cannot be asked. The caller then calls the handler as if there
+    /// were no leases.
     fn lease<'a>(&'a self, key: &'a CacheKey, time: Duration) -> StoreFuture<'a, Lease>;
 
-    /// Gives a lease back, unless another process has it by now. With `unshareable`, processes that ask within this time
-    /// are told that there is nothing to wait for.
+    /// Releases a lease, unless another process has got it. With `unshareable`, processes that ask within this time
+    /// do not wait.
     ///
     /// # Errors
-    /// [`StoreError`](crate::StoreError) when the store cannot be asked. The lease then ends when its time is over.
+    /// [`StoreError`](crate::StoreError) if the store cannot be asked. The lease then ends after its time.
     fn release<'a>(
         &'a self,
         fence: &'a Fence,
@@ -50,8 +51,7 @@ pub enum Lease {
     Granted(u64),
     /// Another process holds the lease.
     Held,
-    /// The last holder failed, or found that its response must not be shared. For so long there is nothing to
-    /// wait for.
+    /// The last holder failed, or its response must not be shared. For this time, a process does not wait.
     Unshareable(Duration),
 }
 

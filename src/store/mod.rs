@@ -86,7 +86,7 @@ pub trait Store: Entries + Admin {
     /// The type of [`Store::log`].
     type Log: InvalidationLog;
 
-    /// The invalidation log that the entries are judged by.
+    /// The invalidation log that decides whether entries are valid.
     fn log(&self) -> &Self::Log;
 
     /// The leases of the processes that share the store. Default: every lease is granted, for stores of a single

@@ -12,18 +12,19 @@ use crate::store::{
 use crate::stored::{Entry, HeadUpdate, Stored};
 use crate::tag::{Scope, Validity};
 
-/// How soon an invalidation that another process has committed counts for what is in front.
+/// How soon an invalidation that another process has committed counts for the front.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Consistency {
-    /// At the latest after the `poll_interval` of the store behind (100 ms). A hit in front waits only
-    /// where the last read of the log began longer ago than that, or before the response to an unsafe
-    /// request that went through the layer. So this process's own invalidations count at once, through
-    /// its handle as well as by plain SQL in the handler of such a request; after any other commit call
-    /// [`CacheHandle::sync`](crate::CacheHandle::sync). The default.
+    /// After the `poll_interval` of the back (100 ms) at the latest. The default.
+    ///
+    /// A hit in the front waits for a read of the log only if the last read is older than that, or began before the
+    /// response to an unsafe request through the layer. So invalidations of this process count at once, by its handle
+    /// and by plain SQL in the handler of such a request. After any other commit, call
+    /// [`CacheHandle::sync`](crate::CacheHandle::sync).
     #[default]
     Bounded,
-    /// At once: a hit in front waits for one read of the log, shared by all hits that wait.
+    /// At once: a hit in the front waits for one read of the log, which all waiting hits share.
     Strict,
 }
 
@@ -55,8 +56,7 @@ impl<F: Store, B: Store> Tiered<F, B> {
         Self { front, back, consistency: Consistency::Bounded }
     }
 
-    /// How soon invalidations of other processes count for what is in front. Default:
-    /// [`Consistency::Bounded`].
+    /// How soon invalidations of other processes count for the front. Default: [`Consistency::Bounded`].
     #[must_use]
     pub fn consistency(mut self, consistency: Consistency) -> Self {
         self.consistency = consistency;
@@ -69,7 +69,7 @@ impl<F: Store, B: Store> Tiered<F, B> {
         &self.front
     }
 
-    /// The store behind.
+    /// The store in the back.
     #[must_use]
     pub fn back(&self) -> &B {
         &self.back

@@ -198,8 +198,8 @@ impl MySqlStoreBuilder {
         self
     }
 
-    /// How long rows of the invalidation log are kept. A response that is stored for longer than this is
-    /// not served without validation once rows that it has not seen are gone. Default: 7 days.
+    /// How long rows of the invalidation log are stored. A response that is stored for longer than this is not served
+    /// without validation if rows that it has not seen were deleted. Default: 7 days.
     pub fn log_retention(mut self, retention: Duration) -> Self {
         self.log_retention = retention;
         self
@@ -214,9 +214,9 @@ impl MySqlStoreBuilder {
         self
     }
 
-    /// How long an id of the log may be without a row before the server is asked whether a transaction
-    /// still holds it. This covers the moment between the two: the server hands out an id, then it inserts the row. While
-    /// a gap is open, nothing stale is served; responses are only judged more strictly. Default: 10 s.
+    /// How long an id of the log may be without a row before the server is asked whether a transaction still holds
+    /// it. This covers the moment after the server has given the id and before it inserts the row. While a gap is
+    /// open, nothing stale is served; log verdicts are only stricter. Default: 10 s.
     pub fn gap_grace(mut self, grace: Duration) -> Self {
         self.gap_grace = grace;
         self
@@ -229,8 +229,8 @@ impl MySqlStoreBuilder {
         self
     }
 
-    /// How long a lookup may take in the database. One that takes longer costs its connection, which
-    /// is replaced. Default: 1 s.
+    /// How long a lookup may take in the database. A lookup that takes longer costs its connection, which is
+    /// replaced. Default: 1 s.
     pub fn query_timeout(mut self, timeout: Duration) -> Self {
         self.query_timeout = timeout;
         self
@@ -258,7 +258,7 @@ impl MySqlStoreBuilder {
         self
     }
 
-    /// Bytes of entries that may wait to be written; more are refused and counted. Default: 64 MiB.
+    /// Bytes of entries that may wait to be written. More are refused and counted. Default: 64 MiB.
     pub fn queue_bytes(mut self, bytes: usize) -> Self {
         self.queue_bytes = bytes;
         self
@@ -284,8 +284,8 @@ impl MySqlStoreBuilder {
         self
     }
 
-    /// How hard bodies of text are compressed in the table, from 1 to 9; 0 is not at all. Nothing of
-    /// it is ever seen outside. Default: 6.
+    /// The compression level for bodies of text in the table, from 1 to 9; 0 is off. Clients always get uncompressed
+    /// bodies. Default: 6.
     pub fn compress_level(mut self, level: u32) -> Self {
         self.compress_level = level;
         self
@@ -299,30 +299,29 @@ impl MySqlStoreBuilder {
         self
     }
 
-    /// How likely each row that is written starts a cull in the background, over 0 and at most 1. A
-    /// cull looks at `10 / probability` rows, so it is always ten for each row written: smaller means
-    /// rarer and larger. Default: 0.01.
+    /// The probability that a written row starts a cull in the background: above 0, at most 1. A cull examines `10 /
+    /// probability` rows, so ten for each row written. A smaller value means rarer and larger culls. Default: 0.01.
     pub fn cull_probability(mut self, probability: f64) -> Self {
         self.cull_probability = probability;
         self
     }
 
-    /// How often a cull runs when nothing is written, and how often the store looks for rows of the invalidation
-    /// log and of leases that are past their time, give or take a tenth. Default: 30 s.
+    /// How often a cull runs when nothing is written, and how often old rows of the invalidation log and of leases
+    /// are deleted, with a random deviation of a tenth. Default: 30 s.
     pub fn idle_cull_interval(mut self, interval: Duration) -> Self {
         self.idle_cull_interval = interval;
         self
     }
 
-    /// Entries that each prefix this process writes may have in the table, kept within a few percent
-    /// by evicting the oldest. Default: 1,000,000.
+    /// The most entries in the table for each prefix that this process writes. The store keeps it within a few
+    /// percent by evicting the oldest. Default: 1,000,000.
     pub fn max_entries(mut self, entries: u64) -> Self {
         self.max_entries = entries;
         self
     }
 
-    /// Bytes (keys, heads and bodies as stored) that each prefix this process writes may have in the
-    /// table, kept within a few percent by evicting the oldest. Default: 1 GiB.
+    /// The most bytes (keys, heads and bodies as stored) in the table for each prefix that this process writes. The
+    /// store keeps it within a few percent by evicting the oldest. Default: 1 GiB.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.max_bytes = bytes;
         self
