@@ -79,7 +79,7 @@ pub fn cache_control(data: &[u8]) {
         assert_eq!(found, expected);
     }
     nothing_is_invented(&lines, &found);
-    lines.iter().for_each(|line| restrictions_are_found(line));
+    lines.iter().for_each(restrictions_are_found);
 }
 
 /// Each lifetime and each permission is contained in the lines.
@@ -104,26 +104,24 @@ fn nothing_is_invented(lines: &[HeaderValue], found: &ResponseDirectives) {
 
 /// A restriction is found whatever text stands before or after it (RFC 9111 4.2.1).
 fn restrictions_are_found(line: &HeaderValue) {
-    {
-        for (before, behind) in [("", ", "), (", ", "")] {
-            let with = |directive: &str| {
-                let line = match before {
-                    "" => around(&format!("{directive}{behind}"), line, ""),
-                    _ => around("", line, &format!("{before}{directive}")),
-                };
-                read(&[line])
+    for (before, behind) in [("", ", "), (", ", "")] {
+        let with = |directive: &str| {
+            let line = match before {
+                "" => around(&format!("{directive}{behind}"), line, ""),
+                _ => around("", line, &format!("{before}{directive}")),
             };
-            assert!(with("no-store").no_store);
-            assert!(with("must-revalidate").must_revalidate);
-            assert!(with("proxy-revalidate").proxy_revalidate);
-            assert_eq!(with("private").private, Qualified::All);
-            assert_eq!(with("no-cache").no_cache, Qualified::All);
-            assert_eq!(with("max-age=0").max_age, Some(0));
-            assert_eq!(with("s-maxage=0").s_maxage, Some(0));
-            assert!(with("max-age=7").max_age.is_some());
-        }
-        assert!(read(&[around("max-age=7, ", line, "")]).max_age.unwrap() <= 7);
+            read(&[line])
+        };
+        assert!(with("no-store").no_store);
+        assert!(with("must-revalidate").must_revalidate);
+        assert!(with("proxy-revalidate").proxy_revalidate);
+        assert_eq!(with("private").private, Qualified::All);
+        assert_eq!(with("no-cache").no_cache, Qualified::All);
+        assert_eq!(with("max-age=0").max_age, Some(0));
+        assert_eq!(with("s-maxage=0").s_maxage, Some(0));
+        assert!(with("max-age=7").max_age.is_some());
     }
+    assert!(read(&[around("max-age=7, ", line, "")]).max_age.unwrap() <= 7);
 }
 
 /// Input: lines of a request's `Cache-Control`.
