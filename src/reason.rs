@@ -4,8 +4,8 @@ use std::fmt;
 
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
-        /// Why the cache did what it did with a request: why it was bypassed, why a stored response was not used or was
-        /// served stale, why a response was not stored.
+        /// A reason of the cache: why a request bypassed it, why a stored response was not used or was served stale, why a
+        /// response was not stored.
         ///
         /// The name ([`as_str`](Self::as_str)) is the same in [`CacheStatus`](crate::CacheStatus), in the `detail` of the
         /// `Cache-Status` field, in [`CacheHandle::reasons`](crate::CacheHandle::reasons), in metrics and in events.

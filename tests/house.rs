@@ -267,3 +267,37 @@ fn rooms_of_the_large_folders_use_only_those_before_them() {
         assert!(arrows.len() <= folder.arrows, "{name} has {} arrows", arrows.len());
     }
 }
+
+/// The names of public types that a file of `src` declares or exports at its top level.
+fn public_names(file: &str) -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("src").join(file)).expect("text");
+    let lines: Vec<_> = text.lines().map(str::to_owned).collect();
+    let text = text_of(&lines);
+    let mut names = Vec::new();
+    for (at, _) in text.match_indices("pub ") {
+        let item = &text[at + 4..];
+        let exported = item.strip_prefix("use ").and_then(|list| list.split(';').next());
+        let is_declared =
+            ["struct ", "enum ", "trait ", "type "].iter().any(|word| item.starts_with(word));
+        let own = is_declared.then(|| item.split(['<', '(', ' ', '{', ';', ':']).nth(1)).flatten();
+        let words = exported.or(own).unwrap_or("").split(|c: char| !c.is_ascii_alphanumeric());
+        let is_type = |word: &&str| word.starts_with(|c: char| c.is_ascii_uppercase());
+        names.extend(words.filter(is_type).map(str::to_owned));
+    }
+    names
+}
+
+#[test]
+fn every_public_item_is_listed_in_the_architecture() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let listed = fs::read_to_string(root.join("ARCHITECTURE.md")).expect("the architecture");
+    for file in ["lib.rs", "key/mod.rs", "policy/mod.rs", "service.rs", "status.rs", "store/mod.rs"]
+    {
+        let names = public_names(file);
+        assert!(names.len() > 2, "{file} has {names:?}");
+        for name in names {
+            assert!(listed.contains(&format!("| `{name}` |")), "{file}: {name} is not listed");
+        }
+    }
+}
