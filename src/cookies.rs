@@ -131,6 +131,12 @@ impl Cookies {
             let rule = "it must name at least one cookie; there are also Cookies::Bypass and Cookies::Ignore";
             return Err(ConfigError::new("cookies", About("an empty list"), rule));
         }
+        if let Self::Key(names) = self
+            && let Some(name) = names.iter().find(|name| name.contains('*'))
+        {
+            let rule = "Cookies::Key needs whole names, because each value of each cookie has its own entries";
+            return Err(ConfigError::new("cookies", *name, rule));
+        }
         let is_cookie = |name: &&str| !name.is_empty() && name.bytes().all(is_name);
         if let Some(name) = names.iter().find(|name| !is_cookie(name) || **name == "*") {
             let rule = "each must be the name of a cookie (RFC 6265 4.1.1), or the beginning of one before `*`";
@@ -410,6 +416,7 @@ mod tests {
             Cookies::Except(&["*"]),
             Cookies::Except(&["a b"]),
             Cookies::Key(&["th%65me"]),
+            Cookies::Key(&["sess_*"]),
         ] {
             assert_eq!(bad.check().unwrap_err().setting(), "cookies", "{bad:?}");
         }

@@ -47,7 +47,7 @@ use crate::engine::consent::Watch;
 ///
 /// The guard delays neither the response nor its body, and it does not delay hits. Followers wait until the guard has
 /// decided, and call the handler if the response must not be stored. The cache writes `Cache-Status` before the guard
-/// decides, so the field does not contain `stored`; its detail is `guarded`.
+/// decides, so the field does not contain `stored`; its detail is `guarded`, if there is no other reason.
 ///
 /// Behind a guard, the cache does not refresh in the background, because the guard would not see such a response.
 /// Instead, if a page is within `stale-while-revalidate` or is refreshed early:

@@ -109,6 +109,8 @@ pub mod prelude {
     #[cfg(feature = "mysql")]
     pub use crate::MySqlStore;
     pub use crate::invalidation::{Invalidation, Tag};
+    pub use crate::status::StatusField;
+    pub use crate::store::BoxStore;
     pub use crate::{
         CacheGuard, CacheHandle, CacheLayer, CacheOverride, CachePolicy, CacheStatus, Cookies,
         MemoryStore, Tiered,

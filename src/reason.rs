@@ -37,7 +37,8 @@ macro_rules! reasons {
 
 reasons! {
     // -- a request that bypassed the cache --
-    /// The route's policy is off ([`CachePolicy::bypass`](crate::CachePolicy::bypass)).
+    /// The route's policy is off ([`CachePolicy::bypass`](crate::CachePolicy::bypass)), or the layer is
+    /// ([`CacheLayer::enabled`](crate::CacheLayer::enabled)).
     Policy = "policy",
     /// The request carries a cookie, and no response says that it may be shared.
     Cookie = "cookie",

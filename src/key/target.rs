@@ -98,12 +98,30 @@ impl KeyRules {
 
     /// From now on, the prefix and the version cannot be changed.
     pub(crate) fn freeze_prefix(&self) {
-        self.shared.set_has_handle();
+        self.check_namespace(self.shared.add_handle(self.namespace()));
     }
 
     /// From now on, invalidations by every clone of the layer cover the entries that these rules store.
     pub(crate) fn share_query_rules(&self) {
         self.shared.add(&self.query);
+        self.check_namespace(self.shared.add_service(self.namespace()));
+    }
+
+    fn namespace(&self) -> (String, u32) {
+        (self.prefix.clone(), self.version)
+    }
+
+    /// An invalidation by a handle with another prefix would return `Ok` and reach nothing.
+    fn check_namespace(&self, is_covered: bool) {
+        if !is_covered {
+            let (prefix, version) = (&self.prefix, self.version);
+            tracing::warn!(
+                prefix,
+                version,
+                "a handle and a service of this layer have different prefixes or versions, so the handle does not \
+                 invalidate what the service stores: set prefix() and version() before with_policy() and clone()"
+            );
+        }
     }
 
     pub(crate) fn set_scheme(&mut self, scheme: &str) -> Result<(), ConfigError> {

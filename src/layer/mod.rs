@@ -68,8 +68,8 @@ impl<St: Store> CacheLayer<St> {
         Self { engine: Arc::new(Engine::new(store)), route: Arc::default() }
     }
 
-    /// A handle to invalidate, cull, inspect and flush this cache. Set the prefix and the version before, because the
-    /// handle keeps those of the layer. An invalidation of a URI covers the entries of every clone of the layer in this
+    /// A handle to invalidate, cull, inspect and flush this cache. It has the prefix and the version of this layer, and
+    /// covers only entries under them. So set them first, before `with_policy` and `clone`: clones keep theirs. An invalidation of a URI covers the entries of every clone of the layer in this
     /// process, whatever their query rules.
     ///
     /// ```
@@ -84,7 +84,8 @@ impl<St: Store> CacheLayer<St> {
     }
 
     /// The name of this cache. It is the first part of every key, so that several applications can share a table, and
-    /// the name of the cache in `Cache-Status`. 1 to 64 of the characters `A-Z a-z 0-9 . _ -`. Default: none.
+    /// the name of the cache in `Cache-Status`. 1 to 64 of the characters `A-Z a-z 0-9 . _ -`. Default: none. Set it
+    /// first: clones that exist already, as those of `with_policy`, keep their prefix.
     ///
     /// ```
     /// # use tower_mysql_cache::{CacheLayer, MemoryStore};

@@ -27,7 +27,9 @@ pub enum StoreError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The server cannot be reached, or refused the login.
-    #[error("cannot connect to the cache database; check its address, user and password")]
+    #[error(
+        "cannot connect to the cache database; check its address and its credentials (the source of this error says more)"
+    )]
     Connect(#[source] Source),
     /// There is no connection now; one is being made.
     #[error("there is no connection to the cache database; the store is connecting again")]

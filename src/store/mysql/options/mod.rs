@@ -153,11 +153,13 @@ impl MySqlStoreBuilder {
     /// # async fn token() -> Result<String, std::io::Error> { Ok("secret".to_owned()) }
     /// # async fn connect() -> Result<(), tower_mysql_cache::StoreError> {
     /// use tower_mysql_cache::MySqlStore;
+    /// use tower_mysql_cache::sqlx::mysql::MySqlConnectOptions;
     ///
-    /// let store = MySqlStore::builder("mysql://cache@db.internal/shop")?
-    ///     .credentials(|options| async move { Ok::<_, std::io::Error>(options.password(&token().await?)) })
-    ///     .connect()
-    ///     .await?;
+    /// async fn login(options: MySqlConnectOptions) -> Result<MySqlConnectOptions, std::io::Error> {
+    ///     Ok(options.password(&token().await?))
+    /// }
+    /// let builder = MySqlStore::builder("mysql://cache@db.internal/shop")?;
+    /// let store = builder.credentials(login).connect().await?;
     /// # Ok(())
     /// # }
     /// ```
