@@ -1,7 +1,7 @@
 //! Other transactions hold locks on rows that the store wants to write.
 
-use crate::kit::{Site, execute, is_under_way, number, until};
-use crate::support;
+use crate::kit::{Site, is_under_way};
+use crate::support::{self, eventually, execute, number};
 use sqlx::{MySqlConnection, Row};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -30,7 +30,7 @@ async fn a_lock_that_is_held_too_long_fails_only_the_write() {
     for n in 0..10 {
         site.get(&format!("/{n}")).await;
     }
-    until("the writes have failed", async || site.handle.counts().write_errors == 10).await;
+    eventually("the writes have failed", async || site.handle.counts().write_errors == 10).await;
     execute(&mut other, "UNLOCK TABLES").await;
     site.comes_back().await;
 }
@@ -87,8 +87,8 @@ async fn rewrite(site: &Site) -> Result<(), tower_mysql_cache::StoreError> {
 }
 
 /// The number of deadlocks on the server. MariaDB and MySQL keep it in different places.
-async fn deadlocks(connection: &mut MySqlConnection) -> i64 {
-    if number(connection, "SELECT VERSION() LIKE '%MariaDB%'").await == 1 {
+async fn deadlocks(connection: &mut MySqlConnection) -> u64 {
+    if number(connection, "VERSION() LIKE '%MariaDB%'").await == 1 {
         let row =
             sqlx::query("SHOW GLOBAL STATUS LIKE 'Innodb_deadlocks'").fetch_one(connection).await;
         return row.unwrap().get::<String, _>(1).parse().unwrap();
