@@ -98,13 +98,14 @@ on_every_store! {
     async fn followers_of_a_failure_may_be_served_stale(kit: Kit) {
         let layer = kit.layer();
         let (app, calls, gate) = gated(&layer, |call, _| match call {
-            1 => Ok(response(200, &[("cache-control", "max-age=0, stale-if-error=60")], "old")),
+            1 => Ok(response(200, &[("cache-control", "max-age=60, stale-if-error=60")], "old")),
             2 => Ok(response(503, &[], "down")),
             _ => Err("broken"),
         });
         gate.let_pass(1);
         send(&app, get("/", &[])).await;
         kit.settle(&layer.handle()).await;
+        layer.handle().soft_invalidate_all().await.unwrap();
         for calls_so_far in [2, 3] {
             let waiting = start(&layer, &app, (0..20).map(|_| get("/", &[]))).await;
             gate.let_pass(1);

@@ -17,6 +17,7 @@ use tower_mysql_cache::{
 use crate::kit::{
     Answer, App, Gate, Kit, Seen, get, in_memory, on_every_store, over, request, response, send,
 };
+use crate::support::eventually;
 
 type Fields = &'static [(&'static str, &'static str)];
 

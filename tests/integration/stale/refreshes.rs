@@ -151,6 +151,8 @@ on_every_store! {
         settled(layer.handle()).await;
         assert_stale(&send(&app, get("/", &[])).await, "stale-while-revalidate");
         settled(layer.handle()).await;
+        eventually("it is deleted", async || layer.handle().inspect("/").await.unwrap().is_empty())
+            .await;
         assert_eq!(send(&app, get("/", &[])).await.text(), "gone");
     }
 
