@@ -1,7 +1,7 @@
 //! Other transactions hold locks on rows that the store wants to write.
 
 use crate::kit::{Site, is_under_way};
-use crate::support::{self, eventually, execute, number};
+use crate::support::{self, deadlocks, eventually, execute, number};
 use sqlx::{MySqlConnection, Row};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -84,15 +84,4 @@ async fn rewrite(site: &Site) -> Result<(), tower_mysql_cache::StoreError> {
     let expires_ms = site.store.now_ms() + 600_000;
     let entry = |key: &str| Entry::new(CacheKey::new(key.to_owned()), stored(), expires_ms);
     site.store.put_many(vec![entry("deadlock:1:/a"), entry("deadlock:1:/b")]).await
-}
-
-/// The number of deadlocks on the server. MariaDB and MySQL keep it in different places.
-async fn deadlocks(connection: &mut MySqlConnection) -> u64 {
-    if number(connection, "VERSION() LIKE '%MariaDB%'").await == 1 {
-        let row =
-            sqlx::query("SHOW GLOBAL STATUS LIKE 'Innodb_deadlocks'").fetch_one(connection).await;
-        return row.unwrap().get::<String, _>(1).parse().unwrap();
-    }
-    let sql = "SELECT count FROM information_schema.innodb_metrics WHERE name = 'lock_deadlocks'";
-    number(connection, sql).await
 }

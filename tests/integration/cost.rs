@@ -12,7 +12,7 @@ use tower::Layer;
 use tower_mysql_cache::{CacheHandle, CacheLayer, CacheOverride, CachePolicy, MySqlStore};
 
 use crate::kit::{get, response, send};
-use crate::support::{self, eventually, execute, number};
+use crate::support::{self, deadlocks, eventually, execute, number, status};
 
 /// The number of entries with the tag.
 fn many() -> u64 {
@@ -33,22 +33,8 @@ async fn handlers(connection: &mut MySqlConnection) -> BTreeMap<String, u64> {
 
 /// The server's counters of lock waits and deadlocks.
 async fn waits_and_deadlocks(connection: &mut MySqlConnection) -> (u64, u64) {
-    let mut status = BTreeMap::new();
-    let rows = sqlx::query("SHOW GLOBAL STATUS LIKE 'Innodb%'").fetch_all(&mut *connection).await;
-    for row in rows.unwrap() {
-        status.insert(row.get::<String, _>(0), row.get::<String, _>(1));
-    }
-    let waits = status["Innodb_row_lock_waits"].parse().unwrap();
-    let deadlocks = match status.get("Innodb_deadlocks") {
-        Some(deadlocks) => deadlocks.parse().unwrap(),
-        // MySQL counts them in another place
-        None => {
-            let metric = "SELECT count FROM information_schema.innodb_metrics \
-                 WHERE name = 'lock_deadlocks' AND status = 'enabled'";
-            number(connection, metric).await
-        }
-    };
-    (waits, deadlocks)
+    let waits = status(connection, "Innodb_row_lock_waits").await;
+    (waits, deadlocks(connection).await)
 }
 
 /// Invalidates these tags in a transaction. Returns what the storage engine did, and the median time.
