@@ -1,7 +1,7 @@
 //! Other transactions hold locks on rows that the store wants to write.
 
 use crate::kit::{Site, is_under_way};
-use crate::support::{self, deadlocks, eventually, execute, number};
+use crate::support::{self, deadlocks, eventually, execute};
 use sqlx::{MySqlConnection, Row};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,5 +1,7 @@
 //! A 304 to one user: it changes a stored head only if it is for everyone.
 
+use std::convert::Infallible;
+
 use http::Request;
 use tower::Layer;
 use tower_mysql_cache::invalidation::Invalidation;
@@ -9,8 +11,8 @@ use tower_mysql_cache::store::{Entries, Stored};
 use tower_mysql_cache::{CachePolicy, Cookies};
 
 use crate::kit::{
-    Answer, Calls, Gate, Kit, Slow, cached, gated_by, get, in_memory, on_every_store, over,
-    request, response, scripted, send,
+    Answer, Calls, Gate, Kit, Slow, cached, get, in_memory, on_every_store, over, request,
+    response, scripted, send,
 };
 
 type Fields = Vec<(&'static str, &'static str)>;
@@ -314,14 +316,21 @@ on_every_store! {
 async fn a_late_304_does_not_hide_a_newer_response() {
     let store = Slow::new();
     let layer = over(store.clone());
-    let (calls, gate) = (Calls::default(), Gate::with(1));
-    let app = gated_by(&layer, &calls, &gate, |call, _| {
-        Ok(match call {
-            1 => response(200, &[STALE, ETAG], "old"),
-            2 => response(304, &[FRESH, ETAG], ""),
-            _ => response(200, &[FRESH, ("etag", "\"2\"")], "new"),
-        })
-    });
+    let (calls, gate) = (Calls::default(), Gate::closed());
+    let validating = gate.clone();
+    let app = layer.layer(tower::service_fn(move |_: Request<()>| {
+        let (call, gate) = (calls.add(), validating.clone());
+        async move {
+            if call == 2 {
+                gate.pass().await;
+            }
+            Ok::<_, Infallible>(match call {
+                1 => response(200, &[STALE, ETAG], "old"),
+                2 => response(304, &[FRESH, ETAG], ""),
+                _ => response(200, &[FRESH, ("etag", "\"2\"")], "new"),
+            })
+        }
+    }));
     send(&app, get("/p", &[])).await;
     store.hold_heads();
     let slow = tokio::spawn({
