@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+use support::{PATIENCE, eventually_on_this_thread};
 
 // -- the gateway --
 
@@ -742,8 +742,9 @@ fn a_closed_idle_connection_fails_no_safe_request() {
 
 #[test]
 fn an_origin_that_does_not_answer_in_time_is_a_504() {
-    let origin = Origin::new(|_, _| {
-        thread::sleep(PATIENCE);
+    let origin = Origin::new(|_, stream| {
+        // until the gateway gives up
+        let _ = stream.read(&mut [0]);
         Then::Close
     });
     let gateway = Gateway::with(origin.address, &["--timeout", "0.2"]);
@@ -891,6 +892,7 @@ fn hits_at_once(more: &[&str]) {
             3 => {
                 say(stream, &format!("{head}Content-Length: {length}\r\n\r\n"));
                 say(stream, left);
+                // the halves travel apart
                 thread::sleep(Duration::from_micros(300));
                 say(stream, right)
             }
@@ -1157,11 +1159,7 @@ fn new_clients_wait_while_every_connection_has_a_request() {
     let gateway = Gateway::with(origin.address, &["--connections", "1"]);
     let mut slow = gateway.client();
     slow.send(&get("/slow"));
-    let deadline = Instant::now() + PATIENCE;
-    while origin.seen().is_empty() {
-        assert!(Instant::now() < deadline);
-        thread::sleep(Duration::from_millis(2));
-    }
+    eventually_on_this_thread("the request is there", || !origin.seen().is_empty());
     let mut next = gateway.client();
     next.send(&get("/"));
     go_on.send(()).unwrap();
@@ -1176,20 +1174,21 @@ fn new_clients_wait_while_every_connection_has_a_request() {
 #[cfg(unix)]
 #[test]
 fn sigterm_lets_open_requests_end() {
-    let origin = Origin::new(|_, stream| {
-        thread::sleep(Duration::from_millis(300));
+    let (go_on, wait) = mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    let origin = Origin::new(move |_, stream| {
+        wait.lock().unwrap().recv_timeout(PATIENCE).unwrap();
         say(stream, HELLO)
     });
     let mut gateway = Gateway::before(origin.address);
     let mut client = gateway.client();
     client.send(&get("/"));
-    let deadline = Instant::now() + PATIENCE;
-    while origin.seen().is_empty() {
-        assert!(Instant::now() < deadline);
-        thread::sleep(Duration::from_millis(2));
-    }
+    eventually_on_this_thread("the request is there", || !origin.seen().is_empty());
     let pid = gateway.child.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    let refuses = || TcpStream::connect(gateway.address).is_err();
+    eventually_on_this_thread("new connections are refused", refuses);
+    go_on.send(()).unwrap();
     assert_eq!(client.response("GET").unwrap().text(), "hello world");
     assert!(gateway.child.wait().unwrap().success());
     let mut rest = String::new();

@@ -54,10 +54,13 @@ fn code() -> Vec<(String, PathBuf, Vec<String>)> {
     source_files(&src, &mut files);
     let files =
         files.into_iter().filter(|path| path.file_name().is_some_and(|name| name != "tests.rs"));
-    let files = files.filter(|path| !path.components().any(|part| part.as_os_str() == "tests"));
+    // the folder of the whole project may have any name
+    let inside = |path: &Path| path.strip_prefix(&src).expect("below src").to_owned();
+    let files =
+        files.filter(|path| !inside(path).components().any(|part| part.as_os_str() == "tests"));
     files
         .map(|path| {
-            let inside = path.strip_prefix(&src).expect("below src");
+            let inside = inside(&path);
             let first = inside.components().next().expect("a name");
             let module = Path::new(first.as_os_str()).with_extension("").display().to_string();
             let text = fs::read_to_string(&path).expect("text");

@@ -18,9 +18,9 @@ use tower_mysql_cache::service::CacheBody;
 use tower_mysql_cache::store::{Fence, Lease, Leases};
 use tower_mysql_cache::{CacheHandle, CacheLayer, CachePolicy, CacheStatus, MySqlStore};
 
-use crate::kit::{WAIT, until};
+use crate::kit::WAIT;
 use crate::process::{Process, example};
-use crate::support;
+use crate::support::{self, eventually};
 
 /// In seconds.
 const HOUR: i64 = 3600;
@@ -102,15 +102,15 @@ async fn a_process_whose_clock_is_an_hour_off_agrees_with_others() {
     assert!((ahead(&wrong).await + HOUR).abs() < 60, "the clock is wrong");
     // each process serves what the other has stored, with the right age
     right.get("/products").await;
-    until("the other serves it", || hits(&wrong, "/products")).await;
+    eventually("the other serves it", || hits(&wrong, "/products")).await;
     wrong.get("/products/7").await;
-    until("the other serves it", || hits(&right, "/products/7")).await;
+    eventually("the other serves it", || hits(&right, "/products/7")).await;
     // then the clock jumps by two hours while the process runs
     shift.set(HOUR);
-    until("the clock has jumped", async || (ahead(&wrong).await - HOUR).abs() < 60).await;
+    eventually("the clock has jumped", async || (ahead(&wrong).await - HOUR).abs() < 60).await;
     assert!(hits(&wrong, "/products").await && hits(&right, "/products").await);
     wrong.get("/products/8").await;
-    until("the other serves it", || hits(&right, "/products/8")).await;
+    eventually("the other serves it", || hits(&right, "/products/8")).await;
 }
 
 const MINUTES: CachePolicy =

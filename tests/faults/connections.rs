@@ -9,8 +9,8 @@ use sqlx::{Connection, MySqlConnection, Row};
 use tower::{Layer, ServiceExt};
 use tower_mysql_cache::{CacheLayer, CacheOverride, CachePolicy, CacheStatus, MySqlStore};
 
-use crate::kit::{Site, execute, number, plain_account, until};
-use crate::support;
+use crate::kit::{Site, plain_account};
+use crate::support::{self, eventually, execute, number};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_with_too_many_connections_fails_no_request() {
@@ -85,7 +85,7 @@ async fn a_server_that_skips_ids_loses_no_invalidation() {
         }
         // the store waits for no row any more: a response stored after the gaps were closed is served
         for page in &pages {
-            until("it is stored and holds", async || hit(page).await).await;
+            eventually("it is stored and holds", async || hit(page).await).await;
         }
     }
     let others = "SELECT COUNT(*) FROM cache_invalidations WHERE id % 7 <> 3";

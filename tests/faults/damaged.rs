@@ -1,7 +1,7 @@
 //! Rows are damaged, one byte at a time.
 
-use crate::kit::{Site, execute, number};
-use crate::support;
+use crate::kit::Site;
+use crate::support::{self, execute, number};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_row_damaged_in_any_byte_is_a_miss_and_is_rewritten() {

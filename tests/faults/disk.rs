@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 
-use crate::kit::{Site, builder, until};
-use crate::support::{self, OwnServer};
+use crate::kit::{Site, builder};
+use crate::support::{self, OwnServer, eventually};
 
 /// Uses up all free space on the server's disk.
 fn fill_up(server: &OwnServer) -> PathBuf {
@@ -21,7 +21,7 @@ fn fill_up(server: &OwnServer) -> PathBuf {
 async fn fill_the_table(site: &Site) {
     let before = site.handle.counts().write_errors;
     let mut n = 0;
-    until("the disk is full", async || {
+    eventually("the disk is full", async || {
         n += 1;
         site.get(&format!("/large/{n}")).await;
         let _ = site.handle.flush().await;
@@ -38,7 +38,7 @@ async fn stores_nothing_and_serves(site: &Site) {
         let answer = site.get("/before").await;
         assert!(answer.hit, "lookups need no room: {answer:?}");
     }
-    until("the writes have failed", async || {
+    eventually("the writes have failed", async || {
         site.handle.counts().write_errors - before.write_errors == 20
     })
     .await;

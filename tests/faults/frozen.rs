@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::kit::{Site, WAIT, builder, until};
-use crate::support;
+use crate::kit::{Site, WAIT, builder};
+use crate::support::{self, eventually};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_stopped_for_ten_seconds_costs_only_one_wait() {
@@ -19,6 +19,7 @@ async fn a_server_stopped_for_ten_seconds_costs_only_one_wait() {
     while since.elapsed() < Duration::from_secs(10) {
         let answers = site.get_all((0..20).map(|n| format!("/stopped/{n}"))).await;
         asked += answers.len();
+        // a steady load for ten seconds: what is promised is that nothing happens in them
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let counts = site.handle.counts();
@@ -52,7 +53,7 @@ async fn an_open_breaker_causes_no_waits_and_a_probe_closes_it() {
     site.get("/pending").await;
     assert_eq!(site.get("/pending").await.detail, Some("breaker-open"));
     server.cont();
-    until("a probe is answered", async || {
+    eventually("a probe is answered", async || {
         site.get("/").await;
         site.handle.counts().breaker_closed == 1
     })

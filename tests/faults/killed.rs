@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use tower_mysql_cache::{MySqlStore, StoreError};
 
-use crate::kit::{Site, WAIT, execute, is_under_way, number, until};
+use crate::kit::{Site, WAIT, is_under_way};
 use crate::proxy::{Network, Proxy};
-use crate::support;
+use crate::support::{self, eventually, execute, number};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_missing_server_is_a_clear_error_at_start() {
@@ -97,7 +97,7 @@ async fn a_server_killed_during_writes_loses_only_those() {
     });
     server.kill_9();
     let changed = change.await.unwrap();
-    until("the writes have failed", async || {
+    eventually("the writes have failed", async || {
         site.handle.counts().write_errors - before.write_errors >= 50
     })
     .await;
@@ -106,7 +106,7 @@ async fn a_server_killed_during_writes_loses_only_those() {
     tokio::task::block_in_place(|| server.restart());
     site.comes_back().await;
     // a write that was reported as successful is there, and a failed invalidation was made up for
-    until("nothing is owed", async || {
+    eventually("nothing is owed", async || {
         let stats = site.handle.stats().await;
         stats.is_ok_and(|stats| stats.store.owed_invalidations == 0)
     })

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
-use sqlx::{AssertSqlSafe, MySqlConnection};
+use sqlx::MySqlConnection;
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, ServiceExt};
 use tower_mysql_cache::service::CacheBody;
@@ -19,14 +19,13 @@ use tower_mysql_cache::{
     CacheHandle, CacheLayer, CachePolicy, CacheStatus, MySqlStore, StoreError,
 };
 
+use crate::support::{PATIENCE, eventually, execute, number};
+
 /// `store_timeout` of the sites: long enough to tell one wait from two on a busy machine.
 pub(crate) const WAIT: Duration = Duration::from_secs(1);
 
 /// How long the handler of a `/slow` page takes.
 pub(crate) const SLOW: Duration = Duration::from_millis(600);
-
-/// The maximum time until the site works again.
-const PATIENCE: Duration = Duration::from_secs(40);
 
 const POLICY: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(600));
 
@@ -84,6 +83,7 @@ impl Site {
                 let body = page(request.uri().path(), state);
                 let slow = request.uri().path().starts_with("/slow");
                 async move {
+                    // how long a handler takes is what the tests of slow pages are about
                     tokio::time::sleep(if slow { SLOW } else { Duration::ZERO }).await;
                     Ok::<_, Infallible>(Response::new(Full::from(body)))
                 }
@@ -164,7 +164,7 @@ impl Site {
 
     /// Stores a page as soon as the store works again.
     pub(crate) async fn fills(&self, path: &str) {
-        until("it is stored", async || {
+        eventually("it is stored", async || {
             self.get(path).await;
             // after this, a hit comes from the table, not from the responses that wait to be written
             self.handle.flush().await.is_ok() && self.get(path).await.hit
@@ -175,7 +175,8 @@ impl Site {
     /// Waits until pages are stored and served from the table again, and invalidations succeed again.
     pub(crate) async fn comes_back(&self) {
         self.fills("/back").await;
-        until("the cache invalidates again", async || self.change("/changed").await.is_ok()).await;
+        eventually("the cache invalidates again", async || self.change("/changed").await.is_ok())
+            .await;
         self.fill("/changed").await;
         self.change("/changed").await.expect("is done");
         assert!(!self.get("/changed").await.hit);
@@ -184,7 +185,7 @@ impl Site {
     /// Sends requests until the breaker is open: `requests` at a time, each of which waits at most once.
     pub(crate) async fn opens_the_breaker(&self, requests: usize) {
         let mut round = 0;
-        until("the breaker is open", async || {
+        eventually("the breaker is open", async || {
             round += 1;
             self.get_all((0..requests).map(|n| format!("/opening/{round}/{n}"))).await;
             let counts = self.handle.counts();
@@ -230,31 +231,10 @@ fn page(path: &str, state: u64) -> String {
     text
 }
 
-/// Waits until a condition holds.
-pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds().await {
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-pub(crate) async fn execute(connection: &mut MySqlConnection, sql: impl Into<String>) {
-    let sql = sql.into();
-    let done = sqlx::raw_sql(AssertSqlSafe(sql.clone())).execute(connection).await;
-    done.unwrap_or_else(|error| panic!("{sql}: {error}"));
-}
-
-pub(crate) async fn number(connection: &mut MySqlConnection, sql: impl Into<String>) -> i64 {
-    let sql = sql.into();
-    let found = sqlx::query_scalar(AssertSqlSafe(sql.clone())).fetch_one(connection).await;
-    found.unwrap_or_else(|error| panic!("{sql}: {error}"))
-}
-
 /// Waits until a statement of a store that begins like this is running in the connection's database, and is blocked.
 pub(crate) async fn is_under_way(connection: &mut MySqlConnection, begins: &str) {
     // MySQL fails on the bytes in other statements; on MySQL, any statement of a store counts
-    let sql = match number(connection, "SELECT VERSION() LIKE '%MariaDB%'").await {
+    let sql = match number(connection, "VERSION() LIKE '%MariaDB%'").await {
         1 => format!(
             "SELECT CAST(COUNT(*) AS SIGNED) FROM information_schema.processlist \
              WHERE db = DATABASE() AND command = 'Execute' AND info LIKE '{begins}%' \
@@ -264,11 +244,7 @@ pub(crate) async fn is_under_way(connection: &mut MySqlConnection, begins: &str)
               AND processlist_command = 'Execute' AND processlist_id <> CONNECTION_ID()"
             .to_owned(),
     };
-    let deadline = Instant::now() + PATIENCE;
-    while number(connection, &sql).await == 0 {
-        assert!(Instant::now() < deadline, "nothing is under way: {begins}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    eventually("a statement is under way", async || number(connection, &sql).await > 0).await;
 }
 
 /// An account without administrative rights, and the URL for it.

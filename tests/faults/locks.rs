@@ -1,7 +1,7 @@
 //! Other transactions hold locks on rows that the store wants to write.
 
-use crate::kit::{Site, execute, is_under_way, number, until};
-use crate::support;
+use crate::kit::{Site, is_under_way};
+use crate::support::{self, deadlocks, eventually, execute};
 use sqlx::{MySqlConnection, Row};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -30,7 +30,7 @@ async fn a_lock_that_is_held_too_long_fails_only_the_write() {
     for n in 0..10 {
         site.get(&format!("/{n}")).await;
     }
-    until("the writes have failed", async || site.handle.counts().write_errors == 10).await;
+    eventually("the writes have failed", async || site.handle.counts().write_errors == 10).await;
     execute(&mut other, "UNLOCK TABLES").await;
     site.comes_back().await;
 }
@@ -84,15 +84,4 @@ async fn rewrite(site: &Site) -> Result<(), tower_mysql_cache::StoreError> {
     let expires_ms = site.store.now_ms() + 600_000;
     let entry = |key: &str| Entry::new(CacheKey::new(key.to_owned()), stored(), expires_ms);
     site.store.put_many(vec![entry("deadlock:1:/a"), entry("deadlock:1:/b")]).await
-}
-
-/// The number of deadlocks on the server. MariaDB and MySQL keep it in different places.
-async fn deadlocks(connection: &mut MySqlConnection) -> i64 {
-    if number(connection, "SELECT VERSION() LIKE '%MariaDB%'").await == 1 {
-        let row =
-            sqlx::query("SHOW GLOBAL STATUS LIKE 'Innodb_deadlocks'").fetch_one(connection).await;
-        return row.unwrap().get::<String, _>(1).parse().unwrap();
-    }
-    let sql = "SELECT count FROM information_schema.innodb_metrics WHERE name = 'lock_deadlocks'";
-    number(connection, sql).await
 }

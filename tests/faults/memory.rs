@@ -1,8 +1,8 @@
 //! While the database is away, memory does not grow.
 
-use crate::kit::{Site, builder, until};
+use crate::kit::{Site, builder};
 use crate::process::{Process, example};
-use crate::support;
+use crate::support::{self, eventually};
 
 /// The memory of a process, in megabytes.
 fn resident_mb(pid: u32) -> u64 {
@@ -55,9 +55,8 @@ async fn memory_does_not_grow_while_the_database_is_away() {
         } else {
             tokio::task::block_in_place(|| server.restart());
         }
-        until("the cache serves again", async || {
+        eventually("the cache serves again", async || {
             process.get(&format!("/search?q={away}")).await;
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             process.get(&format!("/search?q={away}")).await.is_hit()
         })
         .await;

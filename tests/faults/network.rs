@@ -1,14 +1,14 @@
 //! Faults of the network between the process and the server.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sqlx::Connection as _;
 use tower_mysql_cache::key::CacheKey;
 use tower_mysql_cache::store::Entries;
 
-use crate::kit::{Site, WAIT, builder, until};
+use crate::kit::{Site, WAIT, builder};
 use crate::proxy::{Network, Proxy, Way};
-use crate::support::{self, TestDatabase};
+use crate::support::{self, TestDatabase, eventually, number};
 
 async fn site() -> (TestDatabase, Proxy, Site) {
     let database = support::database().await;
@@ -58,7 +58,7 @@ async fn after_a_black_hole_no_lost_connect_is_waited_for() {
     site.fill("/").await;
     proxy.set(Network::BlackHole);
     let accepted = proxy.accepted();
-    until("attempts have been lost", async || {
+    eventually("attempts have been lost", async || {
         let _ = site.change("/").await;
         let _ = site.get("/").await;
         proxy.accepted() >= accepted + 2
@@ -66,7 +66,7 @@ async fn after_a_black_hole_no_lost_connect_is_waited_for() {
     .await;
     proxy.set(Network::Up);
     site.comes_back().await;
-    until("its figures can be had", async || site.handle.stats().await.is_ok()).await;
+    eventually("its figures can be had", async || site.handle.stats().await.is_ok()).await;
 }
 
 /// Two megabytes that cannot be compressed, over a slow network.
@@ -161,15 +161,8 @@ async fn gaps_are_closed_while_many_connections_read_the_log() {
     tx.rollback().await.unwrap();
     let insert = "INSERT INTO cache_invalidations (tag) VALUES ('committed')";
     let newest = sqlx::query(insert).execute(&mut connection).await.unwrap().last_insert_id();
-    let settled = "SELECT CAST(COALESCE(MAX(settled), 0) AS UNSIGNED) FROM cache_invalidations_state WHERE id = 1";
-    let began = Instant::now();
-    loop {
-        let settled: u64 = sqlx::query_scalar(settled).fetch_one(&mut connection).await.unwrap();
-        if settled >= newest {
-            break;
-        }
-        assert!(began.elapsed() < Duration::from_secs(20), "settled up to {settled} only");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    let settled = "SELECT MAX(settled) FROM cache_invalidations_state WHERE id = 1";
+    eventually("the gap is closed", async || number(&mut connection, settled).await >= newest)
+        .await;
     readers.iter().for_each(|reader| reader.abort());
 }

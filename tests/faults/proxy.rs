@@ -139,6 +139,7 @@ async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, way: Way, shared
         }
         let now = *shared.network.borrow();
         if let Network::Slow(by) = now {
+            // the slow network itself
             tokio::time::sleep(by).await;
         }
         if now == Network::BlackHole {

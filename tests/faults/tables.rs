@@ -2,8 +2,8 @@
 
 use sqlx::Row;
 
-use crate::kit::{Site, execute, until};
-use crate::support;
+use crate::kit::Site;
+use crate::support::{self, eventually, execute};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_table_dropped_at_run_time_fails_no_request() {
@@ -42,7 +42,7 @@ async fn a_missing_column_fails_no_request() {
         let before = site.handle.counts();
         execute(&mut connection, format!("ALTER TABLE cache_entries DROP COLUMN {column}")).await;
         site.get_all((0..20).map(|n| format!("/{column}/{n}"))).await;
-        until("it is noticed", async || {
+        eventually("it is noticed", async || {
             let counts = site.handle.counts();
             counts.lookup_errors + counts.write_errors > before.lookup_errors + before.write_errors
         })

@@ -1,7 +1,7 @@
 //! The server answers lookups, and refuses writes.
 
-use crate::kit::{Site, execute, plain_account, until};
-use crate::support;
+use crate::kit::{Site, plain_account};
+use crate::support::{self, eventually, execute};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_only_server_serves_hits_and_stores_nothing() {
@@ -16,7 +16,7 @@ async fn a_read_only_server_serves_hits_and_stores_nothing() {
         site.get(&format!("/{n}")).await;
         assert!(site.get("/before").await.hit);
     }
-    until("the writes have failed", async || {
+    eventually("the writes have failed", async || {
         site.handle.counts().write_errors - before.write_errors == 20
     })
     .await;
@@ -38,13 +38,13 @@ async fn only_pages_within_the_servers_packet_size_are_stored() {
     for n in 0..3 {
         site.get(&format!("/large/{n}")).await; // two megabytes each
     }
-    until("the writes have failed", async || site.handle.counts().write_errors == 3).await;
+    eventually("the writes have failed", async || site.handle.counts().write_errors == 3).await;
     assert!(!site.get("/large/0").await.hit);
     site.comes_back().await;
     // a new process knows the limit, and does not send the page at all
     let site = Site::at(server.url()).await;
     site.get("/large/0").await;
-    until("it is refused", async || {
+    eventually("it is refused", async || {
         site.handle.stats().await.is_ok_and(|stats| stats.store.too_large == 1)
     })
     .await;

@@ -168,6 +168,7 @@ async fn history(name: &str, fault: Fault) {
     };
     while !enough(faults) {
         assert!(began.elapsed() < limit, "{name}: too slow: {}", summary(&board));
+        // the load runs; the counters are asked now and then
         tokio::time::sleep(Duration::from_millis(50)).await;
         if fault == Fault::None || Instant::now() < next_fault {
             continue;

@@ -179,6 +179,7 @@ impl Process {
             *failed.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
             failed
         };
+        // handlers are slow at random: before and after they read the table
         if random.one_in(4) {
             tokio::time::sleep(Duration::from_millis(random.below(15))).await;
         }
@@ -218,6 +219,7 @@ impl Process {
                     known.pop_front();
                 }
             }
+            // a sample many times in each interval
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -253,6 +255,7 @@ impl Process {
                 if tier != STALE {
                     self.board.count(self.number, Count::Failed, 1);
                 }
+                // a reader without a database does not spin
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 continue;
             }

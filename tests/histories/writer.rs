@@ -73,8 +73,10 @@ impl Writer {
             if self.change().await.is_err() {
                 self.connection = None;
                 self.process.board.count(self.process.number, Count::Unknown, 1);
+                // a writer without a database does not spin
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
+            // the load: a writer changes something some 30 times a second
             let pause = 10 + self.random.below(50);
             tokio::time::sleep(Duration::from_millis(pause)).await;
         }

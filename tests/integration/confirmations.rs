@@ -1,5 +1,7 @@
 //! A 304 to one user: it changes a stored head only if it is for everyone.
 
+use std::convert::Infallible;
+
 use http::Request;
 use tower::Layer;
 use tower_mysql_cache::invalidation::Invalidation;
@@ -8,11 +10,16 @@ use tower_mysql_cache::status::Forward;
 use tower_mysql_cache::store::{Entries, Stored};
 use tower_mysql_cache::{CachePolicy, Cookies};
 
-use crate::kit::{Answer, Kit, cached, get, on_every_store, request, response, scripted, send};
+use crate::kit::{
+    Answer, Calls, Gate, Kit, Slow, cached, get, in_memory, on_every_store, over, request,
+    response, scripted, send,
+};
 
 type Fields = Vec<(&'static str, &'static str)>;
 
 const PUBLIC: (&str, &str) = ("cache-control", "public, max-age=60");
+/// Stored, and stale at once.
+const STALE: (&str, &str) = ("cache-control", "max-age=0");
 const FRESH: (&str, &str) = ("cache-control", "max-age=60");
 const ETAG: (&str, &str) = ("etag", "\"1\"");
 const WEAK: (&str, &str) = ("etag", "W/\"1\"");
@@ -55,7 +62,7 @@ on_every_store! {
                 assert_not_alices(&bob);
                 assert!(bob.is_hit(), "{method} {status}");
                 assert_eq!(bob.field("cache-control"), PUBLIC.1);
-                assert_eq!(seen.lock().unwrap().len(), 2);
+                assert_eq!(seen.count(), 2);
             }
         }
     }
@@ -123,7 +130,7 @@ on_every_store! {
         layer.handle().flush().await.unwrap();
         let bob = send(&app, get("/", &[])).await;
         assert_not_alices(&bob);
-        assert_eq!((bob.is_hit(), bob.cache.reason().map(|reason| reason.as_str()), seen.lock().unwrap().len()), (true, None, 2));
+        assert_eq!((bob.is_hit(), bob.reason(), seen.count()), (true, None, 2));
     }
 
     async fn a_private_304_of_one_user_keeps_the_stored_response(kit: Kit) {
@@ -138,8 +145,8 @@ on_every_store! {
             // neither deleted nor fresh
             let bob = send(&app, get("/", &[])).await;
             assert_not_alices(&bob);
-            assert_eq!(bob.cache.forward(), Some(Forward::Stale), "{said}");
-            assert!(seen.lock().unwrap().last().unwrap().contains_key("if-none-match"));
+            assert_eq!(bob.cache().forward(), Some(Forward::Stale), "{said}");
+            assert!(seen.last().headers.contains_key("if-none-match"));
         }
     }
 
@@ -150,7 +157,7 @@ on_every_store! {
             let (app, _) = scripted(&layer, vec![page(PUBLIC), confirmed]);
             send(&app, get("/", &[])).await;
             send(&app, get("/", &[ALICE])).await;
-            let left = send(&app, get("/", &[])).await.cache.ttl_secs().unwrap();
+            let left = send(&app, get("/", &[])).await.cache().ttl_secs().unwrap();
             assert!((ttl - 5..=ttl).contains(&left), "{left}");
         }
     }
@@ -268,7 +275,7 @@ on_every_store! {
                 let named = Invalidation::uri("/");
                 layer.handle().invalidate(if soft { named.soft() } else { named }).await.unwrap();
                 let again = send(&app, get("/", &[])).await;
-                assert_eq!(again.cache.forward(), Some(Forward::Stale));
+                assert_eq!(again.cache().forward(), Some(Forward::Stale));
                 let validated = again.field("cache-status").contains("fwd-status=304");
                 assert_eq!(validated, validates, "{validates} {soft} {again:?}");
                 layer.handle().flush().await.unwrap();
@@ -303,4 +310,83 @@ on_every_store! {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn a_late_304_does_not_hide_a_newer_response() {
+    let store = Slow::new();
+    let layer = over(store.clone());
+    let (calls, gate) = (Calls::default(), Gate::closed());
+    let validating = gate.clone();
+    let app = layer.layer(tower::service_fn(move |_: Request<()>| {
+        let (call, gate) = (calls.add(), validating.clone());
+        async move {
+            if call == 2 {
+                gate.pass().await;
+            }
+            Ok::<_, Infallible>(match call {
+                1 => response(200, &[STALE, ETAG], "old"),
+                2 => response(304, &[FRESH, ETAG], ""),
+                _ => response(200, &[FRESH, ("etag", "\"2\"")], "new"),
+            })
+        }
+    }));
+    send(&app, get("/p", &[])).await;
+    store.hold_heads();
+    let slow = tokio::spawn({
+        let app = app.clone();
+        async move { send(&app, get("/p", &[])).await }
+    });
+    gate.arrival().await;
+    assert_eq!(send(&app, get("/p", &[])).await.text(), "new");
+    assert_eq!(send(&app, get("/p", &[])).await.text(), "new");
+    gate.let_pass(1);
+    slow.await.unwrap();
+    assert_eq!(send(&app, get("/p", &[])).await.text(), "new");
+}
+
+#[tokio::test]
+async fn cookies_of_a_304_reach_their_client() {
+    let script =
+        vec![(200, vec![STALE, ETAG], "x"), (304, vec![ETAG, ("set-cookie", "csrf=new")], "")];
+    let (app, _) = scripted(&in_memory(), script);
+    send(&app, get("/", &[])).await;
+    assert_eq!(send(&app, get("/", &[])).await.field("set-cookie"), "csrf=new");
+}
+
+#[tokio::test]
+async fn a_private_field_of_a_targeted_304_is_withheld() {
+    let targeted = |value| ("tower-mysql-cache-control", value);
+    let confirms = targeted("max-age=60, private=\"x-user\"");
+    let script = vec![
+        (200, vec![targeted("max-age=0"), ETAG], "x"),
+        (304, vec![ETAG, confirms, ("x-user", "alice")], ""),
+    ];
+    let (app, _) = scripted(&in_memory(), script);
+    send(&app, get("/", &[])).await;
+    send(&app, get("/", &[])).await;
+    let other = send(&app, get("/", &[])).await;
+    assert!(other.is_hit());
+    assert_eq!(other.field("x-user"), "");
+}
+
+#[tokio::test]
+async fn a_head_without_a_validator_freshens_nothing() {
+    let layer = in_memory().with_policy(CachePolicy::rfc9111());
+    let (app, _) = cached(&layer, |r| {
+        if r.method() == "HEAD" {
+            response(200, &[("cache-control", "max-age=3600"), ("content-type", "text/plain")], "")
+        } else {
+            response(200, &[FRESH, ("content-type", "text/html")], "<p>old")
+        }
+    });
+    send(&app, get("/", &[])).await;
+    send(&app, request("HEAD", "/", &[("cache-control", "no-cache")])).await;
+    let hit = send(&app, get("/", &[])).await;
+    assert!(
+        hit.field("content-type") == "text/html" && hit.cache().ttl_secs().is_none_or(|t| t <= 60),
+        "{:?} {:?}",
+        hit.cache(),
+        hit.headers
+    );
 }

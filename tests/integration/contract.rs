@@ -1,9 +1,9 @@
 //! The contract of every store.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::ETAG;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tower_mysql_cache::invalidation::{LogPosition, Tag};
 use tower_mysql_cache::key::{CacheKey, KeyRange};
@@ -13,6 +13,7 @@ use tower_mysql_cache::store::{
 };
 
 use crate::kit::{Kit, on_every_store};
+use crate::support::eventually;
 
 fn head(now_ms: u64) -> StoredHead {
     let mut headers = HeaderMap::new();
@@ -175,16 +176,10 @@ on_every_store! {
         let short = expiring(entry(&kit, "t:1:/", "x"), kit.store.now_ms() + 300);
         let expires_ms = short.expires_ms;
         kit.store.put(short).await.unwrap();
-        loop {
-            let found = kit.store.get(key("t:1:/")).await.unwrap();
-            let now_ms = kit.store.now_ms();
-            if found.is_none() {
-                assert!(now_ms >= expires_ms);
-                break;
-            }
-            assert!(now_ms < expires_ms + 2_000, "still there");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let gone = async || kit.store.get(key("t:1:/")).await.unwrap().is_none();
+        eventually("it expires", gone).await;
+        let late_ms = kit.store.now_ms().checked_sub(expires_ms).expect("not earlier");
+        assert!(late_ms < 2_000, "{late_ms} ms late");
     }
 
     async fn keys_are_compared_byte_by_byte(kit: Kit) {
@@ -340,4 +335,31 @@ impl FromStaticStr for Bytes {
     fn from_static_str(text: &'static str) -> Self {
         Self::from_static(text.as_bytes())
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_head_is_replaced_only_if_it_is_the_expected_one() {
+    let kit = Kit::mysql().await;
+    let now = kit.store.now_ms();
+    let head = |etag: &'static str| {
+        let headers = HeaderMap::from_iter([(ETAG, HeaderValue::from_static(etag))]);
+        StoredHead::new(StatusCode::OK, headers, now)
+    };
+    let key = CacheKey::new("test:1:/ http://h");
+    let entry = |head: StoredHead, body: &'static str| {
+        let stored = Stored::Response(StoredResponse::new(head, body.into()));
+        Entry::new(key.clone(), stored, now + 60_000)
+    };
+    // it has replaced "one" in the same millisecond
+    kit.store.put(entry(head("\"2\""), "two")).await.unwrap();
+    let mut new = head("\"1\"");
+    new.fresh_until_ms = now + 50_000;
+    let old = Arc::new(head("\"1\""));
+    let update = HeadUpdate::new(key.clone(), old, Arc::new(new), now + 60_000);
+    let done = kit.store.freshen(update).await.unwrap();
+    let Some(Stored::Response(r)) = kit.store.get(key).await.unwrap() else { panic!() };
+    assert_eq!(
+        (done, &r.head.headers["etag"], &r.body[..]),
+        (false, &HeaderValue::from_static("\"2\""), &b"two"[..])
+    );
 }

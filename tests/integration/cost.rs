@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use http::Request;
-use sqlx::{AssertSqlSafe, Connection, MySqlConnection, Row};
+use sqlx::{Connection, MySqlConnection, Row};
 use tower::Layer;
 use tower_mysql_cache::{CacheHandle, CacheLayer, CacheOverride, CachePolicy, MySqlStore};
 
 use crate::kit::{get, response, send};
-use crate::support;
+use crate::support::{self, deadlocks, eventually, execute, number, status};
 
 /// The number of entries with the tag.
 fn many() -> u64 {
@@ -20,18 +20,6 @@ fn many() -> u64 {
         Ok(size) if size == "full" => 1_000_000,
         _ => 10_000,
     }
-}
-
-async fn run(connection: &mut MySqlConnection, sql: &str) {
-    sqlx::raw_sql(AssertSqlSafe(sql))
-        .execute(connection)
-        .await
-        .unwrap_or_else(|e| panic!("{sql}: {e}"));
-}
-
-async fn count(connection: &mut MySqlConnection, sql: &str) -> u64 {
-    let sql = format!("SELECT CAST(({sql}) AS UNSIGNED)");
-    sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(connection).await.unwrap()
 }
 
 /// What the storage engine has done for this connection: rows read, by kind of access, and rows written.
@@ -45,22 +33,8 @@ async fn handlers(connection: &mut MySqlConnection) -> BTreeMap<String, u64> {
 
 /// The server's counters of lock waits and deadlocks.
 async fn waits_and_deadlocks(connection: &mut MySqlConnection) -> (u64, u64) {
-    let mut status = BTreeMap::new();
-    let rows = sqlx::query("SHOW GLOBAL STATUS LIKE 'Innodb%'").fetch_all(&mut *connection).await;
-    for row in rows.unwrap() {
-        status.insert(row.get::<String, _>(0), row.get::<String, _>(1));
-    }
-    let waits = status["Innodb_row_lock_waits"].parse().unwrap();
-    let deadlocks = match status.get("Innodb_deadlocks") {
-        Some(deadlocks) => deadlocks.parse().unwrap(),
-        // MySQL counts them in another place
-        None => {
-            let metric = "SELECT count FROM information_schema.innodb_metrics \
-                 WHERE name = 'lock_deadlocks' AND status = 'enabled'";
-            count(connection, metric).await
-        }
-    };
-    (waits, deadlocks)
+    let waits = status(connection, "Innodb_row_lock_waits").await;
+    (waits, deadlocks(connection).await)
 }
 
 /// Invalidates these tags in a transaction. Returns what the storage engine did, and the median time.
@@ -112,7 +86,7 @@ async fn an_invalidation_costs_the_same_for_any_number_of_entries() {
     send(&app, get("http://h/p", &[])).await;
     handle.flush().await.unwrap();
     let columns = "value, value_type, expires, head, size, status, born_ms, fresh_until_ms, gen_ms";
-    let mut entries = count(&mut connection, "SELECT COUNT(*) FROM cache_entries").await;
+    let mut entries = number(&mut connection, "SELECT COUNT(*) FROM cache_entries").await;
     assert_eq!(entries, 1);
     while entries < many() {
         let double = format!(
@@ -120,8 +94,8 @@ async fn an_invalidation_costs_the_same_for_any_number_of_entries() {
              SELECT UNHEX(LEFT(SHA2(CONCAT(cache_key, '/', {entries}), 256), 32)), CONCAT(cache_key, '/', {entries}), \
              {columns} FROM cache_entries"
         );
-        run(&mut connection, &double).await;
-        entries = count(&mut connection, "SELECT COUNT(*) FROM cache_entries").await;
+        execute(&mut connection, &double).await;
+        entries = number(&mut connection, "SELECT COUNT(*) FROM cache_entries").await;
     }
 
     let one_of_many = cost(&handle, &mut connection, 1).await;
@@ -146,10 +120,13 @@ async fn transactions_with_one_tag_do_not_wait_for_each_other() {
     store.migrate().await.unwrap();
     let handle = CacheLayer::new(store).prefix("test").handle();
     let mut connection = server.connection().await;
-    run(&mut connection, "CREATE TABLE shop (id BIGINT UNSIGNED PRIMARY KEY, price INT NOT NULL)")
-        .await;
+    execute(
+        &mut connection,
+        "CREATE TABLE shop (id BIGINT UNSIGNED PRIMARY KEY, price INT NOT NULL)",
+    )
+    .await;
     for id in 0..WRITERS {
-        run(&mut connection, &format!("INSERT INTO shop VALUES ({id}, 0)")).await;
+        execute(&mut connection, &format!("INSERT INTO shop VALUES ({id}, 0)")).await;
     }
     let before = waits_and_deadlocks(&mut connection).await;
     let began = Instant::now();
@@ -159,7 +136,8 @@ async fn transactions_with_one_tag_do_not_wait_for_each_other() {
             let mut connection = MySqlConnection::connect(&url).await.unwrap();
             for _ in 0..TIMES {
                 let mut tx = connection.begin().await.unwrap();
-                run(&mut tx, &format!("UPDATE shop SET price = price + 1 WHERE id = {id}")).await;
+                execute(&mut tx, &format!("UPDATE shop SET price = price + 1 WHERE id = {id}"))
+                    .await;
                 handle.invalidate_tags_on(&mut tx, ["all"]).await.unwrap();
                 // all of them hold their log row for a while
                 tokio::time::sleep(Duration::from_millis(id % 7)).await;
@@ -173,19 +151,20 @@ async fn transactions_with_one_tag_do_not_wait_for_each_other() {
     let took = began.elapsed();
     let after = waits_and_deadlocks(&mut connection).await;
     println!("{} transactions of {WRITERS} writers in {took:?}", WRITERS * TIMES);
-    let rows = count(&mut connection, "SELECT COUNT(*) FROM cache_invalidations").await;
+    let rows = number(&mut connection, "SELECT COUNT(*) FROM cache_invalidations").await;
     assert_eq!(rows, WRITERS * TIMES);
     assert_eq!(before, after, "waits for locks, and deadlocks");
 
     // the counter works: it counts a transaction that waits for another's row
     let mut tx = connection.begin().await.unwrap();
-    run(&mut tx, "UPDATE shop SET price = 0 WHERE id = 1").await;
+    execute(&mut tx, "UPDATE shop SET price = 0 WHERE id = 1").await;
     let mut other = server.connection().await;
     let waiter = tokio::spawn(async move {
-        run(&mut other, "UPDATE shop SET price = 1 WHERE id = 1").await;
+        execute(&mut other, "UPDATE shop SET price = 1 WHERE id = 1").await;
     });
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let mut watcher = server.connection().await;
+    eventually("the wait is counted", async || waits_and_deadlocks(&mut watcher).await.0 > after.0)
+        .await;
     tx.commit().await.unwrap();
     waiter.await.unwrap();
-    assert!(waits_and_deadlocks(&mut connection).await.0 > after.0);
 }

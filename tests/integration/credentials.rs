@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tower_mysql_cache::CachePolicy;
 
-use crate::kit::{Kit, cached, get, on_every_store, request, response, send};
+use crate::kit::{Kit, cached, get, in_memory, on_every_store, request, response, send};
 
 const MINUTE: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(60));
 
@@ -23,8 +23,8 @@ on_every_store! {
             });
             for user in ["alice", "bob"] {
                 let answer = send(&app, get(&uri, &[(name, user)])).await;
-                assert_eq!((answer.text(), answer.cache.reason().map(|reason| reason.as_str())), (user, Some("credential-header")));
-                assert!(!answer.cache.is_stored());
+                assert_eq!((answer.text(), answer.reason()), (user, Some("credential-header")));
+                assert!(!answer.cache().is_stored());
                 kit.settle(&layer.handle()).await;
             }
             assert_eq!(send(&app, get(&uri, &[])).await.status, 401);
@@ -34,7 +34,7 @@ on_every_store! {
     async fn a_public_page_serves_requests_with_an_api_key(kit: Kit) {
         let layer = kit.layer().with_policy(MINUTE);
         let (app, calls) = cached(&layer, |_| response(200, &[("cache-control", "public, max-age=60")], "x"));
-        assert!(send(&app, get("/", &[("x-api-key", "k")])).await.cache.is_stored());
+        assert!(send(&app, get("/", &[("x-api-key", "k")])).await.cache().is_stored());
         kit.settle(&layer.handle()).await;
         assert!(send(&app, get("/", &[("x-api-key", "other")])).await.is_hit());
         assert!(send(&app, get("/", &[])).await.is_hit());
@@ -46,11 +46,11 @@ on_every_store! {
         let named = base.clone().credential_headers(["X-Partner-Key"]);
         let (app, _) = cached(&named, |_| response(200, &[], "x"));
         let answer = send(&app, get("/named", &[("x-partner-key", "k")])).await;
-        assert_eq!((answer.cache.is_stored(), answer.cache.reason().map(|reason| reason.as_str())), (false, Some("credential-header")));
+        assert_eq!((answer.cache().is_stored(), answer.reason()), (false, Some("credential-header")));
         let strict = named.with_policy(CachePolicy::rfc9111().ttl(Duration::from_secs(60)));
         let (app, _) = cached(&strict, |_| response(200, &[("cache-control", "max-age=60")], "x"));
-        assert!(!send(&app, get("/strict", &[("x-partner-key", "k")])).await.cache.is_stored());
-        assert!(send(&app, get("/strict", &[("x-api-key", "k")])).await.cache.is_stored());
+        assert!(!send(&app, get("/strict", &[("x-partner-key", "k")])).await.cache().is_stored());
+        assert!(send(&app, get("/strict", &[("x-api-key", "k")])).await.cache().is_stored());
         let partitioned = base
             .partition_by("key", |request| Some(request.headers.get("x-api-key")?.as_bytes().to_vec()))
             .without_credential_headers(["x-api-key"]);
@@ -71,8 +71,8 @@ on_every_store! {
         let (app, _) = cached(&layer, |_| response(200, &[("cache-control", "max-age=60, must-revalidate")], "x"));
         let fields = [("authorization", "Bearer 1"), ("x-partner-key", "k")];
         let answer = send(&app, get("/both", &fields)).await;
-        assert_eq!((answer.cache.is_stored(), answer.cache.reason().map(|reason| reason.as_str())), (false, Some("credential-header")));
-        assert!(send(&app, get("/one", &fields[..1])).await.cache.is_stored());
+        assert_eq!((answer.cache().is_stored(), answer.reason()), (false, Some("credential-header")));
+        assert!(send(&app, get("/one", &fields[..1])).await.cache().is_stored());
     }
 
     async fn a_user_in_the_extensions_can_be_a_credential(kit: Kit) {
@@ -84,11 +84,39 @@ on_every_store! {
         let mut own = request("GET", "/", &[]);
         own.extensions_mut().insert(User);
         let answer = send(&app, own.clone()).await;
-        assert_eq!((answer.text(), answer.cache.reason().map(|reason| reason.as_str())), ("mine", Some("credential-extension")));
+        assert_eq!((answer.text(), answer.reason()), ("mine", Some("credential-extension")));
         kit.settle(&layer.handle()).await;
         assert_eq!(send(&app, get("/", &[])).await.text(), "all");
         kit.settle(&layer.handle()).await;
         assert_eq!(send(&app, own).await.text(), "mine");
         assert!(send(&app, get("/", &[])).await.is_hit());
     }
+}
+
+#[tokio::test]
+async fn a_session_cookie_named_like_analytics_is_a_credential() {
+    let (app, _) = cached(&in_memory().with_policy(MINUTE), |r| {
+        response(200, &[], r.headers().get("cookie").map_or("-", |c| c.to_str().unwrap()))
+    });
+    send(&app, get("/account", &[("cookie", "_gallery_session=alice")])).await;
+    let bob = send(&app, get("/account", &[("cookie", "_gallery_session=bob")])).await;
+    assert_eq!(bob.text(), "_gallery_session=bob");
+}
+
+#[tokio::test]
+async fn one_visitors_session_does_not_prevent_others_filling() {
+    let (app, calls) = cached(&in_memory().with_policy(MINUTE), |r| {
+        if r.headers().contains_key("cookie") {
+            response(200, &[("cache-control", "private")], "account")
+        } else if r.headers().contains_key("if-none-match") {
+            response(304, &[("etag", "\"1\"")], "")
+        } else {
+            response(200, &[("etag", "\"1\"")], "page")
+        }
+    });
+    send(&app, get("/", &[("cookie", "sid=1")])).await;
+    for _ in 0..3 {
+        send(&app, get("/", &[("if-none-match", "\"1\"")])).await;
+    }
+    assert_eq!(calls.count(), 2);
 }

@@ -7,16 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body_util::Full;
+use http::Request;
 use sqlx::{AssertSqlSafe, MySqlPool};
-use tokio::sync::Semaphore;
 use tower::Layer;
-use tower::util::BoxCloneSyncService;
 use tower_mysql_cache::invalidation::Invalidation;
 use tower_mysql_cache::key::CacheKey;
-use tower_mysql_cache::service::CacheBody;
 use tower_mysql_cache::store::{
     Admin, Entries, Entry, Fence, Lease, Store, StoreStats, Stored, VariantIndex,
 };
@@ -25,26 +20,26 @@ use tower_mysql_cache::{
     Tiered,
 };
 
-use crate::kit::{Answer, get, request, response, send};
-use crate::support::{self, TestDatabase};
+use crate::kit::{self, Answer, gated, get, request, response, send};
+use crate::support::{self, TestDatabase, eventually};
 
 const HOUR: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(3600));
 /// So long that no scheduled read of the log happens during a test.
 const SELDOM: Duration = Duration::from_secs(60);
 
-type Service = BoxCloneSyncService<Request<()>, Response<CacheBody<Full<Bytes>>>, std::io::Error>;
+type Service = kit::App<std::io::Error>;
 type Front = Tiered<MemoryStore, MySqlStore>;
 
 /// One process with `Tiered` and its defaults. `GET /v` shows a version. `POST` increments it and writes a log row by
 /// plain SQL. `POST /fails` is answered 500, `POST /breaks` with an error of the service.
-struct App {
+struct Process {
     pool: MySqlPool,
     layer: CacheLayer<Front>,
     store: MySqlStore,
     version: Arc<AtomicUsize>,
 }
 
-impl App {
+impl Process {
     async fn new(database: &TestDatabase, poll_interval: Duration) -> Self {
         let builder = MySqlStore::builder(database.url()).unwrap().background_cull(false);
         let store = builder.poll_interval(poll_interval).connect().await.unwrap();
@@ -62,7 +57,7 @@ impl App {
     fn service_with(&self, policy: CachePolicy) -> Service {
         let (pool, version) = (self.pool.clone(), Arc::clone(&self.version));
         let layer = self.layer.clone().with_policy(policy);
-        BoxCloneSyncService::new(layer.layer(tower::service_fn(move |request: Request<()>| {
+        Service::new(layer.layer(tower::service_fn(move |request: Request<()>| {
             let (pool, version) = (pool.clone(), Arc::clone(&version));
             async move {
                 if request.method() == "GET" {
@@ -115,7 +110,7 @@ async fn send_to(service: &Service, request: Request<()>) -> Answer {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn raw_sql_in_a_write_request_affects_the_next_hit() {
     let database = support::database().await;
-    let app = App::new(&database, SELDOM).await;
+    let app = Process::new(&database, SELDOM).await;
     let (reads, writes) = (app.service(), app.service_with(CachePolicy::bypass()));
     app.warm(&reads).await;
     let mut stale = 0;
@@ -135,7 +130,7 @@ async fn raw_sql_in_a_write_request_affects_the_next_hit() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_aborted_write_request_affects_the_next_hit() {
     let database = support::database().await;
-    let app = App::new(&database, SELDOM).await;
+    let app = Process::new(&database, SELDOM).await;
     let service = app.service();
     app.warm(&service).await;
     let (pool, version) = (app.pool.clone(), Arc::clone(&app.version));
@@ -162,7 +157,7 @@ async fn an_aborted_write_request_affects_the_next_hit() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_burst_of_writes_the_log_is_read_once() {
     let database = support::database().await;
-    let app = App::new(&database, SELDOM).await;
+    let app = Process::new(&database, SELDOM).await;
     let service = app.service();
     app.warm(&service).await;
     // a write that is answered 404 invalidates nothing
@@ -170,7 +165,7 @@ async fn after_a_burst_of_writes_the_log_is_read_once() {
         Ok::<_, Infallible>(response(404, &[], ""))
     }));
     for _ in 0..100 {
-        send(&BoxCloneSyncService::new(silent.clone()), request("POST", "http://h/x", &[])).await;
+        send(&silent, request("POST", "http://h/x", &[])).await;
     }
     let before = app.stats().await.log_reads;
     for _ in 0..100 {
@@ -182,7 +177,7 @@ async fn after_a_burst_of_writes_the_log_is_read_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_sync_hits_see_commits_of_other_connections() {
     let database = support::database().await;
-    let app = App::new(&database, SELDOM).await;
+    let app = Process::new(&database, SELDOM).await;
     let service = app.service();
     app.warm(&service).await;
     commit(&app.pool, &app.version).await;
@@ -195,7 +190,7 @@ async fn after_sync_hits_see_commits_of_other_connections() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn statements_for_other_drivers_invalidate() {
     let database = support::database().await;
-    let app = App::new(&database, SELDOM).await;
+    let app = Process::new(&database, SELDOM).await;
     let (service, handle) = (app.service(), app.handle());
     let all_bytes: Vec<u8> = (0..=254).collect();
     for wanted in [
@@ -228,25 +223,22 @@ async fn statements_for_other_drivers_invalidate() {
 async fn hits_in_memory_do_not_wait_for_the_database() {
     let database = support::database().await;
     // half of this time is the tolerance for late reads on a busy machine
-    let app = App::new(&database, Duration::from_millis(800)).await;
+    let app = Process::new(&database, Duration::from_millis(800)).await;
     let service = app.service();
     app.warm(&service).await;
     let before = app.stats().await;
-    loop {
+    eventually("the log has been read four times", async || {
         assert!(send_to(&service, get("http://h/v", &[])).await.is_hit());
-        let now = app.stats().await;
-        if now.log_reads >= before.log_reads + 4 {
-            assert_eq!(now.log_waits, before.log_waits);
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+        app.stats().await.log_reads >= before.log_reads + 4
+    })
+    .await;
+    assert_eq!(app.stats().await.log_waits, before.log_waits);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fenced_write_reaches_the_front_after_the_back() {
     let database = support::database().await;
-    let app = App::new(&database, SELDOM).await;
+    let app = Process::new(&database, SELDOM).await;
     let memory = MemoryStore::new();
     let front = Tiered::new(memory.clone(), app.store.clone());
     let key = CacheKey::new("test:1:/slow http://h");
@@ -282,26 +274,15 @@ async fn a_fenced_write_reaches_the_front_after_the_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_response_stored_during_an_erasure_is_not_served() {
     let database = support::database().await;
-    let one = App::new(&database, SELDOM).await;
-    let two = App::new(&database, SELDOM).await;
-    let (started, go) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
-    let slow = one.layer.layer(tower::service_fn({
-        let (started, go) = (Arc::clone(&started), Arc::clone(&go));
-        move |_: Request<()>| {
-            let (started, go) = (Arc::clone(&started), Arc::clone(&go));
-            async move {
-                started.add_permits(1);
-                let _ = go.acquire().await.unwrap();
-                Ok::<_, Infallible>(response(200, &[("etag", "\"1\"")], "personal data"))
-            }
-        }
-    }));
-    let slow = BoxCloneSyncService::new(slow);
+    let one = Process::new(&database, SELDOM).await;
+    let two = Process::new(&database, SELDOM).await;
+    let (slow, _, gate) =
+        gated(&one.layer, |_, _| Ok(response(200, &[("etag", "\"1\"")], "personal data")));
     let filling = tokio::spawn(async move { send(&slow, get("http://h/me", &[])).await });
-    let _ = started.acquire().await.unwrap();
+    gate.arrival().await;
     two.handle().erase_uri("http://h/me").await.unwrap();
-    go.add_permits(1);
-    assert!(filling.await.unwrap().cache.is_stored());
+    gate.let_pass(1);
+    assert!(filling.await.unwrap().cache().is_stored());
     one.handle().flush().await.unwrap();
     let rows = async || {
         let rows = "SELECT COUNT(*) FROM cache_entries WHERE INSTR(cache_key, '/me') > 0";

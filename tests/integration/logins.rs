@@ -4,7 +4,7 @@ use std::error::Error;
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sqlx::mysql::MySqlConnectOptions;
 use sqlx::{AssertSqlSafe, MySqlConnection, MySqlPool};
@@ -12,7 +12,7 @@ use tower_mysql_cache::key::CacheKey;
 use tower_mysql_cache::store::Entries;
 use tower_mysql_cache::{MySqlStore, StoreError};
 
-use crate::support::{self, TestDatabase};
+use crate::support::{self, TestDatabase, eventually};
 
 async fn execute(connection: &mut MySqlConnection, sql: String) {
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.expect("a statement");
@@ -62,14 +62,6 @@ impl User {
     }
 }
 
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let since = Instant::now();
-    while !holds().await {
-        assert!(since.elapsed() < Duration::from_secs(30), "never: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 async fn answers(store: &MySqlStore) -> bool {
     store.get(CacheKey::new("p:1:/")).await.is_ok()
 }
@@ -99,9 +91,9 @@ async fn a_new_password_is_asked_for_when_connections_reopen() {
     assert!(before >= 2, "once for each connection: {before}");
 
     user.change("two").await;
-    until("the old password is refused", async || !answers(&store).await).await;
+    eventually("the old password is refused", async || !answers(&store).await).await;
     *password.lock().unwrap() = "two";
-    until("the new password is used", async || answers(&store).await).await;
+    eventually("the new password is used", async || answers(&store).await).await;
     assert!(asked.load(Ordering::Relaxed) > before);
     store.close().await;
     user.drop().await;

@@ -28,10 +28,10 @@ fn with_clock(policy: CachePolicy) -> (CacheLayer<BoxStore>, ManualClock) {
 
 /// What the cache did: `hit`, the reason of a stale hit, `stored`, or the reason why nothing was stored.
 fn outcome(answer: &Answer) -> &'static str {
-    match (answer.is_hit(), answer.cache.reason().map(|reason| reason.as_str())) {
+    match (answer.is_hit(), answer.reason()) {
         (true, None) => "hit",
         (true, Some(detail)) => detail,
-        (false, _) if answer.cache.is_stored() => "stored",
+        (false, _) if answer.cache().is_stored() => "stored",
         (false, Some(detail)) => detail,
         (false, None) => "miss",
     }
@@ -67,7 +67,7 @@ async fn after_anonymous(policy: CachePolicy, fields: &[(&str, &str)]) -> &'stat
 async fn stores_status(policy: CachePolicy, status: u16) -> bool {
     let (layer, _) = with_clock(policy);
     let (app, _) = cached(&layer, move |_| response(status, &[], "x"));
-    send(&app, get("/", &[])).await.cache.is_stored()
+    send(&app, get("/", &[])).await.cache().is_stored()
 }
 
 const SWR: &str = "stale-while-revalidate";

@@ -11,7 +11,7 @@ use tower_mysql_cache::store::{Admin, MySqlStoreBuilder};
 use tower_mysql_cache::{CacheLayer, CachePolicy, Cookies, MySqlStore, StoreError};
 
 use crate::kit::{get, response, send};
-use crate::support;
+use crate::support::{self, eventually, number};
 
 fn encrypted(url: &str) -> MySqlStoreBuilder {
     MySqlStore::builder(url).expect("a URL").background_cull(false).encrypted(true)
@@ -234,7 +234,12 @@ async fn the_privileges_in_the_guide_are_sufficient() {
     tx.commit().await.expect("commits");
     assert!(!send(&service, get("/", &[])).await.is_hit());
     handle.flush().await.expect("flushes");
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    eventually("the gap is closed", async || {
+        let open = "SELECT MAX(id) > (SELECT MAX(settled) FROM cache_invalidations_state) \
+                    FROM cache_invalidations";
+        number(&mut connection, open).await == 0
+    })
+    .await;
     assert!(send(&service, get("/", &[])).await.is_hit());
     handle.cull().await.expect("culls");
     assert_eq!(handle.erase().await.expect("erases"), 1);

@@ -10,7 +10,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 
-use crate::support;
+use crate::support::{self, eventually, number};
 
 /// An example that runs as a process.
 struct Process {
@@ -80,16 +80,10 @@ async fn processes_share_entries_and_invalidations() {
     assert_eq!((status.as_str(), body.as_str()), ("shop; fwd=uri-miss; stored", "product 7"));
     // the write continues after the response, so the other process sees it when the row is in the table
     let mut connection = database.connection().await;
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-    loop {
-        let rows = "SELECT COUNT(*) FROM cache_entries";
-        let rows: i64 = sqlx::query_scalar(rows).fetch_one(&mut connection).await.unwrap();
-        if rows > 0 {
-            break;
-        }
-        assert!(std::time::Instant::now() < deadline, "never written");
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+    eventually("it is written", async || {
+        number(&mut connection, "SELECT COUNT(*) FROM cache_entries").await > 0
+    })
+    .await;
     let (status, body) = two.request("GET", "/products/7").await;
     assert!(status.starts_with("shop; hit; ttl="), "{status}");
     assert_eq!(body, "product 7");
@@ -110,16 +104,10 @@ async fn if_the_leading_process_is_killed_another_leads() {
     let (one, two, three) = tokio::task::block_in_place(|| (start("600"), start("1"), start("1")));
     let leading = tokio::spawn(request(format!("{}/report", one.address), "GET"));
     let mut connection = database.connection().await;
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
-    loop {
-        let rows = "SELECT COUNT(*) FROM cache_leases";
-        let rows: i64 = sqlx::query_scalar(rows).fetch_one(&mut connection).await.unwrap();
-        if rows > 0 {
-            break;
-        }
-        assert!(std::time::Instant::now() < deadline, "never asks for the lease");
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+    eventually("it has the lease", async || {
+        number(&mut connection, "SELECT COUNT(*) FROM cache_leases").await > 0
+    })
+    .await;
     let killed = std::time::Instant::now();
     drop(one); // SIGKILL
     assert!(leading.await.unwrap().is_err());

@@ -319,12 +319,12 @@ on_every_store! {
         send(&app, get("/", &[])).await;
         kit.settle(&layer.handle()).await;
         let stale = send(&app, get("/", &[("cache-control", "max-stale=7000")])).await;
-        assert!(stale.is_hit(), "{:?}", stale.cache);
+        assert!(stale.is_hit(), "{:?}", stale.cache());
         let age: i64 = stale.field("age").parse().unwrap();
         assert!((10_000..10_000 + SLACK).contains(&age), "{age}");
         assert!((-6_000 - SLACK..=-6_000).contains(&ttl(&stale)), "{}", stale.field("cache-status"));
         let staler = send(&app, get("/", &[("cache-control", "max-stale=5000")])).await;
-        assert_eq!(staler.cache.forward(), Some(Forward::Stale));
+        assert_eq!(staler.cache().forward(), Some(Forward::Stale));
     }
 }
 

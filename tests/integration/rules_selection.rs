@@ -1,16 +1,13 @@
 //! Which of several stored responses is selected, and what the handler and the client get, seen from outside: `Vary`,
 //! content codings, conditions.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http::{Request, StatusCode};
-use tokio::sync::Notify;
-use tower::Layer;
+use http::StatusCode;
 use tower_mysql_cache::status::Forward;
 use tower_mysql_cache::{CacheLayer, CachePolicy};
 
-use crate::kit::{Kit, cached, get, on_every_store, response, scripted, send};
+use crate::kit::{Kit, cached, gated, get, on_every_store, response, scripted, send};
 
 const FRESH: (&str, &str) = ("cache-control", "max-age=600");
 const STALE: (&str, &str) = ("cache-control", "max-age=0");
@@ -129,22 +126,15 @@ on_every_store! {
             response(200, &[FRESH, ("vary", "x-a"), ("date", &older)], "for 1")
         });
         let there = CacheLayer::new(kit.neighbour().await).prefix("test");
-        let (started, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let (starts, goes) = (started.clone(), go.clone());
-        let app = there.layer(tower::service_fn(move |_: Request<()>| {
-            let (starts, goes, newer) = (starts.clone(), goes.clone(), newer.clone());
-            async move {
-                starts.notify_one();
-                goes.notified().await;
-                Ok::<_, std::convert::Infallible>(response(200, &[FRESH, ("date", &newer)], "for all"))
-            }
-        }));
+        let (app, _, gate) = gated(&there, move |_, _| {
+            Ok(response(200, &[FRESH, ("date", &newer)], "for all"))
+        });
         // while the handler runs, the other process learns that the target varies
         let meanwhile = async {
-            started.notified().await;
+            gate.arrival().await;
             send(&here_app, get(uri, &[("x-a", "1")])).await;
             here.handle().flush().await.unwrap();
-            go.notify_one();
+            gate.let_pass(1);
         };
         let (made, ()) = tokio::join!(send(&app, get(uri, &[("x-a", "2")])), meanwhile);
         assert_eq!(made.text(), "for all");
@@ -199,13 +189,13 @@ on_every_store! {
         send(&app, get("/", &asked)).await;
         let validated = send(&app, get("/", &asked)).await;
         assert_eq!(validated.field("cache-status"), "test; fwd=stale; fwd-status=304");
-        let seen = seen.lock().unwrap().clone();
-        assert_eq!(seen[1]["if-none-match"], "\"1\"");
-        assert_eq!(seen[1].get_all("x-a").iter().collect::<Vec<_>>(), ["1", "2"]);
-        assert_eq!(seen[1]["accept-language"], "de;q=0.5, EN");
+        let asked = seen.fields(1);
+        assert_eq!(asked["if-none-match"], "\"1\"");
+        assert_eq!(asked.get_all("x-a").iter().collect::<Vec<_>>(), ["1", "2"]);
+        assert_eq!(asked["accept-language"], "de;q=0.5, EN");
         // a request for another variant does not revalidate this one
         let other = send(&app, get("/", &[("x-a", "3")])).await;
-        assert_eq!(other.cache.forward(), Some(Forward::VaryMiss));
+        assert_eq!(other.cache().forward(), Some(Forward::VaryMiss));
     }
 
     // RFC 9111 4.3.2

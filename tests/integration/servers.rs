@@ -1,93 +1,28 @@
 //! Over real sockets: axum's routers and plain hyper.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::extract::State;
 use axum::routing::{any, get as on_get};
 use axum::{Json, Router};
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::AsyncReadExt;
 use tower::{ServiceBuilder, ServiceExt};
 use tower_mysql_cache::status::StatusField;
 use tower_mysql_cache::{CacheHandle, CacheOverride, CachePolicy};
 
-use crate::kit::{Calls, Kit, on_every_store};
+use crate::kit::{Calls, Kit, Site, on_every_store};
+use crate::support::eventually;
 
 const MINUTE: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(60));
-
-struct Site {
-    address: SocketAddr,
-    client: Client<HttpConnector, Empty<Bytes>>,
-    server: tokio::task::JoinHandle<()>,
-}
-
-struct Reply {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Bytes,
-}
-
-impl Reply {
-    fn cache(&self) -> String {
-        let lines = self.headers.get_all("cache-status").iter();
-        lines.map(|line| line.to_str().unwrap()).collect::<Vec<_>>().join(" | ")
-    }
-
-    fn is_hit(&self) -> bool {
-        self.cache().contains("; hit")
-    }
-}
-
-impl Site {
-    async fn axum(app: Router) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let server = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        Self { address, client: Client::builder(TokioExecutor::new()).build_http(), server }
-    }
-
-    async fn request(&self, method: &str, path: &str, fields: &[(&str, &str)]) -> Reply {
-        let uri = format!("http://{}{path}", self.address);
-        let mut request = Request::builder().method(method).uri(uri);
-        for (name, value) in fields {
-            request = request.header(*name, *value);
-        }
-        let response = self.client.request(request.body(Empty::new()).unwrap()).await.unwrap();
-        let (parts, body) = response.into_parts();
-        let body = body.collect().await.unwrap().to_bytes();
-        Reply { status: parts.status, headers: parts.headers, body }
-    }
-
-    async fn get(&self, path: &str) -> Reply {
-        self.request("GET", path, &[]).await
-    }
-
-    /// The bytes of one HTTP/1.1 exchange on the connection.
-    async fn raw(&self, request: &str) -> String {
-        let mut socket = TcpStream::connect(self.address).await.unwrap();
-        socket.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = Vec::new();
-        socket.read_to_end(&mut answer).await.unwrap();
-        String::from_utf8_lossy(&answer).into_owned()
-    }
-}
-
-impl Drop for Site {
-    fn drop(&mut self) {
-        self.server.abort();
-    }
-}
 
 async fn counted(State(calls): State<Calls>) -> String {
     format!("call {}", calls.add())
@@ -139,7 +74,7 @@ on_every_store! {
         site.get("/p/8").await;
         assert!(site.get("/p/7").await.is_hit());
         let put = site.request("PUT", "/p/7", &[]).await;
-        assert_eq!((put.status, put.cache().as_str()), (StatusCode::NO_CONTENT, "test; fwd=method"));
+        assert_eq!((put.status, put.field("cache-status").as_str()), (StatusCode::NO_CONTENT, "test; fwd=method"));
         let after = site.get("/p/7").await;
         assert_eq!((after.is_hit(), &after.body[..]), (false, &b"3"[..]));
         assert!(site.get("/p/8").await.is_hit());
@@ -163,7 +98,7 @@ on_every_store! {
         let site = Site::axum(Router::new().route("/p", route).with_state(calls.clone())).await;
         for tag in ["first", "second", "layer"] {
             assert!(!site.get("/p").await.is_hit(), "{tag}");
-            let cache = site.get("/p").await.cache();
+            let cache = site.get("/p").await.field("cache-status");
             let ttl = cache.strip_prefix("test; hit; ttl=").and_then(|ttl| ttl.parse::<u64>().ok());
             assert!(ttl.is_some_and(|ttl| ttl <= 30), "{tag}: {cache}");
             handle.invalidate_tags([tag]).await.unwrap();
@@ -230,16 +165,11 @@ on_every_store! {
         };
         let app = Router::new().route("/", on_get(endless)).layer(cache.with_policy(MINUTE.max_body_bytes(1 << 30)));
         let site = Site::axum(app).await;
-        let mut socket = TcpStream::connect(site.address).await.unwrap();
-        socket.write_all(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n").await.unwrap();
+        let mut socket = site.connect("GET / HTTP/1.1\r\nhost: h\r\n\r\n").await;
         let mut start = [0; 8192];
         socket.read_exact(&mut start).await.unwrap();
         drop(socket);
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
-        while handle.counts().abandoned == 0 {
-            assert!(tokio::time::Instant::now() < deadline, "the recording goes on");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        eventually("the recording ends", async || handle.counts().abandoned > 0).await;
         assert_eq!(handle.counts().stored, 0);
     }
 
@@ -251,8 +181,7 @@ on_every_store! {
         };
         let app = Router::new().route("/", on_get(events)).layer(kit.layer().with_policy(MINUTE));
         let site = Site::axum(app).await;
-        let mut socket = TcpStream::connect(site.address).await.unwrap();
-        socket.write_all(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n").await.unwrap();
+        let mut socket = site.connect("GET / HTTP/1.1\r\nhost: h\r\n\r\n").await;
         let mut seen = Vec::new();
         while !seen.windows(9).any(|window| window == b"data: 1\n\n") {
             let mut part = [0; 1024];
@@ -275,24 +204,12 @@ on_every_store! {
                 }
             },
         );
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let server = tokio::spawn(async move {
-            loop {
-                let (socket, _) = listener.accept().await.unwrap();
-                let service = TowerToHyperService::new(service.clone());
-                tokio::spawn(async move {
-                    let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-                    let _ = builder.serve_connection(TokioIo::new(socket), service).await;
-                });
-            }
-        });
-        let site = Site { address, client: Client::builder(TokioExecutor::new()).build_http(), server };
+        let site = Site::hyper(service).await;
         assert!(!site.get("/%00/%F0%9F%A6%80?q=%20").await.is_hit());
         let hit = site.get("/%00/%F0%9F%A6%80?q=%20").await;
         assert_eq!((hit.is_hit(), &hit.body[..]), (true, &b"none"[..]));
         let http2 = Client::builder(TokioExecutor::new()).http2_only(true).build_http::<Empty<Bytes>>();
-        let uri: http::Uri = format!("http://{address}/%00/%F0%9F%A6%80?q=%20").parse().unwrap();
+        let uri: http::Uri = format!("http://{}/%00/%F0%9F%A6%80?q=%20", site.address).parse().unwrap();
         let over_http2 = http2.get(uri).await.unwrap();
         assert!(over_http2.headers()["cache-status"].to_str().unwrap().contains("; hit"));
         assert_eq!(over_http2.into_body().collect().await.unwrap().to_bytes(), "none");
@@ -301,7 +218,7 @@ on_every_store! {
         for text in ["one", "two"] {
             let parts = [Ok::<_, Infallible>(Frame::data(Bytes::from(text)))];
             let body = StreamBody::new(futures_util::stream::iter(parts));
-            let request = Request::builder().uri(format!("http://{address}/body")).body(body);
+            let request = Request::builder().uri(format!("http://{}/body", site.address)).body(body);
             let response = bodies.request(request.unwrap()).await.unwrap();
             assert!(response.headers()["cache-status"].to_str().unwrap().contains("fwd=bypass"));
             assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), text);
@@ -448,7 +365,11 @@ async fn a_path_shortened_by_middleware_bypasses_the_cache() {
     for path in ["/acme", "/acme/stock", "/other/stock", "/in/acme/stock"] {
         for _ in 0..2 {
             let reply = site.get(path).await;
-            assert_eq!(reply.cache(), "test; fwd=bypass; detail=rewritten-uri", "{path}");
+            assert_eq!(
+                reply.field("cache-status"),
+                "test; fwd=bypass; detail=rewritten-uri",
+                "{path}"
+            );
         }
     }
     for path in ["/stock", "/in/acme/stock"] {

@@ -9,13 +9,13 @@ use http_body::{Body, Frame};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, StreamBody};
 use tokio::sync::mpsc;
-use tower::{Layer, Service, ServiceBuilder, ServiceExt};
+use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_mysql_cache::service::CacheBody;
 use tower_mysql_cache::status::Forward;
 use tower_mysql_cache::store::BoxStore;
 use tower_mysql_cache::{CacheLayer, CachePolicy};
 
-use crate::kit::{Answer, Calls, Kit, get, on_every_store, response, send};
+use crate::kit::{Answer, App, Calls, Kit, cached, get, in_memory, on_every_store, response, send};
 
 type Item = Result<Frame<Bytes>, &'static str>;
 type Streamed = UnsyncBoxBody<Bytes, &'static str>;
@@ -26,12 +26,7 @@ const MINUTE: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(60));
 fn streaming(
     layer: &CacheLayer<BoxStore>,
     fields: &'static [(&'static str, &'static str)],
-) -> (
-    impl Service<Request<()>, Response = Response<CacheBody<Streamed>>, Error = Infallible>
-    + Clone
-    + use<>,
-    mpsc::UnboundedReceiver<mpsc::Sender<Item>>,
-) {
+) -> (App<Infallible, Streamed>, mpsc::UnboundedReceiver<mpsc::Sender<Item>>) {
     let (calls, senders) = mpsc::unbounded_channel();
     let service = layer.layer(tower::service_fn(move |_: Request<()>| {
         let (sender, mut receiver) = mpsc::channel::<Item>(16);
@@ -43,7 +38,7 @@ fn streaming(
         }
         async move { Ok(response) }
     }));
-    (service, senders)
+    (App::new(service), senders)
 }
 
 fn data(text: &'static str) -> Item {
@@ -302,7 +297,7 @@ on_every_store! {
         assert!(send(&app, get("/", &[])).await.is_hit());
         // an upgrade that the handler does not accept is an ordinary request, and reaches the handler
         let offered = [("connection", "upgrade"), ("upgrade", "TLS/1.2")];
-        assert_eq!(send(&app, get("/", &offered)).await.cache.reason().map(|reason| reason.as_str()), Some("upgrade"));
+        assert_eq!(send(&app, get("/", &offered)).await.reason(), Some("upgrade"));
         send(&app, crate::kit::request("POST", "/", &offered)).await;
         assert!(!send(&app, get("/", &[])).await.is_hit(), "a write is a write");
     }
@@ -342,6 +337,7 @@ on_every_store! {
         assert!(app.ready().await.is_ok());
         assert!(send(&app, get("/", &[])).await.is_hit());
         let waiting = tokio::spawn(app.clone().oneshot(get("/other", &[])));
+        // nothing happens: no condition shows it
         tokio::time::sleep(Duration::from_millis(20)).await;
         assert!(!waiting.is_finished(), "a miss waits for its turn");
         slow.abort();
@@ -374,7 +370,41 @@ on_every_store! {
         for n in 0..20 {
             let answer = send(&app, get(&format!("/{n}"), &[])).await;
             assert_eq!((answer.is_hit(), answer.text()), (true, format!("/{n}").as_str()));
-            assert_eq!(answer.cache.forward(), None::<Forward>);
+            assert_eq!(answer.cache().forward(), None::<Forward>);
         }
     }
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_has_a_named_reason() {
+    let (app, _) = cached(&in_memory().with_policy(MINUTE.max_body_bytes(3)), |_| {
+        response(200, &[("content-length", "4")], "0123")
+    });
+    assert_eq!(send(&app, get("/", &[])).await.reason(), Some("too-large"));
+}
+
+#[tokio::test]
+async fn a_body_of_known_size_is_complete_without_its_end() {
+    struct Sized(Option<Bytes>);
+    impl http_body::Body for Sized {
+        type Data = Bytes;
+        type Error = Infallible;
+        fn poll_frame(
+            mut self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, Infallible>>> {
+            std::task::Poll::Ready(self.0.take().map(|b| Ok(http_body::Frame::data(b))))
+        }
+        fn size_hint(&self) -> http_body::SizeHint {
+            http_body::SizeHint::with_exact(self.0.as_ref().map_or(0, |b| b.len() as u64))
+        }
+    }
+    let app = in_memory().with_policy(MINUTE).layer(tower::service_fn(|_: Request<()>| async {
+        Ok::<_, Infallible>(Response::new(Sized(Some("hello".into()))))
+    }));
+    // hyper writes a Content-Length of 5, and stops polling after five bytes
+    let mut r = app.clone().oneshot(get("/", &[])).await.unwrap();
+    let _ = r.body_mut().frame().await;
+    drop(r);
+    assert!(Answer::of(app.clone().oneshot(get("/", &[])).await.unwrap()).await.is_hit());
 }

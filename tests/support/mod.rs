@@ -3,7 +3,7 @@
 //!
 //! The servers are children of `scripts/db run`, which ends them when its standard input is closed. So they end when
 //! this process ends, in whatever way.
-#![allow(dead_code, unreachable_pub)] // several test binaries share this module, and none uses all of it
+#![allow(dead_code, unreachable_pub, unused_imports)] // several test binaries share this module, and none uses all of it
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::hash_map::RandomState;
@@ -14,10 +14,16 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sqlx::mysql::MySqlConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, MySqlConnection};
+
+mod sql;
+mod waiting;
+
+pub use sql::{deadlocks, execute, number, status};
+pub use waiting::{PATIENCE, eventually, eventually_on_this_thread};
 
 /// A fresh, empty database with its own name on the shared server. The server is that of `TEST_DATABASE_URL`, if set
 /// (the URL's database name is ignored). Otherwise, one is started for this process.
@@ -263,14 +269,14 @@ impl OwnServer {
     /// Kills the server with SIGKILL, and waits until it is dead.
     pub fn kill_9(&self) {
         signal(self.pid, "KILL");
-        until("the server is dead", || !alive(self.pid));
+        eventually_on_this_thread("the server is dead", || !alive(self.pid));
     }
 
     /// Freezes the server (SIGSTOP): it accepts connections, and answers nothing. Waits until all its threads stand
     /// still.
     pub fn stop(&self) {
         signal(self.pid, "STOP");
-        until("the server is frozen", || {
+        eventually_on_this_thread("the server is frozen", || {
             let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid));
             threads.is_ok_and(|threads| threads.flatten().all(|t| state(&t.path()) == Some('T')))
         });
@@ -369,14 +375,6 @@ fn alive(pid: u32) -> bool {
 fn state(proc: &Path) -> Option<char> {
     let stat = std::fs::read_to_string(proc.join("stat")).ok()?;
     stat.rsplit(") ").next()?.chars().next()
-}
-
-fn until(what: &str, reached: impl Fn() -> bool) {
-    let since = Instant::now();
-    while !reached() {
-        assert!(since.elapsed() < Duration::from_secs(10), "not within 10 s: {what}");
-        thread::sleep(Duration::from_millis(2));
-    }
 }
 
 /// `url` with another database.

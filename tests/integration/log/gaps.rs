@@ -21,7 +21,7 @@ async fn insert(
             let comma = if n > 0 { ", " } else { "" };
             write!(sql, "{comma}('{tag}')").unwrap();
         }
-        run(connection, &sql).await;
+        execute(connection, &sql).await;
     }
 }
 
@@ -30,7 +30,7 @@ pub(super) async fn insert_all(connection: &mut MySqlConnection, into: &str, row
     const LIST: u64 = 1_000;
     for _ in 0..rows / LIST {
         let list = vec![row; LIST as usize].join(", ");
-        run(connection, &format!("INSERT INTO {into} VALUES {list}")).await;
+        execute(connection, &format!("INSERT INTO {into} VALUES {list}")).await;
     }
 }
 
@@ -107,10 +107,11 @@ async fn a_bulk_transaction_does_not_slow_reads_of_the_log() {
     // the new response is invalid too, until the row is taken out of the gap
     fill_again(&node, TAGGED).await;
     fill_again(&two, TAGGED).await;
-    until!("all is settled", {
+    eventually("all is settled", async || {
         let newest = largest(&mut connection).await;
         settled(&mut connection).await == newest
-    });
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -191,10 +192,11 @@ async fn open_rows_after_all_others_become_a_gap() {
     let (_, pages_before) = cost_of_hits(&node, &mut connection).await;
     let mut tx = bulk.begin().await.unwrap();
     insert(&mut tx, 1_000, products(1..150_000)).await;
-    until!("a row is put behind them", {
+    eventually("a row is put behind them", async || {
         node.assert_hit(TAGGED).await;
         largest(&mut connection).await > 150_000
-    });
+    })
+    .await;
     let (_, pages) = cost_of_hits(&node, &mut connection).await;
     assert!(pages <= pages_before + 150, "{pages} pages a hit, {pages_before} before");
     tx.commit().await.unwrap();
@@ -224,23 +226,23 @@ async fn a_locking_read_of_a_range_does_not_block_inserts() {
     node(&database).await;
     let (mut reader, mut writer) = (database.connection().await, database.connection().await);
     let insert = "INSERT INTO cache_invalidations (id, tag) VALUES";
-    run(&mut writer, &format!("{insert} (10, 'a'), (20, 'a'), (30, 'a')")).await;
-    run(&mut reader, "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await;
+    execute(&mut writer, &format!("{insert} (10, 'a'), (20, 'a'), (30, 'a')")).await;
+    execute(&mut reader, "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await;
     let mut tx = reader.begin().await.unwrap();
     for range in ["1 AND 29", "5 AND 1000000"] {
         let read = format!(
             "SELECT id FROM cache_invalidations WHERE id BETWEEN {range} ORDER BY id LIMIT 2000 \
              FOR UPDATE NOWAIT"
         );
-        run(&mut tx, &read).await;
+        execute(&mut tx, &read).await;
     }
     // while it holds its locks
-    run(&mut writer, "SET SESSION innodb_lock_wait_timeout = 1").await;
-    run(&mut writer, &format!("{insert} (5, 'b'), (15, 'b'), (25, 'b'), (40, 'b')")).await;
-    run(&mut writer, "INSERT INTO cache_invalidations (tag) VALUES ('b')").await;
+    execute(&mut writer, "SET SESSION innodb_lock_wait_timeout = 1").await;
+    execute(&mut writer, &format!("{insert} (5, 'b'), (15, 'b'), (25, 'b'), (40, 'b')")).await;
+    execute(&mut writer, "INSERT INTO cache_invalidations (tag) VALUES ('b')").await;
     // if one of the rows is locked, the query fails at once
     let mut held = writer.begin().await.unwrap();
-    run(&mut held, "INSERT INTO cache_invalidations (tag) VALUES ('c')").await;
+    execute(&mut held, "INSERT INTO cache_invalidations (tag) VALUES ('c')").await;
     tx.rollback().await.unwrap();
     let read = "SELECT id FROM cache_invalidations WHERE id BETWEEN 41 AND 100 FOR UPDATE NOWAIT";
     let error = sqlx::raw_sql(read).execute(&mut reader).await.unwrap_err();

@@ -7,14 +7,14 @@ async fn a_server_with_a_small_packet_limit_is_refused() {
     let server = support::own_server(None).await;
     let mut connection = server.connection().await;
     for bytes in [1_024, 16_384, 65_536] {
-        run(&mut connection, &format!("SET GLOBAL max_allowed_packet = {bytes}")).await;
+        execute(&mut connection, &format!("SET GLOBAL max_allowed_packet = {bytes}")).await;
         let error = builder(server.url()).connect().await.unwrap_err();
         assert_eq!(error.as_str(), "config");
         let error = error.to_string();
         assert!(error.contains("max_allowed_packet") && error.contains("131072"), "{error}");
         assert!(error.contains(&bytes.to_string()), "{error}");
     }
-    run(&mut connection, "SET GLOBAL max_allowed_packet = 131072").await;
+    execute(&mut connection, "SET GLOBAL max_allowed_packet = 131072").await;
     node_of(builder(server.url())).await;
 }
 
@@ -25,7 +25,7 @@ async fn many_long_tags_are_written_in_small_statements() {
     one.fill(TAGGED).await;
     let mut connection = server.connection().await;
     // new connections have this limit
-    run(&mut connection, "SET GLOBAL max_allowed_packet = 16384").await;
+    execute(&mut connection, "SET GLOBAL max_allowed_packet = 16384").await;
     let tags = || (0..150).map(|n| format!("{n:0>255}")).chain(["product:7".to_owned()]);
     let invalidation = || Invalidation::tags(tags()).reason("\u{1f980}".repeat(255));
     let mut connection = server.connection().await;
@@ -36,9 +36,9 @@ async fn many_long_tags_are_written_in_small_statements() {
     one.assert_refused(TAGGED, "invalidated").await;
     // on a connection of the store, which the first write opens
     let two = builder(server.url());
-    run(&mut connection, "SET GLOBAL max_allowed_packet = 131072").await;
+    execute(&mut connection, "SET GLOBAL max_allowed_packet = 131072").await;
     let two = Node::new(two.connect().await.unwrap());
-    run(&mut connection, "SET GLOBAL max_allowed_packet = 16384").await;
+    execute(&mut connection, "SET GLOBAL max_allowed_packet = 16384").await;
     two.handle.invalidate(invalidation()).await.unwrap();
     assert_eq!(number(&mut connection, "SELECT COUNT(*) FROM cache_invalidations").await, 302);
 }

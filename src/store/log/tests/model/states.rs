@@ -1,0 +1,103 @@
+//! The first state, and what tells states apart.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use super::*;
+
+impl State {
+    pub(super) fn new(world: &World) -> Self {
+        let process = || Process {
+            view: Arc::new(LogView::new(0).with_window(world.window)),
+            begun: false,
+            filler: Filler::Idle,
+            seen: 0,
+        };
+        Self {
+            log: [(1, LogEntry { names: Names::Nothing, held: None })].into(),
+            next_id: 2,
+            settled: 0,
+            floor: 1,
+            writers: [Writer { transaction: Transaction::Idle, rows: 0 }; 2],
+            processes: [process(), process()],
+            entry: None,
+            front: None,
+            reader: Reader::Idle,
+            checked: None,
+            requests: 0,
+            crashes: 0,
+            prunes: 0,
+            noises: 0,
+        }
+    }
+
+    /// Everything that tells states apart, as a hash: with ten million states two of them share one with a
+    /// probability of 3 in a million.
+    pub(super) fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.log.hash(&mut hasher);
+        (self.next_id, self.settled, self.floor, self.writers).hash(&mut hasher);
+        for process in &self.processes {
+            (process.view.fingerprint(), process.begun, process.seen).hash(&mut hasher);
+            hash_filler(&process.filler, &mut hasher);
+        }
+        hash_held(self.entry.as_ref(), &mut hasher);
+        hash_held(self.front.as_ref(), &mut hasher);
+        hash_reader(&self.reader, &mut hasher);
+        let checked = self.checked.as_ref();
+        checked.map(|(at, position)| (hashed(at), hashed(position))).hash(&mut hasher);
+        (self.requests, self.crashes, self.prunes, self.noises).hash(&mut hasher);
+        hasher.finish()
+    }
+
+    fn changes(&self, of: impl Fn(Transaction) -> bool) -> u8 {
+        let bits = self.writers.iter().enumerate();
+        bits.filter(|(_, writer)| of(writer.transaction)).fold(0, |all, (n, _)| all | 1 << n)
+    }
+
+    /// The changes that a reader of the data sees.
+    pub(super) fn committed(&self) -> u8 {
+        use Transaction::{Committed, Returned};
+        self.changes(|transaction| matches!(transaction, Committed | Returned))
+    }
+
+    /// The changes of which somebody knows that they are there.
+    pub(super) fn returned(&self) -> u8 {
+        self.changes(|transaction| transaction == Transaction::Returned)
+    }
+}
+
+fn hashed(position: &LogPosition) -> (u64, &[(u64, u64)]) {
+    (position.largest, &position.gaps)
+}
+
+fn hash_held(held: Option<&Held>, hasher: &mut impl Hasher) {
+    held.map(|(shows, position)| (*shows, position.largest, &position.gaps)).hash(hasher);
+}
+
+fn hash_filler(filler: &Filler, hasher: &mut impl Hasher) {
+    match filler {
+        Filler::Idle => 0_u8.hash(hasher),
+        Filler::Asked(position) => (1_u8, position.largest, &position.gaps).hash(hasher),
+        Filler::ReadFirst(shows) => (2_u8, *shows).hash(hasher),
+        Filler::Made((shows, position)) => {
+            (3_u8, *shows, position.largest, &position.gaps).hash(hasher);
+        }
+        Filler::Done => 4_u8.hash(hasher),
+    }
+}
+
+fn hash_reader(reader: &Reader, hasher: &mut impl Hasher) {
+    match reader {
+        Reader::Idle => 0_u8.hash(hasher),
+        Reader::Began { required, looked, found } => {
+            (1_u8, *required, *looked, found.is_some()).hash(hasher);
+            hash_held(found.as_ref().and_then(Option::as_ref), hasher);
+        }
+        Reader::Asking { required, found, since, worst, known, position } => {
+            (2_u8, *required, *worst as u8, *known as u8).hash(hasher);
+            (hashed(since), hashed(position)).hash(hasher);
+            hash_held(Some(found), hasher);
+        }
+        Reader::Done => 3_u8.hash(hasher),
+    }
+}
