@@ -22,6 +22,24 @@ pub(super) const INDEX_MS: u64 = 60_000;
 /// A store is a handle: its clones share one state. The layer limits the time that it waits for any of these futures,
 /// and may drop a future half way. A dropped future must not damage what the store owns. Every error is a miss for
 /// the client; a store never fails a request.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
+/// use tower_mysql_cache::MemoryStore;
+/// use tower_mysql_cache::key::{CacheKey, KeyRange};
+/// use tower_mysql_cache::store::{Entries, Entry, Stored, VariantIndex};
+///
+/// let (store, key) = (MemoryStore::new(), CacheKey::new("shop:1:/ http://shop.example"));
+/// let index = Stored::Variants(VariantIndex::default().into());
+/// store.put(Entry::new(key.clone(), index.clone(), store.now_ms() + 60_000)).await?;
+/// assert_eq!(store.get(key.clone()).await?, Some(index));
+///
+/// assert_eq!(store.remove(KeyRange::starting_with("shop:")).await?, 1);
+/// assert_eq!(store.get(key).await?, None);
+/// # Ok(())
+/// # }
+/// ```
 pub trait Entries: Clone + Send + Sync + 'static {
     /// The time on this store's clock, in milliseconds since the Unix epoch. All processes that share the store must
     /// agree on this clock. Default: the machine's clock.

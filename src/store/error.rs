@@ -80,6 +80,11 @@ impl StoreError {
     }
 
     /// The error as a short name for logs, counters and `Cache-Status` details.
+    ///
+    /// ```
+    /// use tower_mysql_cache::StoreError;
+    /// assert_eq!(StoreError::TooLarge { size: 9, limit: 8 }.as_str(), "too-large");
+    /// ```
     #[must_use]
     pub fn as_str(&self) -> &'static str {
         match self {
