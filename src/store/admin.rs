@@ -29,6 +29,24 @@ use crate::telemetry::Counts;
 ///     }
 /// }
 /// ```
+///
+/// An application can ask its store without a handle:
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
+/// use tower_mysql_cache::MemoryStore;
+/// use tower_mysql_cache::invalidation::Scope;
+/// use tower_mysql_cache::store::Admin;
+///
+/// let store = MemoryStore::new();
+/// store.flush().await?;
+/// println!("{:?}", store.stats().await?);
+/// println!("{:?}", store.cull().await?);
+/// println!("{:?}", store.count_named(vec![Scope::Prefix("shop".into())]).await?);
+/// # Ok(())
+/// # }
+/// ```
 pub trait Admin: Send + Sync {
     /// Counts the stored responses that these scopes name. It reads all entries: for dry runs, not for requests.
     /// Default: an error, because a default number would be wrong.

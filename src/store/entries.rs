@@ -26,17 +26,31 @@ pub(super) const INDEX_MS: u64 = 60_000;
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
+/// use http::{HeaderMap, StatusCode};
 /// use tower_mysql_cache::MemoryStore;
+/// use tower_mysql_cache::invalidation::{Scope, Tag};
 /// use tower_mysql_cache::key::{CacheKey, KeyRange};
-/// use tower_mysql_cache::store::{Entries, Entry, Stored, VariantIndex};
+/// use tower_mysql_cache::store::{Entries, Entry, Stored, StoredHead, StoredResponse};
 ///
-/// let (store, key) = (MemoryStore::new(), CacheKey::new("shop:1:/ http://shop.example"));
-/// let index = Stored::Variants(VariantIndex::default().into());
-/// store.put(Entry::new(key.clone(), index.clone(), store.now_ms() + 60_000)).await?;
-/// assert_eq!(store.get(key.clone()).await?, Some(index));
+/// let store = MemoryStore::new();
+/// let now_ms = store.now_ms();
+/// let mut head = StoredHead::new(StatusCode::OK, HeaderMap::new(), now_ms);
+/// head.tags = vec![Tag::from("home")];
+/// let page = Stored::Response(StoredResponse::new(head, "hello".into()));
+/// let entry = |path| Entry::new(CacheKey::new(path), page.clone(), now_ms + 60_000);
+/// store.put(entry("shop:1:/")).await?;
+/// store.put_many(vec![entry("shop:1:/a"), entry("shop:1:/b")]).await?;
 ///
-/// assert_eq!(store.remove(KeyRange::starting_with("shop:")).await?, 1);
-/// assert_eq!(store.get(key).await?, None);
+/// let key = CacheKey::new("shop:1:/");
+/// assert_eq!(store.get(key.clone()).await?, Some(page.clone()));
+/// let keys = vec![key, CacheKey::new("shop:1:/other")];
+/// assert_eq!(store.get_many(keys.clone()).await?, [Some(page.clone()), None]);
+/// assert!(matches!(store.get_heads(keys.clone()).await?[..], [Some(_), None]));
+/// assert!(matches!(store.get_entries(keys).await?[..], [Some(_), None]));
+///
+/// assert_eq!(store.remove(KeyRange::only(&CacheKey::new("shop:1:/"))).await?, 1);
+/// let home = vec![Scope::Tag(Tag::from("home"))];
+/// assert_eq!(store.remove_named(KeyRange::starting_with("shop:"), home).await?, 2);
 /// # Ok(())
 /// # }
 /// ```

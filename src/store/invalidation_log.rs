@@ -32,8 +32,18 @@ use crate::tag::{LogPosition, LogRecord, LogRow, Validity};
 /// head.tags = vec![Tag::from("product:7")];
 /// assert_eq!(log.validity(&key, &head).await?, Validity::Valid);
 ///
-/// log.append(vec![LogRecord::hard(Scope::Tag(Tag::from("product:7")))]).await?;
+/// let records = vec![LogRecord::hard(Scope::Tag(Tag::from("product:7")))];
+/// log.append(records.clone()).await?;
 /// assert_eq!(log.validity(&key, &head).await?, Validity::Invalid);
+/// assert_eq!(log.tail(10).await?.len(), 1);
+///
+/// // another connection may have committed rows
+/// log.note_write();
+/// log.catch_up(&key, &head, log.poll_interval()).await?; // before the log verdict on a response in memory
+/// log.sync().await?;
+///
+/// // a log in memory has no table, so there is no SQL
+/// assert!(log.append_sql(&records)?.is_empty());
 /// # Ok(())
 /// # }
 /// ```

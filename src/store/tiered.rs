@@ -41,6 +41,7 @@ pub enum Consistency {
 /// behind judges both.
 ///
 /// ```no_run
+/// # #[cfg(feature = "mysql")]
 /// # async fn run() -> Result<(), tower_mysql_cache::StoreError> {
 /// use tower_mysql_cache::{MemoryStore, MySqlStore, Tiered};
 ///
