@@ -223,7 +223,7 @@ impl MySqlStoreBuilder {
     /// ```
     /// # use std::time::Duration;
     /// # use tower_mysql_cache::MySqlStore;
-    /// let store = MySqlStore::builder("mysql://app@localhost/shop")?.log_retention(Duration::from_secs(24 * 3600));
+    /// let store = MySqlStore::builder("mysql://app@localhost/shop")?.log_retention(Duration::from_hours(24));
     /// # Ok::<(), tower_mysql_cache::StoreError>(())
     /// ```
     pub fn log_retention(mut self, retention: Duration) -> Self {
@@ -432,7 +432,7 @@ impl MySqlStoreBuilder {
     /// ```
     /// # use std::time::Duration;
     /// # use tower_mysql_cache::MySqlStore;
-    /// let store = MySqlStore::builder("mysql://app@localhost/shop")?.idle_cull_interval(Duration::from_secs(300));
+    /// let store = MySqlStore::builder("mysql://app@localhost/shop")?.idle_cull_interval(Duration::from_mins(5));
     /// # Ok::<(), tower_mysql_cache::StoreError>(())
     /// ```
     pub fn idle_cull_interval(mut self, interval: Duration) -> Self {
