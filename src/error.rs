@@ -25,6 +25,12 @@ impl ConfigError {
     }
 
     /// The name of the setting.
+    ///
+    /// ```
+    /// use tower_mysql_cache::MemoryStore;
+    /// let error = MemoryStore::builder().max_bytes(100).build().unwrap_err();
+    /// assert_eq!(error.setting(), "max_bytes");
+    /// ```
     #[must_use]
     pub fn setting(&self) -> &'static str {
         self.setting

@@ -13,6 +13,22 @@ use crate::engine::consent::Promise;
 use crate::engine::{Finish, nesting};
 
 /// The future of a [`CacheService`](crate::service::CacheService): `F` is the inner service's future, and `T` the output.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// use tower::{Layer, Service};
+/// use tower_mysql_cache::service::ResponseFuture;
+/// use tower_mysql_cache::{CacheLayer, MemoryStore};
+///
+/// # let application = tower::service_fn(|_: http::Request<()>| async {
+/// #     Ok::<_, std::convert::Infallible>(http::Response::new(http_body_util::Full::<bytes::Bytes>::default()))
+/// # });
+/// let mut service = CacheLayer::new(MemoryStore::new()).layer(application);
+/// let future: ResponseFuture<_, _> = service.call(http::Request::new(()));
+/// let response = future.await.unwrap();
+/// # }
+/// ```
 #[pin_project]
 pub struct ResponseFuture<F, T> {
     #[pin]

@@ -112,6 +112,22 @@ where
 }
 
 /// The future of a [`GuardService`].
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// use tower::{Layer, Service};
+/// use tower_mysql_cache::service::GuardFuture;
+/// use tower_mysql_cache::{CacheLayer, MemoryStore};
+///
+/// # let application = tower::service_fn(|_: http::Request<()>| async {
+/// #     Ok::<_, std::convert::Infallible>(http::Response::new(http_body_util::Full::<bytes::Bytes>::default()))
+/// # });
+/// let mut service = CacheLayer::new(MemoryStore::new()).guard().layer(application);
+/// let future: GuardFuture<_> = service.call(http::Request::new(()));
+/// let response = future.await.unwrap();
+/// # }
+/// ```
 #[pin_project]
 pub struct GuardFuture<F> {
     /// Must be declared before the future, so that it is dropped first. Then what the future drops is counted as

@@ -68,6 +68,11 @@ impl CacheOverride {
     };
 
     /// An override that says nothing yet. Its methods can be called in any order.
+    ///
+    /// ```
+    /// use tower_mysql_cache::CacheOverride;
+    /// let product = CacheOverride::new().tag("product:7").shared();
+    /// ```
     #[must_use]
     pub const fn new() -> Self {
         Self::NONE

@@ -22,6 +22,11 @@ macro_rules! reasons {
 
         impl Reason {
             /// Its name: lower-case words with hyphens.
+            ///
+            /// ```
+            /// use tower_mysql_cache::status::Reason;
+            /// assert_eq!(Reason::NoFreshness.as_str(), "no-freshness");
+            /// ```
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self {

@@ -110,6 +110,15 @@ pub struct StoredResponse {
 
 impl StoredResponse {
     /// A response with a complete body.
+    ///
+    /// ```
+    /// use http::{HeaderMap, StatusCode};
+    /// use tower_mysql_cache::store::{StoredHead, StoredResponse};
+    ///
+    /// let head = StoredHead::new(StatusCode::OK, HeaderMap::new(), 1_700_000_000_000);
+    /// let response = StoredResponse::new(head, "hello".into());
+    /// assert_eq!(response.body, "hello");
+    /// ```
     #[must_use]
     pub fn new(head: impl Into<Arc<StoredHead>>, body: Bytes) -> Self {
         Self { head: head.into(), body }
@@ -169,6 +178,14 @@ impl VariantIndex {
     }
 
     /// The names, sorted, without repeats.
+    ///
+    /// ```
+    /// use http::header::{ACCEPT, ACCEPT_LANGUAGE};
+    /// use tower_mysql_cache::store::VariantIndex;
+    ///
+    /// let index = VariantIndex::new(vec![ACCEPT_LANGUAGE, ACCEPT], Vec::new());
+    /// assert_eq!(index.names(), [ACCEPT, ACCEPT_LANGUAGE]);
+    /// ```
     #[must_use]
     pub fn names(&self) -> &[HeaderName] {
         &self.names
@@ -263,6 +280,31 @@ pub enum StoredOrHead {
 }
 
 /// A new head for a stored response whose body does not change: [`Entries::freshen`](crate::store::Entries::freshen).
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
+/// use std::sync::Arc;
+///
+/// use http::{HeaderMap, StatusCode};
+/// use tower_mysql_cache::MemoryStore;
+/// use tower_mysql_cache::key::CacheKey;
+/// use tower_mysql_cache::store::{Entries, Entry, HeadUpdate, Stored, StoredHead, StoredResponse};
+///
+/// let (store, key) = (MemoryStore::new(), CacheKey::new("shop:1:/ http://shop.example"));
+/// let now_ms = store.now_ms();
+/// let old = Arc::new(StoredHead::new(StatusCode::OK, HeaderMap::new(), now_ms));
+/// let response = Stored::Response(StoredResponse::new(Arc::clone(&old), "hello".into()));
+/// store.put(Entry::new(key.clone(), response, now_ms + 60_000)).await?;
+///
+/// let mut new = (*old).clone();
+/// new.fresh_until_ms = now_ms + 60_000;
+/// let update = HeadUpdate::new(key, old, Arc::new(new), now_ms + 60_000);
+/// assert!(store.freshen(update.clone()).await?);
+/// assert!(!store.freshen(update).await?); // the old head has been replaced
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct HeadUpdate {
@@ -345,6 +387,18 @@ impl Entry {
 }
 
 /// A stored response, as returned by the handle's `inspect`.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
+/// # use tower_mysql_cache::{CacheLayer, MemoryStore};
+/// # let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").handle();
+/// for found in cache.inspect("https://shop.example/products").await? {
+///     println!("{:?}: {:?}, fresh for {} s", found.key, found.validity, found.ttl_secs);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Inspected {

@@ -154,12 +154,22 @@ pub struct KeyRange {
 
 impl KeyRange {
     /// The first key in the range.
+    ///
+    /// ```
+    /// use tower_mysql_cache::key::KeyRange;
+    /// assert_eq!(KeyRange::starting_with("shop:").start(), "shop:");
+    /// ```
     #[must_use]
     pub fn start(&self) -> &Bytes {
         &self.from
     }
 
     /// The first key after the range.
+    ///
+    /// ```
+    /// use tower_mysql_cache::key::KeyRange;
+    /// assert_eq!(KeyRange::starting_with("shop:").end(), "shop;"); // `;` follows `:` in ASCII
+    /// ```
     #[must_use]
     pub fn end(&self) -> &Bytes {
         &self.to
@@ -185,6 +195,14 @@ impl KeyRange {
     }
 
     /// Every key that begins with `start`.
+    ///
+    /// ```
+    /// use tower_mysql_cache::key::KeyRange;
+    ///
+    /// let below = KeyRange::starting_with("shop:1:/products/");
+    /// assert!(below.contains(b"shop:1:/products/7 http://shop.example"));
+    /// assert!(!below.contains(b"shop:1:/products http://shop.example"));
+    /// ```
     #[must_use]
     pub fn starting_with(start: impl Into<Bytes>) -> Self {
         let from = start.into();

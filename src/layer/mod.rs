@@ -103,6 +103,13 @@ impl<St: Store> CacheLayer<St> {
 
     /// [`CacheLayer::prefix`], for prefixes from a configuration.
     ///
+    /// ```
+    /// # use tower_mysql_cache::{CacheLayer, MemoryStore};
+    /// let cache = CacheLayer::new(MemoryStore::new());
+    /// let error = cache.try_prefix("my shop").unwrap_err();
+    /// assert_eq!(error.setting(), "prefix");
+    /// ```
+    ///
     /// # Errors
     /// [`ConfigError`] with the prefix and the rule.
     pub fn try_prefix(mut self, prefix: &str) -> Result<Self, ConfigError> {
@@ -143,6 +150,14 @@ impl<St: Store> CacheLayer<St> {
     }
 
     /// [`CacheLayer::with_policy`], for policies from a configuration.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tower_mysql_cache::{CacheLayer, CachePolicy, MemoryStore};
+    /// let cache = CacheLayer::new(MemoryStore::new());
+    /// let error = cache.try_with_policy(CachePolicy::new().ttl(Duration::ZERO)).unwrap_err();
+    /// assert_eq!(error.setting(), "ttl");
+    /// ```
     ///
     /// # Errors
     /// [`ConfigError`] with the setting, its value and the rule.

@@ -26,6 +26,11 @@ impl<St: Store> CacheLayer<St> {
     /// How many bytes of responses may wait to be written, with 4 KiB for each response in addition. If there is no
     /// room, a response is not stored, and counted (`shed`). Default: 64 MiB, which is some 15,000 small responses.
     ///
+    /// ```
+    /// # use tower_mysql_cache::{CacheLayer, MemoryStore};
+    /// let cache = CacheLayer::new(MemoryStore::new()).queue_bytes(128 << 20);
+    /// ```
+    ///
     /// # Panics
     /// If the layer already has clones: [see above](#limits-that-all-clones-share).
     #[must_use]
@@ -39,6 +44,11 @@ impl<St: Store> CacheLayer<St> {
     /// If there is no room, the layer stops recording the response that needs more. The client gets the whole response,
     /// and it is not stored (`recording-budget`). Default: 64 MiB.
     ///
+    /// ```
+    /// # use tower_mysql_cache::{CacheLayer, MemoryStore};
+    /// let cache = CacheLayer::new(MemoryStore::new()).recording_bytes(128 << 20);
+    /// ```
+    ///
     /// # Panics
     /// If the layer already has clones: [see above](#limits-that-all-clones-share).
     #[must_use]
@@ -51,6 +61,11 @@ impl<St: Store> CacheLayer<St> {
 
     /// How many background revalidations of stale and early responses may run at once. Further ones are not started, and
     /// counted (`refreshes_shed`). Default: 64.
+    ///
+    /// ```
+    /// # use tower_mysql_cache::{CacheLayer, MemoryStore};
+    /// let cache = CacheLayer::new(MemoryStore::new()).max_refreshes(16);
+    /// ```
     ///
     /// # Panics
     /// If the layer already has clones: [see above](#limits-that-all-clones-share).

@@ -8,6 +8,45 @@ use crate::telemetry::Counts;
 /// shuts down.
 ///
 /// Every method has a default, so a simple store writes `impl Admin for MyStore {}`.
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use std::sync::Mutex;
+/// use tower_mysql_cache::store::{Admin, StoreFuture, StoreStats, Stored};
+///
+/// struct MapStore {
+///     map: Mutex<BTreeMap<Vec<u8>, Stored>>,
+/// }
+///
+/// impl Admin for MapStore {
+///     fn stats(&self) -> StoreFuture<'_, StoreStats> {
+///         let mut stats = StoreStats::default();
+///         for (key, stored) in self.map.lock().unwrap().iter() {
+///             stats.entries += 1;
+///             stats.bytes += (key.len() + stored.size_bytes()) as u64;
+///         }
+///         Box::pin(async move { Ok(stats) })
+///     }
+/// }
+/// ```
+///
+/// An application can ask its store without a handle:
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
+/// use tower_mysql_cache::MemoryStore;
+/// use tower_mysql_cache::invalidation::Scope;
+/// use tower_mysql_cache::store::Admin;
+///
+/// let store = MemoryStore::new();
+/// store.flush().await?;
+/// println!("{:?}", store.stats().await?);
+/// println!("{:?}", store.cull().await?);
+/// println!("{:?}", store.count_named(vec![Scope::Prefix("shop".into())]).await?);
+/// # Ok(())
+/// # }
+/// ```
 pub trait Admin: Send + Sync {
     /// Counts the stored responses that these scopes name. It reads all entries: for dry runs, not for requests.
     /// Default: an error, because a default number would be wrong.
@@ -47,6 +86,19 @@ pub trait Admin: Send + Sync {
 }
 
 /// How many stored responses an invalidation names.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
+/// # use tower_mysql_cache::{CacheLayer, MemoryStore};
+/// # let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").handle();
+/// use tower_mysql_cache::invalidation::Invalidation;
+///
+/// let named = cache.dry_run(&Invalidation::tags(["prices"])).await?;
+/// println!("{} of {} responses, {} bytes", named.named, named.examined, named.bytes);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Named {
@@ -60,6 +112,15 @@ pub struct Named {
 
 impl Named {
     /// Counts a response.
+    ///
+    /// ```
+    /// use tower_mysql_cache::store::Named;
+    ///
+    /// let mut count = Named::default();
+    /// count.add(true, 1_200);
+    /// count.add(false, 800);
+    /// assert_eq!((count.examined, count.named, count.bytes), (2, 1, 1_200));
+    /// ```
     pub fn add(&mut self, named: bool, bytes: u64) {
         self.examined += 1;
         if named {
@@ -70,6 +131,17 @@ impl Named {
 }
 
 /// What a cull did.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
+/// # use tower_mysql_cache::{CacheLayer, MemoryStore};
+/// # let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").handle();
+/// let report = cache.cull().await?;
+/// println!("{} of {} entries had expired, {} evicted", report.expired, report.examined, report.evicted);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CullReport {
@@ -103,6 +175,18 @@ pub struct CacheStats {
 }
 
 /// The size of a store, and its failures since it was created.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
+/// # use tower_mysql_cache::{CacheLayer, MemoryStore};
+/// # let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").handle();
+/// let store = cache.stats().await?.store;
+/// let about = if store.estimated { "about " } else { "" };
+/// println!("{about}{} entries, {} bytes, {} failures", store.entries, store.bytes, store.failures);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreStats {

@@ -28,6 +28,20 @@ pub struct BoxStore(Arc<dyn DynStore>);
 
 impl BoxStore {
     /// Boxes a store.
+    ///
+    /// ```no_run
+    /// # #[cfg(feature = "mysql")]
+    /// # async fn run() -> Result<(), tower_mysql_cache::StoreError> {
+    /// use tower_mysql_cache::store::BoxStore;
+    /// use tower_mysql_cache::{MemoryStore, MySqlStore};
+    ///
+    /// let store = match std::env::var("DATABASE_URL") {
+    ///     Ok(url) => BoxStore::new(MySqlStore::connect(&url).await?),
+    ///     Err(_) => BoxStore::new(MemoryStore::new()),
+    /// };
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn new(store: impl Store) -> Self {
         Self(Arc::new(store))

@@ -22,6 +22,38 @@ pub(super) const INDEX_MS: u64 = 60_000;
 /// A store is a handle: its clones share one state. The layer limits the time that it waits for any of these futures,
 /// and may drop a future half way. A dropped future must not damage what the store owns. Every error is a miss for
 /// the client; a store never fails a request.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
+/// use http::{HeaderMap, StatusCode};
+/// use tower_mysql_cache::MemoryStore;
+/// use tower_mysql_cache::invalidation::{Scope, Tag};
+/// use tower_mysql_cache::key::{CacheKey, KeyRange};
+/// use tower_mysql_cache::store::{Entries, Entry, Stored, StoredHead, StoredResponse};
+///
+/// let store = MemoryStore::new();
+/// let now_ms = store.now_ms();
+/// let mut head = StoredHead::new(StatusCode::OK, HeaderMap::new(), now_ms);
+/// head.tags = vec![Tag::from("home")];
+/// let page = Stored::Response(StoredResponse::new(head, "hello".into()));
+/// let entry = |path| Entry::new(CacheKey::new(path), page.clone(), now_ms + 60_000);
+/// store.put(entry("shop:1:/")).await?;
+/// store.put_many(vec![entry("shop:1:/a"), entry("shop:1:/b")]).await?;
+///
+/// let key = CacheKey::new("shop:1:/");
+/// assert_eq!(store.get(key.clone()).await?, Some(page.clone()));
+/// let keys = vec![key, CacheKey::new("shop:1:/other")];
+/// assert_eq!(store.get_many(keys.clone()).await?, [Some(page.clone()), None]);
+/// assert!(matches!(store.get_heads(keys.clone()).await?[..], [Some(_), None]));
+/// assert!(matches!(store.get_entries(keys).await?[..], [Some(_), None]));
+///
+/// assert_eq!(store.remove(KeyRange::only(&CacheKey::new("shop:1:/"))).await?, 1);
+/// let home = vec![Scope::Tag(Tag::from("home"))];
+/// assert_eq!(store.remove_named(KeyRange::starting_with("shop:"), home).await?, 2);
+/// # Ok(())
+/// # }
+/// ```
 pub trait Entries: Clone + Send + Sync + 'static {
     /// The time on this store's clock, in milliseconds since the Unix epoch. All processes that share the store must
     /// agree on this clock. Default: the machine's clock.

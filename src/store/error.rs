@@ -72,7 +72,16 @@ pub enum StoreError {
     Other(#[source] Source),
 }
 
-/// A shared source of an error: one failure answers everybody who waited in the batch.
+/// A shared source of an error. One failure answers all lookups or writes of its batch.
+///
+/// ```
+/// use std::sync::Arc;
+/// use tower_mysql_cache::StoreError;
+/// use tower_mysql_cache::store::Source;
+///
+/// let source: Source = Arc::new(std::io::Error::other("the disk is full"));
+/// assert_eq!(StoreError::Other(source).as_str(), "other");
+/// ```
 pub type Source = Arc<dyn StdError + Send + Sync>;
 
 impl StoreError {
@@ -82,6 +91,11 @@ impl StoreError {
     }
 
     /// The error as a short name for logs, counters and `Cache-Status` details.
+    ///
+    /// ```
+    /// use tower_mysql_cache::StoreError;
+    /// assert_eq!(StoreError::TooLarge { size: 9, limit: 8 }.as_str(), "too-large");
+    /// ```
     #[must_use]
     pub fn as_str(&self) -> &'static str {
         match self {

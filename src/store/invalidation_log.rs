@@ -17,6 +17,36 @@ use crate::tag::{LogPosition, LogRecord, LogRow, Validity};
 ///
 /// A store of a single process keeps a [`MemoryLog`](super::MemoryLog) and returns it from
 /// [`Store::log`](super::Store::log).
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
+/// use http::{HeaderMap, StatusCode};
+/// use tower_mysql_cache::invalidation::{LogRecord, Scope, Tag, Validity};
+/// use tower_mysql_cache::key::CacheKey;
+/// use tower_mysql_cache::store::{InvalidationLog, MemoryLog, StoredHead};
+///
+/// let (log, key) = (MemoryLog::new(), CacheKey::new("shop:1:/products/7 http://shop.example"));
+/// let mut head = StoredHead::new(StatusCode::OK, HeaderMap::new(), 0);
+/// head.position = (*log.position()).clone();
+/// head.tags = vec![Tag::from("product:7")];
+/// assert_eq!(log.validity(&key, &head).await?, Validity::Valid);
+///
+/// let records = vec![LogRecord::hard(Scope::Tag(Tag::from("product:7")))];
+/// log.append(records.clone()).await?;
+/// assert_eq!(log.validity(&key, &head).await?, Validity::Invalid);
+/// assert_eq!(log.tail(10).await?.len(), 1);
+///
+/// // another connection may have committed rows
+/// log.note_write();
+/// log.catch_up(&key, &head, log.poll_interval()).await?; // before the log verdict on a response in memory
+/// log.sync().await?;
+///
+/// // a log in memory has no table, so there is no SQL
+/// assert!(log.append_sql(&records)?.is_empty());
+/// # Ok(())
+/// # }
+/// ```
 pub trait InvalidationLog: Send + Sync {
     /// The log position, as far as this process has read the log. The layer takes it before the handler is called and
     /// stores it with the response. Waits for nothing. If the position is too old, nothing wrong is served; at worst a

@@ -9,6 +9,24 @@ use crate::store::StoreFuture;
 ///
 /// Only routes with [`Collapse::Cluster`](crate::policy::Collapse::Cluster) ask. A store of a single process needs no leases:
 /// [`Store::leases`](super::Store::leases) grants every lease by default.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
+/// use std::time::Duration;
+/// use tower_mysql_cache::MemoryStore;
+/// use tower_mysql_cache::key::CacheKey;
+/// use tower_mysql_cache::store::{Fence, Lease, Store};
+///
+/// // a store of one process grants every lease
+/// let (store, key) = (MemoryStore::new(), CacheKey::new("shop:1:/report http://shop.example"));
+/// if let Lease::Granted(number) = store.leases().lease(&key, Duration::from_secs(10)).await? {
+///     // call the handler, store the response
+///     store.leases().release(&Fence::new(key, number), None).await?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub trait Leases: Send + Sync {
     /// Asks for the lease on `key`, for this time by the store's clock. It waits for no other process: a process that
     /// is denied asks again.
@@ -44,6 +62,20 @@ impl Leases for OneProcess {
 }
 
 /// The answer to a process that asks for a lease.
+///
+/// ```
+/// use tower_mysql_cache::store::Lease;
+///
+/// fn next_step(lease: Lease) -> &'static str {
+///     match lease {
+///         Lease::Granted(_) => "call the handler for all processes",
+///         Lease::Held => "wait and ask again",
+///         Lease::Unshareable(_) => "call the handler for this request",
+///         _ => "call the handler",
+///     }
+/// }
+/// assert_eq!(next_step(Lease::Held), "wait and ask again");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Lease {
@@ -56,6 +88,21 @@ pub enum Lease {
 }
 
 /// The lease that a write must hold in order to count.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
+/// use tower_mysql_cache::MemoryStore;
+/// use tower_mysql_cache::key::CacheKey;
+/// use tower_mysql_cache::store::{Entries, Entry, Fence, Stored, VariantIndex};
+///
+/// let (store, key) = (MemoryStore::new(), CacheKey::new("shop:1:/ http://shop.example"));
+/// let index = Stored::Variants(VariantIndex::default().into());
+/// let entry = Entry::new(key.clone(), index, store.now_ms() + 60_000);
+/// assert!(store.put_fenced(vec![entry], &Fence::new(key, 7)).await?);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Fence {

@@ -83,12 +83,23 @@ impl Hasher for KeyHasher {
 
 impl MemoryStore {
     /// A store of at most 64 MiB.
+    ///
+    /// ```
+    /// use tower_mysql_cache::{CacheLayer, MemoryStore};
+    /// let cache = CacheLayer::new(MemoryStore::new());
+    /// ```
     #[must_use]
     pub fn new() -> Self {
         Self::with_parts(DEFAULT_MAX_BYTES, Arc::new(SystemClock))
     }
 
     /// Other settings than the defaults.
+    ///
+    /// ```
+    /// use tower_mysql_cache::MemoryStore;
+    /// let store = MemoryStore::builder().max_bytes(256 << 20).build()?;
+    /// # Ok::<(), tower_mysql_cache::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn builder() -> MemoryStoreBuilder {
         MemoryStoreBuilder { max_bytes: DEFAULT_MAX_BYTES, clock: Arc::new(SystemClock) }
@@ -319,6 +330,14 @@ impl fmt::Debug for MemoryStore {
 }
 
 /// Settings of a [`MemoryStore`].
+///
+/// ```
+/// use tower_mysql_cache::MemoryStore;
+/// use tower_mysql_cache::store::ManualClock;
+///
+/// let store = MemoryStore::builder().max_bytes(1 << 20).clock(ManualClock::at(0)).build()?;
+/// # Ok::<(), tower_mysql_cache::ConfigError>(())
+/// ```
 pub struct MemoryStoreBuilder {
     max_bytes: u64,
     clock: Arc<dyn Clock>,
@@ -327,6 +346,12 @@ pub struct MemoryStoreBuilder {
 impl MemoryStoreBuilder {
     /// The most memory that entries may take up together: keys, heads and bodies, and the maps that hold them, which is
     /// some 1.5 KB for a small page. Default: 64 MiB.
+    ///
+    /// ```
+    /// # use tower_mysql_cache::MemoryStore;
+    /// let store = MemoryStore::builder().max_bytes(256 << 20).build()?;
+    /// # Ok::<(), tower_mysql_cache::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn max_bytes(mut self, max_bytes: u64) -> Self {
         self.max_bytes = max_bytes;
@@ -334,6 +359,27 @@ impl MemoryStoreBuilder {
     }
 
     /// The clock that ages and expires entries. Default: [`SystemClock`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use tower_mysql_cache::MemoryStore;
+    /// use tower_mysql_cache::key::CacheKey;
+    /// use tower_mysql_cache::store::{Entries, Entry, ManualClock, Stored, VariantIndex};
+    ///
+    /// let clock = ManualClock::at(0);
+    /// let store = MemoryStore::builder().clock(clock.clone()).build()?;
+    /// let key = CacheKey::new("shop:1:/");
+    /// let index = Stored::Variants(VariantIndex::default().into());
+    /// store.put(Entry::new(key.clone(), index, 60_000)).await?;
+    /// assert!(store.get(key.clone()).await?.is_some());
+    ///
+    /// clock.advance(Duration::from_secs(60));
+    /// assert!(store.get(key).await?.is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
@@ -341,6 +387,12 @@ impl MemoryStoreBuilder {
     }
 
     /// Makes the store.
+    ///
+    /// ```
+    /// use tower_mysql_cache::MemoryStore;
+    /// assert!(MemoryStore::builder().max_bytes(4096).build().is_ok());
+    /// assert!(MemoryStore::builder().max_bytes(100).build().is_err());
+    /// ```
     ///
     /// # Errors
     /// [`ConfigError`] when `max_bytes` is under 4 KiB: no response would fit.

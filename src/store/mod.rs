@@ -40,6 +40,14 @@ pub use crate::stored::{
 };
 
 /// The future of a method that is not part of a hit. It is boxed, so that its trait can be used as `dyn`.
+///
+/// ```
+/// use tower_mysql_cache::store::{CullReport, StoreFuture};
+///
+/// fn cull<'a>() -> StoreFuture<'a, CullReport> {
+///     Box::pin(async { Ok(CullReport::default()) })
+/// }
+/// ```
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
 /// A place that keeps responses: the sum of four roles.
@@ -97,6 +105,15 @@ pub trait Store: Entries + Admin {
 
     /// How old the last read of the log may be for a response that this store has in memory. Default: zero, which means
     /// that a hit needs a new read.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_mysql_cache::store::{Consistency, Store};
+    /// use tower_mysql_cache::{MemoryStore, Tiered};
+    ///
+    /// let store = Tiered::new(MemoryStore::new(), MemoryStore::new());
+    /// assert_eq!(store.consistency(Consistency::Strict).max_staleness(), Duration::ZERO);
+    /// ```
     fn max_staleness(&self) -> Duration {
         Duration::ZERO
     }

@@ -13,6 +13,15 @@ use crate::stored::{Entry, HeadUpdate, Stored};
 use crate::tag::{Scope, Validity};
 
 /// How soon an invalidation that another process has committed counts for the front.
+///
+/// ```
+/// use tower_mysql_cache::store::Consistency;
+/// use tower_mysql_cache::{MemoryStore, Tiered};
+///
+/// # let shared = MemoryStore::new();
+/// // a price must never be old, not even for 100 ms
+/// let store = Tiered::new(MemoryStore::new(), shared).consistency(Consistency::Strict);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Consistency {
@@ -32,6 +41,7 @@ pub enum Consistency {
 /// behind judges both.
 ///
 /// ```no_run
+/// # #[cfg(feature = "mysql")]
 /// # async fn run() -> Result<(), tower_mysql_cache::StoreError> {
 /// use tower_mysql_cache::{MemoryStore, MySqlStore, Tiered};
 ///
@@ -51,12 +61,26 @@ pub struct Tiered<F, B> {
 
 impl<F: Store, B: Store> Tiered<F, B> {
     /// `front` before `back`, with [`Consistency::Bounded`].
+    ///
+    /// ```
+    /// # use tower_mysql_cache::{CacheLayer, MemoryStore, Tiered};
+    /// # let shared = MemoryStore::new();
+    /// // `shared` is a MySqlStore
+    /// let cache = CacheLayer::new(Tiered::new(MemoryStore::new(), shared));
+    /// ```
     #[must_use]
     pub fn new(front: F, back: B) -> Self {
         Self { front, back, consistency: Consistency::Bounded }
     }
 
     /// How soon invalidations of other processes count for the front. Default: [`Consistency::Bounded`].
+    ///
+    /// ```
+    /// # use tower_mysql_cache::{MemoryStore, Tiered};
+    /// # let shared = MemoryStore::new();
+    /// use tower_mysql_cache::store::Consistency;
+    /// let store = Tiered::new(MemoryStore::new(), shared).consistency(Consistency::Strict);
+    /// ```
     #[must_use]
     pub fn consistency(mut self, consistency: Consistency) -> Self {
         self.consistency = consistency;
@@ -64,12 +88,38 @@ impl<F: Store, B: Store> Tiered<F, B> {
     }
 
     /// The store in front.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
+    /// # use tower_mysql_cache::{MemoryStore, Tiered};
+    /// # let shared = MemoryStore::new();
+    /// use tower_mysql_cache::store::Admin;
+    ///
+    /// let store = Tiered::new(MemoryStore::new(), shared);
+    /// println!("{} bytes in memory", store.front().stats().await?.bytes);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn front(&self) -> &F {
         &self.front
     }
 
     /// The store in the back.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
+    /// # use tower_mysql_cache::{MemoryStore, Tiered};
+    /// # let shared = MemoryStore::new();
+    /// use tower_mysql_cache::store::Admin;
+    ///
+    /// let store = Tiered::new(MemoryStore::new(), shared);
+    /// println!("{} bytes in the table", store.back().stats().await?.bytes);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn back(&self) -> &B {
         &self.back

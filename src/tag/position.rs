@@ -53,12 +53,22 @@ impl LogPosition {
     }
 
     /// The largest id that has been read.
+    ///
+    /// ```
+    /// use tower_mysql_cache::invalidation::LogPosition;
+    /// assert_eq!(LogPosition::new(9, []).largest(), 9);
+    /// ```
     #[must_use]
     pub fn largest(&self) -> u64 {
         self.largest
     }
 
     /// The ids below [`LogPosition::largest`] that had no visible row, as ranges, first to last, in ascending order.
+    ///
+    /// ```
+    /// use tower_mysql_cache::invalidation::LogPosition;
+    /// assert_eq!(LogPosition::new(9, [(3, 3), (5, 6)]).gaps(), [(3, 3), (5, 6)]);
+    /// ```
     #[must_use]
     pub fn gaps(&self) -> &[(u64, u64)] {
         &self.gaps

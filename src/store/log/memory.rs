@@ -19,6 +19,16 @@ use crate::tag::{LogPosition, LogRecord, LogRow, Scope, Validity, reason_of};
 /// It remembers the last 65,536 rows, or as many as 24 MiB hold. A response that is older than these rows counts as
 /// invalid.
 ///
+/// ```
+/// use tower_mysql_cache::store::MemoryLog;
+///
+/// /// A store of another crate keeps a log, and returns it from `Store::log`.
+/// #[derive(Clone)]
+/// struct MyStore {
+///     log: MemoryLog,
+/// }
+/// ```
+///
 /// # In a transaction
 ///
 /// This log has no table that could commit together with the data, and it cannot see a commit. So
@@ -67,6 +77,15 @@ const MAX_OPEN: usize = 256;
 
 impl MemoryLog {
     /// An empty log, on the machine's clock.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
+    /// use tower_mysql_cache::store::{InvalidationLog, MemoryLog};
+    /// assert!(MemoryLog::new().tail(10).await?.is_empty());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn new() -> Self {
         Self::with_clock(Arc::new(SystemClock))

@@ -112,6 +112,16 @@ const MAX_STATEMENT_BYTES: usize = 1 << 20;
 impl MySqlStore {
     /// Connects with default settings: `builder(url)?.connect()`.
     ///
+    /// ```no_run
+    /// # async fn run() -> Result<(), tower_mysql_cache::StoreError> {
+    /// use tower_mysql_cache::{CacheLayer, MySqlStore};
+    ///
+    /// let store = MySqlStore::connect("mysql://app:secret@db.internal/shop").await?;
+    /// let cache = CacheLayer::new(store);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`MySqlStore::builder`] and [`MySqlStoreBuilder::connect`].
     pub async fn connect(url: &str) -> Result<Self, StoreError> {
@@ -120,6 +130,14 @@ impl MySqlStore {
 
     /// Starts from a URL, `mysql://user:password@host:port/database` or `mariadb://...`, with the
     /// parameters that sqlx knows (`?ssl-mode=REQUIRED`, `?socket=/run/mysqld.sock`, ...).
+    ///
+    /// ```
+    /// use tower_mysql_cache::MySqlStore;
+    ///
+    /// let store = MySqlStore::builder("mysql://app@localhost/shop?ssl-mode=REQUIRED")?.table("page_cache");
+    /// assert!(MySqlStore::builder("postgres://app@localhost/shop").is_err());
+    /// # Ok::<(), tower_mysql_cache::StoreError>(())
+    /// ```
     ///
     /// # Errors
     /// [`StoreError::Config`] for a URL of another scheme or form, or without a database. The message
@@ -160,6 +178,13 @@ impl MySqlStore {
 
     /// The statements that create an invalidation log of this name and the table of its state.
     ///
+    /// ```
+    /// let [log, state] = tower_mysql_cache::MySqlStore::log_ddl_for("page_log")?;
+    /// assert!(log.starts_with("CREATE TABLE IF NOT EXISTS `page_log` ("));
+    /// assert!(state.starts_with("CREATE TABLE IF NOT EXISTS `page_log_state` ("));
+    /// # Ok::<(), tower_mysql_cache::ConfigError>(())
+    /// ```
+    ///
     /// # Errors
     /// [`ConfigError`] for what cannot be a table name.
     pub fn log_ddl_for(log_table: &str) -> Result<[String; 2], ConfigError> {
@@ -169,6 +194,12 @@ impl MySqlStore {
 
     /// The statement that creates a table of leases of this name.
     ///
+    /// ```
+    /// let ddl = tower_mysql_cache::MySqlStore::lease_ddl_for("page_leases")?;
+    /// assert!(ddl.starts_with("CREATE TABLE IF NOT EXISTS `page_leases` ("));
+    /// # Ok::<(), tower_mysql_cache::ConfigError>(())
+    /// ```
+    ///
     /// # Errors
     /// [`ConfigError`] for what cannot be a table name.
     pub fn lease_ddl_for(lease_table: &str) -> Result<String, ConfigError> {
@@ -176,6 +207,13 @@ impl MySqlStore {
     }
 
     /// The statements that create this store's tables, with semicolons.
+    ///
+    /// ```no_run
+    /// # fn run(store: tower_mysql_cache::MySqlStore) -> std::io::Result<()> {
+    /// std::fs::write("migrations/20260101_cache.sql", store.ddl())?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn ddl(&self) -> String {
         let tables = schema::tables(&self.inner.shared);
@@ -186,6 +224,16 @@ impl MySqlStore {
     /// at once, and an account that may not create tables may call it when there are all. It touches no
     /// other table, and never alters one.
     ///
+    /// ```no_run
+    /// # async fn run() -> Result<(), tower_mysql_cache::StoreError> {
+    /// use tower_mysql_cache::MySqlStore;
+    ///
+    /// let store = MySqlStore::connect("mysql://app:secret@db.internal/shop").await?;
+    /// store.migrate().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`StoreError::Schema`] when there is a table of another shape, [`StoreError::Database`] when it
     /// cannot be created, [`StoreError::Connect`].
@@ -195,6 +243,14 @@ impl MySqlStore {
 
     /// Compares the tables with what the store needs: columns, types, primary key, index.
     ///
+    /// ```no_run
+    /// # async fn run(store: tower_mysql_cache::MySqlStore) {
+    /// if let Err(error) = store.check().await {
+    ///     eprintln!("{error}"); // the first difference, and what to do
+    /// }
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`StoreError::Schema`] with the first difference and what to do, [`StoreError::Database`],
     /// [`StoreError::Connect`].
@@ -203,6 +259,12 @@ impl MySqlStore {
     }
 
     /// What the server said to `VERSION()` when the store connected.
+    ///
+    /// ```no_run
+    /// # fn run(store: tower_mysql_cache::MySqlStore) {
+    /// println!("the cache is stored in {}", store.server_version()); // such as 11.8.3-MariaDB
+    /// # }
+    /// ```
     #[must_use]
     pub fn server_version(&self) -> &str {
         &self.inner.shared.version
@@ -210,6 +272,19 @@ impl MySqlStore {
 
     /// Writes what is queued, closes the connections and ends the tasks. Every use of any handle after
     /// that fails with [`StoreError::Closed`]. Closing twice is fine.
+    ///
+    /// ```no_run
+    /// # async fn run(
+    /// #     listener: tokio::net::TcpListener,
+    /// #     app: axum::Router,
+    /// #     store: tower_mysql_cache::MySqlStore,
+    /// #     signal: impl Future<Output = ()> + Send + 'static,
+    /// # ) -> Result<(), std::io::Error> {
+    /// axum::serve(listener, app).with_graceful_shutdown(signal).await?;
+    /// store.close().await;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn close(&self) {
         self.inner.writes.close();
         self.inner.lookups.close();

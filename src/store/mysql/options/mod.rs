@@ -178,6 +178,12 @@ impl MySqlStoreBuilder {
 
     /// The table that holds the entries: a name of letters, digits, `_` and `$`, or two of them with a
     /// dot between for a table in another database. Default: `cache_entries`.
+    ///
+    /// ```
+    /// # use tower_mysql_cache::MySqlStore;
+    /// let store = MySqlStore::builder("mysql://app@localhost/shop")?.table("page_cache");
+    /// # Ok::<(), tower_mysql_cache::StoreError>(())
+    /// ```
     pub fn table(mut self, name: impl Into<String>) -> Self {
         self.table = name.into();
         self
@@ -187,6 +193,13 @@ impl MySqlStoreBuilder {
     /// second small one beside it, with `_state` at its end, remembers how far the log is settled. All
     /// stores on one server that are to see each other's invalidations have to name the same log.
     /// Default: `cache_invalidations`, in the database of the entries.
+    ///
+    /// ```
+    /// # use tower_mysql_cache::MySqlStore;
+    /// // one log for all applications on this server
+    /// let store = MySqlStore::builder("mysql://app@localhost/shop")?.log_table("cache.invalidations");
+    /// # Ok::<(), tower_mysql_cache::StoreError>(())
+    /// ```
     pub fn log_table(mut self, name: impl Into<String>) -> Self {
         self.log_table = name.into();
         self
@@ -195,6 +208,12 @@ impl MySqlStoreBuilder {
     /// The table of leases, named like [`table`](Self::table). Processes with
     /// [`Collapse::Cluster`](crate::policy::Collapse::Cluster) agree there on which of them calls the handler. An unused table
     /// costs nothing. Default: `cache_leases`, in the database of the entries.
+    ///
+    /// ```
+    /// # use tower_mysql_cache::MySqlStore;
+    /// let store = MySqlStore::builder("mysql://app@localhost/shop")?.lease_table("page_leases");
+    /// # Ok::<(), tower_mysql_cache::StoreError>(())
+    /// ```
     pub fn lease_table(mut self, name: impl Into<String>) -> Self {
         self.lease_table = name.into();
         self
@@ -202,6 +221,13 @@ impl MySqlStoreBuilder {
 
     /// How long rows of the invalidation log are stored. A response that is stored for longer than this is not served
     /// without validation if rows that it has not seen were deleted. Default: 7 days.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tower_mysql_cache::MySqlStore;
+    /// let store = MySqlStore::builder("mysql://app@localhost/shop")?.log_retention(Duration::from_hours(24));
+    /// # Ok::<(), tower_mysql_cache::StoreError>(())
+    /// ```
     pub fn log_retention(mut self, retention: Duration) -> Self {
         self.log_retention = retention;
         self
@@ -211,6 +237,13 @@ impl MySqlStoreBuilder {
     /// with [`Consistency::Bounded`](crate::store::Consistency::Bounded). A process in use reads the log twice in
     /// this time, so that hits in front do not wait; each lookup in the table reads it too. Default:
     /// 100 ms.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tower_mysql_cache::MySqlStore;
+    /// let store = MySqlStore::builder("mysql://app@localhost/shop")?.poll_interval(Duration::from_millis(50));
+    /// # Ok::<(), tower_mysql_cache::StoreError>(())
+    /// ```
     pub fn poll_interval(mut self, interval: Duration) -> Self {
         self.poll_interval = interval;
         self
@@ -219,6 +252,13 @@ impl MySqlStoreBuilder {
     /// How long an id of the log may be without a row before the server is asked whether a transaction still holds
     /// it. This covers the moment after the server has given the id and before it inserts the row. While a gap is
     /// open, nothing stale is served; log verdicts are only stricter. Default: 10 s.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tower_mysql_cache::MySqlStore;
+    /// let store = MySqlStore::builder("mysql://app@localhost/shop")?.gap_grace(Duration::from_secs(30));
+    /// # Ok::<(), tower_mysql_cache::StoreError>(())
+    /// ```
     pub fn gap_grace(mut self, grace: Duration) -> Self {
         self.gap_grace = grace;
         self
@@ -226,6 +266,13 @@ impl MySqlStoreBuilder {
 
     /// How long to wait for a new connection. If an attempt hangs, another one begins beside it after 1.5 s.
     /// Default: 5 s.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tower_mysql_cache::MySqlStore;
+    /// let store = MySqlStore::builder("mysql://app@localhost/shop")?.connect_timeout(Duration::from_secs(10));
+    /// # Ok::<(), tower_mysql_cache::StoreError>(())
+    /// ```
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
@@ -233,12 +280,26 @@ impl MySqlStoreBuilder {
 
     /// How long a lookup may take in the database. A lookup that takes longer costs its connection, which is
     /// replaced. Default: 1 s.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tower_mysql_cache::MySqlStore;
+    /// let store = MySqlStore::builder("mysql://app@localhost/shop")?.query_timeout(Duration::from_millis(500));
+    /// # Ok::<(), tower_mysql_cache::StoreError>(())
+    /// ```
     pub fn query_timeout(mut self, timeout: Duration) -> Self {
         self.query_timeout = timeout;
         self
     }
 
     /// How long one statement that writes, culls or counts may take in the database. Default: 5 s.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tower_mysql_cache::MySqlStore;
+    /// let store = MySqlStore::builder("mysql://app@localhost/shop")?.write_timeout(Duration::from_secs(10));
+    /// # Ok::<(), tower_mysql_cache::StoreError>(())
+    /// ```
     pub fn write_timeout(mut self, timeout: Duration) -> Self {
         self.write_timeout = timeout;
         self
@@ -247,6 +308,13 @@ impl MySqlStoreBuilder {
     /// Connections for lookups, 1 to 16, opened when there is work for them. The store has up to four more:
     /// one for writes, one for the invalidation log, one for maintenance, and one for bodies of more than 64 KiB.
     /// Default: 2, so 6 in all (measured: 4 for lookups are better from about 256 concurrent requests on, more never).
+    ///
+    /// ```
+    /// # use tower_mysql_cache::MySqlStore;
+    /// // for more than 256 concurrent requests
+    /// let store = MySqlStore::builder("mysql://app@localhost/shop")?.read_connections(4);
+    /// # Ok::<(), tower_mysql_cache::StoreError>(())
+    /// ```
     pub fn read_connections(mut self, connections: usize) -> Self {
         self.read_connections = connections;
         self
@@ -255,12 +323,26 @@ impl MySqlStoreBuilder {
     /// The largest entry in bytes: key, head and body before compression. Entries that do not fit into
     /// the server's `max_allowed_packet` (less 64 KiB) are refused too. The store does not decompress a body that
     /// claims to be larger, so that no damaged row takes more memory. Default: 16 MiB.
+    ///
+    /// ```
+    /// # use tower_mysql_cache::MySqlStore;
+    /// // 1 MiB
+    /// let store = MySqlStore::builder("mysql://app@localhost/shop")?.max_entry_bytes(1 << 20);
+    /// # Ok::<(), tower_mysql_cache::StoreError>(())
+    /// ```
     pub fn max_entry_bytes(mut self, bytes: usize) -> Self {
         self.max_entry_bytes = bytes;
         self
     }
 
     /// Bytes of entries that may wait to be written. More are refused and counted. Default: 64 MiB.
+    ///
+    /// ```
+    /// # use tower_mysql_cache::MySqlStore;
+    /// // 128 MiB
+    /// let store = MySqlStore::builder("mysql://app@localhost/shop")?.queue_bytes(128 << 20);
+    /// # Ok::<(), tower_mysql_cache::StoreError>(())
+    /// ```
     pub fn queue_bytes(mut self, bytes: usize) -> Self {
         self.queue_bytes = bytes;
         self
@@ -271,6 +353,12 @@ impl MySqlStoreBuilder {
     /// `ENCRYPTION='Y'` on MySQL), and both it and [`check`](MySqlStore::check) refuse tables that are not. The server
     /// has to have its keys: a key management plugin on MariaDB, a keyring component on MySQL. Default: `false`, which
     /// leaves it to the server's own defaults.
+    ///
+    /// ```
+    /// # use tower_mysql_cache::MySqlStore;
+    /// let store = MySqlStore::builder("mysql://app@localhost/shop")?.encrypted(true);
+    /// # Ok::<(), tower_mysql_cache::StoreError>(())
+    /// ```
     pub fn encrypted(mut self, encrypted: bool) -> Self {
         self.encrypted = encrypted;
         self
@@ -281,6 +369,13 @@ impl MySqlStoreBuilder {
     /// than the store's: a database of the same name there would take the row, and nothing would be invalidated.
     /// Servers are told apart by host name, port, data directory and UUID, at most once a second. Switch it off where
     /// a proxy shows one server as several. Default: `true`.
+    ///
+    /// ```
+    /// # use tower_mysql_cache::MySqlStore;
+    /// // behind a proxy that shows one server as several
+    /// let store = MySqlStore::builder("mysql://app@localhost/shop")?.check_server(false);
+    /// # Ok::<(), tower_mysql_cache::StoreError>(())
+    /// ```
     pub fn check_server(mut self, check_server: bool) -> Self {
         self.check_server = check_server;
         self
@@ -288,6 +383,13 @@ impl MySqlStoreBuilder {
 
     /// The compression level for bodies of text in the table, from 1 to 9; 0 is off. Clients always get uncompressed
     /// bodies. Default: 6.
+    ///
+    /// ```
+    /// # use tower_mysql_cache::MySqlStore;
+    /// // faster, and larger rows
+    /// let store = MySqlStore::builder("mysql://app@localhost/shop")?.compress_level(1);
+    /// # Ok::<(), tower_mysql_cache::StoreError>(())
+    /// ```
     pub fn compress_level(mut self, level: u32) -> Self {
         self.compress_level = level;
         self
@@ -296,6 +398,18 @@ impl MySqlStoreBuilder {
     /// Whether expired entries are removed and limits kept in the background. Without it the table
     /// grows until the application calls [`Admin::cull`](crate::store::Admin::cull); old rows of the invalidation log and of
     /// leases are removed all the same. Default: `true`.
+    ///
+    /// ```no_run
+    /// # async fn run() -> Result<(), tower_mysql_cache::StoreError> {
+    /// use tower_mysql_cache::MySqlStore;
+    /// use tower_mysql_cache::store::Admin;
+    ///
+    /// let store = MySqlStore::builder("mysql://app@localhost/shop")?.background_cull(false).connect().await?;
+    /// // once a night
+    /// store.cull().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn background_cull(mut self, on: bool) -> Self {
         self.background_cull = on;
         self
@@ -303,6 +417,12 @@ impl MySqlStoreBuilder {
 
     /// The probability that a written row starts a cull in the background: above 0, at most 1. A cull examines `10 /
     /// probability` rows, so ten for each row written. A smaller value means rarer and larger culls. Default: 0.01.
+    ///
+    /// ```
+    /// # use tower_mysql_cache::MySqlStore;
+    /// let store = MySqlStore::builder("mysql://app@localhost/shop")?.cull_probability(0.001);
+    /// # Ok::<(), tower_mysql_cache::StoreError>(())
+    /// ```
     pub fn cull_probability(mut self, probability: f64) -> Self {
         self.cull_probability = probability;
         self
@@ -310,6 +430,13 @@ impl MySqlStoreBuilder {
 
     /// How often a cull runs when nothing is written, and how often old rows of the invalidation log and of leases
     /// are deleted, with a random deviation of a tenth. Default: 30 s.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tower_mysql_cache::MySqlStore;
+    /// let store = MySqlStore::builder("mysql://app@localhost/shop")?.idle_cull_interval(Duration::from_mins(5));
+    /// # Ok::<(), tower_mysql_cache::StoreError>(())
+    /// ```
     pub fn idle_cull_interval(mut self, interval: Duration) -> Self {
         self.idle_cull_interval = interval;
         self
@@ -317,6 +444,12 @@ impl MySqlStoreBuilder {
 
     /// The most entries in the table for each prefix that this process writes. The store keeps it within a few
     /// percent by evicting the oldest. Default: 1,000,000.
+    ///
+    /// ```
+    /// # use tower_mysql_cache::MySqlStore;
+    /// let store = MySqlStore::builder("mysql://app@localhost/shop")?.max_entries(100_000);
+    /// # Ok::<(), tower_mysql_cache::StoreError>(())
+    /// ```
     pub fn max_entries(mut self, entries: u64) -> Self {
         self.max_entries = entries;
         self
@@ -324,6 +457,13 @@ impl MySqlStoreBuilder {
 
     /// The most bytes (keys, heads and bodies as stored) in the table for each prefix that this process writes. The
     /// store keeps it within a few percent by evicting the oldest. Default: 1 GiB.
+    ///
+    /// ```
+    /// # use tower_mysql_cache::MySqlStore;
+    /// // 4 GiB
+    /// let store = MySqlStore::builder("mysql://app@localhost/shop")?.max_bytes(4 << 30);
+    /// # Ok::<(), tower_mysql_cache::StoreError>(())
+    /// ```
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.max_bytes = bytes;
         self
@@ -331,6 +471,19 @@ impl MySqlStoreBuilder {
 
     /// Checks the settings, opens a first connection and starts the store's tasks. The table is not
     /// looked at: see [`MySqlStore::migrate`] and [`MySqlStore::check`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_mysql_cache::StoreError> {
+    /// use tower_mysql_cache::MySqlStore;
+    ///
+    /// // a wrong setting is an error before the network is touched
+    /// let store = MySqlStore::builder("mysql://app@localhost/shop")?.read_connections(50);
+    /// let error = store.connect().await.unwrap_err();
+    /// assert_eq!(error.to_string(), "read_connections is 50; it must be from 1 to 16");
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// - [`StoreError::Config`] for a setting that cannot work, or outside of a tokio runtime.
