@@ -1,11 +1,11 @@
-//! A model of the whole protocol, explored exhaustively: every interleaving of two writers, two
-//! processes that fill and look, and a reader. What a process knows is the real [`LogView`]; the server, its
-//! transactions and the steps of the tasks around the view are modelled.
+//! Does the whole protocol keep its promises? This model explores every interleaving of two writers, two processes
+//! that store responses and read the log, and a reader. A process uses the real [`LogView`]. The server, its
+//! transactions and the tasks are modelled.
 //!
-//! - Safety: nothing is served that lacks a change whose commit had returned before the request began.
-//! - Liveness: when everything has come to rest, what is filled anew is a hit.
+//! - Safety: a response is never served if it lacks a change whose commit had returned before the request began.
+//! - Liveness: when nothing is left to do, a response that is stored again is a hit.
 //!
-//! `TMC_MODEL=full` explores more rows, faults and small windows at once.
+//! `TMC_MODEL=full` explores more rows, faults and small windows together.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,29 +23,29 @@ mod steps;
 /// The key and the tag of the one response.
 const KEY: &[u8] = b"p:1:/x http://h";
 
-/// What is left out of the protocol, to see that the model notices.
+/// A part of the protocol that is left out, to check that the model notices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mutant {
     None,
     /// The position is the largest id alone.
     LargestId,
-    /// Ids in gaps are not read again.
+    /// Gaps are not read again.
     GapsNotRead,
-    /// Gaps that a look leaves out are not asked about.
+    /// For gaps that reads leave out, the log table is not queried.
     GapsNotAsked,
-    /// The position is taken when the handler has read.
+    /// The position is taken after the handler has read its data.
     LatePosition,
-    /// A gap is closed without asking whether a transaction holds it.
+    /// A gap is closed without checking whether a transaction holds it.
     NoLockRead,
-    /// What was pruned is taken for what never was.
+    /// Pruned rows are taken for rows that never existed.
     NoFloor,
-    /// A response is judged by what happens to be known.
+    /// The log verdict is taken without a read of the log.
     NoLook,
-    /// Rows of the process's own are not awaited.
+    /// A process does not wait for its own rows.
     NotAwaited,
-    /// A process begins at the largest id.
+    /// A process begins at the largest id, not at the settled one.
     NotSettled,
-    /// What the log's older rows say is remembered as all that is known.
+    /// The answer of the log table replaces what the view knows.
     KnownForgotten,
 }
 
@@ -54,10 +54,10 @@ enum Mutant {
 enum Tier {
     /// In the database.
     Store,
-    /// In memory, with a look at the log.
+    /// In memory, with a new read of the log.
     Strict,
-    /// In memory, without one: what the own process has committed counts, and what had been committed when
-    /// it looked last.
+    /// In memory, without a new read. Changes of this process count, and changes that were committed at its last
+    /// read.
     Bounded,
 }
 
@@ -66,29 +66,29 @@ enum Tier {
 struct World {
     tier: Tier,
     mutant: Mutant,
-    /// Processes that look and fill: the reader's own, and another one.
+    /// Processes that read the log and store responses: the reader's, and another one.
     processes: usize,
-    /// Transactions begin in a step of their own, before their first row.
+    /// Transactions begin in a separate step, before their first row.
     begin: bool,
     /// Rows of each writer.
     rows: usize,
-    /// The writers invalidate softly: what they name is not served, but judged differently.
+    /// The writers invalidate softly. What they name is not served, but the log verdict differs.
     soft: bool,
     /// Requests, one after the other.
     requests: u8,
-    /// Writers through a handle of the first process, from the first on.
+    /// Writers that use the handle of the first process, counted from the first.
     own: usize,
-    /// The first process may die once and start again.
+    /// The first process may crash once and start again.
     crash: bool,
     /// The log may be pruned once, at any time.
     prune: bool,
-    /// A row that concerns nobody may be committed.
+    /// A row that names nothing relevant may be committed.
     noise: bool,
     /// Rows that a process remembers.
     window: usize,
-    /// Rows that a process reads when it starts, below the largest.
+    /// Rows that a process reads when it starts.
     start_rows: u64,
-    /// What a look takes in of the gaps; what it leaves out is asked about.
+    /// How many gaps a read includes. For the others, the log table is queried.
     reading: Reading,
 }
 
@@ -109,11 +109,11 @@ const SMALL: World = World {
     reading: Reading { ranges: 8, ids: 8, between: 8 },
 };
 
-/// A look takes in no gap at all.
+/// A read includes no gaps.
 const NO_GAPS: Reading = Reading { ranges: 0, ids: 0, between: 0 };
 
 impl World {
-    /// Whether it matters how far the log is settled.
+    /// Whether it matters up to which id the log is settled.
     fn settles(&self) -> bool {
         self.crash || self.processes > 1
     }
@@ -123,9 +123,9 @@ impl World {
 enum Transaction {
     Idle,
     Open,
-    /// What it wrote can be seen.
+    /// Its rows can be seen.
     Committed,
-    /// ... and whoever committed knows.
+    /// The writer knows that the commit has succeeded.
     Returned,
     RolledBack,
 }
@@ -136,7 +136,7 @@ struct Writer {
     rows: usize,
 }
 
-/// A row of the log: what it says, and whose it is while that is not committed.
+/// A log row: what it names, and the transaction that holds it, if it is not committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct LogEntry {
     names: Names,
@@ -151,14 +151,14 @@ enum Names {
     Nothing,
 }
 
-/// The changes that a response shows, as bits, and where it stands.
+/// The changes that a response shows, as bits, and its log position.
 type Held = (u8, LogPosition);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Filler {
     Idle,
     Asked(LogPosition),
-    /// Only where the position comes late.
+    /// Only if the position is taken late.
     ReadFirst(u8),
     Made(Held),
     Done,
@@ -167,13 +167,13 @@ enum Filler {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Reader {
     Idle,
-    /// It must see these changes.
+    /// The response must show these changes.
     Began {
         required: u8,
         looked: bool,
         found: Option<Option<Held>>,
     },
-    /// The log itself is asked: the worst row that it has, and then where it begins.
+    /// The log table is queried: the worst row, and then the floor.
     Asking {
         required: u8,
         found: Held,
@@ -190,7 +190,7 @@ struct Process {
     view: Arc<LogView>,
     begun: bool,
     filler: Filler,
-    /// Changes that had been committed when it looked last.
+    /// Changes that had been committed at its last read.
     seen: u8,
 }
 
@@ -206,8 +206,7 @@ struct State {
     entry: Option<Held>,
     front: Option<Held>,
     reader: Reader,
-    /// What has been asked about and found to be valid, as the first process remembers it: where it stands, and
-    /// up to where it has been checked.
+    /// The first process's remembered answer that a response is valid: its position, and the position of the answer.
     checked: Option<(LogPosition, LogPosition)>,
     requests: u8,
     crashes: u8,

@@ -3,7 +3,7 @@
 use super::*;
 
 impl State {
-    /// Nothing is left to be done but to serve.
+    /// Only serving is left to do.
     pub(super) fn at_rest(&self, world: &World) -> bool {
         let over =
             |writer: &Writer| !matches!(writer.transaction, Transaction::Idle | Transaction::Open);
@@ -12,7 +12,7 @@ impl State {
             && self.reader == Reader::Done
     }
 
-    /// What each process fills now is a hit for both.
+    /// A response that a process stores now is a hit for both.
     pub(super) fn refills_are_hits(&self, world: &World, now: Instant) -> Result<(), String> {
         let mut state = self.clone();
         for p in [0, 1, 0, 1] {

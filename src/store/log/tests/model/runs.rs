@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::*;
 
-/// What an exploration has seen.
+/// What an exploration has reached.
 #[derive(Default)]
 struct Explored {
     states: HashSet<u64>,
@@ -13,10 +13,10 @@ struct Explored {
     rests: u64,
 }
 
-/// A way to something that must not be.
+/// The steps that lead to a violation.
 type Counterexample = (Vec<Step>, String);
 
-/// Takes every step from every state that can be reached.
+/// Takes every step from every reachable state.
 fn explore(world: &World) -> Result<Explored, Counterexample> {
     let now = Instant::now();
     let mut explored = Explored::default();
@@ -42,7 +42,7 @@ fn explore(world: &World) -> Result<Explored, Counterexample> {
             return Err((path, broken));
         }
         if deciding && had_found && !matches!(next.reader, Reader::Asking { .. }) {
-            // what was decided does not show in the state: ask the one before
+            // the decision is not part of the state, so compare with the state before
             let hit = match &state.reader {
                 Reader::Began { found: Some(Some(held)), .. } => state.judge(0, &held.1) == VALID,
                 _ => false,
@@ -69,7 +69,7 @@ fn is_full() -> bool {
     std::env::var("TMC_MODEL").is_ok_and(|size| size == "full")
 }
 
-/// Explores and says how much that was; everything has to have happened.
+/// Explores, and checks that everything has happened at least once.
 fn holds(name: &str, world: &World) {
     let began = Instant::now();
     match explore(world) {
@@ -86,7 +86,7 @@ fn holds(name: &str, world: &World) {
     }
 }
 
-/// The mutant is caught where the protocol as it is holds.
+/// The mutant is caught, and the unchanged protocol is not.
 fn is_caught(name: &str, world: World, mutant: Mutant) {
     let world = World { mutant, ..world };
     let (path, broken) = explore(&world).err().unwrap_or_else(|| panic!("{name} is not noticed"));
@@ -94,12 +94,12 @@ fn is_caught(name: &str, world: World, mutant: Mutant) {
     println!("model: {name}: {broken} after {} steps", path.len());
 }
 
-/// What is added when everything is explored.
+/// Adds more for the full exploration.
 fn sized(world: World) -> World {
     if is_full() { World { processes: 2, begin: true, ..world } } else { world }
 }
 
-/// The same where faults multiply what there is: one process.
+/// The same with one process, because faults multiply the states.
 fn sized_with_faults(world: World) -> World {
     if is_full() { World { begin: true, ..world } } else { world }
 }

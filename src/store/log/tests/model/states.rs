@@ -30,8 +30,8 @@ impl State {
         }
     }
 
-    /// Everything that tells states apart, as a hash: with ten million states two of them share one with a
-    /// probability of 3 in a million.
+    /// A hash of everything that distinguishes states. With ten million states, two share a hash with a probability
+    /// of 3 in a million.
     pub(super) fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         self.log.hash(&mut hasher);
@@ -60,7 +60,7 @@ impl State {
         self.changes(|transaction| matches!(transaction, Committed | Returned))
     }
 
-    /// The changes of which somebody knows that they are there.
+    /// The changes whose commit has returned.
     pub(super) fn returned(&self) -> u8 {
         self.changes(|transaction| transaction == Transaction::Returned)
     }

@@ -27,7 +27,7 @@ impl State {
             steps.push(Step::Look(p));
             if process.begun {
                 steps.push(Step::CloseGaps(p));
-                // whoever starts later begins there
+                // a process that starts later begins there
                 if world.settles() && process.view.settled() > self.settled {
                     steps.push(Step::Settle(p));
                 }
@@ -59,7 +59,7 @@ impl State {
             steps.push(Step::Crash);
         }
         if world.prune && self.prunes == 0 {
-            // a removal waits for rows that transactions hold; the newest row stays
+            // pruning waits for rows that transactions hold; the newest row stays
             let last = self.log.iter().rfind(|(_, row)| row.held.is_none()).map(|(&id, _)| id);
             let free = self.log.iter().take_while(|(_, row)| row.held.is_none());
             steps.extend(free.map(|(&id, _)| id).filter(|id| Some(*id) != last).map(Step::Prune));
@@ -70,7 +70,7 @@ impl State {
         steps
     }
 
-    /// Whether the request has to wait for a look before what it found is judged.
+    /// Whether the request must wait for a read before the log verdict.
     fn must_look(&self, world: &World) -> bool {
         if world.mutant == Mutant::NoLook {
             return false;
@@ -85,7 +85,7 @@ impl State {
         id
     }
 
-    /// One look at the log, as the task does it. `false` when it waits for a transaction.
+    /// One read of the log, as the task does it. `false` if it waits for a transaction.
     pub(super) fn look(&mut self, world: &World, p: usize, now: Instant) -> bool {
         let mutant = world.mutant;
         let process = &mut self.processes[p];
@@ -123,10 +123,10 @@ impl State {
             view.unknown_below(self.floor);
         }
         if newest > 0 && !rows.iter().any(|(id, _)| *id == newest) {
-            // the newest row is gone: everything is invalid
+            // the newest row is gone: everything is invalidated
             let id = newest.max(largest(&self.log)).saturating_add(1);
             if self.log.contains_key(&id) {
-                return false; // that number has been given to a row that is not committed
+                return false; // a row that is not committed has this id
             }
             self.log.insert(id, LogEntry { names: Names::Everything, held: None });
             self.next_id = self.next_id.max(id + 1);
@@ -137,8 +137,7 @@ impl State {
         true
     }
 
-    /// A look after gaps: those that no transaction holds are closed.
-    /// Rows of those that are left out are not read.
+    /// Closes the gaps that no transaction holds. Rows in gaps that reads leave out are not read.
     pub(super) fn close_gaps(&mut self, mutant: Mutant, p: usize, now: Instant) {
         let floor = self.floor;
         let view = Arc::make_mut(&mut self.processes[p].view);
@@ -151,7 +150,7 @@ impl State {
                     }
                     _ => {}
                 }
-                // a row that nobody finds may have been there, and pruned
+                // a row that is not found may have been pruned
                 if mutant != Mutant::NoFloor {
                     view.unknown_below(floor);
                 }
@@ -284,7 +283,7 @@ impl State {
     }
 }
 
-/// What a row says of the response.
+/// The log verdict of a row.
 pub(super) fn says(names: Names) -> Validity {
     match names {
         Names::Response | Names::Everything => Validity::Invalid,
