@@ -24,7 +24,7 @@ on_every_store! {
         assert_eq!(handle.invalidate_uri("not a uri").await.unwrap_err().as_str(), "config");
     }
 
-    async fn a_purge_invalidates_only_its_prefix(kit: Kit) {
+    async fn invalidating_all_stays_within_the_prefix(kit: Kit) {
         let shop = kit.layer().try_prefix("shop").unwrap().with_policy(MINUTE);
         let blog = kit.layer().try_prefix("shop-blog").unwrap().with_policy(MINUTE);
         let (shop_app, _) = cached(&shop, |_| response(200, &[], "shop"));

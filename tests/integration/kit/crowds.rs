@@ -48,7 +48,7 @@ impl Crowd {
         }
     }
 
-    /// Waits until no request goes on by itself: all have begun, and none has done a step while the store answered
+    /// Waits until no request makes progress: all have begun, and none has been polled while the store answered
     /// several lookups that came after theirs.
     pub(crate) async fn settle(&self, handle: &CacheHandle) {
         let mut quiet = 0;
@@ -64,7 +64,7 @@ impl Crowd {
         }
     }
 
-    /// Asserts that the handler has been called this often when no request goes on by itself.
+    /// Asserts that the handler has been called this often when no request makes progress any more.
     pub(crate) async fn assert_calls(&self, handle: &CacheHandle, calls: &Calls, expected: usize) {
         eventually("the handler is called", async || calls.count() >= expected).await;
         self.settle(handle).await;
