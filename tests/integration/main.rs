@@ -2,6 +2,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // helpers of tests
 #![allow(clippy::type_complexity)] // tables of cases
 
+mod attack;
 mod cluster;
 mod collapse;
 mod conditions;

@@ -325,6 +325,39 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_transaction_without_an_end_counts_after_the_end_of_another_request() {
+        let log = MemoryLog::new();
+        log.open(&[record("t")]); // of a job
+        log.note_write(); // of a request
+        let old = made(&log); // from data before the commit of the job
+        assert_eq!(of(&log, &old).await, Validity::Valid);
+        // the job commits, and no unsafe request ends after that
+        pass(&log, TRANSACTION);
+        assert_eq!(of(&log, &old).await, Validity::Invalid);
+        assert_eq!(of(&log, &made(&log)).await, Validity::Valid);
+    }
+
+    #[tokio::test]
+    async fn a_soft_row_does_not_soften_a_hard_one() {
+        let log = MemoryLog::new();
+        let soft = LogRecord { soft: true, ..record("t") };
+        for records in [[record("t"), soft.clone()], [soft, record("t")]] {
+            log.open(&records[..1]);
+            let during = made(&log);
+            log.open(&records[1..]);
+            let later = made(&log);
+            for _ in 0..2 {
+                assert_eq!(of(&log, &during).await, Validity::Invalid);
+                assert_eq!(of(&log, &later).await, Validity::Invalid);
+                log.note_write();
+            }
+            pass(&log, TRANSACTION);
+            assert_eq!(of(&log, &later).await, Validity::Invalid);
+            assert_eq!(of(&log, &made(&log)).await, Validity::Valid);
+        }
+    }
+
+    #[tokio::test]
     async fn a_second_call_begins_the_time_again() {
         let log = MemoryLog::new();
         log.open(&[record("t")]);
