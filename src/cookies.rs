@@ -96,7 +96,7 @@ pub enum Cookies {
     /// The route never looks at cookies.
     Ignore,
     /// These cookies are part of the key, as a hash ([`CacheLayer::key_secret`](crate::CacheLayer::key_secret)). All
-    /// others are ignored. A request with a cookie whose name differs from one of these only in letter case skips the
+    /// others are ignored, so each name must be whole: one that ends with `*` is an error. A request with a cookie whose name differs from one of these only in letter case skips the
     /// cache, because some handlers ignore letter case.
     ///
     /// # Warning
@@ -130,6 +130,12 @@ impl Cookies {
         if names.is_empty() {
             let rule = "it must name at least one cookie; there are also Cookies::Bypass and Cookies::Ignore";
             return Err(ConfigError::new("cookies", About("an empty list"), rule));
+        }
+        if let Self::Key(names) = self
+            && let Some(name) = names.iter().find(|name| name.ends_with('*'))
+        {
+            let rule = "Cookies::Key needs whole names: `*` stands for no others there";
+            return Err(ConfigError::new("cookies", *name, rule));
         }
         let is_cookie = |name: &&str| !name.is_empty() && name.bytes().all(is_name);
         if let Some(name) = names.iter().find(|name| !is_cookie(name) || **name == "*") {
