@@ -20,25 +20,35 @@ impl IntoResponseParts for CacheOverride {
 }
 
 /// The target URI of a request. Inside `nest`, that is the URI that the client sent: the request's own one is what
-/// `nest` leaves of it. A URI that was set by the application, for example to ask an upstream server, stays as it is.
-/// Where the request's own path is another end of the client's path, either may have happened.
+/// `nest` leaves of it. A URI of another server was set by the application, to ask that server, and stays as it is.
+///
+/// If the application has changed the rest inside `nest`, for example its query or a slash at its end, what is left
+/// may be the same for two nests. The same holds for a path that is another end of the client's path: middleware may
+/// have cut it.
 pub(crate) fn target_uri(request: &Parts) -> TargetUri<'_> {
     let own = &request.uri;
     let Some(OriginalUri(original)) = request.extensions.get::<OriginalUri>() else {
         return TargetUri::Known(own);
     };
-    let may_be_rest = own.scheme() == original.scheme()
-        && own.authority() == original.authority()
-        && own.query() == original.query()
-        && (own.path() == "/" || original.path().ends_with(own.path()));
-    if !may_be_rest || own.path() == original.path() {
+    // over HTTP/2 the client's URI has an authority, and a new path alone has none
+    let is_other_server = own.authority().is_some() && own.authority() != original.authority();
+    if is_other_server || own.path() == original.path() {
         return TargetUri::Known(own);
     }
-    let nested = request.extensions.get::<NestedPath>();
-    if nested.and_then(|nested| rest_of(original.path(), nested.as_str())) == Some(own.path()) {
-        return TargetUri::Known(original);
+    if let Some(nested) = request.extensions.get::<NestedPath>() {
+        let is_rest = rest_of(original.path(), nested.as_str()) == Some(own.path())
+            && own.query() == original.query()
+            && own.authority() == original.authority()
+            && own.scheme() == original.scheme();
+        return match is_rest {
+            true => TargetUri::Known(original),
+            false => TargetUri::Either(original, own),
+        };
     }
-    TargetUri::Either(original, own)
+    match own.path() == "/" || original.path().ends_with(own.path()) {
+        true => TargetUri::Either(original, own),
+        false => TargetUri::Known(own),
+    }
 }
 
 /// What `nest` leaves of a path: as many segments are cut off as the nested path has.

@@ -18,6 +18,7 @@ mod layer;
 mod leaks;
 mod log;
 mod logins;
+mod lookalikes;
 mod mysql_store;
 mod names;
 mod outage;

@@ -40,7 +40,7 @@ use crate::tag::{LogPosition, LogRecord, LogRow, Scope, Validity, reason_of};
 /// - This ends when the handler of an unsafe request has ended, when [`CacheHandle::sync`](crate::CacheHandle::sync) is
 ///   called, or after 10 seconds, whichever is first. A response that is made after that is served again.
 /// - For the rest of the 10 seconds, the end of every unsafe request and every `sync` appends the rows once more, because
-///   it may have been the end of another transaction.
+///   it may have been the end of another transaction. So does the end of the 10 seconds.
 /// - A rollback changes nothing of this: the responses are made again.
 ///
 /// After a transaction that takes longer than 10 seconds, invalidate once more after the commit.
@@ -61,6 +61,8 @@ struct State {
 /// A row of a transaction whose end is not known.
 struct Open {
     record: LogRecord,
+    /// The id of its last row.
+    id: u64,
     since: Instant,
     /// Whether what it names is not served at all.
     hides: bool,
@@ -101,7 +103,7 @@ impl MemoryLog {
     fn state(&self) -> MutexGuard<'_, State> {
         let mut state = sync::lock(&self.state);
         if !state.open.is_empty() {
-            state.end_late(Instant::now(), self.clock.now_ms());
+            state.end_late(Instant::now());
         }
         state
     }
@@ -116,7 +118,7 @@ impl MemoryLog {
     fn repeat(&self) {
         let mut state = self.state();
         if !state.open.is_empty() {
-            state.repeat(self.clock.now_ms());
+            state.repeat();
         }
     }
 }
@@ -135,17 +137,21 @@ impl State {
 
     fn open(&mut self, records: &[LogRecord], now: Instant, now_ms: u64) {
         for record in records {
-            let before = self.open.iter().position(|open| open.record.scope == record.scope);
-            if let Some(before) = before.and_then(|at| self.open.remove(at)) {
+            let is_same =
+                |open: &Open| open.record.scope == record.scope && open.record.soft == record.soft;
+            if let Some(before) =
+                self.open.iter().position(is_same).and_then(|at| self.open.remove(at))
+            {
                 self.show(&before);
+                self.view.forget(before.id);
             }
             if self.open.len() == MAX_OPEN {
-                self.end_while(|_| true, now_ms);
+                self.end_while(|_| true);
                 return self.open(&[LogRecord::hard(Scope::Everything)], now, now_ms);
             }
-            self.append(record.clone(), now_ms);
+            let id = self.append(record.clone(), now_ms);
             self.view.begin_write(&[mark(record)]);
-            self.open.push_back(Open { record: record.clone(), since: now, hides: true });
+            self.open.push_back(Open { record: record.clone(), id, since: now, hides: true });
         }
     }
 
@@ -156,27 +162,31 @@ impl State {
         }
     }
 
-    /// Ends the oldest rows.
-    fn end_while(&mut self, ends: impl Fn(&Open) -> bool, now_ms: u64) {
-        while self.open.front().is_some_and(&ends) {
-            let Some(open) = self.open.pop_front() else { break };
-            self.show(&open);
-            if open.hides {
-                self.append(open.record, now_ms);
-            }
-        }
+    /// Ends the oldest rows. Each is appended once more: its transaction may have committed after the last time.
+    fn end_while(&mut self, ends: impl Fn(&Open) -> bool) {
+        let count = self.open.iter().take_while(|open| ends(open)).count();
+        let rest = self.open.split_off(count);
+        self.repeat();
+        self.open = rest;
     }
 
     /// Ends rows whose transactions have had their time.
-    fn end_late(&mut self, now: Instant, now_ms: u64) {
-        let late = |open: &Open| now.saturating_duration_since(open.since) >= TRANSACTION;
-        self.end_while(late, now_ms);
+    fn end_late(&mut self, now: Instant) {
+        self.end_while(|open| now.saturating_duration_since(open.since) >= TRANSACTION);
     }
 
-    fn repeat(&mut self, now_ms: u64) {
+    /// Appends the rows of open transactions once more, and serves again what they name. The new rows replace the
+    /// last ones, so that many repeats do not drive other rows out of the view, nor out of the tail.
+    fn repeat(&mut self) {
         let mut opened = std::mem::take(&mut self.open);
+        let first = self.view.largest() + 1;
+        for (id, open) in (first..).zip(&mut opened) {
+            self.view.forget(open.id);
+            open.id = id;
+        }
+        let rows = opened.iter().map(|open| (open.id, mark(&open.record)));
+        self.view.absorb(rows, Instant::now());
         for open in &mut opened {
-            self.append(open.record.clone(), now_ms);
             self.show(open);
             open.hides = false;
         }
@@ -341,6 +351,39 @@ mod tests {
         pass(&log, TRANSACTION);
         assert_eq!(of(&log, &during).await, Validity::Invalid);
         assert_eq!(of(&log, &made(&log)).await, Validity::Valid);
+    }
+
+    #[tokio::test]
+    async fn a_transaction_without_an_end_counts_after_the_end_of_another_request() {
+        let log = MemoryLog::new();
+        log.open(&[record("t")]); // of a job
+        log.note_write(); // of a request
+        let old = made(&log); // from data before the commit of the job
+        assert_eq!(of(&log, &old).await, Validity::Valid);
+        // the job commits, and no unsafe request ends after that
+        pass(&log, TRANSACTION);
+        assert_eq!(of(&log, &old).await, Validity::Invalid);
+        assert_eq!(of(&log, &made(&log)).await, Validity::Valid);
+    }
+
+    #[tokio::test]
+    async fn a_soft_row_does_not_soften_a_hard_one() {
+        let log = MemoryLog::new();
+        let soft = LogRecord { soft: true, ..record("t") };
+        for records in [[record("t"), soft.clone()], [soft, record("t")]] {
+            log.open(&records[..1]);
+            let during = made(&log);
+            log.open(&records[1..]);
+            let later = made(&log);
+            for _ in 0..2 {
+                assert_eq!(of(&log, &during).await, Validity::Invalid);
+                assert_eq!(of(&log, &later).await, Validity::Invalid);
+                log.note_write();
+            }
+            pass(&log, TRANSACTION);
+            assert_eq!(of(&log, &later).await, Validity::Invalid);
+            assert_eq!(of(&log, &made(&log)).await, Validity::Valid);
+        }
     }
 
     #[tokio::test]

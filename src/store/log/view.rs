@@ -237,6 +237,14 @@ impl LogView {
         }
     }
 
+    /// Forgets a row, because a newer row names the same.
+    pub(crate) fn forget(&mut self, id: u64) {
+        if let Some(mark) = self.rows.remove(&id) {
+            self.index.remove(id, &mark.scope, mark.soft);
+            self.bytes = self.bytes.saturating_sub(mark.held_bytes());
+        }
+    }
+
     fn update_position(&mut self) {
         let gaps = self.gaps.iter().map(|(&from, gap)| (from, gap.to));
         self.position = Arc::new(LogPosition::of(self.largest, gaps));

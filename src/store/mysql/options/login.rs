@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use sqlx::mysql::MySqlConnectOptions;
+use tokio::task::JoinHandle;
 
 use super::STATEMENT_CACHE;
 
@@ -39,7 +40,7 @@ impl Login {
             let provider = Arc::clone(&provider);
             // a provider that panics must not end the task that connects
             let asked = async move { provider(base).await.map_err(Into::into) };
-            Box::pin(async move { tokio::spawn(asked).await? })
+            Box::pin(async move { (&mut AbortOnDrop(tokio::spawn(asked)).0).await? })
         }));
     }
 
@@ -54,5 +55,14 @@ impl Login {
             None => base,
         };
         Ok(options.statement_cache_capacity(STATEMENT_CACHE))
+    }
+}
+
+/// A task that ends with this value. Otherwise, calls of a provider that hangs would pile up.
+struct AbortOnDrop<T>(JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
