@@ -96,8 +96,8 @@ pub enum Cookies {
     /// The route never looks at cookies.
     Ignore,
     /// These cookies are part of the key, as a hash ([`CacheLayer::key_secret`](crate::CacheLayer::key_secret)). All
-    /// others are ignored, so each name must be whole: one that ends with `*` is an error. A request with a cookie whose name differs from one of these only in letter case skips the
-    /// cache, because some handlers ignore letter case.
+    /// others are ignored, so each name must be whole: one with `*` is an error. A request with a cookie whose name
+    /// differs from one of these only in letter case skips the cache, because some handlers ignore letter case.
     ///
     /// # Warning
     /// The key holds the cookie's value, not the user, and **a hit asks no session store**. With a session cookie, a page

@@ -65,9 +65,9 @@ where
         }
     };
     on_drop.answered();
+    let received_ms = engine.store.now_ms();
     let changed = changed(&route, &method, write.as_ref(), &response);
     let own_rows = after_write(&engine, &route, changed).await;
-    let received_ms = engine.store.now_ms();
     if let (Some(post), Some(write)) = (post, &write)
         && represents_target(&route, write, &response, received_ms)
     {
