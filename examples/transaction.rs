@@ -181,7 +181,7 @@ async fn ask(node: &Router, line: &str) -> Result<(), Box<dyn Error>> {
         Some(status) if status.is_hit() => "hit".to_owned(),
         Some(status) => {
             let why = status.forward().map_or("", |forward| forward.as_str());
-            format!("inside ({})", status.reason().map(|reason| reason.as_str()).unwrap_or(why))
+            format!("handler ({})", status.reason().map(|reason| reason.as_str()).unwrap_or(why))
         }
         None => "no cache here".to_owned(),
     };

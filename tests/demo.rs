@@ -96,8 +96,8 @@ async fn an_invalidation_commits_with_the_data_or_not_at_all() {
     has_line(&text, &["PUT /price/7 9999", "422"]);
     let (before, after) = text.split_once("PUT /price/7 5 ").unwrap();
     has_line(before.rsplit_once("9999").unwrap().1, &["GET /products/7", "200 hit", "tea 4"]);
-    has_line(after, &["GET /products/7", "inside (invalidated)", "tea 5"]);
-    has_line(after, &["GET /products ", "inside (invalidated)", "tea 5, coffee 12"]);
+    has_line(after, &["GET /products/7", "handler (invalidated)", "tea 5"]);
+    has_line(after, &["GET /products ", "handler (invalidated)", "tea 5, coffee 12"]);
     has_line(after, &["GET /products/8", "200 hit", "coffee 12"]);
     let (_, second) = after.split_once("The second node has noticed").unwrap();
     has_line(second, &["GET /products/7", "tea 5"]);

@@ -7,9 +7,11 @@ mod log;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use super::codec::{self, Hash};
 use super::maintain::Command;
@@ -23,6 +25,9 @@ use crate::tag::Scope;
 
 /// Bytes of `max_allowed_packet` that are reserved for the rest of a statement.
 const PACKET_RESERVE: usize = 64 * 1024;
+
+/// How long a row may take to be encoded, its wait for a thread included. Then it is not stored.
+const ENCODE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Whether a row was written. `false` if another process has got the lease.
 type Done = Result<bool, StoreError>;
@@ -74,7 +79,11 @@ impl MySqlStore {
         let (sender, row) = oneshot::channel();
         let writes = Arc::clone(writes);
         tokio::spawn(async move {
-            let made = spawn_blocking(make).await.unwrap_or(Err(StoreError::Closed));
+            // the writes behind it wait
+            let made = match timeout(ENCODE_LIMIT, spawn_blocking(make)).await {
+                Ok(made) => made.unwrap_or(Err(StoreError::Closed)),
+                Err(_) => Err(StoreError::Timeout),
+            };
             let _ = sender.send(made);
             writes.work.notify_one();
         });
