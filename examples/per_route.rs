@@ -142,7 +142,7 @@ fn outcome(status: Option<&CacheStatus>) -> String {
                 .map(|reason| reason.as_str())
                 .map(|detail| format!(" ({detail})"))
                 .unwrap_or_default();
-            format!("inside: {}{detail}{stored}", forward.as_str())
+            format!("handler: {}{detail}{stored}", forward.as_str())
         }
         (None, Some(ttl)) => format!("hit, fresh for {ttl} s"),
         (None, None) => "hit".to_owned(),

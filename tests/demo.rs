@@ -61,11 +61,11 @@ fn has_line(text: &str, words: &[&str]) {
 async fn the_per_route_example_applies_policies_and_keys() {
     let text = text(&output(example("per_route", &[])).await);
     has_line(&text, &["/search?page=2&q=tea&session=41", "hit, fresh for"]);
-    has_line(&text, &["/report x-tenant:red", "inside: uri-miss, stored"]);
+    has_line(&text, &["/report x-tenant:red", "handler: uri-miss, stored"]);
     has_line(&text, &["/now", "hit"]);
-    has_line(&text, &["/offers cookie:sid=1", "inside: bypass (cookie)"]);
-    has_line(&text, &["/feed authorization:Bearer-bob", "inside: uri-miss, stored"]);
-    has_line(&text, &["/account", "inside: bypass (policy)"]);
+    has_line(&text, &["/offers cookie:sid=1", "handler: bypass (cookie)"]);
+    has_line(&text, &["/feed authorization:Bearer-bob", "handler: uri-miss, stored"]);
+    has_line(&text, &["/account", "handler: bypass (policy)"]);
 }
 
 #[cfg(feature = "serde")]

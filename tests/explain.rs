@@ -146,8 +146,7 @@ async fn explains(
     assert_eq!(field.contains("detail="), detail.is_some(), "{what}");
     assert!(detail.is_none_or(|detail| field.contains(&format!("detail={detail}"))), "{what}");
     let traced = traced.take();
-    let event =
-        if fwd.is_some() { "request went inside" } else { "request answered out of the store" };
+    let event = if fwd.is_some() { "request forwarded" } else { "request answered from the store" };
     let line = traced.lines().find(|line| line.contains(event));
     let line = line.unwrap_or_else(|| panic!("{what}: nothing traced: {traced}"));
     if let Some(reason) = detail.or(fwd) {

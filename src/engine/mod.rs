@@ -119,13 +119,13 @@ impl<St: Store> Engine<St> {
             self.reasons.count(reason);
             let (fwd, stored) = (forward.as_str(), status.is_stored());
             let collapsed = status.is_collapsed();
-            tracing::debug!(fwd, reason, stored, collapsed, "the handler was called");
+            tracing::debug!(fwd, reason, stored, collapsed, "request forwarded");
         } else {
             let (ttl, reason) = (status.ttl_secs(), status.reason().map(Reason::as_str));
             if let Some(reason) = reason {
                 self.reasons.count(reason);
             }
-            tracing::trace!(ttl, reason, "hit");
+            tracing::trace!(ttl, reason, "request answered from the store");
         }
     }
 
