@@ -1,6 +1,6 @@
-//! What encoding and decoding cost, as far as a store shows it: responses with few and many fields
-//! and with bodies that compress or do not, put into the table and got out of it again. The round trip
-//! to the database is in all of them: compare them with the first.
+//! What encoding and decoding cost, measured through a store. Responses have few or many fields, and bodies that
+//! compress or do not. Each is put into the table and read back. Every figure contains the round trip to the
+//! database: compare it with the first one.
 //!
 //! ```sh
 //! cargo bench --bench codec

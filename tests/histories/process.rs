@@ -267,7 +267,7 @@ impl Process {
                 self.board.count(self.number, Count::Misses(tier), misses);
                 (hits, misses) = (0, 0);
                 match tier {
-                    // it never waits by itself
+                    // it never needs to wait
                     BOUNDED => tokio::time::sleep(Duration::from_millis(3)).await,
                     _ => tokio::task::yield_now().await,
                 }

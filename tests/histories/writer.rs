@@ -26,7 +26,7 @@ pub(crate) struct Writer {
     handle: CacheHandle,
     /// That of the other prefix.
     other: CacheHandle,
-    /// The application behind the bounded front, which writes by itself.
+    /// The application behind the bounded front: it gets the unsafe requests.
     writes: Service,
     /// The handle is that of the bounded front.
     in_front: bool,
@@ -229,7 +229,7 @@ impl Writer {
         Ok(())
     }
 
-    /// The commit has returned: from now on nobody is served anything older.
+    /// The commit has returned: from now on, no client may get older data.
     async fn committed(
         &self,
         way: Way,
