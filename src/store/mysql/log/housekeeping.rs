@@ -115,6 +115,8 @@ impl LogReader {
         let sql = &self.shared.sql.log;
         session.connection.run_text(&sql.uncommitted, &self.shared).await?;
         let last = session.connection.number(&sql.largest, &self.shared).await?;
+        // those that were committed since the last read are no tail
+        self.read(session).await?;
         let largest = self.log.view().largest();
         if largest == 0 || last <= largest.saturating_add(READING.ids) || last > MAX_ID {
             return Ok(());
