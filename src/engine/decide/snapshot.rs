@@ -11,6 +11,7 @@ use super::super::request::Plan;
 use crate::cookies::Credentials;
 use crate::overrides::CacheOverride;
 use crate::reason::Reason;
+use crate::rfc9111::RequestDirectives;
 use crate::rfc9111::groups::cache_groups;
 use crate::rfc9111::no_vary_search::NoVarySearch;
 use crate::store::{InvalidationLog as _, Store};
@@ -21,6 +22,7 @@ use crate::tag::{LogPosition, Scope, Tag};
 pub(in crate::engine) struct RequestSnapshot {
     pub(in crate::engine) method: Method,
     pub(in crate::engine) headers: HeaderMap,
+    pub(in crate::engine) directives: RequestDirectives,
     pub(in crate::engine) credentials: Credentials,
     /// When the handler was called, by the store's clock.
     pub(in crate::engine) requested_ms: u64,
@@ -45,6 +47,7 @@ impl RequestSnapshot {
         Self {
             method: request.method.clone(),
             headers: request.headers.clone(),
+            directives: plan.directives.clone(),
             credentials: plan.credentials,
             requested_ms: store.now_ms(),
             position: store.log().position(),

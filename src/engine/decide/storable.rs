@@ -18,8 +18,8 @@ use crate::reason::Reason;
 use crate::rfc9111::stale::Given;
 use crate::rfc9111::validation::has_validator;
 use crate::rfc9111::{
-    Candidate, Nominated, RequestDirectives, ResponseDirectives, Storable, Target, nominated,
-    same_origin_targets, select, selecting, stored_fields,
+    Candidate, Nominated, ResponseDirectives, Storable, Target, nominated, same_origin_targets,
+    select, selecting, stored_fields,
 };
 use crate::stored::{StoredHead, VariantIndex};
 use crate::tag::LogPosition;
@@ -135,7 +135,7 @@ impl RequestSnapshot {
         let cookies: Vec<_> = headers.get_all(SET_COOKIE).iter().cloned().collect();
         Candidate {
             method: &self.method,
-            request: &RequestDirectives::parse(&self.headers),
+            request: &self.directives,
             credentials: self.credentials.into(),
             status,
             headers,

@@ -10,11 +10,11 @@ use bytes::Bytes;
 use sqlx::Row as _;
 use sqlx::mysql::MySqlRow;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::super::codec::{Hash, RawRow, hash_of};
 use super::super::conn::{
-    Connection, Failure, IDLE, Recovery, Role, idle_timer, reopen, statement, stopped,
+    Connection, Failure, IDLE, Retry, Role, idle_timer, reopen, statement, stopped,
 };
 use super::super::shared::Shared;
 use super::super::sql::repeated;
@@ -100,21 +100,18 @@ async fn answer(
     whole: bool,
 ) -> Option<Connection> {
     let hashes = distinct(&batch);
-    let started = Instant::now();
-    let mut outcome = select(shared, &mut connection, &hashes, whole).await;
-    let recovery = outcome.as_ref().err().map(|failure| failure.recovery);
-    if matches!(recovery, Some(Recovery::Retry | Recovery::ReconnectAndRetry)) {
-        let again = async {
-            if recovery == Some(Recovery::ReconnectAndRetry) {
-                let opening = Connection::open(&shared.settings, Role::Lookups);
-                connection = opening.await.map_err(Failure::connect)?;
+    let mut retry = Retry::over_deadlocks(1);
+    let reading = async {
+        loop {
+            match select(shared, &mut connection, &hashes, whole).await {
+                Err(failure) => retry.after(failure, &mut connection, shared).await?,
+                rows => return rows,
             }
-            select(shared, &mut connection, &hashes, whole).await
-        };
-        // both attempts together within one timeout
-        let left = shared.settings.query_timeout.saturating_sub(started.elapsed());
-        outcome = timeout(left, again).await.unwrap_or_else(|_| Err(Failure::timeout()));
-    }
+        }
+    };
+    // both attempts together within one timeout
+    let outcome = timeout(shared.settings.query_timeout, reading).await;
+    let outcome = outcome.unwrap_or_else(|_| Err(Failure::timeout()));
     match outcome {
         Ok(rows) => {
             if rows.iter().any(|(_, found)| found.row.value.len() > LARGE) {

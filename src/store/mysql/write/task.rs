@@ -281,20 +281,18 @@ impl Writer {
         ack: Ack<Vec<u64>>,
     ) -> bool {
         let shared = Arc::clone(&self.shared);
-        let mut outcome = write_rows(connection, &shared, records).await;
-        let recovery = outcome.as_ref().err().map(|failure| failure.recovery);
-        if matches!(recovery, Some(Recovery::Retry | Recovery::ReconnectAndRetry)) {
-            let opening = async {
-                if recovery == Some(Recovery::ReconnectAndRetry) {
-                    let opening = Connection::open(&shared.settings, Role::Writes);
-                    *connection = opening.await.map_err(Failure::connect)?;
+        let mut retry = Retry::over_deadlocks(1);
+        let writing = async {
+            loop {
+                match write_rows(connection, &shared, records).await {
+                    Err(failure) => retry.after(failure, connection, &shared).await?,
+                    ids => return ids,
                 }
-                write_rows(connection, &shared, records).await
-            };
-            outcome = timeout(shared.settings.write_timeout, opening)
-                .await
-                .unwrap_or_else(|_| Err(Failure::timeout()));
-        }
+            }
+        };
+        // both attempts together within one timeout
+        let outcome = timeout(shared.settings.write_timeout, writing).await;
+        let outcome = outcome.unwrap_or_else(|_| Err(Failure::timeout()));
         self.finish("an invalidation", outcome, ack)
     }
 
