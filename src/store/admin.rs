@@ -211,6 +211,9 @@ pub struct StoreStats {
     /// Whether the invalidation log has a row whose id is so large that no row can follow. Nothing is served until it
     /// is deleted. The error log says how.
     pub log_is_damaged: bool,
+    /// Gaps in the invalidation log: ranges of ids whose rows may still be committed. While a transaction is open, its
+    /// row is a gap; so a number that stays high shows transactions that stay open.
+    pub log_gaps: u64,
     /// Reads of the invalidation log.
     pub log_reads: u64,
     /// How many responses in memory had to wait for a read of the log, because the last one was too old.

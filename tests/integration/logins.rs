@@ -12,7 +12,7 @@ use tower_mysql_cache::key::CacheKey;
 use tower_mysql_cache::store::Entries;
 use tower_mysql_cache::{MySqlStore, StoreError};
 
-use crate::support::{self, TestDatabase, eventually};
+use crate::support::{self, TestDatabase, eventually, kill_sessions};
 
 async fn execute(connection: &mut MySqlConnection, sql: String) {
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.expect("a statement");
@@ -45,16 +45,8 @@ impl User {
     /// Changes the password, and ends the connections that logged in with the old one.
     async fn change(&mut self, password: &str) {
         self.execute(format!("ALTER USER {} IDENTIFIED BY '{password}'", self.host())).await;
-        let sql = "SELECT CAST(id AS UNSIGNED) FROM information_schema.processlist WHERE user = ?";
-        let ids: Vec<u64> =
-            sqlx::query_scalar(sql).bind(&self.name).fetch_all(&mut self.connection).await.unwrap();
-        assert!(!ids.is_empty());
-        for id in ids {
-            // it may have ended by itself
-            let _ = sqlx::raw_sql(AssertSqlSafe(format!("KILL {id}")))
-                .execute(&mut self.connection)
-                .await;
-        }
+        let user = format!("user = '{}'", self.name);
+        assert!(kill_sessions(&mut self.connection, &user).await > 0);
     }
 
     async fn drop(mut self) {

@@ -22,7 +22,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, MySqlConnection};
 mod sql;
 mod waiting;
 
-pub use sql::{deadlocks, execute, number, status};
+pub use sql::{deadlocks, execute, kill_sessions, number, sessions, status};
 pub use waiting::{PATIENCE, eventually, eventually_on_this_thread};
 
 /// A fresh, empty database with its own name on the shared server. The server is that of `TEST_DATABASE_URL`, if set

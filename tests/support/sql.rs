@@ -2,6 +2,8 @@
 
 use sqlx::{AssertSqlSafe, MySqlConnection, Row};
 
+use super::waiting::eventually;
+
 /// Runs these statements.
 ///
 /// # Panics
@@ -60,4 +62,32 @@ pub async fn deadlocks(connection: &mut MySqlConnection) -> u64 {
             number(connection, metric).await
         }
     }
+}
+
+/// The other sessions on the server for which this condition on `information_schema.processlist` holds.
+pub async fn sessions(connection: &mut MySqlConnection, condition: &str) -> Vec<u64> {
+    let sql = format!(
+        "SELECT CAST(id AS UNSIGNED) FROM information_schema.processlist \
+         WHERE {condition} AND id <> CONNECTION_ID()"
+    );
+    let mut found = None;
+    // the view also shows statements of other tests, and MySQL 9 fails if they contain bytes that are not UTF-8
+    eventually("the view can be read", async || {
+        let ids = sqlx::query_scalar(AssertSqlSafe(sql.clone())).fetch_all(&mut *connection).await;
+        found = ids.ok();
+        found.is_some()
+    })
+    .await;
+    found.expect("the ids")
+}
+
+/// Ends the other sessions for which this condition holds. Returns how many there were.
+pub async fn kill_sessions(connection: &mut MySqlConnection, condition: &str) -> usize {
+    let ids = sessions(connection, condition).await;
+    for id in &ids {
+        // it may have ended in the meantime
+        let kill = format!("KILL {id}");
+        let _ = sqlx::raw_sql(AssertSqlSafe(kill)).execute(&mut *connection).await;
+    }
+    ids.len()
 }

@@ -157,6 +157,11 @@ impl LogView {
         self.gaps.keys().next().map_or(self.largest, |first| first.saturating_sub(1))
     }
 
+    /// The number of gaps.
+    pub(crate) fn gap_count(&self) -> usize {
+        self.gaps.len()
+    }
+
     /// Ranges of ids without a row for longer than `grace`: gaps, and awaited rows.
     pub(crate) fn overdue(&self, grace: Duration, now: Instant) -> Vec<(u64, u64)> {
         let late = |since: &Instant| now.saturating_duration_since(*since) >= grace;

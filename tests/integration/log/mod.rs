@@ -17,7 +17,7 @@ use tower_mysql_cache::{
 };
 
 use crate::kit::{Answer, App, Calls, get, response, send, time_passes};
-use crate::support::{self, TestDatabase, eventually, execute, number};
+use crate::support::{self, TestDatabase, eventually, execute, kill_sessions, number};
 
 const HOUR: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(3600));
 const TAGGED: &str = "http://h/p/7";
@@ -110,6 +110,21 @@ async fn node_of(builder: MySqlStoreBuilder) -> Node<MySqlStore> {
 
 async fn settled(connection: &mut MySqlConnection) -> u64 {
     number(connection, "SELECT MAX(settled) FROM cache_invalidations_state").await
+}
+
+/// A transaction that is opened now is rolled back, and then the gap that it leaves in the log is closed. So the task
+/// that closes gaps has seen every older gap too.
+async fn a_later_gap_closes(node: &Node<MySqlStore>, database: &TestDatabase) {
+    let before = node.store.stats().await.unwrap().log_gaps;
+    let mut writer = database.connection().await;
+    let mut tx = writer.begin().await.unwrap();
+    execute(&mut tx, "INSERT INTO cache_invalidations (tag) VALUES ('rolled back')").await;
+    // a row above it, so that it is a gap
+    node.handle.invalidate_tags(["above"]).await.unwrap();
+    let gaps = async || node.store.stats().await.unwrap().log_gaps;
+    eventually("the gap is known", async || gaps().await == before + 1).await;
+    tx.rollback().await.unwrap();
+    eventually("it is closed", async || gaps().await == before).await;
 }
 
 async fn largest(connection: &mut MySqlConnection) -> u64 {

@@ -159,7 +159,7 @@ async fn rows_after_an_open_transaction_are_not_pruned() {
     execute(&mut connection, &format!("{insert} ('a', 1), ('b', 1), ('c', 1)")).await;
     one.fill(TAGGED).await;
     // nothing is settled, although the grace of the gap passes and the task that closes gaps has run
-    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    a_later_gap_closes(&one, &database).await;
     one.handle.cull().await.unwrap();
     for _ in 0..3 {
         one.assert_hit(TAGGED).await;

@@ -124,14 +124,14 @@ async fn connections_closed_by_the_server_are_replaced() {
     store.put(entry(&store, key.clone(), "x")).await.unwrap();
     store.get(key.clone()).await.unwrap();
     let mut connection = server.connection().await;
-    kill_the_others(&mut connection).await;
+    kill_sessions(&mut connection, "db = 'cache'").await;
     assert_eq!(body(store.get(key.clone()).await.unwrap()).unwrap(), "x");
     store.put(entry(&store, key.clone(), "y")).await.unwrap();
     assert_eq!(body(store.get(key.clone()).await.unwrap()).unwrap(), "y");
     store.stats().await.unwrap();
     let record = LogRecord::hard(Scope::Tag(Tag::new("t")));
     for call in 0..8 {
-        kill_the_others(&mut connection).await;
+        kill_sessions(&mut connection, "db = 'cache'").await;
         let scopes = || vec![record.scope.clone()];
         match call {
             0 => drop(store.stats().await.expect("stats")),
@@ -143,19 +143,6 @@ async fn connections_closed_by_the_server_are_replaced() {
             6 => drop(store.remove(KeyRange::only(&key)).await.expect("remove")),
             _ => store.flush().await.expect("flush"),
         }
-    }
-}
-
-/// Closes all connections to the database `cache` except this one.
-async fn kill_the_others(connection: &mut MySqlConnection) {
-    let rows = sqlx::query(
-        "SELECT CAST(id AS UNSIGNED) FROM information_schema.processlist \
-         WHERE db = 'cache' AND id <> CONNECTION_ID()",
-    );
-    for row in rows.fetch_all(&mut *connection).await.unwrap() {
-        // a connection may already be closed
-        let kill = format!("KILL {}", row.get::<u64, _>(0));
-        let _ = sqlx::raw_sql(AssertSqlSafe(kill)).execute(&mut *connection).await;
     }
 }
 

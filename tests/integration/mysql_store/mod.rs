@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use sqlx::{AssertSqlSafe, MySqlConnection, Row};
+use sqlx::{MySqlConnection, Row};
 use tower_mysql_cache::invalidation::{LogRecord, Scope, Tag};
 use tower_mysql_cache::key::{CacheKey, KeyRange};
 use tower_mysql_cache::store::{
@@ -16,7 +16,9 @@ use tower_mysql_cache::store::{
 };
 use tower_mysql_cache::{MySqlStore, StoreError};
 
-use crate::support::{self, TestDatabase, deadlocks, eventually, execute, number, status};
+use crate::support::{
+    self, TestDatabase, deadlocks, eventually, execute, kill_sessions, number, sessions, status,
+};
 
 mod connecting;
 mod culling;
@@ -75,19 +77,7 @@ fn cause(error: &StoreError) -> String {
 
 /// The number of connections to another database than the test's.
 async fn connections(connection: &mut MySqlConnection, database: &str) -> i64 {
-    let sql = format!(
-        "SELECT COUNT(*) FROM information_schema.processlist \
-         WHERE db = '{database}' AND id <> CONNECTION_ID()"
-    );
-    let mut found = None;
-    // the view also shows statements of other tests, and MySQL 9 fails if they contain bytes that are not UTF-8
-    eventually("the view can be read", async || {
-        let row = sqlx::query_scalar(AssertSqlSafe(sql.clone())).fetch_one(&mut *connection).await;
-        found = row.ok();
-        found.is_some()
-    })
-    .await;
-    found.expect("a number")
+    sessions(connection, &format!("db = '{database}'")).await.len() as i64
 }
 
 /// Polls once.

@@ -84,6 +84,16 @@ fn stored(cache_control: &'static str) -> Step {
     Say(200, fields.leak(), "old")
 }
 
+/// Waits until a `handler_timeout` that begins now is over, so all that began before are over too: for a request that
+/// is answered stale because of it.
+async fn past_the_limit(limit: Duration) {
+    let layer = in_memory().with_policy(SAFE.stale_if_error(30 * SECOND).handler_timeout(limit));
+    let (app, _) = handler(&layer, [stored("max-age=60"), Hang]);
+    send(&app, get("/", &[])).await;
+    settled(layer.handle()).await;
+    assert_stale(&send(&app, get("/", &[])).await, "handler-timeout");
+}
+
 async fn settled(handle: CacheHandle) {
     handle.flush().await.expect("flushes");
 }

@@ -333,6 +333,11 @@ impl Log {
         BeingWritten { log: Arc::clone(self), rows }
     }
 
+    /// The number of gaps in the view.
+    pub(super) fn gap_count(&self) -> usize {
+        self.view().gap_count()
+    }
+
     /// The number of rows that could not be written yet.
     pub(super) fn unwritten_count(&self) -> usize {
         lock(&self.unwritten).len()

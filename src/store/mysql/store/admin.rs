@@ -34,6 +34,7 @@ impl Admin for MySqlStore {
                 culls: counters.culls.load(Relaxed),
                 owed_invalidations: self.inner.log.unwritten_count() as u64,
                 log_is_damaged: self.inner.log.is_damaged(),
+                log_gaps: self.inner.log.gap_count() as u64,
                 log_reads: self.inner.log.reads.load(Relaxed),
                 log_waits: self.inner.log.waits.load(Relaxed),
             })
