@@ -129,6 +129,10 @@ impl Queued {
 }
 
 /// What the task takes at once.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one value at a time; a box would be an allocation for each job"
+)]
 #[derive(Debug)]
 pub(in super::super) enum Work {
     /// Up to [`MAX_ROWS`] consecutive rows.
