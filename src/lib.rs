@@ -35,6 +35,7 @@
 //! | `tls-rustls` | no | TLS to the database with rustls; for native-tls, enable sqlx's own feature |
 //! | `metrics` | no | counters and times of lookups through the `metrics` facade ([`guide::observability`]) |
 //! | `serde` | no | policies from files: `Deserialize` and `Serialize` for [`CachePolicy`] ([how](crate::guide::storing#policies-in-files)) |
+//! | `zstd` | no | zstd for bodies in the table: `Compression::Zstd` |
 //! | `mysql-rsa` | no | passwords over TCP without TLS on MySQL 8 and later ([`guide::table`](crate::guide::table#passwords-and-tls)) |
 //!
 //! A `MySqlStore` needs a tokio runtime with its timers enabled; a [`MemoryStore`] needs none, and where there is

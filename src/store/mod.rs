@@ -26,7 +26,7 @@ pub use lease::{Fence, Lease, Leases};
 pub use log::MemoryLog;
 pub use memory::{MemoryStore, MemoryStoreBuilder};
 #[cfg(feature = "mysql")]
-pub use mysql::{MySqlStore, MySqlStoreBuilder};
+pub use mysql::{Compression, MySqlStore, MySqlStoreBuilder};
 pub use statement::SqlStatement;
 use std::future::Future;
 use std::pin::Pin;

@@ -24,6 +24,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+pub use self::codec::Compression;
 #[cfg(any(test, fuzzing))]
 pub use self::codec::rows;
 pub use self::options::MySqlStoreBuilder;

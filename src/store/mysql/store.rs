@@ -65,10 +65,11 @@ impl MySqlStore {
         fits(size, shared.settings.max_entry_bytes)?;
         let share = writes.reserve(size)?;
         let (ack, done) = oneshot::channel();
-        let (compressing, limit) = (shared.settings.compressing, self.packet_limit());
-        let (is_slow, now_ms) = (codec::is_slow_to_encode(&entry, compressing), self.now_ms());
+        let (compressing, limit) = (shared.settings.compressing.clone(), self.packet_limit());
+        let (is_slow, now_ms) = (codec::is_slow_to_encode(&entry, &compressing), self.now_ms());
+        let (hash, key) = (entry.key.hash(), entry.key.to_bytes());
         let make = move || {
-            let row = codec::encode(&entry, compressing, now_ms)?;
+            let row = codec::encode(&entry, &compressing, now_ms)?;
             fits(row.packet_bytes(), limit)?;
             Ok(row)
         };
@@ -79,7 +80,7 @@ impl MySqlStore {
         let (sender, row) = oneshot::channel();
         let writes = Arc::clone(writes);
         tokio::spawn(async move {
-            // the writes behind it wait
+            // later writes to its key wait
             let made = match timeout(ENCODE_LIMIT, spawn_blocking(make)).await {
                 Ok(made) => made.unwrap_or(Err(StoreError::Closed)),
                 Err(_) => Err(StoreError::Timeout),
@@ -87,7 +88,7 @@ impl MySqlStore {
             let _ = sender.send(made);
             writes.work.notify_one();
         });
-        Ok((Queued::Encoding(Encoding { row, fence, share, ack }), done))
+        Ok((Queued::Encoding(Encoding { hash, key, row, fence, share, ack }), done))
     }
 
     /// The most bytes of a row.

@@ -11,8 +11,8 @@ use sqlx::{MySqlConnection, Row};
 use tower_mysql_cache::invalidation::{LogRecord, Scope, Tag};
 use tower_mysql_cache::key::{CacheKey, KeyRange};
 use tower_mysql_cache::store::{
-    Admin, Entries, Entry, HeadUpdate, InvalidationLog, Leases, MySqlStoreBuilder, Stored,
-    StoredHead, StoredResponse, VariantIndex,
+    Admin, Compression, Entries, Entry, HeadUpdate, InvalidationLog, Leases, MySqlStoreBuilder,
+    Stored, StoredHead, StoredResponse, VariantIndex,
 };
 use tower_mysql_cache::{MySqlStore, StoreError};
 

@@ -188,7 +188,7 @@ async fn an_entry_over_the_limits_is_refused_before_it_is_sent() {
     let packet = 4 << 20;
     let sql = format!("SET GLOBAL max_allowed_packet = {packet}");
     execute(&mut server.connection().await, sql).await;
-    let store = MySqlStore::builder(server.url()).unwrap().compress_level(0).connect();
+    let store = MySqlStore::builder(server.url()).unwrap().compression(Compression::Off).connect();
     let store = store.await.unwrap();
     store.migrate().await.unwrap();
     let too_large = entry(&store, key("p:1:/large"), vec![b'x'; packet]);
@@ -208,6 +208,78 @@ async fn an_entry_over_the_limits_is_refused_before_it_is_sent() {
     let stats = tight.stats().await.unwrap();
     assert_eq!((stats.too_large, stats.failures), (1, 0));
     assert_eq!(store.stats().await.unwrap().failures, 0);
+}
+
+/// The ways of compression of this build.
+fn ways() -> Vec<Compression> {
+    vec![
+        Compression::Off,
+        Compression::Zlib(1),
+        #[cfg(feature = "zstd")]
+        Compression::Zstd(3),
+    ]
+}
+
+#[tokio::test]
+async fn stores_with_different_compression_share_a_table() {
+    let (database, store) = fresh().await;
+    let text = Bytes::from("a line of text, and many more of them\n".repeat(4_000));
+    for (n, way) in ways().into_iter().enumerate() {
+        let other = builder(&database).compression(way).connect().await.unwrap();
+        let key = key(format!("p:1:/{n}"));
+        other.put(entry(&other, key.clone(), text.clone())).await.unwrap();
+        assert_eq!(body(store.get(key.clone()).await.unwrap()).unwrap(), text, "{way:?}");
+        let found = store.get(key.clone()).await.unwrap();
+        let Some(Stored::Response(found)) = found else { panic!("{way:?}: not found") };
+        let mut head = (*found.head).clone();
+        head.fresh_until_ms += 1;
+        let update = HeadUpdate::new(key.clone(), found.head, Arc::new(head), u64::MAX >> 8);
+        assert!(store.freshen(update).await.unwrap(), "{way:?}");
+        assert_eq!(body(other.get(key).await.unwrap()).unwrap(), text, "{way:?}");
+    }
+    let sql = "SELECT COUNT(DISTINCT value_type) FROM cache_entries";
+    let expected = if cfg!(feature = "zstd") { 3 } else { 2 };
+    assert_eq!(number(&mut database.connection().await, sql).await, expected);
+}
+
+/// As if a process wrote it whose release knows another compression.
+#[tokio::test]
+async fn an_unknown_compression_is_a_miss_and_the_next_write_replaces_it() {
+    let (database, store) = fresh().await;
+    let page = key("p:1:/page");
+    store.put(entry(&store, page.clone(), "a page")).await.unwrap();
+    let sql = "UPDATE cache_entries SET value_type = 'Q'";
+    execute(&mut database.connection().await, sql).await;
+    assert_eq!(store.get(page.clone()).await.unwrap(), None);
+    assert_eq!(store.stats().await.unwrap().unreadable, 1);
+    store.put(entry(&store, page.clone(), "a page")).await.unwrap();
+    assert_eq!(body(store.get(page).await.unwrap()).unwrap(), "a page");
+}
+
+#[tokio::test]
+async fn compress_when_says_which_bodies_are_compressed() {
+    let database = support::database().await;
+    let chosen = builder(&database).compress_when(|headers, bytes| {
+        headers.get("content-type").is_some_and(|kind| kind == "text/plain") && bytes >= 10_000
+    });
+    let store = chosen.connect().await.unwrap();
+    store.migrate().await.unwrap();
+    store.put(entry(&store, key("p:1:/small"), vec![b'x'; 9_999])).await.unwrap();
+    store.put(entry(&store, key("p:1:/large"), vec![b'x'; 10_000])).await.unwrap();
+    let mut encoded = entry(&store, key("p:1:/encoded"), vec![b'x'; 10_000]);
+    if let Stored::Response(response) = &mut encoded.stored {
+        let mut head = (*response.head).clone();
+        head.headers.insert("content-encoding", HeaderValue::from_static("gzip"));
+        response.head = Arc::new(head);
+    }
+    store.put(encoded).await.unwrap();
+    let mut connection = database.connection().await;
+    for (path, value_type) in [("small", 'r'), ("large", 'R'), ("encoded", 'r')] {
+        let sql = format!(
+            "SELECT COUNT(*) FROM cache_entries WHERE cache_key = 'p:1:/{path}' AND value_type = '{value_type}'"
+        );
+        assert_eq!(number(&mut connection, sql).await, 1, "{path}");
+    }
 }
 
 #[tokio::test]

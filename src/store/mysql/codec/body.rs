@@ -2,7 +2,7 @@
 //!
 //! | bytes | meaning |
 //! |---|---|
-//! | any | the body, unchanged (format 1) or as a zlib stream (format 2) |
+//! | any | the body, unchanged (format 1), as a zlib stream (format 2) or as zstd frames (format 3) |
 //! | u32 | length of the uncompressed body, in bytes |
 //! | u8 | format |
 //! | u32 | CRC-32 over the cache key and all bytes before |
@@ -10,12 +10,15 @@
 //! The nine bytes are at the end, so that SQL can read a plain body: `LEFT(value, LENGTH(value) - 9)`. They are not
 //! in the head, so that a head can be replaced without reading or moving the body.
 
-use bytes::{BufMut, Bytes};
-use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue};
+use bytes::Bytes;
+use flate2::{FlushCompress, FlushDecompress, Status};
 
+use super::compression::Compression;
+use super::pool::{with_compressor, with_decompressor};
+use super::value::Value;
 use super::wire::{CRC_BYTES, Reader, crc32};
+#[cfg(feature = "zstd")]
+use super::zstd;
 
 /// Bytes after the body.
 pub(super) const TRAILER_BYTES: usize = 4 + 1 + CRC_BYTES;
@@ -31,6 +34,8 @@ const ZLIB_MAX_RATIO: usize = 1032;
 pub(super) enum Format {
     Plain,
     Zlib,
+    #[cfg(feature = "zstd")]
+    Zstd,
 }
 
 impl Format {
@@ -38,32 +43,35 @@ impl Format {
         match self {
             Self::Plain => 1,
             Self::Zlib => 2,
+            #[cfg(feature = "zstd")]
+            Self::Zstd => 3,
         }
     }
 }
 
-/// The value column of a body. It is compressed at `level`, if there is a level and if that saves enough.
-pub(super) fn encode(key: &[u8], body: &[u8], level: Option<u32>) -> Option<(Format, Vec<u8>)> {
+/// The value column of a body. It is compressed if that saves enough.
+pub(super) fn encode(
+    key: &[u8],
+    body: &Bytes,
+    compression: Compression,
+) -> Option<(Format, Value)> {
     let raw_len = u32::try_from(body.len()).ok()?;
-    let zlib = level.and_then(|level| compress(body, level));
-    let (format, mut out) = match zlib {
-        Some(zlib) => (Format::Zlib, zlib),
-        None => {
-            let mut out = Vec::with_capacity(body.len() + TRAILER_BYTES);
-            out.extend_from_slice(body);
-            (Format::Plain, out)
-        }
+    let (format, body) = match compress(body, compression) {
+        Some((format, compressed)) => (format, Bytes::from(compressed)),
+        None => (Format::Plain, body.clone()),
     };
-    out.put_u32_le(raw_len);
-    out.put_u8(format.byte());
-    let crc = crc32(&[key, &out]);
-    out.put_u32_le(crc);
-    Some((format, out))
+    let mut trailer = [0; TRAILER_BYTES];
+    let (fields, seal) = trailer.split_at_mut(TRAILER_BYTES - CRC_BYTES);
+    let (length, mark) = fields.split_at_mut(4);
+    length.copy_from_slice(&raw_len.to_le_bytes());
+    mark.fill(format.byte());
+    seal.copy_from_slice(&crc32(&[key, &body, fields]).to_le_bytes());
+    Some((format, Value { body, trailer: Some(trailer) }))
 }
 
 /// Whether decoding this column is too slow for an async thread.
 pub(super) fn is_slow(format: Format, column: &Bytes) -> bool {
-    format == Format::Zlib && raw_len(column).is_some_and(|len| len >= BLOCKING_BYTES)
+    format != Format::Plain && raw_len(column).is_some_and(|len| len >= BLOCKING_BYTES)
 }
 
 /// The length of the uncompressed body, as the column says.
@@ -87,77 +95,61 @@ pub(super) fn decode(key: &[u8], mut column: Bytes, format: Format) -> Option<By
     }
     match format {
         Format::Plain => (column.len() == raw_len).then_some(column),
-        Format::Zlib => decompress(&column, raw_len),
+        Format::Zlib => inflate(&column, raw_len).map(Bytes::from),
+        #[cfg(feature = "zstd")]
+        Format::Zstd => zstd::decompress(&column, raw_len).map(Bytes::from),
     }
 }
 
-/// A zlib stream of `body`, if it is smaller by at least a tenth.
-fn compress(body: &[u8], level: u32) -> Option<Vec<u8>> {
+/// `body` compressed, if that makes it smaller by at least a tenth.
+fn compress(body: &[u8], compression: Compression) -> Option<(Format, Vec<u8>)> {
     let worth = body.len().checked_sub(body.len().div_ceil(10))?;
+    match compression {
+        Compression::Off => None,
+        Compression::Zlib(level) => deflate(body, level, worth).map(|zlib| (Format::Zlib, zlib)),
+        #[cfg(feature = "zstd")]
+        Compression::Zstd(level) => {
+            zstd::compress(body, level, worth).map(|frame| (Format::Zstd, frame))
+        }
+    }
+}
+
+/// A zlib stream of `body`, if it has at most `worth` bytes.
+fn deflate(body: &[u8], level: u32, worth: usize) -> Option<Vec<u8>> {
     // the buffer ends where compression does not save enough
-    let mut out = Vec::with_capacity(worth + TRAILER_BYTES);
-    let mut zlib = Compress::new(Compression::new(level), true);
-    let status = zlib.compress_vec(body, &mut out, FlushCompress::Finish).ok()?;
+    let mut out = Vec::with_capacity(worth);
+    let status = with_compressor(level, |zlib| {
+        zlib.compress_vec(body, &mut out, FlushCompress::Finish).ok()
+    })?;
     (status == Status::StreamEnd && out.len() <= worth).then_some(out)
 }
 
 /// Decompresses exactly `raw_len` bytes. `None` if the stream has more, fewer, or bytes after its end.
-fn decompress(zlib: &[u8], raw_len: usize) -> Option<Bytes> {
+fn inflate(zlib: &[u8], raw_len: usize) -> Option<Vec<u8>> {
     if raw_len > zlib.len().saturating_mul(ZLIB_MAX_RATIO) {
         return None;
     }
     let mut out = Vec::new();
     // one byte more than announced, to notice a stream that has more
     out.try_reserve_exact(raw_len.checked_add(1)?).ok()?;
-    let mut inflate = Decompress::new(true);
-    let status = inflate.decompress_vec(zlib, &mut out, FlushDecompress::Finish).ok()?;
+    let (status, read) = with_decompressor(|inflate| {
+        let status = inflate.decompress_vec(zlib, &mut out, FlushDecompress::Finish).ok()?;
+        Some((status, inflate.total_in()))
+    })?;
     let whole = status == Status::StreamEnd
         && out.len() == raw_len
-        && usize::try_from(inflate.total_in()) == Ok(zlib.len());
-    whole.then(|| Bytes::from(out))
-}
-
-/// Whether a body with these fields is uncompressed text.
-pub(super) fn is_compressible(headers: &HeaderMap) -> bool {
-    let encoded = headers
-        .get_all(CONTENT_ENCODING)
-        .iter()
-        .any(|value| !value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity"));
-    let essence = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    let essence = essence.split(|&b| b == b';').next().unwrap_or_default().trim_ascii();
-    !encoded && is_text(&essence.to_ascii_lowercase())
-}
-
-fn is_text(essence: &[u8]) -> bool {
-    const APPLICATION: [&[u8]; 14] = [
-        b"javascript",
-        b"x-javascript",
-        b"ecmascript",
-        b"json",
-        b"x-ndjson",
-        b"xml",
-        b"wasm",
-        b"x-www-form-urlencoded",
-        b"graphql",
-        b"manifest+json",
-        b"yaml",
-        b"x-yaml",
-        b"rtf",
-        b"vnd.ms-fontobject",
-    ];
-    if essence.starts_with(b"text/") || essence.ends_with(b"+json") || essence.ends_with(b"+xml") {
-        return true;
-    }
-    let application = essence.strip_prefix(b"application/");
-    application.is_some_and(|subtype| APPLICATION.contains(&subtype))
-        || [&b"image/bmp"[..], b"font/ttf", b"font/otf"].contains(&essence)
+        && usize::try_from(read) == Ok(zlib.len());
+    whole.then_some(out)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::BufMut;
     use proptest::prelude::*;
 
+    const OFF: Compression = Compression::Off;
+    const ZLIB: Compression = Compression::Zlib(6);
     const KEY: &[u8] = b"p:1:/";
 
     fn text(len: usize) -> Vec<u8> {
@@ -169,29 +161,53 @@ mod tests {
             .collect()
     }
 
-    fn fields(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        pairs
-            .iter()
-            .map(|(name, value)| {
-                (name.parse::<http::HeaderName>().unwrap(), HeaderValue::from_static(value))
-            })
-            .collect()
+    fn ways() -> Vec<Compression> {
+        let mut ways: Vec<_> = (1..=9).map(Compression::Zlib).collect();
+        ways.push(Compression::Off);
+        #[cfg(feature = "zstd")]
+        ways.extend((1..=9).map(Compression::Zstd));
+        ways
+    }
+
+    /// Each compressor is used again after one that failed.
+    #[test]
+    fn a_compressor_is_reused_without_traces() {
+        use rand::{RngExt, SeedableRng};
+        let mut noise = vec![0_u8; 100_000];
+        rand::rngs::StdRng::seed_from_u64(2).fill(&mut noise[..]);
+        let (noise, body) = (Bytes::from(noise), Bytes::from(text(3_000)));
+        for compression in ways() {
+            let (format, first) = encode(KEY, &body, compression).unwrap();
+            assert_eq!(encode(KEY, &noise, compression).unwrap().0, Format::Plain);
+            assert_eq!(decode(KEY, first.to_bytes().slice(..20), format), None);
+            let (_, again) = encode(KEY, &body, compression).unwrap();
+            assert_eq!(first.to_bytes(), again.to_bytes());
+            assert_eq!(decode(KEY, again.to_bytes(), format).unwrap(), body);
+        }
     }
 
     #[test]
     fn a_plain_body_stands_first_in_the_column() {
-        let (format, column) = encode(KEY, b"hello", None).unwrap();
+        let (format, column) = encode(KEY, &Bytes::from_static(b"hello"), OFF).unwrap();
         assert_eq!(format, Format::Plain);
+        let column = column.to_bytes();
         assert_eq!(&column[..column.len() - TRAILER_BYTES], b"hello");
     }
 
     #[test]
     fn text_shrinks_and_comes_back() {
-        let body = text(100_000);
-        let (format, column) = encode(KEY, &body, Some(6)).unwrap();
+        let body = Bytes::from(text(100_000));
+        let (format, column) = encode(KEY, &body, ZLIB).unwrap();
         assert_eq!(format, Format::Zlib);
         assert!(column.len() < 5_000, "{}", column.len());
-        assert_eq!(decode(KEY, column.into(), format).unwrap(), body);
+        assert_eq!(decode(KEY, column.to_bytes(), format).unwrap(), body);
+        #[cfg(feature = "zstd")]
+        {
+            let (format, column) = encode(KEY, &body, Compression::Zstd(3)).unwrap();
+            assert_eq!(format, Format::Zstd);
+            assert!(column.len() < 5_000, "{}", column.len());
+            assert_eq!(decode(KEY, column.to_bytes(), format).unwrap(), body);
+        }
     }
 
     #[test]
@@ -199,14 +215,16 @@ mod tests {
         use rand::{RngExt, SeedableRng};
         let mut noise = vec![0_u8; 10_000];
         rand::rngs::StdRng::seed_from_u64(1).fill(&mut noise[..]);
-        assert_eq!(encode(KEY, &noise, Some(9)).unwrap().0, Format::Plain);
-        assert_eq!(encode(KEY, b"", Some(9)).unwrap().0, Format::Plain);
-        assert_eq!(encode(KEY, b"x", Some(9)).unwrap().0, Format::Plain);
+        for body in [Bytes::from(noise), Bytes::new(), Bytes::from_static(b"x")] {
+            for compression in ways() {
+                assert_eq!(encode(KEY, &body, compression).unwrap().0, Format::Plain);
+            }
+        }
     }
 
     #[test]
     fn a_decompression_bomb_is_unreadable() {
-        let mut zlib = compress(&vec![0; 1_000_000], 9).unwrap();
+        let mut zlib = deflate(&vec![0; 1_000_000], 9, 1_000_000).unwrap();
         zlib.put_u32_le(1_000); // claims less than it holds
         zlib.put_u8(Format::Zlib.byte());
         let crc = crc32(&[KEY, &zlib]);
@@ -223,9 +241,20 @@ mod tests {
 
     #[test]
     fn a_stream_of_another_length_is_unreadable() {
+        #[cfg(feature = "zstd")]
+        {
+            let body = text(5_000);
+            let frame = zstd::compress(&body, 3, body.len()).unwrap();
+            let longer = [&frame[..], &[0]].concat();
+            assert_eq!(zstd::decompress(&frame, 5_000), Some(body));
+            assert_eq!(zstd::decompress(&frame, 4_999), None);
+            assert_eq!(zstd::decompress(&frame, 5_001), None);
+            assert_eq!(zstd::decompress(&longer, 5_000), None);
+            assert_eq!(zstd::decompress(&frame, usize::MAX >> 1), None);
+        }
         let body = text(5_000);
         for wrong in [4_999_u32, 5_001] {
-            let mut zlib = compress(&body, 6).unwrap();
+            let mut zlib = deflate(&body, 6, body.len()).unwrap();
             zlib.put_u32_le(wrong);
             zlib.put_u8(Format::Zlib.byte());
             let crc = crc32(&[KEY, &zlib]);
@@ -236,44 +265,26 @@ mod tests {
 
     #[test]
     fn another_keys_body_is_unreadable() {
-        let (format, column) = encode(KEY, b"mine", None).unwrap();
-        assert_eq!(decode(b"p:1:/other", column.into(), format), None);
-    }
-
-    #[test]
-    fn only_text_that_is_not_encoded_is_compressed() {
-        for kind in [
-            "text/html; charset=utf-8",
-            "Application/JSON",
-            "application/problem+json",
-            "image/svg+xml",
-            "application/wasm",
-            "application/x-www-form-urlencoded",
-        ] {
-            assert!(is_compressible(&fields(&[("content-type", kind)])), "{kind}");
-        }
-        for kind in ["image/png", "application/zip", "video/mp4", "application/octet-stream"] {
-            assert!(!is_compressible(&fields(&[("content-type", kind)])), "{kind}");
-        }
-        let html = ("content-type", "text/html");
-        assert!(is_compressible(&fields(&[html, ("content-encoding", "Identity")])));
-        assert!(!is_compressible(&fields(&[html, ("content-encoding", "gzip")])));
-        assert!(!is_compressible(&fields(&[html, ("content-encoding", "identity, br")])));
-        assert!(!is_compressible(&HeaderMap::new()));
+        let (format, column) = encode(KEY, &Bytes::from_static(b"mine"), OFF).unwrap();
+        assert_eq!(decode(b"p:1:/other", column.to_bytes(), format), None);
     }
 
     proptest! {
         #[test]
-        fn any_body_comes_back(body: Vec<u8>, level in 0_u32..=9) {
-            let level = (level > 0).then_some(level);
-            let (format, column) = encode(KEY, &body, level).unwrap();
-            prop_assert_eq!(decode(KEY, column.into(), format).unwrap(), body);
+        fn any_body_comes_back(body: Vec<u8>, times in 1_usize..9) {
+            let body = Bytes::from(body.repeat(times));
+            for compression in ways() {
+                let (format, column) = encode(KEY, &body, compression).unwrap();
+                prop_assert_eq!(decode(KEY, column.to_bytes(), format).unwrap(), body.clone());
+            }
         }
 
         #[test]
         fn any_bytes_are_read_without_a_panic(column: Vec<u8>) {
             let column = Bytes::from(column);
             prop_assert_eq!(decode(KEY, column.clone(), Format::Plain), None);
+            #[cfg(feature = "zstd")]
+            prop_assert_eq!(decode(KEY, column.clone(), Format::Zstd), None);
             prop_assert_eq!(decode(KEY, column, Format::Zlib), None);
         }
     }

@@ -5,19 +5,27 @@
 //! share a table.
 
 mod body;
+mod compression;
 mod head;
+mod pool;
 #[cfg(any(test, fuzzing))]
 mod rows;
+mod value;
 mod wire;
+#[cfg(feature = "zstd")]
+mod zstd;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use self::body::Format;
+pub(super) use self::compression::Compressing;
+pub use self::compression::Compression;
 use self::head::Head;
 #[cfg(any(test, fuzzing))]
 pub use self::rows::rows;
+pub(super) use self::value::Value;
 use crate::key::CacheKey;
 use crate::store::StoreError;
 use crate::stored::{Entry, Stored, StoredHead, StoredResponse};
@@ -28,7 +36,9 @@ const MAX_HEAD_BYTES: usize = (1 << 24) - 1;
 
 /// The values of the `value_type` column.
 const PLAIN: &str = "r";
-const COMPRESSED: &str = "R";
+const ZLIB: &str = "R";
+#[cfg(feature = "zstd")]
+const ZSTD: &str = "Z";
 const VARIANTS: &str = "v";
 
 /// The hash of a key, as in the table.
@@ -46,7 +56,7 @@ pub(super) fn hash_of(bytes: &[u8]) -> Result<Hash, sqlx::Error> {
 pub(super) struct Row {
     pub(super) hash: [u8; 16],
     pub(super) key: Bytes,
-    pub(super) value: Vec<u8>,
+    pub(super) value: Value,
     pub(super) value_type: &'static str,
     pub(super) expires_ms: u64,
     pub(super) head: Vec<u8>,
@@ -75,24 +85,6 @@ pub(super) struct RawRow {
     pub(super) value: Bytes,
 }
 
-/// When to compress.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Compressing {
-    /// Smaller bodies are not compressed.
-    pub(super) min_bytes: usize,
-    /// 0 is off, 9 is the smallest.
-    pub(super) level: u32,
-}
-
-impl Compressing {
-    fn level_for(self, response: &StoredResponse) -> Option<u32> {
-        let wanted = self.level > 0
-            && response.body.len() >= self.min_bytes
-            && body::is_compressible(&response.head.headers);
-        wanted.then_some(self.level)
-    }
-}
-
 /// The result of decoding a row.
 #[derive(Debug, PartialEq)]
 pub(super) enum Reading {
@@ -105,10 +97,11 @@ pub(super) enum Reading {
 }
 
 /// Whether encoding is too slow for an async thread.
-pub(super) fn is_slow_to_encode(entry: &Entry, compressing: Compressing) -> bool {
+pub(super) fn is_slow_to_encode(entry: &Entry, compressing: &Compressing) -> bool {
     match &entry.stored {
         Stored::Response(response) => {
-            response.body.len() >= body::BLOCKING_BYTES && compressing.level_for(response).is_some()
+            response.body.len() >= body::BLOCKING_BYTES
+                && compressing.of(response) != Compression::Off
         }
         Stored::Variants(_) => false,
     }
@@ -122,7 +115,7 @@ pub(super) fn is_slow_to_decode(row: &RawRow) -> bool {
 /// Whether the body claims to be larger than this after decompression. Then it is not decoded: no row that this
 /// process stores is larger.
 pub(super) fn inflates_over(row: &RawRow, max_bytes: usize) -> bool {
-    body_format(row.value_type) == Some(Format::Zlib)
+    body_format(row.value_type).is_some_and(|format| format != Format::Plain)
         && body::raw_len(&row.value).is_some_and(|length| length > max_bytes)
 }
 
@@ -132,48 +125,47 @@ pub(super) fn inflates_over(row: &RawRow, max_bytes: usize) -> bool {
 /// [`StoreError::TooLarge`] if a column cannot hold it.
 pub(super) fn encode(
     entry: &Entry,
-    compressing: Compressing,
+    compressing: &Compressing,
     now_ms: u64,
 ) -> Result<Row, StoreError> {
     let key = entry.key.to_bytes();
     let expires_ms = entry.expires_ms;
-    let mut row = match &entry.stored {
-        Stored::Response(response) => {
-            let level = compressing.level_for(response);
-            let (format, value) =
-                body::encode(&key, &response.body, level).ok_or(StoreError::TooLarge {
-                    size: response.body.len(),
-                    limit: u32::MAX as usize,
-                })?;
-            let head = &response.head;
-            Row {
-                hash: entry.key.hash(),
-                value,
-                value_type: if format == Format::Zlib { COMPRESSED } else { PLAIN },
-                expires_ms,
-                head: head::encode_response(&key, head, expires_ms),
-                size: 0,
-                status: Some(head.status.as_u16()),
-                born_ms: head.received_ms,
-                fresh_until_ms: Some(head.fresh_until_ms),
-                gen_ms: Some(head.gen_ms),
-                key,
+    let mut row =
+        match &entry.stored {
+            Stored::Response(response) => {
+                let compression = compressing.of(response);
+                let (format, value) = body::encode(&key, &response.body, compression).ok_or(
+                    StoreError::TooLarge { size: response.body.len(), limit: u32::MAX as usize },
+                )?;
+                let head = &response.head;
+                Row {
+                    hash: entry.key.hash(),
+                    value,
+                    value_type: value_type(format),
+                    expires_ms,
+                    head: head::encode_response(&key, head, expires_ms),
+                    size: 0,
+                    status: Some(head.status.as_u16()),
+                    born_ms: head.received_ms,
+                    fresh_until_ms: Some(head.fresh_until_ms),
+                    gen_ms: Some(head.gen_ms),
+                    key,
+                }
             }
-        }
-        Stored::Variants(index) => Row {
-            hash: entry.key.hash(),
-            value: Vec::new(),
-            value_type: VARIANTS,
-            expires_ms,
-            head: head::encode_variants(&key, index, expires_ms),
-            size: 0,
-            status: None,
-            born_ms: now_ms,
-            fresh_until_ms: None,
-            gen_ms: None,
-            key,
-        },
-    };
+            Stored::Variants(index) => Row {
+                hash: entry.key.hash(),
+                value: Value::default(),
+                value_type: VARIANTS,
+                expires_ms,
+                head: head::encode_variants(&key, index, expires_ms),
+                size: 0,
+                status: None,
+                born_ms: now_ms,
+                fresh_until_ms: None,
+                gen_ms: None,
+                key,
+            },
+        };
     check_head(&row.head)?;
     let size = row.key.len() + row.head.len() + row.value.len();
     row.size =
@@ -257,7 +249,7 @@ pub(super) fn decode_head(
     };
     let body_bytes = match body_format(row.value_type)? {
         Format::Plain => u64::from(size).checked_sub(others as u64),
-        Format::Zlib => None,
+        _ => None,
     };
     (expires_ms > now_ms).then_some((head, body_bytes))
 }
@@ -274,7 +266,18 @@ fn body_format(value_type: u8) -> Option<Format> {
     match value_type {
         b'r' => Some(Format::Plain),
         b'R' => Some(Format::Zlib),
+        #[cfg(feature = "zstd")]
+        b'Z' => Some(Format::Zstd),
         _ => None,
+    }
+}
+
+const fn value_type(format: Format) -> &'static str {
+    match format {
+        Format::Plain => PLAIN,
+        Format::Zlib => ZLIB,
+        #[cfg(feature = "zstd")]
+        Format::Zstd => ZSTD,
     }
 }
 

@@ -6,7 +6,10 @@ use bytes::Bytes;
 use super::*;
 
 const NOW_MS: u64 = 1_000;
-const ZLIB: Compressing = Compressing { min_bytes: 0, level: 6 };
+
+fn compressing(compression: Compression) -> Compressing {
+    Compressing { compression, when: Arc::new(|_, _| true) }
+}
 
 /// A column with a correct checksum, or unchanged.
 fn column(key: &CacheKey, bytes: &[u8], sealed: bool) -> Bytes {
@@ -15,7 +18,7 @@ fn column(key: &CacheKey, bytes: &[u8], sealed: bool) -> Bytes {
 }
 
 /// The input is a byte of flags, the length of the head in one and a half bytes, the head column, and the value
-/// column. Flags: 1 seals the head, 2 seals the value, 4 is compressed, 8 is a variant index.
+/// column. Flags: 1 seals the head, 2 seals the value, 4 is zlib, 8 is a variant index, 16 is zstd.
 ///
 /// Hostile rows are decoded without a panic, and without more memory than they justify. A decoded entry is the same
 /// after encoding. It is absent after its expiry and under another key.
@@ -24,9 +27,10 @@ pub fn rows(data: &[u8]) {
     let len = usize::from(*low) | usize::from(*high & 0x0f) << 8;
     let (head, value) = rest.split_at_checked(len).unwrap_or((rest, &[]));
     let key = CacheKey::new("fuzz:1:/ http://h");
-    let value_type = match flags & 12 {
+    let value_type = match flags & 28 {
         0 => b'r',
         4 => b'R',
+        16 => b'Z',
         _ => b'v',
     };
     let row = RawRow {
@@ -44,7 +48,8 @@ pub fn rows(data: &[u8]) {
     let slow = is_slow_to_decode(&row);
     let Reading::Found(stored) = decode(&key, row.clone(), NOW_MS) else { return };
     if let Stored::Response(response) = &stored {
-        assert!(response.body.len() <= column_bytes.saturating_mul(1032), "a bomb");
+        let ratio = if value_type == b'Z' { 32 << 10 } else { 1032 };
+        assert!(response.body.len() <= column_bytes.saturating_mul(ratio), "a bomb");
         assert!(slow || value_type == b'r' || response.body.len() < body::BLOCKING_BYTES);
     }
     let expires_ms = u64::from_le_bytes(head[2..10].try_into().unwrap());
@@ -55,13 +60,20 @@ pub fn rows(data: &[u8]) {
     let moved = RawRow { key: other.to_bytes(), ..row.clone() };
     assert_eq!(decode(&other, moved, NOW_MS), Reading::Unreadable, "checksums cover the key");
     let entry = Entry { key: key.clone(), stored: stored.clone(), expires_ms };
-    let written = encode(&entry, ZLIB, NOW_MS).expect("as large as it was");
-    let again = RawRow {
-        key: written.key.clone(),
-        value_type: written.value_type.as_bytes()[0],
-        expires_ms: written.expires_ms,
-        head: Some(written.head.into()),
-        value: written.value.into(),
-    };
-    assert_eq!(decode(&key, again, NOW_MS), Reading::Found(stored));
+    let ways = [
+        Compression::Zlib(6),
+        #[cfg(feature = "zstd")]
+        Compression::Zstd(3),
+    ];
+    for way in ways {
+        let written = encode(&entry, &compressing(way), NOW_MS).expect("as large as it was");
+        let again = RawRow {
+            key: written.key.clone(),
+            value_type: written.value_type.as_bytes()[0],
+            expires_ms: written.expires_ms,
+            head: Some(written.head.into()),
+            value: written.value.to_bytes(),
+        };
+        assert_eq!(decode(&key, again, NOW_MS), Reading::Found(stored.clone()));
+    }
 }

@@ -8,9 +8,17 @@ use crate::key::hex;
 use crate::stored::{SelectingField, VariantIndex};
 use crate::tag::{LogPosition, Tag};
 
-const ZLIB: Compressing = Compressing { min_bytes: 64, level: 6 };
 const NOW: u64 = 1_000;
 const EXPIRES: u64 = 2_000;
+
+/// Compresses also small bodies.
+fn with(compression: Compression) -> Compressing {
+    Compressing { compression, when: Arc::new(|_, bytes| bytes >= 64) }
+}
+
+fn zlib() -> Compressing {
+    with(Compression::Zlib(6))
+}
 
 fn sample() -> StoredHead {
     let mut headers = HeaderMap::new();
@@ -67,7 +75,7 @@ fn raw(row: &Row) -> RawRow {
         value_type: row.value_type.as_bytes()[0],
         expires_ms: row.expires_ms,
         head: Some(row.head.clone().into()),
-        value: row.value.clone().into(),
+        value: row.value.to_bytes(),
     }
 }
 
@@ -81,17 +89,56 @@ fn samples() -> Vec<Entry> {
     ]
 }
 
+/// The samples and their rows, in each way of compression.
+fn sample_rows() -> Vec<(Entry, RawRow)> {
+    let ways = [
+        Compression::Off,
+        Compression::Zlib(6),
+        #[cfg(feature = "zstd")]
+        Compression::Zstd(3),
+    ];
+    let all = ways.iter().flat_map(|way| samples().into_iter().map(|entry| (*way, entry)));
+    all.map(|(way, entry)| {
+        let row = raw(&encode(&entry, &with(way), NOW).unwrap());
+        (entry, row)
+    })
+    .collect()
+}
+
 #[test]
 fn what_goes_in_comes_out() {
-    for entry in samples() {
-        let row = encode(&entry, ZLIB, NOW).unwrap();
-        assert_eq!(decode(&entry.key, raw(&row), NOW), Reading::Found(entry.stored));
+    for (entry, row) in sample_rows() {
+        assert_eq!(decode(&entry.key, row, NOW), Reading::Found(entry.stored));
     }
+}
+
+/// A row as `encode` wrote it with `Zstd(3)`.
+#[test]
+fn a_zstd_row_is_read_only_with_its_feature() {
+    let text = "one line of many, and again\n".repeat(20);
+    let entry = entry(sample(), text.as_bytes());
+    let frame = "28b52ffd603001250100e06f6e65206c696e65206f66206d616e792c20616e6420616761696e0a010044f86a3a01\
+                 300200000385db72f9";
+    let row = RawRow {
+        value_type: b'Z',
+        value: unhex(frame),
+        ..raw(&encode(&entry, &zlib(), NOW).unwrap())
+    };
+    let expected = match cfg!(feature = "zstd") {
+        true => Reading::Found(entry.stored),
+        false => Reading::Unreadable,
+    };
+    assert_eq!(decode(&entry.key, row, NOW), expected);
+}
+
+fn unhex(hex: &str) -> Bytes {
+    let digits = hex.as_bytes().chunks(2).map(|two| std::str::from_utf8(two).unwrap());
+    digits.map(|two| u8::from_str_radix(two, 16).unwrap()).collect()
 }
 
 #[test]
 fn version_1_keeps_its_bytes() {
-    let row = encode(&entry(sample(), b"hello"), ZLIB, NOW).unwrap();
+    let row = encode(&entry(sample(), b"hello"), &zlib(), NOW).unwrap();
     assert_eq!(row.value_type, "r");
     assert_eq!(
         hex(&row.head),
@@ -101,16 +148,16 @@ fn version_1_keeps_its_bytes() {
          070703646e740002016102\
          00ff0900000000000000020300000000000000030000000000000005000000000000000700000000000000d96c6408"
     );
-    assert_eq!(hex(&row.value), "68656c6c6f0500000001f2032c6f");
+    assert_eq!(hex(&row.value.to_bytes()), "68656c6c6f0500000001f2032c6f");
     let windows = StoredHead {
         stale_while_revalidate_ms: Some(1_500),
         stale_if_error_ms: Some(0),
         ..sample()
     };
-    let row = encode(&entry(windows, b"hello"), ZLIB, NOW).unwrap();
+    let row = encode(&entry(windows, b"hello"), &zlib(), NOW).unwrap();
     let (flags, end) = (&row.head[12], &row.head[row.head.len() - 20..row.head.len() - 4]);
     assert_eq!((*flags, hex(end).as_str()), (7, "dc050000000000000000000000000000"));
-    let row = encode(&variants(), ZLIB, NOW).unwrap();
+    let row = encode(&variants(), &zlib(), NOW).unwrap();
     assert_eq!((row.value_type, row.value.len()), ("v", 0));
     assert_eq!(
         hex(&row.head),
@@ -120,19 +167,18 @@ fn version_1_keeps_its_bytes() {
 
 #[test]
 fn columns_say_what_people_ask_for() {
-    let row = encode(&entry(sample(), &[b'x'; 500]), ZLIB, NOW).unwrap();
+    let row = encode(&entry(sample(), &[b'x'; 500]), &zlib(), NOW).unwrap();
     assert_eq!(row.value_type, "R");
     assert_eq!((row.status, row.gen_ms), (Some(404), Some(50)));
     assert_eq!((row.born_ms, row.fresh_until_ms), (950, Some(1_500)));
     assert_eq!(row.size as usize, row.key.len() + row.head.len() + row.value.len());
-    let index = encode(&variants(), ZLIB, NOW).unwrap();
+    let index = encode(&variants(), &zlib(), NOW).unwrap();
     assert_eq!((index.born_ms, index.status), (NOW, None));
 }
 
 #[test]
 fn every_flipped_bit_is_found() {
-    for entry in samples() {
-        let row = raw(&encode(&entry, ZLIB, NOW).unwrap());
+    for (entry, row) in sample_rows() {
         let head = row.head.clone().unwrap();
         for (at, bit) in (0..head.len()).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
             let mut bad = head.to_vec();
@@ -155,8 +201,7 @@ fn every_flipped_bit_is_found() {
 
 #[test]
 fn every_truncation_and_every_tail_is_found() {
-    for entry in samples() {
-        let row = raw(&encode(&entry, ZLIB, NOW).unwrap());
+    for (entry, row) in sample_rows() {
         let head = row.head.clone().unwrap();
         for len in 0..head.len() {
             let bad = RawRow { head: Some(head.slice(..len)), ..row.clone() };
@@ -185,7 +230,7 @@ fn sealed(key: &CacheKey, fields: &[u8]) -> Bytes {
 #[test]
 fn an_unknown_version_and_wrong_fields_are_unreadable_even_with_a_right_checksum() {
     let entry = entry(sample(), b"short");
-    let row = raw(&encode(&entry, ZLIB, NOW).unwrap());
+    let row = raw(&encode(&entry, &zlib(), NOW).unwrap());
     let head = row.head.clone().unwrap();
     let fields = &head[..head.len() - 4];
     let with = |fields: &[u8]| {
@@ -209,7 +254,7 @@ fn an_unknown_version_and_wrong_fields_are_unreadable_even_with_a_right_checksum
 #[test]
 fn any_change_under_a_right_checksum_is_read_without_a_panic() {
     let entry = entry(sample(), b"short");
-    let row = raw(&encode(&entry, ZLIB, NOW).unwrap());
+    let row = raw(&encode(&entry, &zlib(), NOW).unwrap());
     let head = row.head.clone().unwrap();
     let fields = &head[..head.len() - 4];
     for at in 0..fields.len() {
@@ -225,7 +270,7 @@ fn any_change_under_a_right_checksum_is_read_without_a_panic() {
 #[test]
 fn another_keys_row_is_absent_and_its_columns_are_unreadable() {
     let entry = entry(sample(), b"short");
-    let row = raw(&encode(&entry, ZLIB, NOW).unwrap());
+    let row = raw(&encode(&entry, &zlib(), NOW).unwrap());
     let other = CacheKey::new("p:1:/y http://h");
     assert_eq!(decode(&other, row.clone(), NOW), Reading::Absent);
     let moved = RawRow { key: other.to_bytes(), ..row };
@@ -235,7 +280,7 @@ fn another_keys_row_is_absent_and_its_columns_are_unreadable() {
 #[test]
 fn the_moment_of_expiry_is_dead_and_the_column_only_shortens() {
     let entry = entry(sample(), b"short");
-    let row = raw(&encode(&entry, ZLIB, NOW).unwrap());
+    let row = raw(&encode(&entry, &zlib(), NOW).unwrap());
     assert!(matches!(decode(&entry.key, row.clone(), EXPIRES - 1), Reading::Found(_)));
     assert_eq!(decode(&entry.key, row.clone(), EXPIRES), Reading::Absent);
     let longer = RawRow { expires_ms: u64::MAX, ..row.clone() };
@@ -247,7 +292,7 @@ fn the_moment_of_expiry_is_dead_and_the_column_only_shortens() {
 #[test]
 fn a_new_head_goes_with_the_old_body() {
     let entry = entry(sample(), b"short");
-    let row = raw(&encode(&entry, ZLIB, NOW).unwrap());
+    let row = raw(&encode(&entry, &zlib(), NOW).unwrap());
     let fresher = StoredHead { received_ms: 1_900, ..sample() };
     let head = encode_head(&entry.key, &fresher, 3_000).unwrap();
     let row = RawRow { head: Some(head.into()), expires_ms: 3_000, ..row };
@@ -297,7 +342,7 @@ proptest! {
     #[test]
     fn any_response_comes_back(head in any_head(), body: Vec<u8>) {
         let entry = entry(head, &body);
-        let row = encode(&entry, ZLIB, NOW).unwrap();
+        let row = encode(&entry, &zlib(), NOW).unwrap();
         prop_assert_eq!(decode(&entry.key, raw(&row), NOW), Reading::Found(entry.stored));
     }
 

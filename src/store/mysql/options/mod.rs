@@ -5,8 +5,10 @@ mod settings;
 
 use std::fmt;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderMap;
 use sqlx::ConnectOptions;
 use sqlx::mysql::MySqlConnectOptions;
 
@@ -14,6 +16,7 @@ use self::login::Login;
 pub(super) use self::login::LoginError;
 pub(super) use self::settings::Settings;
 use super::MySqlStore;
+use super::codec::{Compressing, Compression};
 use crate::error::{About, ConfigError};
 use crate::store::StoreError;
 
@@ -53,7 +56,7 @@ pub struct MySqlStoreBuilder {
     read_connections: usize,
     max_entry_bytes: usize,
     queue_bytes: usize,
-    compress_level: u32,
+    compressing: Compressing,
     background_cull: bool,
     cull_probability: f64,
     idle_cull_interval: Duration,
@@ -81,7 +84,7 @@ impl fmt::Debug for MySqlStoreBuilder {
             .field("read_connections", &self.read_connections)
             .field("max_entry_bytes", &self.max_entry_bytes)
             .field("queue_bytes", &self.queue_bytes)
-            .field("compress_level", &self.compress_level)
+            .field("compression", &self.compressing.compression)
             .field("background_cull", &self.background_cull)
             .field("cull_probability", &self.cull_probability)
             .field("idle_cull_interval", &self.idle_cull_interval)
@@ -133,7 +136,7 @@ impl MySqlStoreBuilder {
             read_connections: 2,
             max_entry_bytes: 16 * 1024 * 1024,
             queue_bytes: 64 * 1024 * 1024,
-            compress_level: 6,
+            compressing: Compressing::default(),
             background_cull: true,
             cull_probability: 0.01,
             idle_cull_interval: Duration::from_secs(30),
@@ -381,17 +384,41 @@ impl MySqlStoreBuilder {
         self
     }
 
-    /// The compression level for bodies of text in the table, from 1 to 9; 0 is off. Clients always get uncompressed
-    /// bodies. Default: 6.
+    /// How bodies are compressed in the table. Clients always get uncompressed bodies. Default: `Zlib(6)`.
     ///
     /// ```
     /// # use tower_mysql_cache::MySqlStore;
-    /// // faster, and larger rows
-    /// let store = MySqlStore::builder("mysql://app@localhost/shop")?.compress_level(1);
+    /// use tower_mysql_cache::store::Compression;
+    ///
+    /// let builder = MySqlStore::builder("mysql://app@localhost/shop")?;
+    /// # #[cfg(feature = "zstd")]
+    /// // with the feature `zstd`
+    /// let builder = builder.compression(Compression::Zstd(3));
     /// # Ok::<(), tower_mysql_cache::StoreError>(())
     /// ```
-    pub fn compress_level(mut self, level: u32) -> Self {
-        self.compress_level = level;
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.compressing.compression = compression;
+        self
+    }
+
+    /// Which bodies are compressed: the closure gets the response's header fields, and the length of the body in bytes. It
+    /// is not asked for bodies with a `Content-Encoding`, which are stored unchanged. A compressed body that is not
+    /// smaller by a tenth is stored unchanged too. Default: [`Compression::is_worthwhile`].
+    ///
+    /// ```
+    /// # use tower_mysql_cache::MySqlStore;
+    /// use tower_mysql_cache::store::Compression;
+    ///
+    /// // larger rows, and less work for small pages
+    /// let store = MySqlStore::builder("mysql://app@localhost/shop")?
+    ///     .compress_when(|headers, bytes| bytes >= 16 << 10 && Compression::is_worthwhile(headers, bytes));
+    /// # Ok::<(), tower_mysql_cache::StoreError>(())
+    /// ```
+    pub fn compress_when(
+        mut self,
+        when: impl Fn(&HeaderMap, usize) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.compressing.when = Arc::new(when);
         self
     }
 
@@ -524,7 +551,10 @@ mod tests {
             (refused(|b| b.write_timeout(Duration::ZERO)), ["write_timeout", "is 0 ns;", "1 ms"]),
             (refused(|b| b.max_entry_bytes(0)), ["max_entry_bytes", "is 0;", "1 KiB"]),
             (refused(|b| b.queue_bytes(5)), ["queue_bytes", "is 5;", "max_entry_bytes"]),
-            (refused(|b| b.compress_level(10)), ["compress_level", "is 10;", "0 (off)"]),
+            (
+                refused(|b| b.compression(Compression::Zlib(10))),
+                ["compression", "is Zlib(10);", "1 (fast)"],
+            ),
             (
                 refused(|b| b.cull_probability(0.0)),
                 ["cull_prob", "is 0;", "background_cull(false)"],

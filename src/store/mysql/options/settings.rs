@@ -6,7 +6,7 @@ use super::super::codec::Compressing;
 use super::super::sql::TableName;
 use super::MySqlStoreBuilder;
 use super::login::Login;
-use crate::error::{ConfigError, Value};
+use crate::error::{About, ConfigError, Value};
 
 impl MySqlStoreBuilder {
     /// Checks every setting.
@@ -51,7 +51,7 @@ impl MySqlStoreBuilder {
             read_connections: self.read_connections,
             max_entry_bytes: self.max_entry_bytes,
             queue_bytes: self.queue_bytes,
-            compressing: Compressing { min_bytes: COMPRESS_MIN_BYTES, level: self.compress_level },
+            compressing: self.compressing,
             background_cull: self.background_cull,
             cull_probability: self.cull_probability,
             idle_cull_interval: self.idle_cull_interval,
@@ -116,10 +116,10 @@ impl MySqlStoreBuilder {
             "it must be at least `max_entry_bytes`, so that each entry fits into the queue",
         )?;
         check(
-            "compress_level",
-            self.compress_level,
-            self.compress_level <= 9,
-            "it must be from 0 (off) to 9 (smallest)",
+            "compression",
+            About(format!("{:?}", self.compressing.compression)),
+            self.compressing.compression.is_valid(),
+            "its level must be from 1 (fast) to 9 (small)",
         )?;
         check(
             "cull_probability",
@@ -143,8 +143,6 @@ impl MySqlStoreBuilder {
     }
 }
 
-/// Smaller bodies are not compressed, because that saves little.
-const COMPRESS_MIN_BYTES: usize = 1024;
 /// A shorter timeout than any round trip is a mistake. The server counts in milliseconds.
 const MIN_TIMEOUT: Duration = Duration::from_millis(1);
 const MAX_TIMEOUT: Duration = Duration::from_secs(600);

@@ -9,7 +9,7 @@ pub(in super::super) fn entries_ddl(table: &TableName) -> String {
   key_hash       BINARY(16)        NOT NULL, -- first 16 bytes of SHA-256 over cache_key
   cache_key      VARBINARY(1024)   NOT NULL, -- prefix:version:target ...
   value          LONGBLOB          NOT NULL, -- body, perhaps compressed, then 9 bytes
-  value_type     CHAR(1) CHARACTER SET ascii COLLATE ascii_bin NOT NULL, -- r response, R compressed, v variants
+  value_type     CHAR(1) CHARACTER SET ascii COLLATE ascii_bin NOT NULL, -- r response, R and Z compressed, v variants
   expires        BIGINT UNSIGNED   NOT NULL, -- may be removed from then on, ms since 1970
   head           MEDIUMBLOB        NULL,     -- status, fields, times, tags
   size           INT UNSIGNED      NULL,     -- bytes of cache_key, head and value

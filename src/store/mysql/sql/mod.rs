@@ -209,7 +209,7 @@ impl Sql {
             freshen: format!(
                 "UPDATE {t} SET head = ?, expires = ?, size = ? + LENGTH(value), born_ms = ?, \
                  fresh_until_ms = ?, gen_ms = ?, status = ? \
-                 WHERE key_hash = ? AND cache_key = ? AND expires > ? AND value_type IN ('r', 'R') \
+                 WHERE key_hash = ? AND cache_key = ? AND expires > ? AND value_type IN ('r', 'R', 'Z') \
                  AND SUBSTRING(head, 11, LENGTH(head) - 14) = ?"
             )
             .into(),

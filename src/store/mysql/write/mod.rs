@@ -1,6 +1,7 @@
 //! How do writes wait, and how are they done in their order?
 
 mod batch;
+mod held;
 mod lease;
 mod prefixes;
 mod queue;

@@ -1,4 +1,5 @@
-//! Which writes wait, and in which order? In the order of calls, limited by bytes.
+//! Which writes wait, and in which order? In the order of calls, limited by bytes. A row that is being encoded holds up
+//! only the writes to its key.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -10,6 +11,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::super::codec::{Hash, Row};
 use super::super::sql::MAX_ROWS;
+use super::held::Held;
 use crate::key::KeyRange;
 use crate::store::{Lease, StoreError};
 use crate::sync::lock;
@@ -28,9 +30,11 @@ pub(in super::super) struct Put {
     pub(in super::super) ack: Ack<bool>,
 }
 
-/// A row that is being encoded outside the async threads. It keeps its place in the queue.
+/// A row that is being encoded outside the async threads. It keeps its place among the jobs for its key.
 #[derive(Debug)]
 pub(in super::super) struct Encoding {
+    pub(in super::super) hash: Hash,
+    pub(in super::super) key: Bytes,
     pub(in super::super) row: oneshot::Receiver<Result<Row, StoreError>>,
     pub(in super::super) fence: Option<(Hash, u64)>,
     pub(in super::super) share: Share,
@@ -125,6 +129,10 @@ impl Queued {
 }
 
 /// What the task takes at once.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one value at a time; a box would be an allocation for each job"
+)]
 #[derive(Debug)]
 pub(in super::super) enum Work {
     /// Up to [`MAX_ROWS`] consecutive rows.
@@ -217,8 +225,8 @@ impl Writes {
         Ok(())
     }
 
-    /// Takes the next work. `None` if nothing waits, or while the next row is still being encoded; [`Writes::work`]
-    /// is notified when it is ready.
+    /// Takes the next work. `None` if nothing waits, or only jobs behind rows that are still being encoded;
+    /// [`Writes::work`] is notified when one is ready.
     pub(in super::super) fn take(&self) -> Option<Work> {
         let mut failed = Vec::new();
         let work = lock(&self.state).take(self.max_statement_bytes, &mut failed);
@@ -266,58 +274,75 @@ impl Writes {
 
 impl State {
     fn take(&mut self, max_bytes: usize, failed: &mut Vec<(Encoding, StoreError)>) -> Option<Work> {
-        self.arrive(failed);
-        let is_ready = matches!(self.waiting.front(), Some(Queued::Job(_)));
-        if (self.in_a_row < MAX_FIRST || !is_ready)
+        let mut held = Held::default();
+        let next = self.next(0, &mut held, failed);
+        if (self.in_a_row < MAX_FIRST || next.is_none())
             && let Some(job) = self.first.pop_front()
         {
             self.in_a_row += 1;
             return Some(Work::One(job));
         }
-        if !is_ready {
-            return None;
-        }
+        let mut at = next?;
         self.in_a_row = 0;
         let (mut puts, mut bytes) = (Vec::new(), 0_usize);
-        while let Some(Queued::Job(Job::Put(next))) = self.waiting.front()
+        while let Some(Queued::Job(Job::Put(next))) = self.waiting.get(at)
             && next.fence.is_none()
         {
             bytes = bytes.saturating_add(next.row.packet_bytes());
             if puts.len() == MAX_ROWS || (bytes > max_bytes && !puts.is_empty()) {
                 break;
             }
-            if let Some(Queued::Job(Job::Put(next))) = self.waiting.pop_front() {
+            if let Some(Queued::Job(Job::Put(next))) = self.waiting.remove(at) {
                 puts.push(next);
             }
-            self.arrive(failed);
+            match self.next(at, &mut held, failed) {
+                Some(next) => at = next,
+                None => break,
+            }
         }
         if !puts.is_empty() {
             return Some(Work::Rows(puts));
         }
-        match self.waiting.pop_front() {
+        match self.waiting.remove(at) {
             Some(Queued::Job(job)) => Some(Work::One(job)),
             _ => None,
         }
     }
 
-    /// Inserts the next row, if it has been encoded. Rows that cannot be encoded are removed.
-    fn arrive(&mut self, failed: &mut Vec<(Encoding, StoreError)>) {
-        while let Some(Queued::Encoding(next)) = self.waiting.front_mut() {
+    /// The next job that can be done, from this place on. The ones before it are held.
+    fn next(
+        &mut self,
+        mut at: usize,
+        held: &mut Held,
+        failed: &mut Vec<(Encoding, StoreError)>,
+    ) -> Option<usize> {
+        loop {
+            self.arrive(at, failed);
+            let job = self.waiting.get(at)?;
+            if held.lets_pass(job) {
+                return Some(at);
+            }
+            if !held.hold(job) {
+                return None;
+            }
+            at += 1;
+        }
+    }
+
+    /// If a row is at this place and has been encoded, it becomes a job. Rows that cannot be encoded are removed.
+    fn arrive(&mut self, at: usize, failed: &mut Vec<(Encoding, StoreError)>) {
+        while let Some(Queued::Encoding(next)) = self.waiting.get_mut(at) {
             let row = match next.row.try_recv() {
                 Err(TryRecvError::Empty) => return,
                 Err(TryRecvError::Closed) => Err(StoreError::Closed),
                 Ok(row) => row,
             };
-            let Some(Queued::Encoding(next)) = self.waiting.pop_front() else { return };
+            let Some(Queued::Encoding(next)) = self.waiting.remove(at) else { return };
             match row {
                 Ok(row) => {
                     let Encoding { fence, share, ack, .. } = next;
-                    return self.waiting.push_front(Queued::Job(Job::Put(Put {
-                        row,
-                        fence,
-                        share,
-                        ack,
-                    })));
+                    let put = Put { row, fence, share, ack };
+                    return self.waiting.insert(at, Queued::Job(Job::Put(put)));
                 }
                 Err(error) => failed.push((next, error)),
             }
@@ -356,6 +381,7 @@ impl Drop for Share {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::codec::Value;
     use super::*;
     use crate::key::CacheKey;
 
@@ -369,7 +395,7 @@ mod tests {
         let row = Row {
             hash: key.hash(),
             key: key.to_bytes(),
-            value: vec![0; 100],
+            value: Value::of(&[0; 100]),
             value_type: "r",
             expires_ms: 0,
             head: Vec::new(),
@@ -469,29 +495,149 @@ mod tests {
 
     fn encoding(
         queue: &Arc<Writes>,
+        key: &str,
     ) -> (Queued, Sent, oneshot::Receiver<Result<bool, StoreError>>) {
         let ((sender, row), (ack, receiver)) = (oneshot::channel(), oneshot::channel());
-        let share = queue.reserve(10).unwrap();
-        (Queued::Encoding(Encoding { row, fence: None, share, ack }), sender, receiver)
+        let (key, share) = (CacheKey::new(key.to_owned()), queue.reserve(10).unwrap());
+        let (hash, key) = (key.hash(), key.to_bytes());
+        (Queued::Encoding(Encoding { hash, key, row, fence: None, share, ack }), sender, receiver)
     }
 
     #[test]
-    fn a_row_that_is_being_encoded_keeps_its_place() {
+    fn writes_to_other_keys_pass_a_row_that_is_being_encoded() {
         let queue = queue();
-        let (job, sender, _ack) = encoding(&queue);
+        let (job, sender, _ack) = encoding(&queue, "a");
         queue.put(vec![job]).unwrap();
-        queue.put(vec![Queued::Job(Job::Put(put(&queue, "b").0))]).unwrap();
-        remove(&queue, "a");
-        assert!(drain(&queue).is_empty() && !queue.is_empty());
-        sender.send(Ok(put(&queue, "a").0.row)).unwrap();
+        for key in ["b", "a", "c"] {
+            queue.put(vec![Queued::Job(Job::Put(put(&queue, key).0))]).unwrap();
+        }
+        remove(&queue, "b");
         assert_eq!(drain(&queue), ["2 rows", "remove"]);
+        assert!(queue.take().is_none() && !queue.is_empty());
+        sender.send(Ok(put(&queue, "a").0.row)).unwrap();
+        assert_eq!(drain(&queue), ["2 rows"]);
         assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn a_deletion_stays_behind_the_rows_that_it_deletes_and_before_later_ones() {
+        let queue = queue();
+        let (job, sender, _ack) = encoding(&queue, "a1");
+        queue.put(vec![job]).unwrap();
+        remove(&queue, "a");
+        queue.put(vec![Queued::Job(Job::Put(put(&queue, "a2").0))]).unwrap();
+        remove(&queue, "b");
+        assert_eq!(drain(&queue), ["remove"], "only the one of other keys");
+        sender.send(Ok(put(&queue, "a1").0.row)).unwrap();
+        assert_eq!(drain(&queue), ["1 rows", "remove", "1 rows"]);
+    }
+
+    #[test]
+    fn nothing_passes_a_flush_and_a_flush_passes_nothing() {
+        let queue = queue();
+        let (job, sender, _ack) = encoding(&queue, "a");
+        queue.put(vec![job]).unwrap();
+        queue.push(Job::Flush(oneshot::channel().0)).unwrap();
+        queue.put(vec![Queued::Job(Job::Put(put(&queue, "b").0))]).unwrap();
+        assert!(drain(&queue).is_empty());
+        sender.send(Ok(put(&queue, "a").0.row)).unwrap();
+        assert_eq!(drain(&queue), ["1 rows", "other", "1 rows"]);
+    }
+
+    #[test]
+    fn a_limited_number_of_jobs_is_passed() {
+        let queue = Writes::new(1 << 20, 10_000);
+        let rows: Vec<_> = (0..256).map(|n| encoding(&queue, &format!("a{n}"))).collect();
+        let (jobs, senders): (Vec<_>, Vec<_>) =
+            rows.into_iter().map(|(job, sender, _)| (job, sender)).unzip();
+        queue.put(jobs).unwrap();
+        queue.put(vec![Queued::Job(Job::Put(put(&queue, "b").0))]).unwrap();
+        assert!(drain(&queue).is_empty());
+        drop(senders);
+        assert_eq!(drain(&queue), ["1 rows"]);
+    }
+
+    /// Jobs of random kinds for a few keys, with rows that are encoded in random order: jobs for one key are done in
+    /// the order of calls.
+    #[test]
+    fn jobs_for_one_key_are_done_in_order() {
+        use rand::rngs::StdRng;
+        use rand::{RngExt, SeedableRng};
+        for seed in 0..500 {
+            let mut random = StdRng::seed_from_u64(seed);
+            let queue = Writes::new(1 << 20, 10_000);
+            let (mut senders, mut done): (Vec<(Sent, Row)>, Vec<Work>) = Default::default();
+            let mut calls = 0_u64;
+            let numbered = |key: &str, number: u64, queue: &Arc<Writes>| {
+                let mut put = put(queue, key).0;
+                put.row.born_ms = number;
+                put
+            };
+            for _ in 0..60 {
+                let key = ["a1", "a2", "b1", "b2"][random.random_range(0..4)];
+                calls += 1;
+                match random.random_range(0..10) {
+                    0..3 => {
+                        let put = numbered(key, calls, &queue);
+                        queue.put(vec![Queued::Job(Job::Put(put))]).unwrap();
+                    }
+                    3..6 => {
+                        let (job, sender, _) = encoding(&queue, key);
+                        senders.push((sender, numbered(key, calls, &queue).row));
+                        queue.put(vec![job]).unwrap();
+                    }
+                    6 => {
+                        // the number of the call is in the end of the range
+                        let start = key.get(..random.random_range(1..=2)).unwrap();
+                        let mut range = KeyRange::starting_with(start.to_owned());
+                        range.to =
+                            [start.as_bytes(), &[0xff], &calls.to_be_bytes()].concat().into();
+                        queue.push(Job::Remove(range, oneshot::channel().0)).unwrap();
+                    }
+                    7 => queue.push(Job::Flush(oneshot::channel().0)).unwrap(),
+                    _ if !senders.is_empty() => {
+                        let at = random.random_range(0..senders.len());
+                        let (sender, row) = senders.swap_remove(at);
+                        sender.send(Ok(row)).unwrap();
+                    }
+                    _ => {}
+                }
+                done.extend(queue.take());
+            }
+            senders.into_iter().for_each(|(sender, row)| sender.send(Ok(row)).unwrap());
+            while !queue.is_empty() {
+                done.extend(queue.take());
+            }
+            in_order(seed, &done);
+        }
+    }
+
+    fn in_order(seed: u64, done: &[Work]) {
+        for key in ["a1", "a2", "b1", "b2"] {
+            let numbers: Vec<u64> = done.iter().flat_map(|work| of_key(work, key)).collect();
+            assert!(numbers.is_sorted(), "seed {seed}, {key}: {numbers:?}");
+        }
+    }
+
+    /// The numbers of the calls in this work that concern a key.
+    fn of_key(work: &Work, key: &str) -> Vec<u64> {
+        match work {
+            Work::Rows(puts) => {
+                let of_key = puts.iter().filter(|put| put.row.key == key);
+                of_key.map(|put| put.row.born_ms).collect()
+            }
+            Work::One(Job::Remove(range, _)) if range.contains(key.as_bytes()) => {
+                let number = range.to.last_chunk::<8>().unwrap();
+                vec![u64::from_be_bytes(*number)]
+            }
+            _ => Vec::new(),
+        }
     }
 
     #[test]
     fn an_invalidation_does_not_wait_for_encoding() {
         let queue = queue();
-        let (job, _sender, _ack) = encoding(&queue);
+        let (job, _sender, _ack) = encoding(&queue, "a");
         queue.put(vec![job]).unwrap();
         for _ in 0..=MAX_FIRST {
             queue.push(Job::Append(Vec::new(), oneshot::channel().0)).unwrap();
@@ -502,8 +648,8 @@ mod tests {
     #[test]
     fn a_row_that_cannot_be_encoded_fails_and_is_removed() {
         let queue = Writes::new(30, 10_000);
-        let (large, sender, mut refused) = encoding(&queue);
-        let (lost, gone, mut closed) = encoding(&queue);
+        let (large, sender, mut refused) = encoding(&queue, "a");
+        let (lost, gone, mut closed) = encoding(&queue, "b");
         queue.put(vec![large, lost, Queued::Job(Job::Put(put(&queue, "c").0))]).unwrap();
         sender.send(Err(StoreError::TooLarge { size: 2, limit: 1 })).unwrap();
         drop(gone);

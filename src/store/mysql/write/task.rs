@@ -347,7 +347,7 @@ fn bind_row(query: Statement, row: &Row) -> Statement {
 fn bind_rest(query: Statement, row: &Row) -> Statement {
     query
         .bind(&row.key[..])
-        .bind(&row.value[..])
+        .bind(row.value.clone())
         .bind(row.value_type)
         .bind(row.expires_ms)
         .bind(&row.head[..])
