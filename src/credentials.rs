@@ -1,7 +1,7 @@
 //! Credentials other than cookies and `Authorization`: header fields, and users that outer layers know.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use http::HeaderName;
 use http::request::Parts;
@@ -9,115 +9,116 @@ use http::request::Parts;
 use crate::cookies::Credentials;
 use crate::error::ConfigError;
 
-/// Whether a header field usually identifies a user. In lower case, as in a `HeaderName`.
-fn is_credential(name: &str) -> bool {
-    is_key_or_token(name) || is_user_of_proxy(name) || is_client_certificate(name)
-}
+/// Header fields that usually identify a user, in lower case, as in a `HeaderName`.
+static CREDENTIALS: [&[&str]; 3] = [KEYS_AND_TOKENS, USERS_OF_PROXIES, CLIENT_CERTIFICATES];
 
 /// API keys and tokens.
-fn is_key_or_token(name: &str) -> bool {
-    matches!(
-        name,
-        "proxy-authorization"
-            | "dpop"
-            | "signature"
-            // API keys
-            | "x-api-key"
-            | "x-apikey"
-            | "api-key"
-            | "apikey"
-            | "x-functions-key"
-            | "ocp-apim-subscription-key"
-            // tokens
-            | "x-auth-token"
-            | "x-access-token"
-            | "x-session-token"
-            | "x-session-id"
-            | "x-user-token"
-            | "x-csrf-token"
-            | "x-xsrf-token"
-            | "x-token"
-            | "access-token"
-            | "auth-token"
-            | "private-token"
-            | "job-token"
-            | "x-vault-token"
-            | "x-shopify-access-token"
-            | "x-amz-security-token"
-            | "x-amzn-oidc-data"
-            | "x-amzn-oidc-accesstoken"
-            | "x-amzn-oidc-identity"
-            | "x-goog-iap-jwt-assertion"
-            | "x-goog-authenticated-user-email"
-            | "x-goog-authenticated-user-id"
-            | "cf-access-jwt-assertion"
-            | "cf-access-authenticated-user-email"
-            | "cf-access-client-id"
-            | "cf-access-client-secret"
-            | "x-ms-client-principal"
-            | "x-ms-client-principal-id"
-            | "x-ms-client-principal-name"
-            | "x-ms-token-aad-access-token"
-            | "x-ms-token-aad-id-token"
-    )
-}
+const KEYS_AND_TOKENS: &[&str] = &[
+    "proxy-authorization",
+    "dpop",
+    "signature",
+    // API keys
+    "x-api-key",
+    "x-apikey",
+    "api-key",
+    "apikey",
+    "x-functions-key",
+    "ocp-apim-subscription-key",
+    // tokens
+    "x-auth-token",
+    "x-access-token",
+    "x-session-token",
+    "x-session-id",
+    "x-user-token",
+    "x-csrf-token",
+    "x-xsrf-token",
+    "x-token",
+    "access-token",
+    "auth-token",
+    "private-token",
+    "job-token",
+    "x-vault-token",
+    "x-shopify-access-token",
+    "x-amz-security-token",
+    "x-amzn-oidc-data",
+    "x-amzn-oidc-accesstoken",
+    "x-amzn-oidc-identity",
+    "x-goog-iap-jwt-assertion",
+    "x-goog-authenticated-user-email",
+    "x-goog-authenticated-user-id",
+    "cf-access-jwt-assertion",
+    "cf-access-authenticated-user-email",
+    "cf-access-client-id",
+    "cf-access-client-secret",
+    "x-ms-client-principal",
+    "x-ms-client-principal-id",
+    "x-ms-client-principal-name",
+    "x-ms-token-aad-access-token",
+    "x-ms-token-aad-id-token",
+];
 
 /// Users, from authenticating proxies and service meshes.
-fn is_user_of_proxy(name: &str) -> bool {
-    matches!(
-        name,
-        "remote-user"
-            | "remote-email"
-            | "remote-groups"
-            | "remote-name"
-            | "x-remote-user"
-            | "x-user"
-            | "x-user-id"
-            | "x-user-email"
-            | "x-userinfo"
-            | "x-webauth-user"
-            | "x-authenticated-user"
-            | "x-authenticated-userid"
-            | "x-consumer-id"
-            | "x-consumer-username"
-            | "x-credential-identifier"
-            | "x-forwarded-user"
-            | "x-forwarded-email"
-            | "x-forwarded-groups"
-            | "x-forwarded-preferred-username"
-            | "x-forwarded-access-token"
-            | "x-auth-request-user"
-            | "x-auth-request-email"
-            | "x-auth-request-groups"
-            | "x-auth-request-preferred-username"
-            | "x-auth-request-access-token"
-            | "x-authentik-username"
-            | "x-authentik-uid"
-            | "x-authentik-email"
-            | "x-authentik-jwt"
-            | "tailscale-user-login"
-    )
-}
+const USERS_OF_PROXIES: &[&str] = &[
+    "remote-user",
+    "remote-email",
+    "remote-groups",
+    "remote-name",
+    "x-remote-user",
+    "x-user",
+    "x-user-id",
+    "x-user-email",
+    "x-userinfo",
+    "x-webauth-user",
+    "x-authenticated-user",
+    "x-authenticated-userid",
+    "x-consumer-id",
+    "x-consumer-username",
+    "x-credential-identifier",
+    "x-forwarded-user",
+    "x-forwarded-email",
+    "x-forwarded-groups",
+    "x-forwarded-preferred-username",
+    "x-forwarded-access-token",
+    "x-auth-request-user",
+    "x-auth-request-email",
+    "x-auth-request-groups",
+    "x-auth-request-preferred-username",
+    "x-auth-request-access-token",
+    "x-authentik-username",
+    "x-authentik-uid",
+    "x-authentik-email",
+    "x-authentik-jwt",
+    "tailscale-user-login",
+];
 
 /// Certificates of clients (RFC 9440 and its predecessors).
-fn is_client_certificate(name: &str) -> bool {
-    matches!(
-        name,
-        "client-cert"
-            | "client-cert-chain"
-            | "x-client-cert"
-            | "x-forwarded-client-cert"
-            | "x-forwarded-tls-client-cert"
-            | "x-forwarded-tls-client-cert-info"
-            | "x-ssl-cert"
-            | "x-ssl-client-cert"
-            | "x-ssl-client-dn"
-            | "x-ssl-client-s-dn"
-            | "ssl-client-cert"
-            | "x-amzn-mtls-clientcert"
-            | "x-amzn-mtls-clientcert-leaf"
-            | "x-arr-clientcert"
-    )
+const CLIENT_CERTIFICATES: &[&str] = &[
+    "client-cert",
+    "client-cert-chain",
+    "x-client-cert",
+    "x-forwarded-client-cert",
+    "x-forwarded-tls-client-cert",
+    "x-forwarded-tls-client-cert-info",
+    "x-ssl-cert",
+    "x-ssl-client-cert",
+    "x-ssl-client-dn",
+    "x-ssl-client-s-dn",
+    "ssl-client-cert",
+    "x-amzn-mtls-clientcert",
+    "x-amzn-mtls-clientcert-leaf",
+    "x-arr-clientcert",
+];
+
+/// The names in [`CREDENTIALS`] by their length, so that each field of a request is compared with a few names only.
+static BY_LENGTH: LazyLock<Vec<Vec<&str>>> = LazyLock::new(|| {
+    let names = || CREDENTIALS.into_iter().flatten().copied();
+    let longest = names().map(str::len).max().unwrap_or_default();
+    (0..=longest).map(|length| names().filter(|name| name.len() == length).collect()).collect()
+});
+
+/// Whether a header field usually identifies a user.
+fn is_credential(name: &str) -> bool {
+    BY_LENGTH.get(name.len()).is_some_and(|names| names.contains(&name))
 }
 
 /// The application's own rule whether a request has credentials.

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use bytes::{BufMut, BytesMut};
 use http::{HeaderName, HeaderValue};
 
 pub use crate::reason::Reason;
@@ -254,22 +255,28 @@ impl CacheStatus {
     /// This cache's member of the `Cache-Status` list (RFC 9211 2).
     pub(crate) fn field(
         &self,
+        values: &mut FieldValues,
         cache: &str,
         key: Option<&[u8]>,
         debug: bool,
     ) -> Option<HeaderValue> {
-        let mut value = member_name(cache);
+        let value = &mut values.0;
+        push_name(value, cache);
         match self.outcome {
             Outcome::Hit { ttl_s } => {
-                let _ = write!(value, "; hit; ttl={ttl_s}");
+                value.extend_from_slice(b"; hit; ttl=");
+                if ttl_s < 0 {
+                    value.put_u8(b'-');
+                }
+                push_number(value, ttl_s.unsigned_abs());
             }
             Outcome::Forwarded { forward, status, stored, collapsed } => {
                 let _ = write!(value, "; fwd={}", forward.as_str());
                 if let Some(status) = status {
                     let _ = write!(value, "; fwd-status={status}");
                 }
-                value.push_str(if stored { "; stored" } else { "" });
-                value.push_str(if collapsed { "; collapsed" } else { "" });
+                value.extend_from_slice(if stored { b"; stored" } else { b"" });
+                value.extend_from_slice(if collapsed { b"; collapsed" } else { b"" });
             }
         }
         if debug {
@@ -280,15 +287,46 @@ impl CacheStatus {
                 let _ = write!(value, "; detail={reason}");
             }
         }
-        HeaderValue::try_from(value).ok()
+        values.take()
     }
 }
 
+/// Field values that are written one after the other into one buffer.
+pub(crate) struct FieldValues(BytesMut);
+
+impl FieldValues {
+    /// Room for the fields of a hit; more is possible.
+    pub(crate) fn new() -> Self {
+        Self(BytesMut::with_capacity(96))
+    }
+
+    pub(crate) fn number(&mut self, number: u64) -> Option<HeaderValue> {
+        push_number(&mut self.0, number);
+        self.take()
+    }
+
+    /// What has been written since the last value.
+    fn take(&mut self) -> Option<HeaderValue> {
+        HeaderValue::from_maybe_shared(self.0.split().freeze()).ok()
+    }
+}
+
+/// Decimal digits.
+fn push_number(out: &mut BytesMut, number: u64) {
+    if number >= 10 {
+        push_number(out, number / 10);
+    }
+    out.put_u8(b'0' + (number % 10) as u8);
+}
+
 /// A name as a Token, or as a String if it is no valid Token (RFC 8941 3.3.3, 3.3.4).
-fn member_name(name: &str) -> String {
+fn push_name(out: &mut BytesMut, name: &str) {
     let is_token = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '*')
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~:/".contains(&b));
-    if is_token { name.to_owned() } else { quoted(name) }
+    match is_token {
+        true => out.extend_from_slice(name.as_bytes()),
+        false => out.extend_from_slice(quoted(name).as_bytes()),
+    }
 }
 
 fn quoted(text: &str) -> String {
@@ -300,7 +338,8 @@ mod tests {
     use super::*;
 
     fn text(status: &CacheStatus, debug: bool) -> String {
-        let field = status.field("shop", Some(b"shop:1:/\"\\ http://h"), debug).unwrap();
+        let key = Some(&b"shop:1:/\"\\ http://h"[..]);
+        let field = status.field(&mut FieldValues::new(), "shop", key, debug).unwrap();
         field.to_str().unwrap().to_owned()
     }
 
@@ -331,7 +370,20 @@ mod tests {
 
     #[test]
     fn a_name_that_is_no_token_becomes_a_string() {
-        assert_eq!(member_name("tower-mysql-cache"), "tower-mysql-cache");
-        assert_eq!(member_name("1shop"), "\"1shop\"");
+        let name = |name: &str| {
+            let mut out = BytesMut::new();
+            push_name(&mut out, name);
+            out
+        };
+        assert_eq!(name("tower-mysql-cache"), "tower-mysql-cache");
+        assert_eq!(name("1shop"), "\"1shop\"");
+    }
+
+    #[test]
+    fn numbers_are_written_in_decimal_digits() {
+        let mut values = FieldValues::new();
+        for number in [0, 9, 10, 1_000, u64::MAX] {
+            assert_eq!(values.number(number).unwrap(), number.to_string().as_str());
+        }
     }
 }

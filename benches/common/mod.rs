@@ -1,5 +1,5 @@
 //! What the benchmarks share: services, stores, a database, and a table of ratios at the end.
-#![allow(dead_code, reason = "each benchmark uses a part")]
+#![allow(dead_code, unused_imports, reason = "each benchmark uses a part")]
 
 mod report;
 pub(crate) mod watch;

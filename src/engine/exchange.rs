@@ -41,11 +41,47 @@ where
 {
     let cx = Cx { engine, route, plan };
     let (parts, body) = request.into_parts();
-    let mut collapse_state = CollapseState::new();
+    let mut state = CollapseState::new();
+    state.begin_lookup(&cx.engine);
+    let Lookup { found, index, .. } = lookup(&cx, &parts).await;
+    match decide(&cx, &parts, found) {
+        Decision::Serve(serve) => Ok(hit(&cx, &parts, serve)),
+        // boxed, so that the future of a hit stays small
+        other => {
+            let request = Request::from_parts(parts, body);
+            Box::pin(go_on(cx, request, inner, state, (other, index))).await
+        }
+    }
+}
+
+/// Answers a request that the first lookup has not answered.
+async fn go_on<St, S, B, RB>(
+    cx: Cx<St>,
+    request: Request<B>,
+    inner: S,
+    mut collapse_state: CollapseState,
+    first: (Decision, Option<Arc<VariantIndex>>),
+) -> Result<Response<CacheBody<RB>>, S::Error>
+where
+    St: Store,
+    S: Service<Request<B>, Response = Response<RB>> + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+    B: Send + 'static,
+    RB: Body<Error: Send> + Send + 'static,
+{
+    let (parts, body) = request.into_parts();
+    let mut first = Some(first);
     let to_call = loop {
-        collapse_state.begin_lookup(&cx.engine);
-        let Lookup { found, index, .. } = lookup(&cx, &parts).await;
-        match decide(&cx, &parts, found) {
+        let (decision, index) = match first.take() {
+            Some(first) => first,
+            None => {
+                collapse_state.begin_lookup(&cx.engine);
+                let Lookup { found, index, .. } = lookup(&cx, &parts).await;
+                (decide(&cx, &parts, found), index)
+            }
+        };
+        match decision {
             Decision::Serve(serve) => {
                 collapse_state.found_response();
                 return Ok(hit(&cx, &parts, serve));

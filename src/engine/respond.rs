@@ -23,7 +23,7 @@ use crate::rfc9111::age_field;
 use crate::rfc9111::range::content_range;
 use crate::rfc9111::stale::Cause;
 use crate::rfc9111::validation::not_modified_fields;
-use crate::status::{CACHE_STATUS, CacheStatus, StatusField};
+use crate::status::{CACHE_STATUS, CacheStatus, FieldValues, StatusField};
 use crate::store::Store;
 use crate::stored::StoredResponse;
 use crate::telemetry::count;
@@ -37,12 +37,21 @@ pub(crate) struct Finish {
 
 impl Finish {
     pub(crate) fn new(route: &Route, status: CacheStatus) -> Self {
-        let field = field(route, &status, None);
+        let field = field(&mut FieldValues::new(), route, &status, None);
         Self { field, status }
     }
 
     pub(super) fn keyed(route: &Route, key: &CacheKey, status: CacheStatus) -> Self {
-        let field = field(route, &status, Some(key));
+        Self::with_values(&mut FieldValues::new(), route, key, status)
+    }
+
+    fn with_values(
+        values: &mut FieldValues,
+        route: &Route,
+        key: &CacheKey,
+        status: CacheStatus,
+    ) -> Self {
+        let field = field(values, route, &status, Some(key));
         Self { field, status }
     }
 
@@ -68,11 +77,16 @@ impl Finish {
 }
 
 /// This cache's member of the `Cache-Status` list, if the route sends one.
-fn field(route: &Route, status: &CacheStatus, key: Option<&CacheKey>) -> Option<HeaderValue> {
+fn field(
+    values: &mut FieldValues,
+    route: &Route,
+    status: &CacheStatus,
+    key: Option<&CacheKey>,
+) -> Option<HeaderValue> {
     match route.status_field {
         StatusField::Off => None,
-        StatusField::On => status.field(route.name(), None, false),
-        StatusField::Debug => status.field(route.name(), key.map(CacheKey::as_bytes), true),
+        StatusField::On => status.field(values, route.name(), None, false),
+        StatusField::Debug => status.field(values, route.name(), key.map(CacheKey::as_bytes), true),
     }
 }
 
@@ -83,7 +97,7 @@ pub(super) fn serve<St: Store, RB>(
     serve: Serve,
 ) -> Response<CacheBody<RB>> {
     let Serve { response: StoredResponse { head, body }, kind, status, left_out } = serve;
-    let mut headers = head.headers.clone();
+    let mut headers = with_room(&head.headers);
     let mut code = head.status;
     let length = body.len() as u64;
     let mut sent = body.clone();
@@ -114,21 +128,36 @@ pub(super) fn serve<St: Store, RB>(
             sent = Bytes::new();
         }
     }
+    let mut values = FieldValues::new();
     // RFC 9110 8.6: no Content-Length in a 204; a 304 must not have the length of its own empty body
     if code != StatusCode::NO_CONTENT && code != StatusCode::NOT_MODIFIED {
         let bytes = left_out.unwrap_or(sent.len() as u64); // RFC 9110 9.3.2: the length that a GET would have
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes));
+        values.number(bytes).map(|value| headers.insert(CONTENT_LENGTH, value));
     }
     if cx.route.age_field {
-        let now_ms = cx.engine.store.now_ms();
-        headers.insert(AGE, age_field(&head, now_ms)); // RFC 9111 5.1
+        let age_secs = age_field(&head, cx.engine.store.now_ms()); // RFC 9111 5.1
+        values.number(age_secs).map(|value| headers.insert(AGE, value));
     }
     // RFC 9110 9.3.2: the fields of a GET, without its body
     let sent = if request.method == Method::HEAD { Bytes::new() } else { sent };
     let mut response = Response::new(CacheBody::stored(sent));
     *response.status_mut() = code;
     *response.headers_mut() = headers;
-    Finish::keyed(&cx.route, &cx.plan.base, status).wrap(response)
+    Finish::with_values(&mut values, &cx.route, &cx.plan.base, status).wrap(response)
+}
+
+/// A copy with room for the fields of a hit: a clone would have to be moved when they are added.
+fn with_room(headers: &HeaderMap) -> HeaderMap {
+    const MORE: usize = 3; // Content-Length, Age, Cache-Status
+    let Ok(mut copy) = HeaderMap::try_with_capacity(headers.keys_len() + MORE) else {
+        return headers.clone();
+    };
+    for (name, value) in headers {
+        if copy.try_append(name, value.clone()).is_err() {
+            return headers.clone();
+        }
+    }
+    copy
 }
 
 /// Answers with a stale response in place of an error, if it may be served.

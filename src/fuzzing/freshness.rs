@@ -187,8 +187,6 @@ fn age_only_grows(response: &Response, age_ms: u64, later: u64) {
         assert!(is_fresh(&stored, earlier) || !is_fresh(&stored, later));
         assert!(remaining_secs(&stored, earlier) >= remaining_secs(&stored, later));
         assert_eq!(is_fresh(&stored, later), staleness_ms(&stored, later).is_none());
-        let field = age_field(&stored, later);
-        let seconds: u64 = field.to_str().unwrap().parse().expect("Age is digits");
-        assert!(seconds <= 1 << 31, "RFC 9111 1.2.2");
+        assert!(age_field(&stored, later) <= 1 << 31, "RFC 9111 1.2.2");
     }
 }

@@ -1,12 +1,13 @@
 //! The target of a request, and the hook by which an application chooses its own keys.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use http::request::Parts;
 
 use super::parts::{escape, normalised, without_default_port};
-use super::{hash_values, hash128, shorten};
+use super::{SEPARATOR, hash_values, hash128, shorten};
 
 /// A path with its query is shortened to this many bytes. With the limits of the other parts, a key stays under
 /// 1,024 bytes. So all keys of one target are in one range, even if the target is longer.
@@ -177,12 +178,46 @@ impl TargetKey {
         target
     }
 
+    /// The target, and the beginning of its key, in one buffer.
+    pub(super) fn in_key(
+        (prefix, version): (&str, u32),
+        path_and_query: &str,
+        (scheme, host): (&str, &str),
+    ) -> (Self, Bytes) {
+        let normal = normalised(path_and_query);
+        let spelling = Spelling::between(path_and_query, &normal);
+        let mut path = normal.as_bytes();
+        let short;
+        if path.len() >= MAX_TARGET_BYTES {
+            short = shorten(Bytes::copy_from_slice(path), MAX_TARGET_BYTES);
+            path = &short;
+        }
+        const VERSION: usize = 10; // digits
+        const PUNCTUATION: usize = 2 + 1 + 3;
+        let parts = prefix.len() + path.len() + scheme.len() + host.len();
+        let mut key = BytesMut::with_capacity(parts + VERSION + PUNCTUATION);
+        let _ = write!(key, "{prefix}:{version}:");
+        let path_from = key.len();
+        key.extend_from_slice(path);
+        let path_to = key.len();
+        key.put_u8(SEPARATOR);
+        for part in [scheme, "://", host] {
+            key.extend_from_slice(part.as_bytes());
+        }
+        let key = key.freeze();
+        let (path_and_query, origin) = (key.slice(path_from..path_to), key.slice(path_to + 1..));
+        let target = Target::Uri { path_and_query, origin };
+        (Self { spelling, ..Self::of(target) }, key)
+    }
+
+    /// Whether its key is the one that begins with the target and ends there.
+    pub(super) fn is_plain(&self) -> bool {
+        self.partition.is_empty() && self.spelling == Spelling::default()
+    }
+
     pub(super) fn uri(path_and_query: &str, origin: String) -> Self {
         let normal = normalised(path_and_query);
-        let spelling = match &normal {
-            Cow::Borrowed(_) => Spelling::default(),
-            Cow::Owned(normal) => Spelling::of(path_and_query, normal),
-        };
+        let spelling = Spelling::between(path_and_query, &normal);
         let path_and_query = shorten(Bytes::copy_from_slice(normal.as_bytes()), MAX_TARGET_BYTES);
         let target = Target::Uri { path_and_query, origin: origin.into() };
         Self { spelling, ..Self::of(target) }
@@ -194,7 +229,8 @@ impl TargetKey {
 }
 
 impl Spelling {
-    fn of(sent: &str, normal: &str) -> Self {
+    fn between(sent: &str, normal: &Cow<'_, str>) -> Self {
+        let Cow::Owned(normal) = normal else { return Self::default() };
         let (path, query) = sent.split_once('?').unwrap_or((sent, ""));
         let (normal_path, normal_query) = normal.split_once('?').unwrap_or((normal, ""));
         let hash = |sent: &str, normal| (sent != normal).then(|| hash128(sent.as_bytes()));

@@ -14,6 +14,7 @@ mod target;
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -38,10 +39,11 @@ pub(crate) use target::{KeyRules, NoKey, TargetUri, variant_key};
 /// assert_eq!(key.prefix(), b"shop");
 /// assert_ne!(key.hash(), CacheKey::new("shop:1:/product http://shop.example").hash());
 /// ```
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct CacheKey {
-    hash: [u8; 16],
     bytes: Bytes,
+    /// Computed when first needed: a hit in memory does not need it.
+    hash: OnceLock<[u8; 16]>,
 }
 
 impl CacheKey {
@@ -60,14 +62,7 @@ impl CacheKey {
     /// ```
     #[must_use]
     pub fn new(bytes: impl Into<Bytes>) -> Self {
-        let bytes = shorten(bytes.into(), CacheKey::MAX_BYTES);
-        Self { hash: hash128(&bytes), bytes }
-    }
-
-    /// A key with a chosen hash, for tests in which two keys have the same hash.
-    #[cfg(test)]
-    pub(crate) fn with_forced_hash(bytes: impl Into<Bytes>, hash: [u8; 16]) -> Self {
-        Self { hash, bytes: bytes.into() }
+        Self { bytes: shorten(bytes.into(), CacheKey::MAX_BYTES), hash: OnceLock::new() }
     }
 
     /// The whole key.
@@ -103,7 +98,7 @@ impl CacheKey {
     /// ```
     #[must_use]
     pub fn hash(&self) -> [u8; 16] {
-        self.hash
+        *self.hash.get_or_init(|| hash128(&self.bytes))
     }
 
     /// The prefix of the cache that made the key: the bytes before the first colon.
@@ -118,9 +113,17 @@ impl CacheKey {
     }
 }
 
+impl PartialEq for CacheKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
+impl Eq for CacheKey {}
+
 impl Hash for CacheKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write(&self.hash);
+        self.bytes.hash(state);
     }
 }
 

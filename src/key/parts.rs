@@ -10,10 +10,17 @@ use http::uri::Authority;
 use super::target::NoKey;
 use super::{hash128, hex};
 
-/// An authority in lower case, without user information.
-pub(super) fn normal_authority(authority: &str) -> String {
+/// An authority in lower case, without user information, and without the default port of its scheme.
+pub(super) fn normal_authority<'a>(scheme: &str, authority: &'a str) -> Cow<'a, str> {
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    host.to_ascii_lowercase()
+    lower_case(without_default_port(scheme, host))
+}
+
+pub(super) fn lower_case(text: &str) -> Cow<'_, str> {
+    match text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        true => text.to_ascii_lowercase().into(),
+        false => text.into(),
+    }
 }
 
 /// An authority without the default port of its scheme (RFC 9110 4.2.3).
@@ -24,20 +31,29 @@ pub(super) fn without_default_port<'a>(scheme: &str, authority: &'a str) -> &'a 
 
 /// The authority in the `Host` field, `None` if the field is absent or empty. It is an error if the field occurs more
 /// than once or is not an authority (RFC 9110 7.2).
-pub(super) fn host(headers: &HeaderMap) -> Result<Option<Authority>, NoKey> {
+pub(super) fn host(headers: &HeaderMap) -> Result<Option<&str>, NoKey> {
     let mut lines = headers.get_all(HOST).iter();
     match (lines.next(), lines.next()) {
         (None, _) => Ok(None),
         (Some(line), None) if line.is_empty() => Ok(None),
         (Some(line), None) => {
-            let authority = Authority::try_from(line.as_bytes()).map_err(|_| NoKey::BadHost)?;
-            if authority.as_str().contains('@') {
-                return Err(NoKey::BadHost); // RFC 9110 7.2: no user information in Host
-            }
-            Ok(Some(authority))
+            let line = line.to_str().map_err(|_| NoKey::BadHost)?;
+            // RFC 9110 7.2: no user information in Host
+            let is_host =
+                is_plain_host(line) || (!line.contains('@') && Authority::try_from(line).is_ok());
+            if is_host { Ok(Some(line)) } else { Err(NoKey::BadHost) }
         }
         (Some(_), Some(_)) => Err(NoKey::BadHost),
     }
+}
+
+/// Whether an authority is a name or an IPv4 address, perhaps with a port of four digits: most are, and this is seen
+/// without a copy.
+fn is_plain_host(authority: &str) -> bool {
+    let (host, port) = authority.split_once(':').unwrap_or((authority, "80"));
+    let is_port = (1..=4).contains(&port.len()) && port.bytes().all(|byte| byte.is_ascii_digit());
+    let is_in_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
+    is_port && !host.is_empty() && host.bytes().all(is_in_name)
 }
 
 /// The normal spelling of a path and query (RFC 3986 6.2.2): unreserved characters are not percent-encoded,

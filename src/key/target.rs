@@ -10,7 +10,7 @@ use http::uri::Authority;
 use http::{HeaderMap, Uri};
 
 use super::builder::{KeyBuilder, Target, TargetKey};
-use super::parts::{host, normal_authority, normalised, without_default_port};
+use super::parts::{host, lower_case, normal_authority, normalised, without_default_port};
 use super::query::QueryRules;
 use super::search::SearchUse;
 use super::shared::SharedRules;
@@ -151,12 +151,25 @@ impl KeyRules {
 
     /// The key of a request whose target URI is `uri`.
     pub(crate) fn target(&self, uri: &Uri, request: &Parts) -> Result<TargetKey, NoKey> {
-        let default = self.default_target(uri, &request.headers)?;
+        Ok(self.target_and_start(uri, request)?.0)
+    }
+
+    /// The same, and the beginning of the [`base_key`](Self::base_key) if it is the URI's: it has been made with the
+    /// target, in one buffer.
+    pub(crate) fn target_and_start(
+        &self,
+        uri: &Uri,
+        request: &Parts,
+    ) -> Result<(TargetKey, Option<Bytes>), NoKey> {
+        let (default, start) = self.default_target(uri, &request.headers)?;
+        if self.builders.is_empty() {
+            return Ok((default, Some(start)));
+        }
         let mut target = default.clone();
         for builder in &self.builders {
             target = builder.build(request, target).ok_or(NoKey::Builder)?;
         }
-        Ok(target.with_request_uri(&default))
+        Ok((target.with_request_uri(&default), None))
     }
 
     /// The targets that an unsafe request to `uri` invalidates:
@@ -176,7 +189,7 @@ impl KeyRules {
             uri.path_and_query().map(|_| TargetKey::uri(&path, String::new()))
         };
         let own = key.cloned();
-        let own = own.or_else(|| self.default_target(uri, &request.headers).ok());
+        let own = own.or_else(|| Some(self.default_target(uri, &request.headers).ok()?.0));
         let Some(own) = own.or_else(on_all_origins) else { return Vec::new() };
         // if the key is a custom one, other entries may be stored under the URI
         let mut targets = self.on_same_origin(&own, &path_and_query);
@@ -192,39 +205,46 @@ impl KeyRules {
         std::iter::once(target).chain(twin)
     }
 
-    fn default_target(&self, uri: &Uri, headers: &HeaderMap) -> Result<TargetKey, NoKey> {
+    /// The target of a request by its URI, and the beginning of its key.
+    fn default_target(&self, uri: &Uri, headers: &HeaderMap) -> Result<(TargetKey, Bytes), NoKey> {
         // an authority without a path is a target of CONNECT (RFC 9112 3.2.3)
         if uri.path_and_query().is_none() && uri.scheme().is_none() {
             return Err(NoKey::BadHost);
         }
-        let origin = self.origin(uri, headers)?;
+        let (scheme, host) = self.origin(uri, headers)?;
         let path_and_query = uri.path_and_query().map_or("/", |target| target.as_str());
         if !path_and_query.starts_with('/') {
             return Err(NoKey::BadTarget);
         }
-        Ok(TargetKey::uri(&self.query.apply(path_and_query), origin))
+        let start = (&*self.prefix, self.version);
+        Ok(TargetKey::in_key(start, &self.query.apply(path_and_query), (&scheme, &host)))
     }
 
     /// Scheme and authority in their normal form: lower case, without user information and default port.
-    fn origin(&self, uri: &Uri, headers: &HeaderMap) -> Result<String, NoKey> {
+    fn origin<'a>(
+        &'a self,
+        uri: &'a Uri,
+        headers: &'a HeaderMap,
+    ) -> Result<(Cow<'a, str>, Cow<'a, str>), NoKey> {
         let scheme = self.scheme.as_deref().or(uri.scheme_str()).unwrap_or("http");
-        let scheme = scheme.to_ascii_lowercase();
-        let plain = |authority: &str| {
-            without_default_port(&scheme, &normal_authority(authority)).to_owned()
-        };
-        let named = host(headers)?.map(|host| plain(host.as_str()));
+        let scheme = lower_case(scheme);
+        let plain = |authority: &'a str| normal_authority(&scheme, authority);
+        let named = host(headers)?.map(plain);
         // a handler may read either of them, so they must agree (RFC 9112 3.2.2)
         let host = match (uri.authority().map(|authority| plain(authority.as_str())), named) {
             (Some(target), Some(host)) if target != host => return Err(NoKey::BadHost),
             (Some(host), _) | (None, Some(host)) => host,
-            (None, None) => String::new(),
+            (None, None) => Cow::Borrowed(""),
         };
         let known = |known: &String| without_default_port(&scheme, known) == host;
         if self.hosts.as_ref().is_some_and(|hosts| !hosts.iter().any(known)) {
             return Err(NoKey::UnknownHost);
         }
-        let host = shorten(host.into(), MAX_AUTHORITY_BYTES);
-        Ok(format!("{scheme}://{}", String::from_utf8_lossy(&host)))
+        if host.len() < MAX_AUTHORITY_BYTES {
+            return Ok((scheme, host));
+        }
+        let host = shorten(host.into_owned().into(), MAX_AUTHORITY_BYTES);
+        Ok((scheme, String::from_utf8_lossy(&host).into_owned().into()))
     }
 
     /// The key of a target, without a variant. `credentials` are the hashed credentials that belong to the key, each
@@ -239,6 +259,19 @@ impl KeyRules {
             push_hashed(&mut key, *kind, hash);
         }
         CacheKey::new(key)
+    }
+
+    /// The same. `start` is the beginning of the key, if it has been made with the target.
+    pub(crate) fn base_key_from(
+        &self,
+        start: Option<Bytes>,
+        target: &TargetKey,
+        credentials: &[(u8, [u8; 16])],
+    ) -> CacheKey {
+        match start {
+            Some(start) if target.is_plain() && credentials.is_empty() => CacheKey::new(start),
+            _ => self.base_key(target, credentials),
+        }
     }
 
     /// For a custom key: the beginning of the keys that the request would have under its URI.
@@ -275,9 +308,13 @@ impl KeyRules {
         }
         let path_and_query = rooted(&parsed);
         let origin = match with_origin {
-            true => self.origin(&parsed, &HeaderMap::new()).map_err(|_| {
-                ConfigError::new("uri", uri, "its authority must be one of CacheLayer::hosts")
-            })?,
+            true => {
+                let none = HeaderMap::new();
+                let (scheme, host) = self.origin(&parsed, &none).map_err(|_| {
+                    ConfigError::new("uri", uri, "its authority must be one of CacheLayer::hosts")
+                })?;
+                format!("{scheme}://{host}")
+            }
             false => String::new(),
         };
         let applied = self.shared.applied(&self.query, &path_and_query);

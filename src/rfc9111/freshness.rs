@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use http::StatusCode;
 use http::header::{AGE, DATE, EXPIRES, HeaderMap, LAST_MODIFIED};
-use http::{HeaderValue, StatusCode};
 
 use super::date::{self, DateField};
 use super::directives::ResponseDirectives;
@@ -93,8 +93,8 @@ pub(crate) fn current_age_ms<'a>(stored: impl Into<StoredView<'a>>, now_ms: u64)
 }
 
 /// The `Age` of a stored response, in whole seconds (RFC 9111 5.1).
-pub(crate) fn age_field<'a>(stored: impl Into<StoredView<'a>>, now_ms: u64) -> HeaderValue {
-    HeaderValue::from((current_age_ms(stored, now_ms) / 1000).min(DELTA_MAX_SECS))
+pub(crate) fn age_field<'a>(stored: impl Into<StoredView<'a>>, now_ms: u64) -> u64 {
+    (current_age_ms(stored, now_ms) / 1000).min(DELTA_MAX_SECS)
 }
 
 /// How far in the future a response may have been received. Processes may notice a step of the clock at different

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{Future, ready};
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -46,7 +45,7 @@ pub struct MemoryStore {
 }
 
 struct Shared {
-    cache: Cache<CacheKey, Held, BuildHasherDefault<KeyHasher>>,
+    cache: Cache<CacheKey, Held>,
     /// The keys in order, so that a deletion takes time only for what it deletes. Contains all keys of `cache`, and
     /// those in `evicted`.
     keys: Mutex<BTreeMap<Bytes, CacheKey>>,
@@ -63,22 +62,6 @@ struct Shared {
 struct Held {
     stored: Stored,
     expires_ms: u64,
-}
-
-/// The first eight bytes of the key's hash, which are uniform already.
-#[derive(Default)]
-struct KeyHasher(u64);
-
-impl Hasher for KeyHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes.iter().take(8) {
-            self.0 = (self.0 << 8) | u64::from(byte);
-        }
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
 }
 
 impl MemoryStore {
@@ -120,7 +103,7 @@ impl MemoryStore {
                     lock(&gone).push(key);
                 }
             })
-            .build_with_hasher(BuildHasherDefault::default());
+            .build();
         let (too_large, culls) = (AtomicU64::new(0), AtomicU64::new(0));
         let (keys, log) = (Mutex::default(), MemoryLog::with_clock(Arc::clone(&clock)));
         Self {
@@ -440,27 +423,6 @@ mod tests {
         let stats = store.stats().await.unwrap();
         assert!(stats.bytes <= 1 << 20 && stats.entries > 50, "{stats:?}");
         assert!(store.get(CacheKey::new("t:1:/0")).await.unwrap().is_none());
-    }
-
-    #[tokio::test]
-    async fn keys_that_hash_alike_are_never_confused() {
-        never_confused(MemoryStore::new()).await;
-        never_confused(crate::store::Tiered::new(MemoryStore::new(), MemoryStore::new())).await;
-    }
-
-    async fn never_confused(store: impl Store) {
-        let key = |text: &'static str| CacheKey::with_forced_hash(text, [7; 16]);
-        let put = |key, bytes| Entry { key, ..entry(String::new(), bytes, u64::MAX) };
-        let size = |found: Option<Stored>| match found? {
-            Stored::Response(response) => Some(response.body.len()),
-            Stored::Variants(_) => None,
-        };
-        store.put(put(key("t:1:/a"), 1)).await.unwrap();
-        assert_eq!(store.get(key("t:1:/b")).await.unwrap(), None);
-        store.put(put(key("t:1:/b"), 2)).await.unwrap();
-        assert_eq!(size(store.get(key("t:1:/b")).await.unwrap()), Some(2));
-        let at_a = size(store.get(key("t:1:/a")).await.unwrap());
-        assert!(at_a.is_none_or(|bytes| bytes == 1));
     }
 
     #[tokio::test]

@@ -1,6 +1,5 @@
 //! How does a small, fast store work in front of a large, shared one?
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::key::{CacheKey, KeyRange};
@@ -128,21 +127,26 @@ impl<F: Store, B: Store> Tiered<F, B> {
     /// Entries of the front that are as good as the back's: fresh, and valid by a recent read of the log.
     async fn in_front(&self, keys: &[CacheKey]) -> Result<Vec<Option<Stored>>, StoreError> {
         let mut found = self.front.get_many(keys.to_vec()).await?;
-        let now_ms = self.now_ms();
         for (slot, key) in found.iter_mut().zip(keys) {
-            let Some(Stored::Response(response)) = slot else { continue };
-            let head = Arc::clone(&response.head);
-            // another process may have stored a newer one
-            if head.fresh_until_ms <= now_ms {
-                *slot = None;
-                continue;
-            }
-            self.back.log().catch_up(key, &head, self.max_staleness()).await?;
-            if self.back.log().validity(key, &head).await? != Validity::Valid {
+            if let Some(stored) = slot
+                && !self.is_current(key, stored).await?
+            {
                 *slot = None;
             }
         }
         Ok(found)
+    }
+
+    /// Whether an entry of the front is as good as the back's.
+    async fn is_current(&self, key: &CacheKey, stored: &Stored) -> Result<bool, StoreError> {
+        let Stored::Response(response) = stored else { return Ok(true) };
+        let head = &response.head;
+        // another process may have stored a newer one
+        if head.fresh_until_ms <= self.now_ms() {
+            return Ok(false);
+        }
+        self.back.log().catch_up(key, head, self.max_staleness()).await?;
+        Ok(self.back.log().validity(key, head).await? == Validity::Valid)
     }
 
     /// Copies entries into the front.
@@ -196,6 +200,16 @@ impl<F: Store, B: Store> Entries for Tiered<F, B> {
     async fn get_many(&self, keys: Vec<CacheKey>) -> Result<Vec<Option<Stored>>, StoreError> {
         let found = self.find(keys).await?;
         Ok(found.into_iter().map(|entry| entry.map(|entry| entry.stored)).collect())
+    }
+
+    async fn get(&self, key: CacheKey) -> Result<Option<Stored>, StoreError> {
+        if let Some(stored) = self.front.get(key.clone()).await?
+            && self.is_current(&key, &stored).await?
+        {
+            return Ok(Some(stored));
+        }
+        let found = Box::pin(self.find(vec![key])).await?.pop().flatten();
+        Ok(found.map(|entry| entry.stored))
     }
 
     async fn get_entries(&self, keys: Vec<CacheKey>) -> Result<Vec<Option<Entry>>, StoreError> {

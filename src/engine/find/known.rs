@@ -1,6 +1,7 @@
 //! What does a process remember for its lookups?
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use moka::sync::Cache;
@@ -19,37 +20,54 @@ const RULES_FOR: Duration = Duration::from_secs(60);
 
 /// What earlier lookups and fills have found.
 pub(in crate::engine) struct Known {
-    /// Variant indexes, by the hash of the target's key.
-    indexes: Cache<[u8; 16], Arc<VariantIndex>>,
-    /// `No-Vary-Search` rules of paths, by the hash of the index's key.
-    rules: Cache<[u8; 16], Rule>,
+    /// Variant indexes, by the target's key.
+    indexes: Cache<CacheKey, Arc<VariantIndex>>,
+    /// Whether there has been an index. Many sites have none, and then lookups need not search the table.
+    has_indexes: AtomicBool,
+    /// `No-Vary-Search` rules of paths, by the index's key.
+    rules: Cache<CacheKey, Rule>,
     pub(super) warning: Throttle,
 }
 
 impl Default for Known {
     fn default() -> Self {
-        let indexes = bounded_table(INDEX_BYTES, |_, index: &Arc<VariantIndex>| index.held_bytes());
-        let rules = bounded_table(TABLE_BYTES, |_, rule| extra_bytes(rule)).time_to_live(RULES_FOR);
-        Self { indexes: indexes.build(), rules: rules.build(), warning: Throttle::new() }
+        let indexes = bounded_table(INDEX_BYTES, |key, index: &Arc<VariantIndex>| {
+            key_bytes(key) + index.held_bytes()
+        });
+        let rules = bounded_table(TABLE_BYTES, |key, rule| key_bytes(key) + extra_bytes(rule));
+        let rules = rules.time_to_live(RULES_FOR);
+        Self {
+            indexes: indexes.build(),
+            has_indexes: AtomicBool::new(false),
+            rules: rules.build(),
+            warning: Throttle::new(),
+        }
     }
+}
+
+/// Bytes that a key adds to an entry: its fields, and its buffer.
+fn key_bytes(key: &CacheKey) -> usize {
+    const FIELDS: usize = size_of::<CacheKey>() + 64;
+    FIELDS + key.as_bytes().len()
 }
 
 impl Known {
     /// The variant index of a target.
     pub(in crate::engine) fn index(&self, base: &CacheKey) -> Option<Arc<VariantIndex>> {
-        self.indexes.get(&base.hash())
+        self.has_indexes.load(Ordering::Acquire).then(|| self.indexes.get(base)).flatten()
     }
 
     pub(in crate::engine) fn learn_index(&self, base: &CacheKey, index: &Arc<VariantIndex>) {
-        self.indexes.insert(base.hash(), Arc::clone(index));
+        self.indexes.insert(base.clone(), Arc::clone(index));
+        self.has_indexes.store(true, Ordering::Release);
     }
 
     /// The rule of a path: `Some(None)` if it has none, `None` if the process does not know.
     pub(super) fn rule(&self, search: &Search) -> Option<Rule> {
-        self.rules.get(&search.index.hash())
+        self.rules.get(&search.index)
     }
 
     pub(in crate::engine) fn learn_rule(&self, search: &CacheKey, rule: Rule) {
-        self.rules.insert(search.hash(), rule);
+        self.rules.insert(search.clone(), rule);
     }
 }

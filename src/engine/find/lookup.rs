@@ -128,13 +128,13 @@ impl<'a, St: Store> Finder<'a, St> {
             return self.find_with_verdict().await;
         }
         let heads = Self { bodies: Bodies::Small, ..self };
-        let lookup = heads.find_with_verdict().await?;
+        let lookup = Box::pin(heads.find_with_verdict()).await?;
         let Lookup { found: Found::Response(entry), left_out: Some(left_out), .. } = lookup else {
             return Ok(lookup);
         };
         match self.without_body(request, &entry, left_out) {
             Some((kind, bytes)) => Ok(Lookup { found: Found::Head(entry, kind, bytes), ..lookup }),
-            None => self.find_with_verdict().await,
+            None => Box::pin(self.find_with_verdict()).await,
         }
     }
 
@@ -170,12 +170,12 @@ impl<'a, St: Store> Finder<'a, St> {
             return Ok(lookup);
         }
         // a response of the same path without the rule is stored under its whole query
-        let by_query = self.look_up(&self.cx.plan.base, None).await?.0;
+        let by_query = Box::pin(self.look_up(&self.cx.plan.base, None)).await?.0;
         match by_query.found {
             Found::Response(ref entry)
                 if NoVarySearch::parse(&entry.response.head.headers).is_default() =>
             {
-                self.with_verdict(by_query, began).await
+                Box::pin(self.with_verdict(by_query, began)).await
             }
             _ => Ok(lookup),
         }
@@ -191,7 +191,8 @@ impl<'a, St: Store> Finder<'a, St> {
             entry.validity = log_verdict(&engine.store, &entry.key, &entry.response, since).await?;
             // the response may be stored for another URI with the same custom key
             if let Some(uri_key) = &plan.uri_key {
-                let by_uri = log_verdict(&engine.store, uri_key, &entry.response, since).await?;
+                let by_uri = log_verdict(&engine.store, uri_key, &entry.response, since);
+                let by_uri = Box::pin(by_uri).await?;
                 entry.validity = entry.validity.max(by_uri);
             }
         }
@@ -209,7 +210,7 @@ impl<'a, St: Store> Finder<'a, St> {
     async fn find_by_query_or_rule(&self) -> Result<(Lookup, bool), StoreError> {
         let Cx { engine, route, plan } = self.cx;
         if let Some(mark) = route.keys.search_mark_to_ask(&plan.target) {
-            let (lookup, mark) = self.look_up(&plan.base, Some(&mark)).await?;
+            let (lookup, mark) = Box::pin(self.look_up(&plan.base, Some(&mark))).await?;
             if mark.is_none() {
                 return Ok((lookup, false));
             }
@@ -219,14 +220,14 @@ impl<'a, St: Store> Finder<'a, St> {
             return Ok((self.look_up(&plan.base, None).await?.0, false));
         };
         if let Some(rule) = engine.known.rule(search) {
-            return self.look_up_by_rule(rule).await;
+            return Box::pin(self.look_up_by_rule(rule)).await;
         }
-        let (lookup, index) = self.look_up(&plan.base, Some(&search.index)).await?;
+        let (lookup, index) = Box::pin(self.look_up(&plan.base, Some(&search.index))).await?;
         let rule = rule_of(index.as_ref());
         engine.known.learn_rule(&search.index, rule.clone());
         match rule {
             None => Ok((lookup, false)),
-            Some(rule) => self.look_up_by_rule(Some(rule)).await,
+            Some(rule) => Box::pin(self.look_up_by_rule(Some(rule))).await,
         }
     }
 
@@ -253,11 +254,17 @@ impl<'a, St: Store> Finder<'a, St> {
         let known = remembered.index(base);
         let of_index = |index: &VariantIndex| variant_of(base, index, self.headers);
         let known_variant = known.as_deref().map(of_index);
-        let keys = [Some(base.clone()), known_variant.clone(), extra_key.cloned()];
-        let mut found = self.fetch(keys.into_iter().flatten().collect()).await?.into_iter();
-        let at_base = found.next().flatten();
-        let at_variant = known_variant.as_ref().and_then(|_| found.next()).flatten();
-        let at_extra = found.next().flatten();
+        let (at_base, at_variant, at_extra) = match (&known_variant, extra_key) {
+            (None, None) => (self.fetch_one(base.clone()).await?, None, None),
+            _ => {
+                let keys = [Some(base.clone()), known_variant.clone(), extra_key.cloned()];
+                let keys = keys.into_iter().flatten().collect();
+                let mut found = Box::pin(self.fetch(keys)).await?.into_iter();
+                let at_base = found.next().flatten();
+                let at_variant = known_variant.as_ref().and_then(|_| found.next()).flatten();
+                (at_base, at_variant, found.next().flatten())
+            }
+        };
         let mut index = known.clone();
         let first = self.matching(known_variant, at_variant);
         let mut second = None;
@@ -270,7 +277,7 @@ impl<'a, St: Store> Finder<'a, St> {
             Some(Fetched { stored: Stored::Variants(seen), .. }) => {
                 if known.as_ref().is_none_or(|known| known.names != seen.names) {
                     let key = of_index(&seen);
-                    let again = self.fetch(vec![key.clone()]).await?.pop().flatten();
+                    let again = Box::pin(self.fetch_one(key.clone())).await?;
                     second = self.matching(Some(key), again);
                 }
                 if known.as_ref() != Some(&seen) {
@@ -279,17 +286,38 @@ impl<'a, St: Store> Finder<'a, St> {
                 index = Some(seen);
             }
         }
-        let (found, left_out) = match newest(first.into_iter().chain(second)) {
+        let found = match (first, second) {
+            (Some(first), Some(second)) => Some(newest(first, second)),
+            (first, second) => first.or(second),
+        };
+        let (found, left_out) = match found {
             Some((entry, left_out)) => (Found::Response(entry), left_out),
             None => (Found::Nothing(nothing, None), None),
         };
         Ok((Lookup { found, index, left_out }, at_extra.map(|extra| extra.stored)))
     }
 
+    /// The same as [`fetch`](Self::fetch) for one key, without lists.
+    async fn fetch_one(&self, key: CacheKey) -> Result<Option<Fetched>, StoreError> {
+        let Cx { engine, route, .. } = self.cx;
+        if self.bodies == Bodies::Small {
+            return Ok(Box::pin(self.fetch(vec![key])).await?.pop().flatten());
+        }
+        if let Some(pending) = engine.pending.find(&key, || engine.store.now_ms()) {
+            return Ok(Some(Fetched::whole(pending)));
+        }
+        if route.breaker.is_open() {
+            return Err(StoreError::Unavailable);
+        }
+        let stored = engine.store.get(key).await?;
+        route.breaker.succeeded();
+        Ok(stored.map(Fetched::whole))
+    }
+
     /// Takes pending entries first, then asks the store.
     async fn fetch(&self, keys: Vec<CacheKey>) -> Result<Vec<Option<Fetched>>, StoreError> {
         let Cx { engine, route, .. } = self.cx;
-        let now_ms = engine.store.now_ms();
+        let now_ms = || engine.store.now_ms();
         let pending = keys.iter().map(|key| engine.pending.find(key, now_ms));
         let mut found: Vec<_> = pending.map(|stored| stored.map(Fetched::whole)).collect();
         if found.iter().all(Option::is_some) {
@@ -331,13 +359,14 @@ impl<'a, St: Store> Finder<'a, St> {
 
 type Match = (FoundEntry, Option<LeftOut>);
 
-/// Of several matching responses, one with `Vary` comes first (RFC 9111 4.1), then the newest `Date` (RFC 9111 4).
-fn newest(responses: impl Iterator<Item = Match>) -> Option<Match> {
-    responses.max_by_key(|(entry, _)| {
+/// Of two matching responses, one with `Vary` comes first (RFC 9111 4.1), then the newest `Date` (RFC 9111 4).
+fn newest(first: Match, second: Match) -> Match {
+    let rank = |(entry, _): &Match| {
         let head = &entry.response.head;
         let varies = !head.vary.is_empty();
         (varies, date_ms(&head.headers, head.received_ms), head.received_ms)
-    })
+    };
+    if rank(&first) > rank(&second) { first } else { second }
 }
 
 impl Fetched {

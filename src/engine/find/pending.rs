@@ -94,13 +94,13 @@ impl Pending {
     }
 
     /// The entry that waits under `key`.
-    pub(crate) fn find(&self, key: &CacheKey, now_ms: u64) -> Option<Stored> {
+    pub(crate) fn find(&self, key: &CacheKey, now_ms: impl FnOnce() -> u64) -> Option<Stored> {
         if self.0.count.load(Ordering::Acquire) == 0 {
             return None;
         }
         let state = self.state();
         let waiting = state.entries.get(key)?;
-        (waiting.expires_ms > now_ms).then(|| waiting.stored.clone())
+        (waiting.expires_ms > now_ms()).then(|| waiting.stored.clone())
     }
 
     /// Hides the entries in a range. They may still be written: see [`Pending::settled`].
@@ -162,11 +162,11 @@ mod tests {
     fn an_entry_is_visible_until_its_ticket_is_dropped() {
         let pending = Pending::default();
         let ticket = pending.insert(&[entry("a")], 10_000, |_| true).unwrap();
-        assert!(pending.find(&entry("a").key, 9).is_some());
-        assert!(pending.find(&entry("a").key, 10).is_none(), "expired");
-        assert!(pending.find(&entry("b").key, 9).is_none());
+        assert!(pending.find(&entry("a").key, || 9).is_some());
+        assert!(pending.find(&entry("a").key, || 10).is_none(), "expired");
+        assert!(pending.find(&entry("b").key, || 9).is_none());
         drop(ticket);
-        assert!(pending.find(&entry("a").key, 9).is_none());
+        assert!(pending.find(&entry("a").key, || 9).is_none());
         assert_eq!(pending.state().bytes, 0);
     }
 
@@ -176,9 +176,9 @@ mod tests {
         let older = pending.insert(&[entry("a")], 10_000, |_| true).unwrap();
         let newer = pending.insert(&[entry("a")], 10_000, |_| true).unwrap();
         drop(older);
-        assert!(pending.find(&entry("a").key, 9).is_some());
+        assert!(pending.find(&entry("a").key, || 9).is_some());
         drop(newer);
-        assert!(pending.find(&entry("a").key, 9).is_none());
+        assert!(pending.find(&entry("a").key, || 9).is_none());
     }
 
     #[test]
@@ -211,7 +211,7 @@ mod tests {
         let pending = Pending::default();
         let _ticket = pending.insert(&[entry("a"), entry("b")], 10_000, |_| true).unwrap();
         pending.withdraw(&KeyRange::starting_with("a"));
-        assert!(pending.find(&entry("a").key, 9).is_none());
-        assert!(pending.find(&entry("b").key, 9).is_some());
+        assert!(pending.find(&entry("a").key, || 9).is_none());
+        assert!(pending.find(&entry("b").key, || 9).is_some());
     }
 }

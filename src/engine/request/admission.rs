@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 
+use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::uri::PathAndQuery;
@@ -90,7 +91,7 @@ impl Write {
         // a response without a key is not stored
         let key = key.filter(|key| key.is_uri() && other.is_none());
         let key = key.filter(|_| request.method == Method::POST && route.is_enabled());
-        let plan = key.map(|key| Plan::new(route, uri, request, &key, false));
+        let plan = key.map(|key| Plan::new(route, uri, request, (key, None), false));
         let path = uri.path().to_owned();
         let path_and_query = uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
         Some(Self { targets, path, path_and_query, plan })
@@ -98,7 +99,13 @@ impl Write {
 }
 
 impl Plan {
-    fn new(route: &Route, uri: &Uri, request: &Parts, target: &TargetKey, head_only: bool) -> Self {
+    fn new(
+        route: &Route,
+        uri: &Uri,
+        request: &Parts,
+        (target, start): (TargetKey, Option<Bytes>),
+        head_only: bool,
+    ) -> Self {
         let policy = &route.policy;
         let (credentials, mut credential_hashes) =
             examine(policy.cookies, policy.authorization, &request.headers);
@@ -115,9 +122,9 @@ impl Plan {
                 *hash = secret.hash(*kind, hash);
             }
         }
-        let base = route.keys.base_key(target, &credential_hashes);
-        let uri_key = route.keys.uri_key(target);
-        let (target, path_and_query) = (target.clone(), uri.path_and_query().cloned());
+        let base = route.keys.base_key_from(start, &target, &credential_hashes);
+        let uri_key = route.keys.uri_key(&target);
+        let path_and_query = uri.path_and_query().cloned();
         Self {
             base,
             target,
@@ -176,14 +183,14 @@ pub(crate) fn admit(
         // the client's URI is not known: the key might be that of another resource, or shared by several tenants
         return Admission::Bypass(Reason::RewrittenUri);
     };
-    let target = match route.keys.target(uri, request) {
+    let target = match route.keys.target_and_start(uri, request) {
         Ok(target) => target,
         Err(NoKey::BadTarget) => return Admission::Bypass(Reason::BadTarget),
         Err(NoKey::BadHost) => return Admission::Bypass(Reason::BadHost),
         Err(NoKey::UnknownHost) => return Admission::Bypass(Reason::UnknownHost),
         Err(NoKey::Builder) => return Admission::Bypass(Reason::KeyBuilder),
     };
-    Admission::Exchange(Plan::new(route, uri, request, &target, !is_get))
+    Admission::Exchange(Plan::new(route, uri, request, target, !is_get))
 }
 
 /// Whether the route's unsafe requests invalidate. In safe mode, gRPC calls do not: each is a POST, no page has their
