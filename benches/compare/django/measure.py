@@ -122,6 +122,12 @@ class Contender:
         if "calls" in self.over:
             self.hits(kib, CONNECTIONS)
 
+    def check_calls(self):
+        """Once for each page: the rest were hits."""
+        called, pages = self.calls.stat().st_size, PAGES * len(SIZES) * len(self.over)
+        if self.name != "none" and called != pages:
+            self.fail(f"{called} calls of the handler for {pages} pages: not all hits were hits")
+
     def close(self):
         self.process.stdin.close()
         if "calls" not in self.over:
@@ -147,13 +153,36 @@ def contenders(arguments, directory):
     ]
 
 
-def measured(database, contender, work):
-    """`work` returns its number of hits."""
-    statements, app, back = database.statements(), cpu(contender.pids), cpu([database.pid])
+class Watch:
+    """What is used from now on, by a contender and by the database."""
+
+    def __init__(self, database, pids):
+        self.database, self.pids, self.began = database, pids, self.read()
+
+    def read(self):
+        return {"app_us": cpu(self.pids), "back_us": cpu([self.database.pid]),
+                "statements_per_hit": self.database.statements(), "seconds": time.monotonic()}
+
+    def elapsed(self):
+        now = self.read()
+        used = {what: now[what] - self.began[what] for what in now}
+        return {**used, "statements_per_hit": used["statements_per_hit"] - 1}  # without the one that asks
+
+
+def idle(database):
+    """What the database does in a second while nothing is asked: the contenders' stores read their logs."""
+    watch = Watch(database, [])
+    time.sleep(2)
+    used = watch.elapsed()
+    return {what: used[what] / used["seconds"] for what in used}
+
+
+def measured(database, contender, work, rest):
+    """`work` returns its number of hits, `rest` is the database at rest."""
+    watch = Watch(database, contender.pids)
     number = work()
-    app, back = cpu(contender.pids) - app, cpu([database.pid]) - back
-    statements = database.statements() - statements - 1  # without the one that asks
-    return {"app_us": app / number, "back_us": back / number, "statements_per_hit": statements / number}
+    used = watch.elapsed()
+    return {what: (used[what] - rest[what] * used["seconds"]) / number for what in used if what != "seconds"}
 
 
 def calls_in(contender, kib, seconds, trial):
@@ -164,7 +193,7 @@ def calls_in(contender, kib, seconds, trial):
     return max(CONNECTIONS, int(seconds / took * trial))
 
 
-def measure(arguments, database, over, kib, running, script):
+def measure(arguments, database, over, kib, running, script, rest):
     """The rounds of one size; for each contender the figures of its rounds."""
     of_kind = [contender for contender in running if over in contender.over]
     works = {}
@@ -179,7 +208,7 @@ def measure(arguments, database, over, kib, running, script):
     rounds = {contender.name: [] for contender in of_kind}
     for _ in range(arguments.rounds):
         for contender in of_kind:
-            rounds[contender.name].append(measured(database, contender, works[contender.name]))
+            rounds[contender.name].append(measured(database, contender, works[contender.name], rest))
     return rounds
 
 
@@ -220,13 +249,13 @@ def main():
             for contender in running:
                 for kib in SIZES:
                     contender.store(kib, text(kib << 10))
+            rest = idle(database)
             for over in ("calls", "socket"):
                 for kib in SIZES:
-                    report(over, kib, measure(arguments, database, over, kib, running, str(script)))
-            for contender in [contender for contender in running if contender.name != "none"]:
-                called, pages = contender.calls.stat().st_size, PAGES * len(SIZES) * len(contender.over)
-                if called != pages:
-                    contender.fail(f"{called} calls of the handler for {pages} pages: not all hits were hits")
+                    rounds = measure(arguments, database, over, kib, running, str(script), rest)
+                    for contender in running:
+                        contender.check_calls()
+                    report(over, kib, rounds)
         finally:
             for contender in running:
                 contender.close()

@@ -34,6 +34,8 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 const PAGE: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(3600));
 const PAGES: u64 = 32; // of each size
 const CALLERS: u64 = 64;
+/// Not the default of 250 ms: on a busy machine, it would make some of the hits calls of the handler.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
@@ -42,7 +44,7 @@ async fn main() -> Result<(), Error> {
     let mut app = Router::new().route("/page/{kib}/{number}", get(page)).with_state(pages);
     let mut handle = None;
     if let Some(store) = store {
-        let cache = CacheLayer::new(store).with_policy(PAGE);
+        let cache = CacheLayer::new(store).store_timeout(PATIENCE).with_policy(PAGE);
         handle = Some(cache.handle());
         app = app.layer(cache);
     }
@@ -74,7 +76,8 @@ async fn store() -> Result<Option<BoxStore>, Error> {
         Some("none") => Ok(None),
         Some("memory") => Ok(Some(BoxStore::new(MemoryStore::new()))),
         Some("mysql") => {
-            let store = MySqlStore::connect(&std::env::var("DATABASE_URL")?).await?;
+            let store = MySqlStore::builder(&std::env::var("DATABASE_URL")?)?;
+            let store = store.query_timeout(PATIENCE).connect().await?;
             store.migrate().await?;
             Ok(Some(BoxStore::new(store)))
         }
