@@ -157,7 +157,8 @@ class Watch:
     """What is used from now on, by a contender and by the database."""
 
     def __init__(self, database, pids):
-        self.database, self.pids, self.began = database, pids, self.read()
+        self.database, self.pids = database, pids
+        self.began = self.read()
 
     def read(self):
         return {"app_us": cpu(self.pids), "back_us": cpu([self.database.pid]),
