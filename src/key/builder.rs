@@ -1,6 +1,5 @@
 //! The target of a request, and the hook by which an application chooses its own keys.
 
-use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -229,8 +228,10 @@ impl TargetKey {
 }
 
 impl Spelling {
-    fn between(sent: &str, normal: &Cow<'_, str>) -> Self {
-        let Cow::Owned(normal) = normal else { return Self::default() };
+    fn between(sent: &str, normal: &str) -> Self {
+        if sent == normal {
+            return Self::default();
+        }
         let (path, query) = sent.split_once('?').unwrap_or((sent, ""));
         let (normal_path, normal_query) = normal.split_once('?').unwrap_or((normal, ""));
         let hash = |sent: &str, normal| (sent != normal).then(|| hash128(sent.as_bytes()));
