@@ -16,7 +16,7 @@ import time
 import report
 from contenders import LARGE, MISSES, all_contenders
 from probe import checked, probe
-from servers import BINARY, ROOT, Servers, cpu, get
+from servers import BINARY, ROOT, Servers, cpu, family, get
 
 HERE = pathlib.Path(__file__).resolve().parent
 SIZES = [1 << 10, 16 << 10, 256 << 10]
@@ -65,7 +65,8 @@ class Run:
         front = {"nginx": self.servers.nginx, "varnish": self.servers.varnish}.get(c.name)
         application, c.calls_port = self.servers.application("bare" if front else c.name, c.back, c.number)
         c.process, c.port = front(c.calls_port) if front else (application, c.calls_port)
-        c.pids = [application.pid] + ([c.process.pid] if front else [])
+        get(c.port, "/page/1024/0")  # now the workers of a proxy run too
+        c.pids = family(application.pid) + (family(c.process.pid) if front else [])
 
     def back_pids(self, contender):
         return [self.servers.pids[contender.back]] if contender.back else []
@@ -209,6 +210,7 @@ def about(options, servers):
             output("varnishd", "-V").split(" revision")[0] + ")", output("wrk", "-v").split(" [")[0]],
         "crates": {name: crates.get(name, "?") for name in names},
         "command": "scripts/compare " + " ".join(sys.argv[1:]),
+        "body": options.body,
         "rounds": options.rounds,
         "seconds": options.seconds,
         "load": os.getloadavg(),
@@ -220,6 +222,7 @@ def parse():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=2)
     parser.add_argument("--only", action="append", default=[])
+    parser.add_argument("--body", choices=["text", "random"], default="text")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--report", action="store_true")
@@ -244,6 +247,7 @@ def main():
         return
     saved = BINARY.parents[1] / "results.json"
     if not options.report:
+        os.environ["COMPARE_BODY"] = options.body
         run = Run(options)
         try:
             run.start()

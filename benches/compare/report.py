@@ -52,8 +52,8 @@ def percent(share):
     return "–" if share is None else f"{share * 100:.0f} %"
 
 
-def table(head, rows):
-    lines = ["| " + " | ".join(head) + " |", "|" + "|".join(["---"] + ["--:"] * (len(head) - 1)) + "|"]
+def table(head, rows, align="--:"):
+    lines = ["| " + " | ".join(head) + " |", "|" + "|".join(["---"] + [align] * (len(head) - 1)) + "|"]
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
 
 
@@ -61,6 +61,10 @@ def cost(record):
     return record["app_us"] + record["back_us"]
 
 
+BODIES = {
+    "text": "text, which the table stores compressed (as it does by default). The other caches store them as they are.",
+    "random": "random bytes, which no cache compresses.",
+}
 HEAD = ["cache", "requests/s", "p50", "p99", "p99.9", "app CPU, µs", "back CPU, µs", "spread"]
 
 
@@ -155,6 +159,11 @@ def targets(data):
         rows.append(compare(f"MySqlStore / a statement a request, requests/s, 1 KiB, 64 callers, {title}", ">=", 6,
                             "rate", store, f"statement-{engine}", "hits", KIB, 64))
         where = ("hits", KIB, 64)
+        bare = of("bare", "app_us", *where)
+        lookup = [{n: c - bare[n] for n, c in of(name, cost, *where).items() if n in bare}
+                  for name in (f"statement-{engine}", store)]
+        rows.append((f"the same without HTTP: CPU of a statement / of a lookup, less the bare handler's, {title}", ">=", 6,
+                     ratios(*lookup)))
         rows.append((f"MySqlStore / Redis-backed layer, app + back CPU, 1 KiB, {title}", "<=", 1,
                      ratios(of(store, cost, *where), best_redis(data, cost, *where))))
         where = ("hits", 256 * KIB, 64)
@@ -215,7 +224,7 @@ def markdown(data):
 | load average at the end | {", ".join(f"{load:.1f}" for load in about["load"])} |
 | servers | {", ".join(about["servers"])} |
 | crates | {crates}; {about["rustc"]} |
-| command | `{about["command"].strip()}`: {about["rounds"]} rounds of {about["seconds"]} s |
+| command | `{about["command"].strip()}`: {about["rounds"]} round{"s" if about["rounds"] > 1 else ""} of {about["seconds"]} s |
 
 ## How it was measured
 
@@ -227,8 +236,7 @@ def markdown(data):
 - *App CPU* is the time of the application process for one request, *back CPU* that of its database or Redis (user and system
   time from `/proc`). For nginx and Varnish, app CPU is that of the proxy and of the handler behind it together.
 - Before a cache is measured, the page must be a hit with the right body: the handler is not called for it.
-- Bodies are text, which the table stores compressed (as it does by default). The other caches store them as they are. The bodies of all
-  keys of a size are equal.
+- Bodies are {BODIES[about["body"]]} The bodies of all keys of a size are equal.
 - The 10,000 keys are asked for by Zipf's law (exponent 1). They are not measured with 256 KiB, which would be 2.5 GiB for each cache.
 - The databases have a buffer pool of 1 GiB and `innodb_flush_log_at_trx_commit = 2`, Redis writes nothing to disk. All
   connections are TCP.
@@ -245,7 +253,7 @@ Computed in each round; *measured* is the median. With two Redis-backed layers, 
 What a probe of each cache saw. It asks for pages whose responses another request must not get. A cache that does less work
 because it ignores a rule is not faster. The settings are those that each documentation recommends.
 
-{table(["cache", "wrong"], probes)}
+{table(["cache", "wrong"], probes, "---")}
 
 ## Hits
 

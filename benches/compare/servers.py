@@ -45,23 +45,29 @@ def wait_for_port(port, process):
     raise RuntimeError(f"{process.args} does not listen on {port}")
 
 
-def cpu(pids):
-    """Seconds of processor time that the processes and their children have used."""
-    parents, used = {}, {}
+def stat(pid):
+    """The fields of /proc/PID/stat after the name; None if there is no such process."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return None
+
+
+def family(pid):
+    """The process and all below it."""
+    parents = {}
     for entry in pathlib.Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
-            except OSError:
-                continue
+        if entry.name.isdigit() and (fields := stat(entry.name)):
             parents[int(entry.name)] = int(fields[1])
-            used[int(entry.name)] = (int(fields[11]) + int(fields[12])) / TICKS
-    family = set(pids)
-    while True:
-        more = {pid for pid, parent in parents.items() if parent in family} - family
-        if not more:
-            return sum(used.get(pid, 0) for pid in family)
-        family |= more
+    found = {pid}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return sorted(found)
+
+
+def cpu(pids):
+    """Seconds of processor time (user and system) that the processes have used."""
+    return sum((int(fields[11]) + int(fields[12])) / TICKS for fields in map(stat, pids) if fields)
 
 
 class Servers:

@@ -13,7 +13,7 @@ use redis::{AsyncCommands, Client, RedisError};
 use sqlx::MySqlPool;
 use sqlx::mysql::MySqlPoolOptions;
 
-use crate::handler::{Pages, html};
+use crate::handler::{self, Pages};
 use crate::{App, Error};
 
 const SECONDS: u64 = 3600;
@@ -36,7 +36,7 @@ async fn find<C: Cache>(cache: &C, pages: &Pages, path: &str) -> Result<Bytes, E
 fn app<C: Cache>(cache: C, pages: Arc<Pages>) -> App {
     let page = |State((cache, pages)): State<(C, Arc<Pages>)>, uri: Uri| async move {
         match find(&cache, &pages, uri.path()).await {
-            Ok(body) => html(body),
+            Ok(body) => handler::page(body),
             Err(error) => failed(&error),
         }
     };

@@ -1,7 +1,7 @@
 //! The handler that every cache has behind it, and the pages that show whether a cache follows the rules.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -25,7 +25,8 @@ pub(crate) struct Pages {
 
 impl Pages {
     pub(crate) fn new() -> Arc<Self> {
-        let bodies = SIZES.iter().map(|size| text(*size)).collect();
+        let make = if is_random() { random } else { text };
+        let bodies = SIZES.iter().map(|size| make(*size)).collect();
         Arc::new(Self { bodies, calls: AtomicU64::new(0) })
     }
 
@@ -48,18 +49,30 @@ impl Pages {
 }
 
 pub(crate) fn routes(pages: Arc<Pages>) -> Router {
-    let page =
-        |State(pages): State<Arc<Pages>>, uri: Uri| async move { html(pages.make(uri.path())) };
-    let slow = |State(pages): State<Arc<Pages>>| async move { html(pages.make_slowly().await) };
+    let fast =
+        |State(pages): State<Arc<Pages>>, uri: Uri| async move { page(pages.make(uri.path())) };
+    let slow = |State(pages): State<Arc<Pages>>| async move { page(pages.make_slowly().await) };
     Router::new()
-        .route("/page/{size}/{key}", get(page))
+        .route("/page/{size}/{key}", get(fast))
         .route("/miss/{key}", get(slow))
         .route("/probe/{rule}/{key}", get(probe).post(probe))
         .with_state(pages)
 }
 
-pub(crate) fn html(body: Bytes) -> Response<Body> {
-    response(body, "public, max-age=3600")
+/// With `COMPARE_BODY=random`, bodies are bytes that no cache can compress, of a type that none tries to compress.
+fn is_random() -> bool {
+    static RANDOM: LazyLock<bool> =
+        LazyLock::new(|| std::env::var("COMPARE_BODY").is_ok_and(|body| body == "random"));
+    *RANDOM
+}
+
+pub(crate) fn page(body: Bytes) -> Response<Body> {
+    let mut response = response(body, "public, max-age=3600");
+    if is_random() {
+        let bytes = HeaderValue::from_static("application/octet-stream");
+        response.headers_mut().insert(CONTENT_TYPE, bytes);
+    }
+    response
 }
 
 fn response(body: impl Into<Body>, cache_control: &'static str) -> Response<Body> {
@@ -108,15 +121,25 @@ async fn probe(
     response
 }
 
-/// Text that deflate makes about a third of, as it does with HTML.
-fn text(bytes: usize) -> Bytes {
+/// The xorshift generator, with the same start in every process.
+fn numbers() -> impl FnMut() -> u64 {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut next = move || {
+    move || {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
         state
-    };
+    }
+}
+
+fn random(bytes: usize) -> Bytes {
+    let mut next = numbers();
+    std::iter::repeat_with(|| next().to_be_bytes()[0]).take(bytes).collect()
+}
+
+/// Text that deflate makes about a third of, as it does with HTML.
+fn text(bytes: usize) -> Bytes {
+    let mut next = numbers();
     let letters = b"etaoinshrdlucmfwypvbgk";
     let words: Vec<Vec<u8>> = (0..4096)
         .map(|_| {
