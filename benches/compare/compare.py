@@ -8,6 +8,7 @@ import os
 import pathlib
 import platform
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -174,6 +175,12 @@ class Run:
                 print(f"probing {c.name}", flush=True)
                 c.wrong = probe(c.port)
 
+    def data(self, rounds):
+        """What report.py needs."""
+        contenders = [{"name": c.name, "title": c.title, "group": c.group, "back": c.back, "wrong": c.wrong,
+                       "problems": sorted(set(c.problems))} for c in self.contenders]
+        return {"about": about(self.options, self.servers, rounds), "records": self.records, "contenders": contenders}
+
     def close(self):
         self.servers.close()
 
@@ -187,7 +194,7 @@ def output(*command):
     return (run.stdout + run.stderr).strip().splitlines()[0] if run.stdout + run.stderr else "?"
 
 
-def about(options, servers):
+def about(options, servers, rounds):
     """The machine and the versions."""
     info = pathlib.Path("/proc/cpuinfo").read_text()
     model = re.search(r"model name\s*: (.*)", info)
@@ -211,7 +218,7 @@ def about(options, servers):
         "crates": {name: crates.get(name, "?") for name in names},
         "command": "scripts/compare " + " ".join(sys.argv[1:]),
         "body": options.body,
-        "rounds": options.rounds,
+        "rounds": rounds,
         "seconds": options.seconds,
         "load": os.getloadavg(),
     }
@@ -242,6 +249,7 @@ def parse():
 
 def main():
     options = parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if options.list:
         print("\n".join(f"{c.name:26} {c.title}" for c in all_contenders()))
         return
@@ -257,12 +265,9 @@ def main():
                 for part in (run.hits, run.misses, run.large):
                     part(number)
                     print(f"round {number}: {part.__name__} done, {time.monotonic() - begun:.0f} s", flush=True)
-            data = {"about": about(options, run.servers), "records": run.records,
-                    "contenders": [{"name": c.name, "title": c.title, "group": c.group, "back": c.back,
-                                    "wrong": c.wrong, "problems": sorted(set(c.problems))} for c in run.contenders]}
+                    saved.write_text(json.dumps(run.data(number), indent=1))
         finally:
             run.close()
-        saved.write_text(json.dumps(data, indent=1))
     data = json.loads(saved.read_text())
     (options.out / "RESULTS.md").write_text(report.markdown(data))
     (options.out / "RESULTS.svg").write_text(report.svg(data))
