@@ -43,7 +43,7 @@ async fn a_damaged_row_is_a_miss_until_the_next_put() {
     let (database, store) = fresh().await;
     let mut connection = database.connection().await;
     let key = key("p:1:/page http://h");
-    let text = "all work and no play\n".repeat(100);
+    let text = "all work and no play\n".repeat(300);
     let put = || entry(&store, key.clone(), text.clone());
     store.put(put()).await.unwrap();
     let flip = |column: &str, at: &str| {

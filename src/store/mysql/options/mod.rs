@@ -384,7 +384,7 @@ impl MySqlStoreBuilder {
         self
     }
 
-    /// How bodies are compressed in the table. Clients always get uncompressed bodies. Default: `Zlib(6)`.
+    /// How bodies are compressed in the table. Clients always get uncompressed bodies. Default: `Zlib(2)`.
     ///
     /// ```
     /// # use tower_mysql_cache::MySqlStore;
