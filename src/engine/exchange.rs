@@ -42,16 +42,25 @@ where
     let cx = Cx { engine, route, plan };
     let (parts, body) = request.into_parts();
     let mut state = CollapseState::new();
-    state.begin_lookup(&cx.engine);
-    let Lookup { found, index, .. } = lookup(&cx, &parts).await;
-    match decide(&cx, &parts, found) {
-        Decision::Serve(serve) => Ok(hit(&cx, &parts, serve)),
+    match look_up(&cx, &parts, &mut state).await {
+        (Decision::Serve(serve), _) => Ok(hit(&cx, &parts, serve)),
         // boxed, so that the future of a hit stays small
         other => {
             let request = Request::from_parts(parts, body);
-            Box::pin(go_on(cx, request, inner, state, (other, index))).await
+            Box::pin(go_on(cx, request, inner, state, other)).await
         }
     }
+}
+
+/// One lookup, and what to do with its result. Also the target's variant index.
+async fn look_up<St: Store>(
+    cx: &Cx<St>,
+    request: &Parts,
+    state: &mut CollapseState,
+) -> (Decision, Option<Arc<VariantIndex>>) {
+    state.begin_lookup(&cx.engine);
+    let Lookup { found, index, .. } = lookup(cx, request).await;
+    (decide(cx, request, found), index)
 }
 
 /// Answers a request that the first lookup has not answered.
@@ -60,7 +69,7 @@ async fn go_on<St, S, B, RB>(
     request: Request<B>,
     inner: S,
     mut collapse_state: CollapseState,
-    first: (Decision, Option<Arc<VariantIndex>>),
+    mut next: (Decision, Option<Arc<VariantIndex>>),
 ) -> Result<Response<CacheBody<RB>>, S::Error>
 where
     St: Store,
@@ -71,16 +80,8 @@ where
     RB: Body<Error: Send> + Send + 'static,
 {
     let (parts, body) = request.into_parts();
-    let mut first = Some(first);
     let to_call = loop {
-        let (decision, index) = match first.take() {
-            Some(first) => first,
-            None => {
-                collapse_state.begin_lookup(&cx.engine);
-                let Lookup { found, index, .. } = lookup(&cx, &parts).await;
-                (decide(&cx, &parts, found), index)
-            }
-        };
+        let (decision, index) = next;
         match decision {
             Decision::Serve(serve) => {
                 collapse_state.found_response();
@@ -109,6 +110,7 @@ where
                 }
             }
         }
+        next = look_up(&cx, &parts, &mut collapse_state).await;
     };
     let ToCall { status, stale, index, rescue, leader } = to_call;
     let before = BeforeCall::new(&cx, &parts, index, stale);

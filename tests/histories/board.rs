@@ -29,7 +29,7 @@ pub(crate) enum Count {
     Commits,
     RolledBack,
     Killed,
-    /// Commits of which nobody knows what became of them.
+    /// Commits with an unknown outcome.
     Unknown,
     /// Requests answered with an error because the handler had no database.
     Failed,
