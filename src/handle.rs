@@ -427,6 +427,20 @@ impl CacheHandle {
         self.engine.counters().snapshot()
     }
 
+    /// How many requests of this process are waiting for the response to another request (followers). A number that
+    /// stays high shows a slow handler.
+    ///
+    /// ```
+    /// # use tower_mysql_cache::{CacheLayer, MemoryStore};
+    /// # let cache = CacheLayer::new(MemoryStore::new()).prefix("shop").handle();
+    /// println!("{} requests are waiting", cache.followers());
+    /// # assert_eq!(cache.followers(), 0);
+    /// ```
+    #[must_use]
+    pub fn followers(&self) -> usize {
+        self.engine.followers()
+    }
+
     /// How often a request was not answered from the store, or a response not stored, for each named reason, in this
     /// process. The names are:
     ///

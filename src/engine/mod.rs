@@ -147,6 +147,11 @@ impl<St: Store> Engine<St> {
         }
     }
 
+    /// The requests that wait for another request's response.
+    pub(crate) fn followers(&self) -> usize {
+        self.flights.followers()
+    }
+
     /// Waits until all background work and writes that have begun so far have ended.
     pub(crate) async fn flush(&self) -> Result<(), StoreError> {
         self.background.settled().await;

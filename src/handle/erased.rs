@@ -16,6 +16,7 @@ pub(super) trait AnyEngine: fmt::Debug + Send + Sync {
     fn admin(&self) -> &dyn Admin;
     fn counters(&self) -> &Counters;
     fn reasons(&self) -> &Reasons;
+    fn followers(&self) -> usize;
     fn records(&self, route: &Route, wanted: &Invalidation) -> Result<Vec<LogRecord>, StoreError>;
     fn invalidate(self: Arc<Self>, route: &Arc<Route>, wanted: Invalidation)
     -> StoreFuture<'_, ()>;
@@ -51,6 +52,10 @@ impl<St: Store> AnyEngine for Engine<St> {
 
     fn reasons(&self) -> &Reasons {
         &self.reasons
+    }
+
+    fn followers(&self) -> usize {
+        Self::followers(self)
     }
 
     fn records(&self, route: &Route, wanted: &Invalidation) -> Result<Vec<LogRecord>, StoreError> {

@@ -252,6 +252,11 @@ impl Flights {
         self.0.leased_elsewhere.insert(key.hash(), ());
     }
 
+    /// The followers that wait now.
+    pub(in crate::engine) fn followers(&self) -> usize {
+        self.open().values().map(|flight| flight.state.receiver_count()).sum()
+    }
+
     #[cfg(test)]
     pub(in crate::engine) fn count(&self) -> usize {
         self.open().len()
@@ -430,7 +435,9 @@ mod tests {
         let about = key("a");
         let before = flights.completions();
         let (leader, follower) = (new_leader(&flights, &about), new_follower(&flights, &about));
+        assert_eq!(flights.followers(), 1);
         leader.complete(stored());
+        assert_eq!(flights.followers(), 0);
         assert!(matches!(follower.wait(until).await, Outcome::Stored(_)));
         assert!(flights.completed_since(&about, before));
         assert!(!flights.completed_since(&about, flights.completions()));

@@ -34,7 +34,7 @@ on_every_store! {
         let down = calls.count();
         assert!(down < 50 && shared.count() == 100 - down, "{down} calls");
         is_up.store(1, Ordering::SeqCst);
-        let waiting = start(&layer, &app, (0..20).map(|_| get("/", &[]))).await;
+        let waiting = start_apart(&layer, &app, (0..20).map(|_| get("/", &[]))).await;
         assert!(waiting.answers().await.iter().all(|answer| answer.text() == "up"));
         assert_eq!(calls.count(), down + 1, "nothing is remembered");
     }
@@ -86,7 +86,8 @@ on_every_store! {
             });
             let mut waiting = start(&layer, &app, [get("/", &[("x-evil", "1")])]).await;
             waiting.send(&app, (0..50).map(|_| get("/", &[])));
-        waiting.settle(&layer.handle()).await;
+            let handle = layer.handle();
+            eventually("they wait", async || handle.followers() == 50).await;
             second_call(&layer, &waiting, &calls, &gate).await;
             let answers = waiting.answers().await;
             assert_eq!(answers[0].text(), "no");

@@ -36,8 +36,25 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(60));
 const FRESH: (&str, &str) = ("cache-control", "max-age=60");
 
-/// Sends these requests, and waits until all of them wait for something.
+/// Sends these requests, and waits until all of them wait for something, and all but one for the response to another
+/// request.
 async fn start(
+    layer: &CacheLayer<BoxStore>,
+    app: &App<&'static str>,
+    requests: impl IntoIterator<Item = Request<()>>,
+) -> Crowd {
+    let mut crowd = Crowd::new();
+    let handle = layer.handle();
+    let followers = handle.followers();
+    crowd.send(app, requests);
+    let expected = followers + crowd.len() - 1;
+    eventually("they wait", async || handle.followers() >= expected).await;
+    crowd.settle(&handle).await;
+    crowd
+}
+
+/// Sends these requests, each of which may call its handler.
+async fn start_apart(
     layer: &CacheLayer<BoxStore>,
     app: &App<&'static str>,
     requests: impl IntoIterator<Item = Request<()>>,
@@ -48,11 +65,13 @@ async fn start(
     crowd
 }
 
-/// Lets the first call end. Lets the other calls end when all followers wait for the second call.
+/// Lets the first call end. Lets the other calls end when all other requests wait for the second call.
 async fn second_call(layer: &CacheLayer<BoxStore>, waiting: &Crowd, calls: &Calls, gate: &Gate) {
     gate.let_pass(1);
     eventually("the handler is called again", async || calls.count() >= 2).await;
-    waiting.settle(&layer.handle()).await;
+    let (handle, expected) = (layer.handle(), waiting.len() - 2);
+    eventually("they wait", async || handle.followers() >= expected).await;
+    waiting.settle(&handle).await;
     gate.open();
 }
 

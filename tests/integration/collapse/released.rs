@@ -17,8 +17,8 @@ on_every_store! {
         seen.sort_unstable();
         assert_eq!(seen, (1..=20).collect::<Vec<_>>(), "each got its own");
         assert_eq!(layer.handle().counts().flights_released, 19);
-        let waiting = start(&layer, &app, (0..5).map(|_| get("/", &[]))).await;
-        assert_eq!(calls.count(), 25, "no request waits in line");
+        let waiting = start_apart(&layer, &app, (0..5).map(|_| get("/", &[]))).await;
+        eventually("no request waits in line", async || calls.count() == 25).await;
         gate.let_pass(5);
         waiting.answers().await;
     }
@@ -52,7 +52,7 @@ on_every_store! {
     async fn followers_wait_for_a_slow_leader_only_collapse_wait(kit: Kit) {
         let layer = kit.layer().with_policy(MINUTE.collapse_wait(SECOND / 20));
         let (app, calls, gate) = gated(&layer, |_, _| Ok(response(200, &[], "x")));
-        let waiting = start(&layer, &app, (0..4).map(|_| get("/", &[]))).await;
+        let waiting = start_apart(&layer, &app, (0..4).map(|_| get("/", &[]))).await;
         eventually("all have waited", async || calls.count() == 4).await;
         let timeouts = layer.handle().counts().collapse_timeouts;
         assert!((1..=3).contains(&timeouts), "{timeouts}");
@@ -76,7 +76,7 @@ async fn followers_wait_5_s_and_keys_are_unshareable_for_2_min() {
     for (later, expected) in [(119, 3), (2, 1)] {
         tokio::time::advance(later * SECOND).await;
         let before = calls.count();
-        let waiting = start(&layer, &app, (0..3).map(|_| get("/", &[]))).await;
+        let waiting = start_apart(&layer, &app, (0..3).map(|_| get("/", &[]))).await;
         assert_eq!(calls.count() - before, expected);
         gate.let_pass(3);
         waiting.answers().await;

@@ -27,6 +27,10 @@ impl Crowd {
         Self { requests: Vec::new(), begun: Arc::default(), polls: Arc::default() }
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.requests.len()
+    }
+
     /// Sends these requests.
     pub(crate) fn send(
         &mut self,
