@@ -19,6 +19,7 @@ fn example(name: &str, arguments: &[&str]) -> Command {
         ("tls-rustls", cfg!(feature = "tls-rustls")),
         ("mysql-rsa", cfg!(feature = "mysql-rsa")),
         ("serde", cfg!(feature = "serde")),
+        ("zstd", cfg!(feature = "zstd")),
     ];
     let on: Vec<_> = features.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
     command.arg(on.join(",")).arg("--").args(arguments);

@@ -47,6 +47,10 @@ enum Mutant {
     NotSettled,
     /// The answer of the log table replaces what the view knows.
     KnownForgotten,
+    /// A lookup that finds no newer row in the log needs no read, whatever gaps the view has.
+    GapsNotConfirmed,
+    /// A lookup needs no read if the log's newest row is in the view, whenever that row was read.
+    EarlyNewest,
 }
 
 /// Where the reader finds the response.
@@ -88,6 +92,8 @@ struct World {
     window: usize,
     /// Rows that a process reads when it starts.
     start_rows: u64,
+    /// A lookup may read the newest row of the log together with its entry.
+    confirms: bool,
     /// How many gaps a read includes. For the others, the log table is queried.
     reading: Reading,
 }
@@ -106,6 +112,7 @@ const SMALL: World = World {
     noise: false,
     window: 8,
     start_rows: 8,
+    confirms: false,
     reading: Reading { ranges: 8, ids: 8, between: 8 },
 };
 
@@ -172,6 +179,8 @@ enum Reader {
         required: u8,
         looked: bool,
         found: Option<Option<Held>>,
+        /// The id of the newest row of the log, as the lookup has read it, or 0.
+        newest: Option<u64>,
     },
     /// The log table is queried: the worst row, and then the floor.
     Asking {
@@ -228,6 +237,7 @@ enum Step {
     Request,
     Find,
     ReaderLooks,
+    Confirm,
     Serve,
     AskOn,
     Copy,

@@ -85,15 +85,11 @@ pub(super) struct RawRow {
     pub(super) value: Bytes,
 }
 
-/// The result of decoding a row.
-#[derive(Debug, PartialEq)]
-pub(super) enum Reading {
-    /// The entry.
-    Found(Stored),
-    /// The row belongs to another key, or has expired.
-    Absent,
-    /// The row is damaged or of an unknown version.
-    Unreadable,
+impl RawRow {
+    /// Whether a row that was found by the hash of `key` belongs to that key and has not expired, as its columns say.
+    pub(super) fn is_current(&self, key: &CacheKey, now_ms: u64) -> bool {
+        self.key == key.as_bytes() && self.expires_ms > now_ms
+    }
 }
 
 /// Whether encoding is too slow for an async thread.
@@ -201,22 +197,10 @@ fn check_head(column: &[u8]) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Decodes a row that was found by the hash of `key`. It has expired if the column or the head says so. So people can
-/// shorten a lifetime in the column, but not extend it.
-pub(super) fn decode(key: &CacheKey, row: RawRow, now_ms: u64) -> Reading {
-    if row.key != key.as_bytes() || row.expires_ms <= now_ms {
-        return Reading::Absent;
-    }
-    let Some((stored, expires_ms)) = stored(key.as_bytes(), row) else {
-        return Reading::Unreadable;
-    };
-    if expires_ms <= now_ms {
-        return Reading::Absent;
-    }
-    Reading::Found(stored)
-}
-
-fn stored(key: &[u8], row: RawRow) -> Option<(Stored, u64)> {
+/// Decodes a row: the entry, and the expiry in its head. `None` if the row is damaged or of an unknown version. An entry
+/// has expired if the column or the head says so. So people can shorten a lifetime in the column, but not extend it.
+pub(super) fn decode(row: RawRow) -> Option<(Stored, u64)> {
+    let key = &row.key[..];
     let (head, expires_ms) = head::decode(key, row.head?)?;
     let stored = match (head, body_format(row.value_type)) {
         (Head::Response(head), Some(format)) => {
@@ -239,7 +223,7 @@ pub(super) fn decode_head(
     size: u32,
     now_ms: u64,
 ) -> Option<(StoredHead, Option<u64>)> {
-    if row.key != key.as_bytes() || row.expires_ms <= now_ms {
+    if !row.is_current(key, now_ms) {
         return None;
     }
     let column = row.head.clone()?;

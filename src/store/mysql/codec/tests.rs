@@ -3,6 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use proptest::prelude::*;
 
+use super::rows::{Reading, read};
 use super::*;
 use crate::key::hex;
 use crate::stored::{SelectingField, VariantIndex};
@@ -108,7 +109,7 @@ fn sample_rows() -> Vec<(Entry, RawRow)> {
 #[test]
 fn what_goes_in_comes_out() {
     for (entry, row) in sample_rows() {
-        assert_eq!(decode(&entry.key, row, NOW), Reading::Found(entry.stored));
+        assert_eq!(read(&entry.key, row, NOW), Reading::Found(entry.stored));
     }
 }
 
@@ -128,7 +129,7 @@ fn a_zstd_row_is_read_only_with_its_feature() {
         true => Reading::Found(entry.stored),
         false => Reading::Unreadable,
     };
-    assert_eq!(decode(&entry.key, row, NOW), expected);
+    assert_eq!(read(&entry.key, row, NOW), expected);
 }
 
 fn unhex(hex: &str) -> Bytes {
@@ -184,17 +185,17 @@ fn every_flipped_bit_is_found() {
             let mut bad = head.to_vec();
             bad[at] ^= 1 << bit;
             let bad = RawRow { head: Some(bad.into()), ..row.clone() };
-            assert_eq!(decode(&entry.key, bad, NOW), Reading::Unreadable, "head {at}.{bit}");
+            assert_eq!(read(&entry.key, bad, NOW), Reading::Unreadable, "head {at}.{bit}");
         }
         for (at, bit) in (0..row.value.len()).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
             let mut bad = row.value.to_vec();
             bad[at] ^= 1 << bit;
             let bad = RawRow { value: bad.into(), ..row.clone() };
-            assert_eq!(decode(&entry.key, bad, NOW), Reading::Unreadable, "value {at}.{bit}");
+            assert_eq!(read(&entry.key, bad, NOW), Reading::Unreadable, "value {at}.{bit}");
         }
         for bit in 0..8 {
             let bad = RawRow { value_type: row.value_type ^ (1 << bit), ..row.clone() };
-            assert_eq!(decode(&entry.key, bad, NOW), Reading::Unreadable, "type {bit}");
+            assert_eq!(read(&entry.key, bad, NOW), Reading::Unreadable, "type {bit}");
         }
     }
 }
@@ -205,19 +206,19 @@ fn every_truncation_and_every_tail_is_found() {
         let head = row.head.clone().unwrap();
         for len in 0..head.len() {
             let bad = RawRow { head: Some(head.slice(..len)), ..row.clone() };
-            assert_eq!(decode(&entry.key, bad, NOW), Reading::Unreadable, "head of {len}");
+            assert_eq!(read(&entry.key, bad, NOW), Reading::Unreadable, "head of {len}");
         }
         for len in 0..row.value.len() {
             let bad = RawRow { value: row.value.slice(..len), ..row.clone() };
-            assert_eq!(decode(&entry.key, bad, NOW), Reading::Unreadable, "value of {len}");
+            assert_eq!(read(&entry.key, bad, NOW), Reading::Unreadable, "value of {len}");
         }
         let longer = |bytes: &Bytes| Bytes::from([bytes, &[0][..]].concat());
         let bad = RawRow { head: Some(longer(&head)), ..row.clone() };
-        assert_eq!(decode(&entry.key, bad, NOW), Reading::Unreadable);
+        assert_eq!(read(&entry.key, bad, NOW), Reading::Unreadable);
         let bad = RawRow { value: longer(&row.value), ..row.clone() };
-        assert_eq!(decode(&entry.key, bad, NOW), Reading::Unreadable);
+        assert_eq!(read(&entry.key, bad, NOW), Reading::Unreadable);
         let bad = RawRow { head: None, ..row };
-        assert_eq!(decode(&entry.key, bad, NOW), Reading::Unreadable);
+        assert_eq!(read(&entry.key, bad, NOW), Reading::Unreadable);
     }
 }
 
@@ -235,7 +236,7 @@ fn an_unknown_version_and_wrong_fields_are_unreadable_even_with_a_right_checksum
     let fields = &head[..head.len() - 4];
     let with = |fields: &[u8]| {
         let bad = RawRow { head: Some(sealed(&entry.key, fields)), ..row.clone() };
-        decode(&entry.key, bad, NOW)
+        read(&entry.key, bad, NOW)
     };
     assert!(matches!(with(fields), Reading::Found(_)));
     // version, kind, status, flags, number of fields, first letter of a name
@@ -262,7 +263,7 @@ fn any_change_under_a_right_checksum_is_read_without_a_panic() {
             let mut bad = fields.to_vec();
             bad[at] = value;
             let bad = RawRow { head: Some(sealed(&entry.key, &bad)), ..row.clone() };
-            let _ = decode(&entry.key, bad, NOW);
+            let _ = read(&entry.key, bad, NOW);
         }
     }
 }
@@ -272,21 +273,21 @@ fn another_keys_row_is_absent_and_its_columns_are_unreadable() {
     let entry = entry(sample(), b"short");
     let row = raw(&encode(&entry, &zlib(), NOW).unwrap());
     let other = CacheKey::new("p:1:/y http://h");
-    assert_eq!(decode(&other, row.clone(), NOW), Reading::Absent);
+    assert_eq!(read(&other, row.clone(), NOW), Reading::Absent);
     let moved = RawRow { key: other.to_bytes(), ..row };
-    assert_eq!(decode(&other, moved, NOW), Reading::Unreadable);
+    assert_eq!(read(&other, moved, NOW), Reading::Unreadable);
 }
 
 #[test]
 fn the_moment_of_expiry_is_dead_and_the_column_only_shortens() {
     let entry = entry(sample(), b"short");
     let row = raw(&encode(&entry, &zlib(), NOW).unwrap());
-    assert!(matches!(decode(&entry.key, row.clone(), EXPIRES - 1), Reading::Found(_)));
-    assert_eq!(decode(&entry.key, row.clone(), EXPIRES), Reading::Absent);
+    assert!(matches!(read(&entry.key, row.clone(), EXPIRES - 1), Reading::Found(_)));
+    assert_eq!(read(&entry.key, row.clone(), EXPIRES), Reading::Absent);
     let longer = RawRow { expires_ms: u64::MAX, ..row.clone() };
-    assert_eq!(decode(&entry.key, longer, EXPIRES), Reading::Absent);
+    assert_eq!(read(&entry.key, longer, EXPIRES), Reading::Absent);
     let shorter = RawRow { expires_ms: 0, ..row };
-    assert_eq!(decode(&entry.key, shorter, NOW), Reading::Absent);
+    assert_eq!(read(&entry.key, shorter, NOW), Reading::Absent);
 }
 
 #[test]
@@ -296,7 +297,7 @@ fn a_new_head_goes_with_the_old_body() {
     let fresher = StoredHead { received_ms: 1_900, ..sample() };
     let head = encode_head(&entry.key, &fresher, 3_000).unwrap();
     let row = RawRow { head: Some(head.into()), expires_ms: 3_000, ..row };
-    let Reading::Found(Stored::Response(found)) = decode(&entry.key, row, EXPIRES) else {
+    let Reading::Found(Stored::Response(found)) = read(&entry.key, row, EXPIRES) else {
         panic!("not found");
     };
     assert_eq!((&*found.head, &found.body[..]), (&fresher, &b"short"[..]));
@@ -343,7 +344,7 @@ proptest! {
     fn any_response_comes_back(head in any_head(), body: Vec<u8>) {
         let entry = entry(head, &body);
         let row = encode(&entry, &zlib(), NOW).unwrap();
-        prop_assert_eq!(decode(&entry.key, raw(&row), NOW), Reading::Found(entry.stored));
+        prop_assert_eq!(read(&entry.key, raw(&row), NOW), Reading::Found(entry.stored));
     }
 
     #[test]
@@ -356,6 +357,6 @@ proptest! {
             head: Some(sealed(&key, &head)),
             value: value.into(),
         };
-        prop_assert_eq!(decode(&key, row, NOW), Reading::Unreadable);
+        prop_assert_eq!(read(&key, row, NOW), Reading::Unreadable);
     }
 }

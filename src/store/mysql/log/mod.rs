@@ -7,6 +7,7 @@ mod append;
 mod damage;
 mod history;
 mod housekeeping;
+mod quiet;
 mod reader;
 mod restart;
 
@@ -64,6 +65,9 @@ pub(super) struct Log {
     distrusted_at: AtomicU64,
     /// Whether a caller has asked for a read since the task last checked.
     used: AtomicBool,
+    /// Whether the last read found nothing new, and there are no gaps. Then the next one will probably find nothing
+    /// either.
+    quiet: AtomicBool,
     /// Whether the log has a row whose id is too large.
     damaged: AtomicBool,
     table: TableName,
@@ -112,6 +116,7 @@ impl Log {
             last_read_at: AtomicU64::new(0),
             distrusted_at: AtomicU64::new(0),
             used: AtomicBool::new(false),
+            quiet: AtomicBool::new(false),
             damaged: AtomicBool::new(false),
             table,
             reads: AtomicU64::new(0),

@@ -171,6 +171,7 @@ impl LogReader {
         session: &mut Session,
         waiters: Vec<Waiter>,
     ) -> Result<(), Failure> {
+        let before = self.log.view().largest();
         let mut began = Instant::now();
         let mut outcome = self.read(session).await;
         // servers close idle connections: the connection is replaced once
@@ -184,6 +185,7 @@ impl LogReader {
         match outcome {
             Ok(()) => {
                 self.log.note_read(began);
+                self.log.note_quiet(before);
                 answer(waiters, &Ok(()));
                 Ok(())
             }

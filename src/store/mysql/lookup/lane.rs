@@ -17,8 +17,8 @@ use super::super::conn::{
     Connection, Failure, IDLE, Retry, Role, idle_timer, reopen, statement, stopped,
 };
 use super::super::shared::Shared;
-use super::super::sql::repeated;
-use super::queue::{Found, LaneUp, Lookup, Lookups};
+use super::super::sql::{NewestLogRow, repeated};
+use super::queue::{Found, LaneUp, Lookup, Lookups, Rows};
 
 /// After a row with more bytes than this, the connection releases its buffers.
 const LARGE: usize = 1 << 20;
@@ -100,10 +100,15 @@ async fn answer(
     whole: bool,
 ) -> Option<Connection> {
     let hashes = distinct(&batch);
+    let wanted = match (whole, batch.iter().any(|lookup| lookup.with_newest)) {
+        (true, _) => Wanted::Whole,
+        (false, true) => Wanted::WithNewest,
+        (false, false) => Wanted::Rows,
+    };
     let mut retry = Retry::over_deadlocks(1);
     let reading = async {
         loop {
-            match select(shared, &mut connection, &hashes, whole).await {
+            match select(shared, &mut connection, &hashes, wanted).await {
                 Err(failure) => retry.after(failure, &mut connection, shared).await?,
                 rows => return rows,
             }
@@ -113,11 +118,11 @@ async fn answer(
     let outcome = timeout(shared.settings.query_timeout, reading).await;
     let outcome = outcome.unwrap_or_else(|_| Err(Failure::timeout()));
     match outcome {
-        Ok(rows) => {
+        Ok((rows, newest)) => {
             if rows.iter().any(|(_, found)| found.row.value.len() > LARGE) {
                 connection.shrink();
             }
-            deliver(batch, &rows);
+            deliver(batch, &rows, newest);
             Some(connection)
         }
         Err(failure) => {
@@ -139,32 +144,56 @@ fn distinct(batch: &[Lookup]) -> Vec<Hash> {
     hashes
 }
 
-/// The rows with these hashes, sorted. `whole` is for one key, with a row of any size.
+/// What a statement reads.
+#[derive(Clone, Copy)]
+enum Wanted {
+    Rows,
+    /// Also the newest row of the log.
+    WithNewest,
+    /// One row of any size.
+    Whole,
+}
+
+/// The rows with these hashes, sorted, and the newest row of the log, if it is wanted.
 async fn select(
     shared: &Shared,
     connection: &mut Connection,
     hashes: &[Hash],
-    whole: bool,
-) -> Result<Vec<(Hash, Found)>, Failure> {
-    let (text, binds) =
-        if whole { (&shared.sql.select_whole, 1) } else { shared.sql.select(hashes.len()) };
+    wanted: Wanted,
+) -> Result<(Vec<(Hash, Arc<Found>)>, Option<NewestLogRow>), Failure> {
+    let (text, binds) = match wanted {
+        Wanted::Rows => shared.sql.select(hashes.len(), false),
+        Wanted::WithNewest => shared.sql.select(hashes.len(), true),
+        Wanted::Whole => (&shared.sql.select_whole, 1),
+    };
     let query = repeated(hashes, binds).fold(statement(text), |query, hash| query.bind(&hash[..]));
     let rows = connection.rows(query, shared).await?;
-    let mut rows = rows
-        .iter()
-        .map(found)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| Failure::of(error, &shared.settings.table))?;
-    rows.sort_unstable_by_key(|(hash, _)| *hash);
-    Ok(rows)
+    let (mut found, mut newest) = (Vec::with_capacity(rows.len()), None);
+    for row in &rows {
+        match read(row).map_err(|error| Failure::of(error, &shared.settings.table))? {
+            Row::Entry(hash, row) => found.push((hash, row)),
+            Row::Newest(row) => newest = Some(row),
+        }
+    }
+    found.sort_unstable_by_key(|(hash, _)| *hash);
+    Ok((found, newest))
 }
 
-fn found(row: &MySqlRow) -> Result<(Hash, Found), sqlx::Error> {
+enum Row {
+    Entry(Hash, Arc<Found>),
+    /// The newest row of the log.
+    Newest(NewestLogRow),
+}
+
+fn read(row: &MySqlRow) -> Result<Row, sqlx::Error> {
     let bytes = |index: usize| row.try_get::<&[u8], _>(index);
     let copy = Bytes::copy_from_slice;
-    let hash = hash_of(bytes(0)?)?;
+    let size: Option<u64> = row.try_get(5)?;
+    let Some(hash) = row.try_get::<Option<&[u8]>, _>(0)? else {
+        return Ok(Row::Newest(NewestLogRow { id: row.try_get(3)?, at_ms: size.unwrap_or(0) }));
+    };
+    let hash = hash_of(hash)?;
     let value = row.try_get::<Option<&[u8]>, _>(6)?.map(copy);
-    let size: Option<u32> = row.try_get(5)?;
     let is_left_out = value.is_none();
     let row = RawRow {
         key: copy(bytes(1)?),
@@ -173,17 +202,18 @@ fn found(row: &MySqlRow) -> Result<(Hash, Found), sqlx::Error> {
         head: row.try_get::<Option<&[u8]>, _>(4)?.map(copy),
         value: value.unwrap_or_default(),
     };
-    Ok((hash, Found { row, size: size.unwrap_or(0), is_left_out }))
+    let size = u32::try_from(size.unwrap_or(0)).unwrap_or(u32::MAX);
+    Ok(Row::Entry(hash, Arc::new(Found::new(row, size, is_left_out))))
 }
 
-fn deliver(batch: Vec<Lookup>, rows: &[(Hash, Found)]) {
+fn deliver(batch: Vec<Lookup>, rows: &[(Hash, Arc<Found>)], newest: Option<NewestLogRow>) {
     let find = |hash: &Hash| {
         let at = rows.binary_search_by(|(found, _)| found.cmp(hash)).ok()?;
-        rows.get(at).map(|(_, row)| row.clone())
+        rows.get(at).map(|(_, row)| Arc::clone(row))
     };
     for lookup in batch {
-        let answer = lookup.hashes.iter().map(find).collect();
-        let _ = lookup.answer.send(Ok(answer));
+        let found = lookup.hashes.iter().map(find).collect();
+        let _ = lookup.answer.send(Ok(Rows { found, newest }));
     }
 }
 
@@ -202,8 +232,8 @@ mod tests {
     async fn a_key_that_many_wait_for_is_read_once() {
         let queue = Lookups::new(IDLE);
         let _lane = queue.lane_up();
-        let one = queue.push(vec![[2; 16], [1; 16], [2; 16]]).unwrap();
-        let two = queue.push(vec![[2; 16], [3; 16]]).unwrap();
+        let one = queue.push(vec![[2; 16], [1; 16], [2; 16]], false).unwrap();
+        let two = queue.push(vec![[2; 16], [3; 16]], false).unwrap();
         let batch = queue.take();
         assert_eq!(distinct(&batch), [[1; 16], [2; 16], [3; 16]]);
         let row = RawRow {
@@ -213,10 +243,9 @@ mod tests {
             head: None,
             value: Bytes::new(),
         };
-        let row = Found { row, size: 1, is_left_out: false };
-        deliver(batch, &[([2; 16], row)]);
-        let found =
-            |answer: Vec<Option<Found>>| answer.iter().map(Option::is_some).collect::<Vec<_>>();
+        let row = Arc::new(Found::new(row, 1, false));
+        deliver(batch, &[([2; 16], row)], None);
+        let found = |rows: Rows| rows.found.iter().map(Option::is_some).collect::<Vec<_>>();
         assert_eq!(found(one.await.unwrap().unwrap()), [true, false, true]);
         assert_eq!(found(two.await.unwrap().unwrap()), [true, false]);
     }

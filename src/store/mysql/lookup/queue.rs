@@ -4,17 +4,19 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, OnceCell, oneshot};
 
 use super::super::codec::{Hash, RawRow};
-use super::super::sql::MAX_KEYS;
+use super::super::sql::{MAX_KEYS, NewestLogRow};
 use crate::store::StoreError;
+use crate::stored::Stored;
 use crate::sync::lock;
 
 /// The most keys that wait: 64 batches. More are refused.
 const MAX_WAITING: usize = 4096;
 
-#[derive(Clone, Debug)]
+/// A row, for all callers of a batch that wait for it.
+#[derive(Debug)]
 pub(in super::super) struct Found {
     /// The value is empty if the body was left out.
     pub(in super::super) row: RawRow,
@@ -22,16 +24,34 @@ pub(in super::super) struct Found {
     pub(in super::super) size: u32,
     /// Whether the row is too large for a batch. Its body needs another query.
     pub(in super::super) is_left_out: bool,
+    /// The entry, and the expiry in its head. `None` if the row is unreadable. The first caller decodes it.
+    pub(in super::super) decoded: OnceCell<Option<(Stored, u64)>>,
 }
 
-/// One row or none for each hash, in their order.
-pub(in super::super) type Answer = Result<Vec<Option<Found>>, StoreError>;
+impl Found {
+    pub(in super::super) fn new(row: RawRow, size: u32, is_left_out: bool) -> Self {
+        Self { row, size, is_left_out, decoded: OnceCell::new() }
+    }
+}
+
+/// What a lookup has found.
+#[derive(Debug)]
+pub(in super::super) struct Rows {
+    /// One row or none for each hash, in their order.
+    pub(in super::super) found: Vec<Option<Arc<Found>>>,
+    /// The newest row of the log, if the statement has read it too.
+    pub(in super::super) newest: Option<NewestLogRow>,
+}
+
+pub(in super::super) type Answer = Result<Rows, StoreError>;
 
 /// Keys that a caller waits for.
 #[derive(Debug)]
 pub(in super::super) struct Lookup {
     /// At most [`MAX_KEYS`].
     pub(in super::super) hashes: Vec<Hash>,
+    /// Whether the same statement reads the newest row of the log.
+    pub(in super::super) with_newest: bool,
     since: Instant,
     pub(in super::super) answer: oneshot::Sender<Answer>,
 }
@@ -92,6 +112,7 @@ impl Lookups {
     pub(in super::super) fn push(
         &self,
         hashes: Vec<Hash>,
+        with_newest: bool,
     ) -> Result<oneshot::Receiver<Answer>, StoreError> {
         let (answer, receiver) = oneshot::channel();
         let mut state = lock(&self.state);
@@ -109,7 +130,7 @@ impl Lookups {
             }
         }
         state.keys += hashes.len();
-        state.waiting.push_back(Lookup { hashes, since: Instant::now(), answer });
+        state.waiting.push_back(Lookup { hashes, with_newest, since: Instant::now(), answer });
         let behind = connects || state.waiting.len() > 1;
         drop(state);
         self.work.notify_one();
@@ -238,9 +259,9 @@ mod tests {
     #[test]
     fn no_lookup_waits_without_a_lane() {
         let queue = Lookups::new(PATIENCE);
-        assert!(matches!(queue.push(hashes(1)), Err(StoreError::Unavailable)));
+        assert!(matches!(queue.push(hashes(1), false), Err(StoreError::Unavailable)));
         let (one, two) = (queue.lane_up(), queue.lane_up());
-        let mut waiting = queue.push(hashes(1)).unwrap();
+        let mut waiting = queue.push(hashes(1), false).unwrap();
         drop(one);
         assert!(waiting.try_recv().is_err());
         drop(two);
@@ -251,7 +272,7 @@ mod tests {
     fn a_batch_takes_what_waits_up_to_64_keys() {
         let queue = Lookups::new(PATIENCE);
         let _lane = queue.lane_up();
-        let _waiting = [40, 20, 10].map(|n| queue.push(hashes(n)).unwrap());
+        let _waiting = [40, 20, 10].map(|n| queue.push(hashes(n), false).unwrap());
         let sizes = |batch: Vec<Lookup>| batch.iter().map(|l| l.hashes.len()).collect::<Vec<_>>();
         assert_eq!(sizes(queue.take()), [40, 20]);
         assert_eq!(sizes(queue.take()), [10]);
@@ -261,10 +282,10 @@ mod tests {
     #[test]
     fn large_bodies_are_read_one_at_a_time_and_once() {
         let queue = Lookups::of_large(PATIENCE);
-        let mut early = queue.push(vec![[9; 16]]).unwrap();
+        let mut early = queue.push(vec![[9; 16]], false).unwrap();
         queue.refuse(&StoreError::Unavailable);
         assert!(matches!(early.try_recv(), Ok(Err(StoreError::Unavailable))));
-        let _waiting = [1, 2, 1, 3, 2].map(|n| queue.push(vec![[n; 16]]).unwrap());
+        let _waiting = [1, 2, 1, 3, 2].map(|n| queue.push(vec![[n; 16]], false).unwrap());
         let _lane = queue.lane_up();
         queue.refuse(&StoreError::Unavailable);
         let firsts = |batch: Vec<Lookup>| batch.iter().map(|l| l.hashes[0][0]).collect::<Vec<_>>();
@@ -278,19 +299,19 @@ mod tests {
     fn the_queue_is_bounded_in_keys() {
         let queue = Lookups::of(64, MAX_KEYS, PATIENCE);
         let _lane = queue.lane_up();
-        let waiting = queue.push(hashes(60)).unwrap();
-        assert!(matches!(queue.push(hashes(5)), Err(StoreError::Overloaded)));
-        let _more = queue.push(hashes(4)).unwrap();
+        let waiting = queue.push(hashes(60), false).unwrap();
+        assert!(matches!(queue.push(hashes(5), false), Err(StoreError::Overloaded)));
+        let _more = queue.push(hashes(4), false).unwrap();
         drop(waiting);
-        assert!(queue.push(hashes(60)).is_ok(), "who has gone holds no room");
+        assert!(queue.push(hashes(60), false).is_ok(), "who has gone holds no room");
     }
 
     #[test]
     fn dropped_lookups_are_skipped_and_late_ones_fail() {
         let queue = Lookups::of(64, MAX_KEYS, Duration::ZERO);
         let _lane = queue.lane_up();
-        drop(queue.push(hashes(1)).unwrap());
-        let mut late = queue.push(hashes(1)).unwrap();
+        drop(queue.push(hashes(1), false).unwrap());
+        let mut late = queue.push(hashes(1), false).unwrap();
         let pushed = Instant::now();
         while pushed.elapsed().is_zero() {}
         assert!(queue.take().is_empty());
@@ -301,9 +322,9 @@ mod tests {
     fn a_closed_queue_says_so() {
         let queue = Lookups::of(64, MAX_KEYS, PATIENCE);
         let _lane = queue.lane_up();
-        let mut waiting = queue.push(hashes(1)).unwrap();
+        let mut waiting = queue.push(hashes(1), false).unwrap();
         queue.close();
         assert!(matches!(waiting.try_recv(), Ok(Err(StoreError::Closed))));
-        assert!(matches!(queue.push(hashes(1)), Err(StoreError::Closed)));
+        assert!(matches!(queue.push(hashes(1), false), Err(StoreError::Closed)));
     }
 }

@@ -18,6 +18,13 @@ pub(in super::super) const MAX_TAGS: usize = 256;
 /// short lists, this takes only a moment.
 pub(in super::super) const MAX_APPEND: usize = 64;
 
+/// The newest row of the log, as a lookup has read it.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct NewestLogRow {
+    pub(in super::super) id: u64,
+    pub(in super::super) at_ms: u64,
+}
+
 /// The statements of one log.
 #[derive(Debug, Default)]
 pub(in super::super) struct LogSql {

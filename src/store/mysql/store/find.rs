@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinError, spawn_blocking};
 
 use super::super::MySqlStore;
-use super::super::codec::{self, Hash, RawRow, Reading};
+use super::super::codec::{self, Hash, RawRow};
 use super::super::lookup::{Answer, Found};
 use super::super::sql::MAX_KEYS;
 use crate::key::CacheKey;
@@ -15,24 +15,37 @@ use crate::stored::{Stored, StoredOrHead};
 
 impl MySqlStore {
     /// Asks for at most [`MAX_KEYS`] keys.
-    fn ask(&self, keys: &[CacheKey]) -> Result<oneshot::Receiver<Answer>, StoreError> {
-        self.inner.lookups.push(keys.iter().map(CacheKey::hash).collect::<Vec<Hash>>())
+    fn ask(
+        &self,
+        keys: &[CacheKey],
+        with_newest: bool,
+    ) -> Result<oneshot::Receiver<Answer>, StoreError> {
+        let hashes: Vec<Hash> = keys.iter().map(CacheKey::hash).collect();
+        self.inner.lookups.push(hashes, with_newest)
     }
 
-    /// The rows of these keys. At the same time, the log is read.
-    async fn rows(&self, keys: &[CacheKey]) -> Result<Vec<Option<Found>>, StoreError> {
+    /// The rows of these keys. The log is read at the same time: invalidations before this call count. If the log is
+    /// quiet, the statement that reads the rows also confirms that the log has nothing new.
+    async fn rows(&self, keys: &[CacheKey]) -> Result<Vec<Option<Arc<Found>>>, StoreError> {
         self.inner.running().await?;
-        // a read that begins after this, whenever the rows are read: invalidations before this call count
-        let log_read = self.inner.log.request_read()?;
-        let mut found = Vec::with_capacity(keys.len());
+        let log = &self.inner.log;
+        let quiet = log.is_quiet();
+        let log_read = if quiet { None } else { Some(log.request_read()?) };
+        let (mut found, mut nothing_new) = (Vec::with_capacity(keys.len()), quiet);
         // so that a very long list does not fill the queue
         for group in keys.chunks(MAX_KEYS * 4) {
-            let asked = group.chunks(MAX_KEYS).map(|chunk| self.ask(chunk));
+            let asked = group.chunks(MAX_KEYS).map(|chunk| self.ask(chunk, quiet));
             for answer in asked.collect::<Result<Vec<_>, _>>()? {
-                found.extend(answer.await.unwrap_or(Err(StoreError::Unavailable))?);
+                let rows = answer.await.unwrap_or(Err(StoreError::Unavailable))?;
+                nothing_new = nothing_new && log.has_read_up_to(rows.newest);
+                found.extend(rows.found);
             }
         }
-        log_read.await.unwrap_or(Err(StoreError::Unavailable))?;
+        match log_read {
+            Some(read) => read.await.unwrap_or(Err(StoreError::Unavailable))?,
+            None if !nothing_new => log.read_now().await?,
+            None => {}
+        }
         Ok(found)
     }
 
@@ -81,43 +94,39 @@ impl MySqlStore {
     async fn read(
         &self,
         key: &CacheKey,
-        found: Found,
+        mut found: Arc<Found>,
     ) -> Result<Option<(Stored, u64)>, StoreError> {
-        let mut row = found.row;
+        if !found.row.is_current(key, self.now_ms()) {
+            return Ok(None);
+        }
         if found.is_left_out {
-            if row.key != key.as_bytes() || row.expires_ms <= self.now_ms() {
+            let answer = self.inner.large.push(vec![key.hash()], false)?;
+            let rows = answer.await.unwrap_or(Err(StoreError::Unavailable))?;
+            let Some(whole) = rows.found.into_iter().next().flatten() else { return Ok(None) };
+            found = whole;
+            if !found.row.is_current(key, self.now_ms()) {
                 return Ok(None);
             }
-            let answer = self.inner.large.push(vec![key.hash()])?;
-            let rows = answer.await.unwrap_or(Err(StoreError::Unavailable))?;
-            let Some(found) = rows.into_iter().next().flatten() else { return Ok(None) };
-            row = found.row;
         }
-        let expires_ms = row.expires_ms;
-        Ok(self.decode(key, row).await.map(|stored| (stored, expires_ms)))
+        let decoding = found.decoded.get_or_try_init(|| self.decode(&found.row));
+        let Ok(decoded) = decoding.await else { return Ok(None) };
+        let Some((stored, expires_ms)) = decoded else {
+            self.inner.shared.unreadable(key.as_bytes());
+            return Ok(None);
+        };
+        let is_current = *expires_ms > self.now_ms();
+        Ok(is_current.then(|| (stored.clone(), found.row.expires_ms)))
     }
 
     /// Decodes a row. A large compressed one is decoded outside the async threads.
-    async fn decode(&self, key: &CacheKey, row: RawRow) -> Option<Stored> {
-        let now_ms = self.now_ms();
-        let max_bytes = self.inner.shared.settings.max_entry_bytes;
-        let reading = if codec::inflates_over(&row, max_bytes) {
-            Reading::Unreadable
-        } else if codec::is_slow_to_decode(&row) {
-            let key = key.clone();
-            spawn_blocking(move || codec::decode(&key, row, now_ms))
-                .await
-                .unwrap_or(Reading::Absent)
-        } else {
-            codec::decode(key, row, now_ms)
-        };
-        match reading {
-            Reading::Found(stored) => Some(stored),
-            Reading::Absent => None,
-            Reading::Unreadable => {
-                self.inner.shared.unreadable(key.as_bytes());
-                None
-            }
+    async fn decode(&self, row: &RawRow) -> Result<Option<(Stored, u64)>, JoinError> {
+        if codec::inflates_over(row, self.inner.shared.settings.max_entry_bytes) {
+            return Ok(None);
         }
+        let row = row.clone();
+        if codec::is_slow_to_decode(&row) {
+            return spawn_blocking(move || codec::decode(row)).await;
+        }
+        Ok(codec::decode(row))
     }
 }

@@ -108,7 +108,7 @@ const FAULTS: World = World { crash: true, prune: true, ..SMALL };
 
 #[test]
 fn lookups_in_the_database_serve_nothing_stale() {
-    holds("database", &sized(SMALL));
+    holds("database", &sized(World { confirms: true, ..SMALL }));
 }
 
 #[test]
@@ -117,6 +117,8 @@ fn pruning_and_restarts_serve_nothing_stale() {
     holds("database, crash", &sized_with_faults(World { crash: true, ..SMALL }));
     if is_full() {
         let world = World { noise: true, ..FAULTS };
+        holds("database, prune, confirming", &World { confirms: true, prune: true, ..SMALL });
+        holds("database, crash, confirming", &World { confirms: true, crash: true, ..SMALL });
         holds("database, crash and prune", &world);
         holds(
             "database, crash and prune, small window",
@@ -182,6 +184,13 @@ fn looks_are_needed() {
     is_caught("judging without a look, in front", strict, Mutant::NoLook);
     is_caught("own rows not awaited", World { tier: Tier::Bounded, ..SMALL }, Mutant::NotAwaited);
     is_caught("starting at the largest id", World { crash: true, ..SMALL }, Mutant::NotSettled);
+}
+
+#[test]
+fn a_confirmation_needs_a_view_without_gaps_and_a_new_statement() {
+    let world = World { confirms: true, ..SMALL };
+    is_caught("confirmed in spite of gaps", world, Mutant::GapsNotConfirmed);
+    is_caught("confirmed by an earlier statement", world, Mutant::EarlyNewest);
 }
 
 #[test]

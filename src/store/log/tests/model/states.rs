@@ -89,8 +89,8 @@ fn hash_filler(filler: &Filler, hasher: &mut impl Hasher) {
 fn hash_reader(reader: &Reader, hasher: &mut impl Hasher) {
     match reader {
         Reader::Idle => 0_u8.hash(hasher),
-        Reader::Began { required, looked, found } => {
-            (1_u8, *required, *looked, found.is_some()).hash(hasher);
+        Reader::Began { required, looked, found, newest } => {
+            (1_u8, *required, *looked, found.is_some(), *newest).hash(hasher);
             hash_held(found.as_ref().and_then(Option::as_ref), hasher);
         }
         Reader::Asking { required, found, since, worst, known, position } => {

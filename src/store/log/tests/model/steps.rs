@@ -38,12 +38,15 @@ impl State {
         }
         match &self.reader {
             Reader::Idle => steps.push(Step::Request),
-            Reader::Began { looked, found, .. } => {
+            Reader::Began { looked, found, newest, .. } => {
                 if found.is_none() {
                     steps.push(Step::Find);
                 }
                 if !looked {
                     steps.push(Step::ReaderLooks);
+                    if newest.is_some_and(|newest| self.confirms(world, newest)) {
+                        steps.push(Step::Confirm);
+                    }
                 }
                 if found.is_some() && (*looked || !self.must_look(world)) {
                     steps.push(Step::Serve);
@@ -68,6 +71,13 @@ impl State {
             steps.push(Step::Noise);
         }
         steps
+    }
+
+    /// Whether a lookup that has read this newest row of the log needs no read of its own.
+    fn confirms(&self, world: &World, newest: u64) -> bool {
+        let Process { view, begun, .. } = &self.processes[0];
+        let without_gaps = view.gap_count() == 0 || world.mutant == Mutant::GapsNotConfirmed;
+        *begun && view.largest() == newest && without_gaps
     }
 
     /// Whether the request must wait for a read before the log verdict.
@@ -199,21 +209,34 @@ impl State {
                         self.returned() & own | self.processes[0].seen
                     }
                 };
-                self.reader = Reader::Began { required, looked: false, found: None };
+                let early = world.mutant == Mutant::EarlyNewest;
+                let newest = early.then(|| self.processes[0].view.largest());
+                self.reader = Reader::Began { required, looked: false, found: None, newest };
             }
             Step::Find => {
                 let held = match world.tier {
                     Tier::Store => self.entry.clone(),
                     Tier::Strict | Tier::Bounded => self.front.clone(),
                 };
-                if let Reader::Began { found, .. } = &mut self.reader {
+                let read = largest(&self.log);
+                if let Reader::Began { found, newest, looked, .. } = &mut self.reader {
                     *found = Some(held);
+                    if world.confirms && !*looked {
+                        newest.get_or_insert(read);
+                    }
                 }
             }
             Step::ReaderLooks => {
                 let done = self.look(world, 0, now);
-                if let Reader::Began { looked, .. } = &mut self.reader {
+                if let Reader::Began { looked, newest, .. } = &mut self.reader {
                     *looked = done;
+                    // not needed any more
+                    *newest = newest.filter(|_| !done);
+                }
+            }
+            Step::Confirm => {
+                if let Reader::Began { looked, newest, .. } = &mut self.reader {
+                    (*looked, *newest) = (true, None);
                 }
             }
             Step::Serve | Step::AskOn => {
