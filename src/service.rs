@@ -87,13 +87,13 @@ where
         let nested = nesting::is_inside(&self.engine, &parts);
         let (consent, promise) = consent::ask(&parts.extensions, &self.route.policy);
         let admission = engine::admit(&self.route, target_uri(&parts), &parts, body_follows);
-        let request = Request::from_parts(parts, body);
         let counters = &self.engine.counters;
         let finish = match admission {
             Admission::Exchange(mut plan) => {
                 (plan.nested, plan.consent) = (nested.is_some(), consent);
                 let (engine, route) = (Arc::clone(&self.engine), Arc::clone(&self.route));
-                let exchange = engine::exchange(engine, route, plan, request, self.inner.clone());
+                let (request, inner) = ((parts, body), self.inner.clone());
+                let exchange = engine::exchange(engine, route, plan, request, inner);
                 return ResponseFuture::engine(exchange, nested, promise);
             }
             Admission::WriteThrough(mut target) => {
@@ -103,6 +103,7 @@ where
                 }
                 let (engine, route) = (Arc::clone(&self.engine), Arc::clone(&self.route));
                 let inner = self.inner.clone();
+                let request = Request::from_parts(parts, body);
                 let write = engine::write_through(engine, route, target, request, inner);
                 return ResponseFuture::engine(write, nested, promise);
             }
@@ -120,6 +121,7 @@ where
                 Some(Finish::new(&self.route, status))
             }
         };
+        let request = Request::from_parts(parts, body);
         ResponseFuture::direct(self.inner.clone().oneshot(request), finish, nested)
     }
 }

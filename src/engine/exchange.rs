@@ -24,13 +24,15 @@ use crate::stored::VariantIndex;
 use crate::telemetry::count;
 
 /// Answers a GET or HEAD from the store, or by calling the handler.
-pub(crate) async fn exchange<St, S, B, RB>(
+///
+/// Not an `async fn`: its future would hold the arguments twice.
+pub(crate) fn exchange<St, S, B, RB>(
     engine: Arc<Engine<St>>,
     route: Arc<Route>,
     plan: Plan,
-    request: Request<B>,
+    (parts, body): (Parts, B),
     inner: S,
-) -> Result<Response<CacheBody<RB>>, S::Error>
+) -> impl Future<Output = Result<Response<CacheBody<RB>>, S::Error>> + Send + 'static
 where
     St: Store,
     S: Service<Request<B>, Response = Response<RB>> + Send + 'static,
@@ -40,14 +42,15 @@ where
     RB: Body<Error: Send> + Send + 'static,
 {
     let cx = Cx { engine, route, plan };
-    let (parts, body) = request.into_parts();
-    let mut state = CollapseState::new();
-    match look_up(&cx, &parts, &mut state).await {
-        (Decision::Serve(serve), _) => Ok(hit(&cx, &parts, serve)),
-        // boxed, so that the future of a hit stays small
-        other => {
-            let request = Request::from_parts(parts, body);
-            Box::pin(go_on(cx, request, inner, state, other)).await
+    async move {
+        let mut state = CollapseState::new();
+        match look_up(&cx, &parts, &mut state).await {
+            (Decision::Serve(serve), _) => Ok(hit(&cx, &parts, serve)),
+            // boxed, so that the future of a hit stays small
+            other => {
+                let request = Request::from_parts(parts, body);
+                Box::pin(go_on(cx, request, inner, state, other)).await
+            }
         }
     }
 }

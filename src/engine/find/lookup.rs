@@ -1,5 +1,6 @@
 //! Which stored response does a lookup find? If the process knows the target's `Vary`, the lookup takes one round trip.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -77,9 +78,9 @@ pub(in crate::engine) async fn lookup<St: Store>(cx: &Cx<St>, request: &Parts) -
     let began = Instant::now();
     let may_ask_store = breaker::may_ask_store(engine, route, &plan.base);
     let timer = LookupTimer::start();
-    let result =
-        bounded(route.store_timeout, Finder::of(cx, request).find_with_needed_body(request));
-    let result = result.instrument(lookup_span()).await;
+    // pinned here: a future that is passed by value takes its size twice
+    let find = pin!(Finder::of(cx, request).find_with_needed_body(request));
+    let result = bounded(route.store_timeout, find).instrument(lookup_span()).await;
     timer.stop();
     let reason = match result {
         Ok(lookup) => return lookup,
@@ -164,24 +165,25 @@ impl<'a, St: Store> Finder<'a, St> {
     /// The stored response, with its log verdict.
     async fn find_with_verdict(&self) -> Result<Lookup, StoreError> {
         let began = Instant::now();
-        let (lookup, by_rule) = self.find_by_query_or_rule().await?;
-        let lookup = self.with_verdict(lookup, began).await?;
+        let (mut lookup, by_rule) = self.find_by_query_or_rule().await?;
+        self.add_verdict(&mut lookup, began).await?;
         if !by_rule || self.is_fresh_and_valid(&lookup) {
             return Ok(lookup);
         }
         // a response of the same path without the rule is stored under its whole query
-        let by_query = Box::pin(self.look_up(&self.cx.plan.base, None)).await?.0;
+        let mut by_query = Box::pin(self.look_up(&self.cx.plan.base, None)).await?.0;
         match by_query.found {
             Found::Response(ref entry)
                 if NoVarySearch::parse(&entry.response.head.headers).is_default() =>
             {
-                Box::pin(self.with_verdict(by_query, began)).await
+                Box::pin(self.add_verdict(&mut by_query, began)).await?;
+                Ok(by_query)
             }
             _ => Ok(lookup),
         }
     }
 
-    async fn with_verdict(&self, mut lookup: Lookup, since: Instant) -> Result<Lookup, StoreError> {
+    async fn add_verdict(&self, lookup: &mut Lookup, since: Instant) -> Result<(), StoreError> {
         let Cx { engine, route, plan } = self.cx;
         if let Found::Response(entry) = &mut lookup.found {
             // without the log there is no log verdict, not even for a pending response
@@ -196,7 +198,7 @@ impl<'a, St: Store> Finder<'a, St> {
                 entry.validity = entry.validity.max(by_uri);
             }
         }
-        Ok(lookup)
+        Ok(())
     }
 
     /// Whether the response is fresh and not invalidated.
