@@ -1,5 +1,7 @@
 //! What does the database write for the cache? Bytes of the binary log, of the redo log, and of the table.
 
+use std::sync::LazyLock;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use tower_mysql_cache::key::CacheKey;
@@ -80,27 +82,27 @@ pub(super) fn growth(run: &Run, read: fn(&Run) -> u64, count: u64, calls: impl F
     read(run).saturating_sub(before) as f64 / count as f64
 }
 
+/// Words of which some are frequent and most are rare: deflate makes about a third of them, as of HTML.
+static WORDS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
+    let (mut next, letters) = (random(1), b"etaoinshrdlucmfwypvbgk");
+    let mut letter = move || next() as usize;
+    let mut word = || {
+        let length = 2 + letter() % 9;
+        (0..length).filter_map(|_| letters.get(letter() % letters.len()).copied()).collect()
+    };
+    (0..4096).map(|_| word()).collect()
+});
+
 /// The body with this number. No two are equal.
 pub(super) fn make(kind: &str, kib: usize, number: u64) -> Bytes {
     let mut next = random(number + 1);
     if kind == "random" {
         return std::iter::repeat_with(|| next() as u8).take(kib << 10).collect();
     }
-    // words of which some are frequent and most are rare: deflate makes about a third of them, as of HTML
-    let mut word = random(1);
-    let letters = b"etaoinshrdlucmfwypvbgk";
-    let words: Vec<Vec<u8>> = (0..4096)
-        .map(|_| {
-            let length = 2 + word() % 9;
-            let letter =
-                |at: u64| letters.get(at as usize % letters.len()).copied().unwrap_or(b'e');
-            (0..length).map(|_| letter(word())).collect()
-        })
-        .collect();
     let mut text = Vec::with_capacity((kib << 10) + 32);
     while text.len() < kib << 10 {
         let at = (next() % 64) * (next() % 64);
-        text.extend_from_slice(words.get(at as usize).map_or(b"", |word| word));
+        text.extend_from_slice(WORDS.get(at as usize).map_or(b"", |word| word));
         text.extend_from_slice(if next().is_multiple_of(12) { b"</p>\n<p>" } else { b" " });
     }
     text.truncate(kib << 10);

@@ -8,7 +8,7 @@ use tower_mysql_cache::CacheLayer;
 use super::Run;
 use super::common::{assert_hit, body, cached, ok};
 use super::fill;
-use super::load::{Callers, Case, Figures, Pages, median, ratio, rounds, table, target};
+use super::load::{Callers, Case, Figures, Pages, load, median, ratio, rounds, table, target};
 use super::server::{connect, cpu};
 
 const POWER: u32 = 6;
@@ -51,6 +51,9 @@ pub(crate) fn measure(run: &Run) {
             Case { name: (*name).to_owned(), service, pages: Pages::One(Arc::from(URI)) }
         })
         .collect();
+    for case in &cases {
+        load(run, &run.runtime, case, Callers { count: 1, every: None }); // reads the log
+    }
     for count in [1, 64] {
         let all = rounds(run, &cases, Callers { count, every: None });
         table(&format!("hits, 1 KiB, {count} callers"), &cases, &all);
