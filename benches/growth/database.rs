@@ -15,7 +15,7 @@ use super::load::random;
 use super::variables;
 
 /// Sizes of bodies in KiB, and how many are written.
-const SIZES: [(usize, u64); 3] = [(1, 256), (16, 256), (256, 64)];
+const SIZES: [(usize, u64); 3] = [(1, 1024), (16, 256), (256, 64)];
 const KINDS: [&str; 2] = ["text", "random"];
 const TABLE: &str = "growth_put";
 const LOG: &str = "growth_put_log";

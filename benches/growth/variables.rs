@@ -62,7 +62,8 @@ pub(crate) fn measure(run: &Run) {
         );
     }
     ok(run.runtime.block_on(
-        sqlx::raw_sql("SET transaction_isolation = 'READ-COMMITTED'").execute(&mut connection),
+        sqlx::raw_sql("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+            .execute(&mut connection),
     ));
     println!(
         "\n| body | form | binary log, bytes | a put, p50, µs | app CPU, µs | server CPU, µs |\n|---|---|--:|--:|--:|--:|"
