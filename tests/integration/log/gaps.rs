@@ -57,11 +57,16 @@ async fn cost_of_hits(node: &Node<MySqlStore>, connection: &mut MySqlConnection)
     (rows / HITS, (counted(connection, PAGES).await - before.1) / HITS)
 }
 
+/// Reads its log only when it is asked to, and does not close gaps.
+async fn quiet_node(server: &OwnServer) -> Node<MySqlStore> {
+    let seldom = Duration::from_secs(60);
+    node_of(builder(server.url()).poll_interval(seldom).gap_grace(seldom)).await
+}
+
 async fn server() -> (OwnServer, Node<MySqlStore>, MySqlConnection, MySqlConnection) {
     let server = support::own_server(None).await;
     // closing gaps once a second is not counted here
-    let seldom = Duration::from_secs(60);
-    let node = node_of(builder(server.url()).poll_interval(seldom).gap_grace(seldom)).await;
+    let node = quiet_node(&server).await;
     let (connection, bulk) = (server.connection().await, server.connection().await);
     node.handle.invalidate_tags(["first"]).await.unwrap();
     node.fill(TAGGED).await;
@@ -72,6 +77,32 @@ async fn server() -> (OwnServer, Node<MySqlStore>, MySqlConnection, MySqlConnect
 /// A product for each of these numbers.
 fn products(numbers: std::ops::Range<u32>) -> impl Iterator<Item = String> {
     numbers.map(|n| format!("product:{n}"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hits_read_a_quiet_log_in_their_own_statement() {
+    let (_server, node, mut connection, mut bulk) = server().await;
+    let reads = async || node.store.stats().await.unwrap().log_reads;
+    eventually("the log is quiet", async || {
+        let before = reads().await;
+        node.assert_hit(TAGGED).await;
+        reads().await == before
+    })
+    .await;
+    let before = reads().await;
+    for _ in 0..20 {
+        node.assert_hit(TAGGED).await;
+    }
+    assert_eq!(reads().await, before);
+    // an open row, and a committed one after it
+    let mut tx = bulk.begin().await.unwrap();
+    insert(&mut tx, 1, ["product:7".to_owned()]).await;
+    node.assert_hit(TAGGED).await;
+    insert(&mut connection, 1, ["product:8".to_owned()]).await;
+    node.assert_refused(OTHER, "invalidated").await;
+    node.assert_hit(TAGGED).await;
+    tx.commit().await.unwrap();
+    node.assert_refused(TAGGED, "invalidated").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -188,10 +219,13 @@ async fn an_outdated_response_stays_outdated_with_open_rows() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn open_rows_after_all_others_become_a_gap() {
-    let (_server, node, mut connection, mut bulk) = server().await;
+    let (server, node, mut connection, mut bulk) = server().await;
     let (_, pages_before) = cost_of_hits(&node, &mut connection).await;
+    // no process puts a row between the open ones
+    node.store.close().await;
     let mut tx = bulk.begin().await.unwrap();
     insert(&mut tx, 1_000, products(1..150_000)).await;
+    let node = quiet_node(&server).await;
     eventually("a row is put behind them", async || {
         node.assert_hit(TAGGED).await;
         largest(&mut connection).await > 150_000

@@ -244,7 +244,11 @@ impl Log {
 
     fn note_read(&self, began: Instant) {
         self.reads.fetch_add(1, Ordering::Relaxed);
-        self.last_read_at.store(self.micros(began).max(1), Ordering::Release);
+        self.note_read_at(began);
+    }
+
+    fn note_read_at(&self, began: Instant) {
+        self.last_read_at.fetch_max(self.micros(began).max(1), Ordering::AcqRel);
     }
 
     /// Microseconds after `started`.

@@ -2,9 +2,11 @@
 //! read.
 
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use super::super::sql::NewestLogRow;
 use super::Log;
+use super::reader::SLOW;
 
 impl Log {
     /// A read has ended. Before it, the largest id was `before`.
@@ -21,8 +23,13 @@ impl Log {
     }
 
     /// Whether a statement that found this newest row would have found nothing new in a read of the log: everything
-    /// that was committed then is in the view.
-    pub(in super::super) fn has_read_up_to(&self, newest: Option<NewestLogRow>) -> bool {
+    /// that was committed when it was sent is in the view. Then it counts as a read. If the statement took long, it may
+    /// have skipped very many uncommitted rows; then the next lookup waits for the log's task, which deals with them.
+    pub(in super::super) fn has_read_up_to(
+        &self,
+        newest: Option<NewestLogRow>,
+        (sent, took): (Instant, Duration),
+    ) -> bool {
         self.used.store(true, Ordering::Relaxed);
         let view = self.view();
         let known = (view.largest(), self.newest_at_ms.load(Ordering::Relaxed));
@@ -32,7 +39,10 @@ impl Log {
         };
         let nothing_new = is_known && view.gap_count() == 0 && self.is_quiet();
         drop(view);
-        if !nothing_new {
+        if nothing_new {
+            self.note_read_at(sent);
+        }
+        if !nothing_new || took >= SLOW {
             self.quiet.store(false, Ordering::Release);
         }
         nothing_new

@@ -30,7 +30,7 @@ pub(super) const READING: Reading = Reading { ranges: MAX_RANGES, ids: 1_024, be
 const MAX_PAGES: u32 = 16;
 
 /// A statement that takes this long may have skipped very many uncommitted rows.
-const SLOW: Duration = Duration::from_millis(5);
+pub(super) const SLOW: Duration = Duration::from_millis(5);
 
 /// Reads in one `poll_interval`: two, so that a hit in memory finds a read that is recent enough, and does not wait.
 const READS: u32 = 2;

@@ -5,6 +5,7 @@
 //! per lookup through a pool, with a tenth of the CPU time.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sqlx::Row as _;
@@ -114,6 +115,7 @@ async fn answer(
             }
         }
     };
+    let asked = Instant::now();
     // both attempts together within one timeout
     let outcome = timeout(shared.settings.query_timeout, reading).await;
     let outcome = outcome.unwrap_or_else(|_| Err(Failure::timeout()));
@@ -122,7 +124,7 @@ async fn answer(
             if rows.iter().any(|(_, found)| found.row.value.len() > LARGE) {
                 connection.shrink();
             }
-            deliver(batch, &rows, newest);
+            deliver(batch, &rows, newest, (asked, asked.elapsed()));
             Some(connection)
         }
         Err(failure) => {
@@ -206,14 +208,19 @@ fn read(row: &MySqlRow) -> Result<Row, sqlx::Error> {
     Ok(Row::Entry(hash, Arc::new(Found::new(row, size, is_left_out))))
 }
 
-fn deliver(batch: Vec<Lookup>, rows: &[(Hash, Arc<Found>)], newest: Option<NewestLogRow>) {
+fn deliver(
+    batch: Vec<Lookup>,
+    rows: &[(Hash, Arc<Found>)],
+    newest: Option<NewestLogRow>,
+    asked: (Instant, Duration),
+) {
     let find = |hash: &Hash| {
         let at = rows.binary_search_by(|(found, _)| found.cmp(hash)).ok()?;
         rows.get(at).map(|(_, row)| Arc::clone(row))
     };
     for lookup in batch {
         let found = lookup.hashes.iter().map(find).collect();
-        let _ = lookup.answer.send(Ok(Rows { found, newest }));
+        let _ = lookup.answer.send(Ok(Rows { found, newest, asked }));
     }
 }
 
@@ -244,7 +251,7 @@ mod tests {
             value: Bytes::new(),
         };
         let row = Arc::new(Found::new(row, 1, false));
-        deliver(batch, &[([2; 16], row)], None);
+        deliver(batch, &[([2; 16], row)], None, (Instant::now(), Duration::ZERO));
         let found = |rows: Rows| rows.found.iter().map(Option::is_some).collect::<Vec<_>>();
         assert_eq!(found(one.await.unwrap().unwrap()), [true, false, true]);
         assert_eq!(found(two.await.unwrap().unwrap()), [true, false]);

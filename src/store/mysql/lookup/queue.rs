@@ -41,6 +41,8 @@ pub(in super::super) struct Rows {
     pub(in super::super) found: Vec<Option<Arc<Found>>>,
     /// The newest row of the log, if the statement has read it too.
     pub(in super::super) newest: Option<NewestLogRow>,
+    /// When the statement was sent, and how long it took.
+    pub(in super::super) asked: (Instant, Duration),
 }
 
 pub(in super::super) type Answer = Result<Rows, StoreError>;

@@ -37,7 +37,7 @@ impl MySqlStore {
             let asked = group.chunks(MAX_KEYS).map(|chunk| self.ask(chunk, quiet));
             for answer in asked.collect::<Result<Vec<_>, _>>()? {
                 let rows = answer.await.unwrap_or(Err(StoreError::Unavailable))?;
-                nothing_new = nothing_new && log.has_read_up_to(rows.newest);
+                nothing_new = nothing_new && log.has_read_up_to(rows.newest, rows.asked);
                 found.extend(rows.found);
             }
         }
