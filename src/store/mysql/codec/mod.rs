@@ -85,6 +85,20 @@ pub(super) struct RawRow {
     pub(super) value: Bytes,
 }
 
+/// A decoded row: the entry, and the expiry in its head. `None` if the row is damaged or of an unknown version.
+pub(super) type Decoded = Option<(Stored, u64)>;
+
+/// What a lookup makes of a row.
+#[derive(Debug, PartialEq)]
+pub(super) enum Reading {
+    /// The entry.
+    Found(Stored),
+    /// The row belongs to another key, or has expired.
+    Absent,
+    /// The row is damaged or of an unknown version.
+    Unreadable,
+}
+
 impl RawRow {
     /// Whether a row that was found by the hash of `key` belongs to that key and has not expired, as its columns say.
     pub(super) fn is_current(&self, key: &CacheKey, now_ms: u64) -> bool {
@@ -197,9 +211,17 @@ fn check_head(column: &[u8]) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Decodes a row: the entry, and the expiry in its head. `None` if the row is damaged or of an unknown version. An entry
-/// has expired if the column or the head says so. So people can shorten a lifetime in the column, but not extend it.
-pub(super) fn decode(row: RawRow) -> Option<(Stored, u64)> {
+/// What a lookup makes of a row that is current by its columns. It has expired if the column or the head says so. So people
+/// can shorten a lifetime in the column, but not extend it.
+pub(super) fn reading(decoded: &Decoded, now_ms: u64) -> Reading {
+    match decoded {
+        None => Reading::Unreadable,
+        Some((_, expires_ms)) if *expires_ms <= now_ms => Reading::Absent,
+        Some((stored, _)) => Reading::Found(stored.clone()),
+    }
+}
+
+pub(super) fn decode(row: RawRow) -> Decoded {
     let key = &row.key[..];
     let (head, expires_ms) = head::decode(key, row.head?)?;
     let stored = match (head, body_format(row.value_type)) {

@@ -7,27 +7,9 @@ use super::*;
 
 const NOW_MS: u64 = 1_000;
 
-/// What a lookup makes of a row.
-#[derive(Debug, PartialEq)]
-pub(super) enum Reading {
-    /// The entry.
-    Found(Stored),
-    /// The row belongs to another key, or has expired.
-    Absent,
-    /// The row is damaged or of an unknown version.
-    Unreadable,
-}
-
 /// Reads a row that was found by the hash of `key`.
 pub(super) fn read(key: &CacheKey, row: RawRow, now_ms: u64) -> Reading {
-    if !row.is_current(key, now_ms) {
-        return Reading::Absent;
-    }
-    match decode(row) {
-        None => Reading::Unreadable,
-        Some((_, expires_ms)) if expires_ms <= now_ms => Reading::Absent,
-        Some((stored, _)) => Reading::Found(stored),
-    }
+    if row.is_current(key, now_ms) { reading(&decode(row), now_ms) } else { Reading::Absent }
 }
 
 fn compressing(compression: Compression) -> Compressing {

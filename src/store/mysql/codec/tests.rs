@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use proptest::prelude::*;
 
-use super::rows::{Reading, read};
+use super::rows::read;
 use super::*;
 use crate::key::hex;
 use crate::stored::{SelectingField, VariantIndex};

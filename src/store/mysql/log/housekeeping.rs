@@ -1,6 +1,5 @@
 //! Which gaps can be closed? This also records up to which id the log is settled, and writes rows that failed before.
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use sqlx::Row as _;
@@ -90,14 +89,13 @@ impl LogReader {
             }
             self.close_gaps(session).await?;
             self.end_uncommitted_tail(session).await?;
-            let (settled, largest, at_ms) = {
+            let (settled, newest) = {
                 let view = self.log.view();
-                let at_ms = self.log.newest_at_ms.load(Ordering::Relaxed);
-                (view.settled(), view.largest(), at_ms)
+                (view.settled(), self.log.newest_in(&view))
             };
             if settled > session.settled {
                 let query = statement(&self.shared.sql.log.settle);
-                let query = query.bind(settled).bind(largest).bind(at_ms).bind(settled);
+                let query = query.bind(settled).bind(newest.id).bind(newest.at_ms).bind(settled);
                 session.connection.run(query, &self.shared).await?;
                 session.settled = settled;
             }

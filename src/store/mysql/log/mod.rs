@@ -24,7 +24,7 @@ use self::history::HistoryQuery;
 pub(super) use self::reader::LogReader;
 use super::conn::{Connection, Failure, statement};
 use super::shared::Shared;
-use super::sql::TableName;
+use super::sql::{NewestLogRow, TableName};
 use crate::key::CacheKey;
 use crate::store::StoreError;
 use crate::store::log::{Judgement, LogView, Mark};
@@ -56,8 +56,7 @@ pub(super) struct Log {
     /// Rows that could not be written yet.
     unwritten: Mutex<Vec<LogRecord>>,
     started: Instant,
-    /// The time in the row with the largest id seen. If a row has this id but another time, it belongs to another
-    /// log.
+    /// The time in the row with the largest id seen.
     newest_at_ms: AtomicU64,
     /// When the last successful read began, in microseconds after `started`. 0 before the first.
     last_read_at: AtomicU64,
@@ -140,6 +139,12 @@ impl Log {
         sync::write(&self.view)
     }
 
+    /// The newest row that has been read. Its id is 0 before the first.
+    fn newest_in(&self, view: &LogView) -> NewestLogRow {
+        let at_ms = self.newest_at_ms.load(Ordering::Relaxed);
+        NewestLogRow { id: view.largest(), at_ms }
+    }
+
     pub(super) fn position(&self) -> Arc<LogPosition> {
         self.view().position()
     }
@@ -190,15 +195,12 @@ impl Log {
             return Ok(());
         }
         for last in [false, true] {
-            let (largest, at_ms) = {
-                let view = self.view();
-                (view.largest(), self.newest_at_ms.load(Ordering::Relaxed))
-            };
-            let query = statement(&shared.sql.log.time).bind(largest);
+            let newest = self.newest_in(&self.view());
+            let query = statement(&shared.sql.log.time).bind(newest.id);
             let rows = connection.rows(query, shared).await?;
             let failed = |error| Failure::of(error, &shared.settings.log_table);
             let time = rows.first().map(|row| row.try_get::<u64, _>(0)).transpose();
-            if largest == 0 || time.map_err(failed)? == Some(at_ms) {
+            if newest.id == 0 || time.map_err(failed)? == Some(newest.at_ms) {
                 connection.has_the_log = true;
                 return Ok(());
             }

@@ -32,10 +32,10 @@ impl Log {
     ) -> bool {
         self.used.store(true, Ordering::Relaxed);
         let view = self.view();
-        let known = (view.largest(), self.newest_at_ms.load(Ordering::Relaxed));
+        let known = self.newest_in(&view);
         let is_known = match newest {
-            Some(row) => (row.id, row.at_ms) == known,
-            None => known.0 == 0,
+            Some(row) => row == known,
+            None => known.id == 0,
         };
         let nothing_new = is_known && view.gap_count() == 0 && self.is_quiet();
         drop(view);

@@ -11,7 +11,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::super::conn::{Connection, Failure, Recovery, Role, reopen, statement, stopped};
 use super::super::shared::Shared;
-use super::super::sql::{MAX_RANGES, READ_LIMIT};
+use super::super::sql::{MAX_RANGES, NewestLogRow, READ_LIMIT};
 use super::history::{BATCH, HistoryQuery, put};
 use super::{Log, Waiter, answer};
 use crate::store::StoreError;
@@ -211,13 +211,12 @@ impl LogReader {
             self.begin(session).await?;
             session.is_begun = true;
         }
-        let (largest, mut gaps) = {
+        // the newest row always exists, and has a time: each read includes it, to notice another log
+        let (NewestLogRow { id: largest, at_ms }, mut gaps) = {
             let mut view = self.log.view_mut();
             let gaps = view.gaps_to_read(READING);
-            (view.largest(), gaps)
+            (self.log.newest_in(&view), gaps)
         };
-        // the newest row always exists, and has a time: each read includes it, to notice another log
-        let at_ms = self.log.newest_at_ms.load(Ordering::Relaxed);
         let is_newest = |row: &Row| row.id == largest && (at_ms == 0 || row.at_ms == at_ms);
         let (mut found, mut from, mut pages) = (largest == 0, largest, 0);
         loop {

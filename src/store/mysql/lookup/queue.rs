@@ -6,10 +6,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, OnceCell, oneshot};
 
-use super::super::codec::{Hash, RawRow};
+use super::super::codec::{Decoded, Hash, RawRow};
 use super::super::sql::{MAX_KEYS, NewestLogRow};
 use crate::store::StoreError;
-use crate::stored::Stored;
 use crate::sync::lock;
 
 /// The most keys that wait: 64 batches. More are refused.
@@ -24,8 +23,8 @@ pub(in super::super) struct Found {
     pub(in super::super) size: u32,
     /// Whether the row is too large for a batch. Its body needs another query.
     pub(in super::super) is_left_out: bool,
-    /// The entry, and the expiry in its head. `None` if the row is unreadable. The first caller decodes it.
-    pub(in super::super) decoded: OnceCell<Option<(Stored, u64)>>,
+    /// The first caller that needs the row decodes it.
+    pub(in super::super) decoded: OnceCell<Decoded>,
 }
 
 impl Found {

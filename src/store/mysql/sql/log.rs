@@ -18,8 +18,8 @@ pub(in super::super) const MAX_TAGS: usize = 256;
 /// short lists, this takes only a moment.
 pub(in super::super) const MAX_APPEND: usize = 64;
 
-/// The newest row of the log, as a lookup has read it.
-#[derive(Clone, Copy, Debug)]
+/// The row of the log with the largest id. If a row has the same id but another time, it belongs to another log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) struct NewestLogRow {
     pub(in super::super) id: u64,
     pub(in super::super) at_ms: u64,

@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinError, spawn_blocking};
 
 use super::super::MySqlStore;
-use super::super::codec::{self, Hash, RawRow};
+use super::super::codec::{self, Decoded, Hash, RawRow, Reading};
 use super::super::lookup::{Answer, Found};
 use super::super::sql::MAX_KEYS;
 use crate::key::CacheKey;
@@ -110,16 +110,18 @@ impl MySqlStore {
         }
         let decoding = found.decoded.get_or_try_init(|| self.decode(&found.row));
         let Ok(decoded) = decoding.await else { return Ok(None) };
-        let Some((stored, expires_ms)) = decoded else {
-            self.inner.shared.unreadable(key.as_bytes());
-            return Ok(None);
-        };
-        let is_current = *expires_ms > self.now_ms();
-        Ok(is_current.then(|| (stored.clone(), found.row.expires_ms)))
+        Ok(match codec::reading(decoded, self.now_ms()) {
+            Reading::Found(stored) => Some((stored, found.row.expires_ms)),
+            Reading::Absent => None,
+            Reading::Unreadable => {
+                self.inner.shared.unreadable(key.as_bytes());
+                None
+            }
+        })
     }
 
     /// Decodes a row. A large compressed one is decoded outside the async threads.
-    async fn decode(&self, row: &RawRow) -> Result<Option<(Stored, u64)>, JoinError> {
+    async fn decode(&self, row: &RawRow) -> Result<Decoded, JoinError> {
         if codec::inflates_over(row, self.inner.shared.settings.max_entry_bytes) {
             return Ok(None);
         }
