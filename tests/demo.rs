@@ -8,20 +8,31 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Output, Stdio};
 
+/// The features that this test was built with, in addition to the default ones.
+const FEATURES: [(&str, bool); 5] = [
+    ("metrics", cfg!(feature = "metrics")),
+    ("tls-rustls", cfg!(feature = "tls-rustls")),
+    ("mysql-rsa", cfg!(feature = "mysql-rsa")),
+    ("serde", cfg!(feature = "serde")),
+    ("zstd", cfg!(feature = "zstd")),
+];
+
+#[test]
+fn examples_are_built_with_all_features_of_this_test() {
+    let manifest: toml::Table = include_str!("../Cargo.toml").parse().unwrap();
+    for name in manifest["features"].as_table().unwrap().keys() {
+        let is_default = ["default", "mysql", "axum"].contains(&name.as_str());
+        assert!(is_default || FEATURES.iter().any(|(known, _)| known == name), "{name}");
+    }
+}
+
 /// `cargo run --example NAME`. Cargo replaces itself by the example, so ending the child ends the example. The
 /// example is usually built already; only if this test alone is selected, Cargo builds it here.
 fn example(name: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO"));
     command.args(["run", "--quiet", "--example", name, "--features"]);
-    // the features that this test was built with, so that nothing is compiled twice
-    let features = [
-        ("metrics", cfg!(feature = "metrics")),
-        ("tls-rustls", cfg!(feature = "tls-rustls")),
-        ("mysql-rsa", cfg!(feature = "mysql-rsa")),
-        ("serde", cfg!(feature = "serde")),
-        ("zstd", cfg!(feature = "zstd")),
-    ];
-    let on: Vec<_> = features.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
+    // with the same features, so that nothing is compiled twice
+    let on: Vec<_> = FEATURES.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
     command.arg(on.join(",")).arg("--").args(arguments);
     command.current_dir(env!("CARGO_MANIFEST_DIR")).env_remove("DATABASE_URL");
     // these variables of Cargo would make build scripts run again

@@ -86,8 +86,7 @@ on_every_store! {
             });
             let mut waiting = start(&layer, &app, [get("/", &[("x-evil", "1")])]).await;
             waiting.send(&app, (0..50).map(|_| get("/", &[])));
-            let handle = layer.handle();
-            eventually("they wait", async || handle.followers() == 50).await;
+            followers(&layer, 50..=50).await;
             second_call(&layer, &waiting, &calls, &gate).await;
             let answers = waiting.answers().await;
             assert_eq!(answers[0].text(), "no");

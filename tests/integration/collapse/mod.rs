@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::ops::RangeBounds;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -43,14 +44,17 @@ async fn start(
     app: &App<&'static str>,
     requests: impl IntoIterator<Item = Request<()>>,
 ) -> Crowd {
-    let mut crowd = Crowd::new();
-    let handle = layer.handle();
-    let followers = handle.followers();
-    crowd.send(app, requests);
-    let expected = followers + crowd.len() - 1;
-    eventually("they wait", async || handle.followers() >= expected).await;
-    crowd.settle(&handle).await;
+    let before = layer.handle().followers();
+    let crowd = Crowd::of(app, requests);
+    followers(layer, before + crowd.len() - 1..).await;
+    crowd.settle(&layer.handle()).await;
     crowd
+}
+
+/// Waits until so many requests wait for the response to another one.
+async fn followers(layer: &CacheLayer<BoxStore>, expected: impl RangeBounds<usize>) {
+    let handle = layer.handle();
+    eventually("they wait", async || expected.contains(&handle.followers())).await;
 }
 
 /// Sends these requests, each of which may call its handler.
@@ -59,8 +63,7 @@ async fn start_apart(
     app: &App<&'static str>,
     requests: impl IntoIterator<Item = Request<()>>,
 ) -> Crowd {
-    let mut crowd = Crowd::new();
-    crowd.send(app, requests);
+    let crowd = Crowd::of(app, requests);
     crowd.settle(&layer.handle()).await;
     crowd
 }
@@ -69,9 +72,8 @@ async fn start_apart(
 async fn second_call(layer: &CacheLayer<BoxStore>, waiting: &Crowd, calls: &Calls, gate: &Gate) {
     gate.let_pass(1);
     eventually("the handler is called again", async || calls.count() >= 2).await;
-    let (handle, expected) = (layer.handle(), waiting.len() - 2);
-    eventually("they wait", async || handle.followers() >= expected).await;
-    waiting.settle(&handle).await;
+    followers(layer, waiting.len() - 2..).await;
+    waiting.settle(&layer.handle()).await;
     gate.open();
 }
 

@@ -38,8 +38,7 @@ on_every_store! {
             get("/", &[("range", "bytes=20-")]),
             get("/", &[("if-none-match", "\"1\"")]),
         ]);
-        let handle = layer.handle();
-        eventually("they wait", async || handle.followers() == 4).await;
+        followers(&layer, 4..=4).await;
         gate.let_pass(1);
         let answers = waiting.answers().await;
         let seen: Vec<_> = answers.iter().map(|a| (a.status.as_u16(), a.text())).collect();
@@ -73,8 +72,7 @@ on_every_store! {
         });
         let mut waiting = start(&layer, &app, (0..5).map(|n| get("/", &[("cookie", &format!("s={n}"))]))).await;
         waiting.send(&app, (0..5).map(|_| get("/", &[])));
-        let handle = layer.handle();
-        eventually("they wait", async || handle.followers() == 8).await;
+        followers(&layer, 8..=8).await;
         eventually("one of each kind calls", async || calls.count() == 2).await;
         gate.let_pass(100);
         for (n, answer) in waiting.answers().await.iter().enumerate() {

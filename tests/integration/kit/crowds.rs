@@ -27,11 +27,21 @@ impl Crowd {
         Self { requests: Vec::new(), begun: Arc::default(), polls: Arc::default() }
     }
 
+    /// Sends these requests.
+    pub(crate) fn of(
+        app: &App<&'static str>,
+        requests: impl IntoIterator<Item = Request<()>>,
+    ) -> Self {
+        let mut crowd = Self::new();
+        crowd.send(app, requests);
+        crowd
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.requests.len()
     }
 
-    /// Sends these requests.
+    /// Sends these requests too.
     pub(crate) fn send(
         &mut self,
         app: &App<&'static str>,
