@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use common::{PREFIX, ok};
+use common::{PREFIX, median, ok};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use sqlx::{AssertSqlSafe, MySqlPool};
 use tokio::task::JoinSet;
@@ -53,9 +53,7 @@ fn main() {
 
 async fn connect(url: &str) -> Result<MySqlStore, StoreError> {
     let builder = MySqlStore::builder(url)?.compression(Compression::Off).background_cull(false);
-    let store = builder.connect().await?;
-    store.migrate().await?;
-    Ok(store)
+    common::open(builder).await
 }
 
 /// Prints the median of each, and of the ratios.
@@ -150,9 +148,4 @@ async fn upsert_one(pool: MySqlPool, now_ms: u64, n: u64, body: Bytes) {
 
 fn minimum(values: &[f64]) -> f64 {
     values.iter().copied().fold(f64::INFINITY, f64::min)
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or_default()
 }

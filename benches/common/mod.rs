@@ -22,7 +22,8 @@ use tower::{Layer, Service, ServiceExt};
 use tower_mysql_cache::invalidation::{LogPosition, LogRecord, LogRow, Validity};
 use tower_mysql_cache::key::{CacheKey, KeyRange};
 use tower_mysql_cache::store::{
-    Admin, Entries, Entry, HeadUpdate, InvalidationLog, Store, Stored, StoredHead,
+    Admin, Entries, Entry, HeadUpdate, InvalidationLog, MySqlStoreBuilder, Store, Stored,
+    StoredHead,
 };
 use tower_mysql_cache::{CacheLayer, MySqlStore, StoreError};
 
@@ -51,14 +52,26 @@ pub(crate) fn runtime() -> Runtime {
 
 /// `bytes` of something that does not compress: a stored body is not to be smaller than it looks.
 pub(crate) fn body(bytes: usize) -> Bytes {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let next = || {
+    let mut next = random(1);
+    std::iter::repeat_with(|| (next() >> 48) as u8).take(bytes).collect()
+}
+
+/// The xorshift generator: numbers of 56 bits.
+pub(crate) fn random(seed: u64) -> impl FnMut() -> u64 {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    move || {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        state.to_be_bytes().first().copied().unwrap_or_default()
-    };
-    std::iter::repeat_with(next).take(bytes).collect()
+        state >> 8
+    }
+}
+
+pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<_> = values.into_iter().collect();
+    values.sort_unstable_by(f64::total_cmp);
+    let middle = |at: usize| values.get(at).copied().unwrap_or_default();
+    f64::midpoint(middle(values.len().saturating_sub(1) / 2), middle(values.len() / 2))
 }
 
 /// A handler that costs nothing: its body is a handle on bytes that are there.
@@ -144,12 +157,16 @@ where
 /// Stops the run when `uri` is not answered out of the store: a benchmark of hits must be one.
 pub(crate) async fn assert_hit(service: &Boxed, uri: &str) {
     let response = send(service, get(uri)).await;
-    let status = response.headers().get("cache-status").cloned();
-    let is_hit = status.as_ref().is_some_and(|s| s.as_bytes().windows(5).any(|w| w == b"; hit"));
-    if !is_hit {
+    if !is_hit(&response) {
+        let status = response.headers().get("cache-status");
         eprintln!("benchmark: {uri} should be a hit, but says {status:?}");
         std::process::exit(1)
     }
+}
+
+pub(crate) fn is_hit(response: &Response<Bytes>) -> bool {
+    let status = response.headers().get("cache-status");
+    status.is_some_and(|s| s.as_bytes().windows(5).any(|w| w == b"; hit"))
 }
 
 /// A store that answers at once and holds nothing: what the layer costs without one.
@@ -226,10 +243,13 @@ fn private_server() -> Option<(String, Option<Child>)> {
 /// A store on [`database`], with its table.
 pub(crate) fn mysql(runtime: &Runtime) -> Option<MySqlStore> {
     let url = database()?;
-    let store = async {
-        let store = MySqlStore::connect(url).await?;
-        store.migrate().await?;
-        Ok::<_, StoreError>(store)
-    };
+    let store = async { open(MySqlStore::builder(url)?).await };
     Some(ok(runtime.block_on(store)))
+}
+
+/// The store, with its tables.
+pub(crate) async fn open(builder: MySqlStoreBuilder) -> Result<MySqlStore, StoreError> {
+    let store = builder.connect().await?;
+    store.migrate().await?;
+    Ok(store)
 }

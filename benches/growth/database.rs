@@ -9,9 +9,8 @@ use tower_mysql_cache::store::{Entries, Entry, Stored, StoredHead, StoredRespons
 use tower_mysql_cache::{CacheLayer, MySqlStore};
 
 use super::Run;
-use super::common::{self, assert_hit, cached, ok};
+use super::common::{self, assert_hit, cached, ok, random};
 use super::fill;
-use super::load::random;
 use super::variables;
 
 /// Sizes of bodies in KiB, and how many are written.

@@ -66,13 +66,10 @@ pub(crate) fn copies(run: &Run, table: &str, power: u32, path: &str, expires: &s
     let (key, head, value) = (bytes(0), hex(&bytes(1)), hex(&bytes(2)));
     let key = String::from_utf8_lossy(&key).into_owned();
     let Some((before, after)) = key.split_once("/page/00000000") else { return };
-    let digits = (0..power).map(|n| format!("growth_digits d{n}")).collect::<Vec<_>>().join(", ");
-    let number = (0..power).map(|n| format!("d{n}.d * {}", 10_u64.pow(n))).collect::<Vec<_>>();
+    let (number, digits) = numbers(run, power);
     let crc = |of: &str| format!("REVERSE(UNHEX(LPAD(HEX(CRC32(CONCAT(k, {of}))), 8, '0')))");
     run.sql(&format!(
-        "DROP TABLE IF EXISTS growth_digits, growth_keys;
-         CREATE TABLE growth_digits (d INT);
-         INSERT INTO growth_digits VALUES (0), (1), (2), (3), (4), (5), (6), (7), (8), (9);
+        "DROP TABLE IF EXISTS growth_keys;
          CREATE TABLE growth_keys (h BINARY(16) NOT NULL, k VARBINARY(255) NOT NULL);
          INSERT INTO growth_keys SELECT UNHEX(LEFT(SHA2(k, 256), 32)), k FROM
            (SELECT CAST(CONCAT('{before}{path}', LPAD({number}, 8, '0'), '{after}') AS BINARY) AS k FROM {digits}) AS k;
@@ -82,10 +79,22 @@ pub(crate) fn copies(run: &Run, table: &str, power: u32, path: &str, expires: &s
              t.size, t.status, t.born_ms, t.fresh_until_ms, t.gen_ms
            FROM growth_keys, (SELECT * FROM {table} WHERE cache_key = '{key}') AS t ORDER BY h;
          DROP TABLE growth_digits, growth_keys",
-        number = number.join(" + "),
         value_crc = crc(&format!("x'{value}'")),
         head_crc = crc(&format!("x'{head}'")),
     ));
+}
+
+/// Makes a table of digits, to be dropped afterwards. Returns an expression and the list of tables that it needs: together, all
+/// numbers below ten to this power.
+pub(crate) fn numbers(run: &Run, power: u32) -> (String, String) {
+    run.sql(
+        "DROP TABLE IF EXISTS growth_digits;
+         CREATE TABLE growth_digits (d INT);
+         INSERT INTO growth_digits VALUES (0), (1), (2), (3), (4), (5), (6), (7), (8), (9)",
+    );
+    let list = |of: fn(u32) -> String, by: &str| (0..power).map(of).collect::<Vec<_>>().join(by);
+    let number = list(|n| format!("d{n}.d * {}", 10_u64.pow(n)), " + ");
+    (number, list(|n| format!("growth_digits d{n}"), ", "))
 }
 
 fn hex(bytes: &[u8]) -> String {

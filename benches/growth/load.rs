@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use super::Run;
-use super::common::{Boxed, get, ok, send};
+use super::common::{Boxed, get, is_hit, median, ok, random, send};
 use super::server::cpu;
 
 /// Pages that are stored, behind one service.
@@ -49,17 +49,6 @@ impl Pages {
     }
 }
 
-/// The xorshift generator.
-pub(crate) fn random(seed: u64) -> impl FnMut() -> u64 {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state >> 8
-    }
-}
-
 #[derive(Clone, Copy)]
 pub(crate) struct Callers {
     pub(crate) count: u64,
@@ -96,13 +85,6 @@ impl Figures {
             others: rounds.iter().map(|f| f.others).sum(),
         }
     }
-}
-
-pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
-    let mut values: Vec<_> = values.into_iter().collect();
-    values.sort_unstable_by(f64::total_cmp);
-    let middle = |at: usize| values.get(at).copied().unwrap_or_default();
-    f64::midpoint(middle(values.len().saturating_sub(1) / 2), middle(values.len() / 2))
 }
 
 /// Requests by callers, each of which sends one after the other.
@@ -164,8 +146,7 @@ async fn caller(
         let began = Instant::now();
         let response = send(&case.service, request).await;
         taken.push(began.elapsed());
-        let status = response.headers().get("cache-status").map_or(&b""[..], |s| s.as_bytes());
-        others += u64::from(!status.windows(5).any(|part| part == b"; hit"));
+        others += u64::from(!is_hit(&response));
     }
     (taken, others)
 }

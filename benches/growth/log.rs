@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use tower_mysql_cache::CacheLayer;
 
 use super::Run;
-use super::common::{assert_hit, body, cached, ok};
+use super::common::{assert_hit, body, cached, median, ok};
 use super::fill;
-use super::load::{Callers, Case, Figures, Pages, load, median, ratio, rounds, table, target};
+use super::load::{Callers, Case, Figures, Pages, load, ratio, rounds, table, target};
 use super::server::{connect, cpu};
 
 const POWER: u32 = 6;
@@ -92,15 +92,10 @@ fn settled(run: &Run, cases: &[Case]) {
 
 fn rows(run: &Run, entries: &str, log: &str) {
     drop(run.store(entries, log)); // creates the tables
-    let digits = (0..POWER).map(|n| format!("growth_digits d{n}")).collect::<Vec<_>>().join(", ");
-    let number = (0..POWER).map(|n| format!("d{n}.d * {}", 10_u64.pow(n))).collect::<Vec<_>>();
+    let (number, digits) = fill::numbers(run, POWER);
     run.sql(&format!(
-        "DROP TABLE IF EXISTS growth_digits;
-         CREATE TABLE growth_digits (d INT);
-         INSERT INTO growth_digits VALUES (0), (1), (2), (3), (4), (5), (6), (7), (8), (9);
-         INSERT INTO {log} (tag) SELECT CONCAT('other:', {}) FROM {digits};
-         DROP TABLE growth_digits",
-        number.join(" + "),
+        "INSERT INTO {log} (tag) SELECT CONCAT('other:', {number}) FROM {digits};
+         DROP TABLE growth_digits"
     ));
 }
 

@@ -10,9 +10,9 @@ use tower_mysql_cache::store::Store;
 use tower_mysql_cache::{CacheLayer, MemoryStore};
 
 use super::Run;
-use super::common::{Boxed, assert_hit, body, cached, ok};
+use super::common::{Boxed, assert_hit, body, cached, median, ok};
 use super::fill;
-use super::load::{Callers, Case, Figures, Pages, all, load, median, ratio, table};
+use super::load::{Callers, Case, Figures, Pages, all, load, ratio, table};
 use super::server::{connect, cpu};
 
 const URI: &str = "http://growth.example/parallel";

@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, Connection, MySqlConnection, Row};
 use tower_mysql_cache::{MySqlStore, StoreError};
 
 use super::Run;
-use super::common::ok;
+use super::common::{self, ok};
 
 pub(crate) struct Server {
     pub(crate) url: String,
@@ -75,10 +75,7 @@ impl Run {
 
 pub(crate) async fn connect(url: &str, table: &str, log: &str) -> Result<MySqlStore, StoreError> {
     let builder = MySqlStore::builder(url)?.table(table).log_table(log).background_cull(false);
-    let builder = builder.max_entries(u64::MAX / 2).max_bytes(u64::MAX / 2);
-    let store = builder.connect().await?;
-    store.migrate().await?;
-    Ok(store)
+    common::open(builder.max_entries(u64::MAX / 2).max_bytes(u64::MAX / 2)).await
 }
 
 /// What a process has used so far: user and system time, by the kernel's account.

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::Run;
+use super::common::random;
 use super::fill;
-use super::load::{Callers, Case, Figures, Pages, load, random, ratio, rounds, table, target};
+use super::load::{Callers, Case, Figures, Pages, load, ratio, rounds, table, target};
 
 /// As many pages as the smallest table has.
 const SOME: u64 = 10_000;

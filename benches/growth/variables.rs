@@ -9,9 +9,8 @@ use sqlx::mysql::MySqlConnectOptions;
 use sqlx::{ConnectOptions, MySqlConnection};
 
 use super::Run;
-use super::common::ok;
+use super::common::{median, ok};
 use super::database::{growth, make, position};
-use super::load::median;
 use super::server::cpu;
 
 const COLUMNS: &str = "key_hash, cache_key, value, value_type, expires, head, size";
