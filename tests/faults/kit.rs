@@ -177,7 +177,7 @@ impl Site {
         self.fills("/back").await;
         eventually("the cache invalidates again", async || self.change("/changed").await.is_ok())
             .await;
-        self.fill("/changed").await;
+        self.fills("/changed").await;
         self.change("/changed").await.expect("is done");
         assert!(!self.get("/changed").await.hit);
     }

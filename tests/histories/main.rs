@@ -24,6 +24,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use board::{Board, Count, ITEMS};
+use futures_util::{StreamExt, stream};
 use process::{Process, STALE, TIERS};
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection};
 use support::OwnServer;
@@ -65,9 +66,11 @@ fn main() {
         std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let wanted =
         |name: &str| filters.is_empty() || filters.iter().any(|f| name.contains(f.as_str()));
-    for (name, fault) in HISTORIES.into_iter().filter(|(name, _)| wanted(name)) {
-        runtime.block_on(history(name, fault));
-    }
+    // a short history waits for its faults most of the time
+    let at_a_time = if is_full() { 1 } else { 2 };
+    let histories = HISTORIES.into_iter().filter(|(name, _)| wanted(name));
+    let histories = stream::iter(histories).map(|(name, fault)| history(name, fault));
+    runtime.block_on(histories.buffer_unordered(at_a_time).for_each(std::future::ready));
     runtime.shutdown_background();
 }
 

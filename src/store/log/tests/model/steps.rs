@@ -119,10 +119,10 @@ impl State {
                 view.take_over(before);
             }
         }
-        let mut of = view.clone();
-        let mut gaps = of.gaps_to_read(world.reading);
-        if mutant != Mutant::GapsNotAsked {
-            *view = of;
+        let before = (mutant == Mutant::GapsNotAsked).then(|| view.clone());
+        let mut gaps = view.gaps_to_read(world.reading);
+        if let Some(before) = before {
+            *view = before;
         }
         let newest = view.largest();
         if mutant == Mutant::GapsNotRead {
