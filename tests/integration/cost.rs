@@ -9,9 +9,9 @@ use futures_util::future::join_all;
 use http::Request;
 use sqlx::{Connection, MySqlConnection, Row};
 use tower::Layer;
-use tower_mysql_cache::{CacheHandle, CacheLayer, CacheOverride, CachePolicy, MySqlStore};
+use tower_mysql_cache::{CacheHandle, CacheOverride, CachePolicy, MySqlStore};
 
-use crate::kit::{get, response, send};
+use crate::kit::{get, patient, response, send};
 use crate::support::{self, deadlocks, eventually, execute, number, status};
 
 /// The number of entries with the tag.
@@ -66,9 +66,7 @@ async fn an_invalidation_costs_the_same_for_any_number_of_entries() {
     let builder = MySqlStore::builder(database.url()).unwrap().background_cull(false);
     let store = builder.connect().await.unwrap();
     store.migrate().await.unwrap();
-    let layer = CacheLayer::new(store)
-        .prefix("test")
-        .with_policy(CachePolicy::new().ttl(Duration::from_secs(36_000)));
+    let layer = patient(store).with_policy(CachePolicy::new().ttl(Duration::from_secs(36_000)));
     let handle = layer.handle();
     let app = layer.layer(tower::service_fn(|_: Request<()>| async {
         let mut answer = response(200, &[], "a page");
@@ -118,7 +116,7 @@ async fn transactions_with_one_tag_do_not_wait_for_each_other() {
     let server = support::own_server(None).await;
     let store = MySqlStore::builder(server.url()).unwrap().connect().await.unwrap();
     store.migrate().await.unwrap();
-    let handle = CacheLayer::new(store).prefix("test").handle();
+    let handle = patient(store).handle();
     let mut connection = server.connection().await;
     execute(
         &mut connection,

@@ -20,7 +20,7 @@ use tower_mysql_cache::{
     Tiered,
 };
 
-use crate::kit::{self, Answer, gated, get, request, response, send};
+use crate::kit::{self, Answer, gated, get, patient, request, response, send};
 use crate::support::{self, TestDatabase, eventually};
 
 const HOUR: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(3600));
@@ -45,7 +45,7 @@ impl Process {
         let store = builder.poll_interval(poll_interval).connect().await.unwrap();
         store.migrate().await.unwrap();
         let front = Tiered::new(MemoryStore::new(), store.clone());
-        let layer = CacheLayer::new(front).prefix("test").store_timeout(Duration::from_secs(10));
+        let layer = patient(front);
         let pool = MySqlPool::connect(database.url()).await.unwrap();
         Self { pool, layer: layer.with_policy(HOUR), store, version: Arc::default() }
     }

@@ -4,10 +4,10 @@
 use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
+use tower_mysql_cache::CachePolicy;
 use tower_mysql_cache::status::Forward;
-use tower_mysql_cache::{CacheLayer, CachePolicy};
 
-use crate::kit::{Kit, cached, gated, get, on_every_store, response, scripted, send};
+use crate::kit::{Kit, cached, gated, get, on_every_store, patient, response, scripted, send};
 
 const FRESH: (&str, &str) = ("cache-control", "max-age=600");
 const STALE: (&str, &str) = ("cache-control", "max-age=0");
@@ -102,7 +102,7 @@ on_every_store! {
             let asked = [("x-a", "1"), ("x-b", "1")];
             send(&here_app, get(uri, &asked)).await;
             kit.settle(&here.handle()).await;
-            let there = CacheLayer::new(kit.neighbour().await).prefix("test").with_policy(CachePolicy::rfc9111());
+            let there = patient(kit.neighbour().await).with_policy(CachePolicy::rfc9111());
             let (there_app, _) = cached(&there, move |_| {
                 response(200, &[FRESH, ("vary", "x-b"), ("date", &second)], "second")
             });
@@ -125,7 +125,7 @@ on_every_store! {
         let (here_app, _) = cached(&here, move |_| {
             response(200, &[FRESH, ("vary", "x-a"), ("date", &older)], "for 1")
         });
-        let there = CacheLayer::new(kit.neighbour().await).prefix("test");
+        let there = patient(kit.neighbour().await);
         let (app, _, gate) = gated(&there, move |_, _| {
             Ok(response(200, &[FRESH, ("date", &newer)], "for all"))
         });

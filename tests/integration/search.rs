@@ -4,10 +4,9 @@ use std::convert::Infallible;
 
 use http::Request;
 use tower::Layer;
-use tower_mysql_cache::CacheLayer;
 use tower_mysql_cache::invalidation::Invalidation;
 
-use crate::kit::{Kit, cached, get, on_every_store, request, response, send};
+use crate::kit::{Kit, cached, get, on_every_store, patient, request, response, send};
 
 const FRESH: (&str, &str) = ("cache-control", "max-age=60");
 
@@ -52,7 +51,7 @@ on_every_store! {
         let (app, _) = cached(&layer, move |_| response(200, &[FRESH, field], "x"));
         send(&app, get("/p?a=1&b=2", &[])).await;
         layer.handle().flush().await.unwrap();
-        let other = CacheLayer::new(kit.neighbour().await).prefix("test");
+        let other = patient(kit.neighbour().await);
         let (app, calls) = cached(&other, move |_| response(200, &[FRESH, field], "x"));
         assert!(send(&app, get("/p?b=2&a=9", &[])).await.is_hit());
         assert!(!send(&app, get("/p?b=3", &[])).await.is_hit());
@@ -79,7 +78,7 @@ on_every_store! {
         assert!(!hit("/p?b=2").await);
         send(&app, request("DELETE", "/p?a=8&b=2", &[])).await;
         assert!(!hit("/p?b=2").await);
-        let other = CacheLayer::new(kit.neighbour().await).prefix("test");
+        let other = patient(kit.neighbour().await);
         layer.handle().flush().await.unwrap();
         assert!(hit("/p?b=2").await);
         other.handle().invalidate_uri("/p?b=2&a=7").await.unwrap();
@@ -195,7 +194,7 @@ on_every_store! {
         handle.invalidate_uri("/r").await.unwrap();
         handle.invalidate_uri("http://elsewhere.example/s?a=7").await.unwrap();
         handle.invalidate_uri("/qq?a=7").await.unwrap();
-        let later = CacheLayer::new(kit.neighbour().await).prefix("test");
+        let later = patient(kit.neighbour().await);
         let (app, _) = cached(&later, page);
         for (uri, is_hit) in [("/p?b=2", false), ("/q?b=2", true), ("/r?b=2", false), ("/s?b=2", true)] {
             assert_eq!(send(&app, get(uri, &[])).await.is_hit(), is_hit, "{uri}");

@@ -10,7 +10,7 @@ use tower::{Layer, ServiceExt};
 use tower_mysql_cache::store::BoxStore;
 use tower_mysql_cache::{CacheLayer, CacheOverride, CachePolicy};
 
-use crate::kit::{Kit, cached, get, on_every_store, request, response, send};
+use crate::kit::{Kit, cached, get, on_every_store, patient, request, response, send};
 
 const FRESH: (&str, &str) = ("cache-control", "max-age=60");
 const MINUTE: CachePolicy = CachePolicy::new().ttl(Duration::from_secs(60));
@@ -158,7 +158,7 @@ on_every_store! {
 
     async fn every_process_sees_the_tags_of_a_write(kit: Kit) {
         let layer = kit.layer();
-        let other = CacheLayer::new(kit.neighbour().await).prefix("test");
+        let other = patient(kit.neighbour().await);
         let (app, _) = cached(&layer.with_policy(WRITES), |_| response(200, &[], "x"));
         hits(&other).await;
         other.handle().flush().await.unwrap();

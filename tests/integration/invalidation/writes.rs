@@ -202,11 +202,11 @@ async fn invalidating_a_path_keeps_its_query_rule() {
         let fields = [FRESH, ("no-vary-search", "params=(\"utm\")")];
         response(200, &fields, &version.count().to_string())
     };
-    let one = CacheLayer::new(store.clone()).prefix("test");
+    let one = crate::kit::patient(store.clone());
     let (app, _) = cached(&one, handler.clone());
     send(&app, get("/s?q=1&utm=a", &[])).await;
     one.handle().invalidate_uri("/s").await.unwrap(); // the page without a query is another target
-    let (app, _) = cached(&CacheLayer::new(store).prefix("test"), handler); // another process
+    let (app, _) = cached(&crate::kit::patient(store), handler); // another process
     send(&app, request("PUT", "/s?q=1&utm=b", &[])).await;
     let after = send(&app, get("/s?q=1", &[])).await;
     assert_eq!(after.text(), "1", "{:?}", after.cache());

@@ -16,4 +16,4 @@ pub(crate) use handlers::{App, Calls, Seen, cached, scripted};
 pub(crate) use requests::{get, request, response, send};
 pub(crate) use sites::Site;
 pub(crate) use slow::Slow;
-pub(crate) use stores::{Kit, in_memory, on_every_store, over, time_passes};
+pub(crate) use stores::{Kit, in_memory, on_every_store, over, patient, time_passes};

@@ -58,14 +58,18 @@ impl Kit {
     }
 
     pub(crate) fn layer(&self) -> CacheLayer<BoxStore> {
-        // on a busy machine, a lookup must not fail: its request would call the handler without the others
-        CacheLayer::new(self.store.clone()).prefix("test").store_timeout(Duration::from_secs(10))
+        patient(self.store.clone())
     }
 
     /// Waits until everything is written, so that the next lookup asks the store itself.
     pub(crate) async fn settle(&self, handle: &CacheHandle) {
         handle.flush().await.expect("flushes");
     }
+}
+
+/// A layer that waits for this store. On a busy machine, a lookup must not fail: its request would call the handler.
+pub(crate) fn patient<S: Store>(store: S) -> CacheLayer<S> {
+    CacheLayer::new(store).prefix("test").store_timeout(Duration::from_secs(10))
 }
 
 /// A layer over this store.

@@ -89,7 +89,7 @@ on_every_store! {
             send(&app, get("/", &[("accept-language", language)])).await;
         }
         kit.settle(&layer.handle()).await;
-        let other = tower_mysql_cache::CacheLayer::new(kit.neighbour().await).prefix("test");
+        let other = crate::kit::patient(kit.neighbour().await);
         let (app, calls) = cached(&other, vary);
         for language in ["de", "fr"] {
             let answer = send(&app, get("/", &[("accept-language", language)])).await;
