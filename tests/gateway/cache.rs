@@ -83,8 +83,7 @@ fn a_request_right_after_it_is_a_hit_with_a_database_too() {
 
 /// The race is so rare that it needs many repetitions; `TMC_RACES=full` takes more.
 fn hits_at_once(more: &[&str]) {
-    let full = std::env::var("TMC_RACES").is_ok_and(|size| size == "full");
-    let repetitions = if full { 10_000 } else { 2_500 };
+    let repetitions = if crate::support::is_full("TMC_RACES") { 10_000 } else { 2_500 };
     let origin = Origin::new(|request, stream| {
         let path = request.line.split(' ').nth(1).unwrap();
         let n: usize = path.trim_start_matches("/").parse().unwrap();

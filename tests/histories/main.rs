@@ -81,7 +81,7 @@ fn least_faults() -> u32 {
 }
 
 fn is_full() -> bool {
-    std::env::var("TMC_HISTORIES").is_ok_and(|size| size == "full")
+    support::is_full("TMC_HISTORIES")
 }
 
 /// Its number and the server's URL; the file's path is its argument, and it ends with its standard input.

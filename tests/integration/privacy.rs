@@ -10,8 +10,8 @@ use tower_mysql_cache::policy::Authorization;
 use tower_mysql_cache::store::{Admin, MySqlStoreBuilder};
 use tower_mysql_cache::{CacheLayer, CachePolicy, Cookies, MySqlStore, StoreError};
 
-use crate::kit::{get, response, send};
-use crate::support::{self, PATIENCE, eventually, number};
+use crate::kit::{get, patient, response, send};
+use crate::support::{self, eventually, number};
 
 fn encrypted(url: &str) -> MySqlStoreBuilder {
     MySqlStore::builder(url).expect("a URL").background_cull(false).encrypted(true)
@@ -59,7 +59,7 @@ async fn a_mysql_with_keys_encrypts_the_tables() {
     for table in tables {
         assert!(table.get::<String, _>("options").contains("ENCRYPTION='Y'"));
     }
-    let layer = CacheLayer::new(store.clone()).prefix("secret").store_timeout(PATIENCE);
+    let layer = patient(store.clone()).prefix("secret");
     let page =
         |_| async { Ok::<_, Infallible>(response(200, &[("cache-control", "max-age=60")], "x")) };
     let app = layer.layer(service_fn(page));
@@ -79,7 +79,7 @@ async fn no_column_holds_a_credential() {
     store.migrate().await.expect("migrates");
     let policy = CachePolicy::new().ttl(Duration::from_secs(60));
     let policy = policy.cookies(Cookies::Key(&["who"])).authorization(Authorization::Key);
-    let layer = CacheLayer::new(store).prefix("p").store_timeout(PATIENCE).with_policy(policy);
+    let layer = patient(store).prefix("p").with_policy(policy);
     // a selecting field
     let layer = layer.without_credential_headers(["x-token"]);
     let page =
@@ -117,8 +117,7 @@ async fn hashes_of_credentials_need_the_secret() {
     let policy = CachePolicy::new().ttl(Duration::from_secs(60));
     let policy = policy.cookies(Cookies::Key(&["pin"])).authorization(Authorization::Key);
     let layer = |secret: Option<&str>| {
-        let layer =
-            CacheLayer::new(store.clone()).prefix("p").store_timeout(PATIENCE).with_policy(policy);
+        let layer = patient(store.clone()).prefix("p").with_policy(policy);
         secret.into_iter().fold(layer, CacheLayer::key_secret)
     };
     let (one, other) = ("the secret of one application", "the secret of another");
@@ -218,8 +217,7 @@ async fn the_privileges_in_the_guide_are_sufficient() {
     store.migrate().await.expect("all is there");
     let policy = CachePolicy::new().ttl(Duration::from_secs(60)).tags(&["t"]);
     let policy = policy.collapse(tower_mysql_cache::policy::Collapse::Cluster);
-    let layer =
-        CacheLayer::new(store.clone()).prefix("p").store_timeout(PATIENCE).with_policy(policy);
+    let layer = patient(store.clone()).prefix("p").with_policy(policy);
     let page = |_| async { Ok::<_, Infallible>(response(200, &[], "page")) };
     let service = layer.layer(service_fn(page));
     let handle = layer.handle();

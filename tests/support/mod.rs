@@ -113,6 +113,11 @@ pub async fn own_mysql_with_keys() -> OwnServer {
     blocking(start).await.unwrap_or_else(|e| panic!("{e}"))
 }
 
+/// Whether this variable asks for the full size of a test.
+pub fn is_full(variable: &str) -> bool {
+    std::env::var(variable).is_ok_and(|size| size == "full")
+}
+
 /// The value of `TEST_ENGINE`, or else `mariadb`.
 pub fn engine() -> String {
     std::env::var("TEST_ENGINE").unwrap_or_else(|_| "mariadb".to_owned())

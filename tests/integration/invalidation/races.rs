@@ -11,7 +11,7 @@ use super::*;
 
 /// The race is so rare that it needs many rounds; `TMC_RACES=full` takes more.
 fn rounds() -> u32 {
-    if std::env::var("TMC_RACES").is_ok_and(|size| size == "full") { 20_000 } else { 4_000 }
+    if crate::support::is_full("TMC_RACES") { 20_000 } else { 4_000 }
 }
 
 on_every_store! {

@@ -89,13 +89,15 @@ async fn hits_read_a_quiet_log_in_their_own_statement() {
         reads().await == before
     })
     .await;
-    let before = reads().await;
-    for _ in 0..20 {
-        node.assert_hit(TAGGED).await;
-    }
-    // a read follows a statement that was slow
-    let more = reads().await - before;
-    assert!(more <= 5, "{more} reads for 20 hits");
+    // only a statement that was slow is followed by a read
+    eventually("twenty hits read the log in their own statements", async || {
+        let before = reads().await;
+        for _ in 0..20 {
+            node.assert_hit(TAGGED).await;
+        }
+        reads().await == before
+    })
+    .await;
     // an open row, and a committed one after it
     let mut tx = bulk.begin().await.unwrap();
     insert(&mut tx, 1, ["product:7".to_owned()]).await;
