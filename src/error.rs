@@ -192,7 +192,7 @@ mod tests {
     fn builders_panic_at_their_caller() {
         let here = Location::caller().file();
         let layer = layer();
-        let calls: [&dyn Fn(); 8] = [
+        let calls: [&dyn Fn(); 11] = [
             &|| drop(layer.clone().prefix("a b")),
             &|| drop(layer.with_policy(CachePolicy::new().ttl(Duration::ZERO))),
             &|| drop(layer.clone().scheme("ftp")),
@@ -200,6 +200,10 @@ mod tests {
             &|| drop(layer.clone().key_secret("short")),
             &|| drop(layer.clone().credential_headers(["a b"])),
             &|| drop(layer.clone().without_credential_headers(["a b"])),
+            // limits that the clones share, so they come first
+            &|| drop(layer.clone().queue_bytes(1)),
+            &|| drop(layer.clone().recording_bytes(1)),
+            &|| drop(layer.clone().max_refreshes(1)),
             &|| {
                 drop(layer.handle());
                 drop(layer.clone().version(2));

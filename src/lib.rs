@@ -15,7 +15,7 @@
 //! // or MySqlStore::connect("mysql://...").await?
 //! let cache = CacheLayer::new(MemoryStore::new()).prefix("shop");
 //! let app: Router = Router::new()
-//!     .route("/products", get(|| async { "a dear page" }).layer(cache.with_policy(CATALOGUE)));
+//!     .route("/products", get(|| async { "a page that takes long" }).layer(cache.with_policy(CATALOGUE)));
 //! ```
 //!
 //! Four things to learn: [`CacheLayer::new`], [`CacheLayer::with_policy`] for a route,

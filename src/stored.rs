@@ -155,7 +155,7 @@ pub struct VariantIndex {
     pub(crate) names: Vec<HeaderName>,
     /// The stored variants, the oldest first, each as the hash at the end of its key. If there are too many, the
     /// oldest is deleted.
-    pub variants: Vec<[u8; 16]>,
+    pub(crate) variants: Vec<[u8; 16]>,
     /// For the index of a path: the `No-Vary-Search` field of its responses.
     pub search: Option<Bytes>,
 }
@@ -191,6 +191,17 @@ impl VariantIndex {
         &self.names
     }
 
+    /// The stored variants, the oldest first.
+    ///
+    /// ```
+    /// use tower_mysql_cache::store::VariantIndex;
+    /// assert_eq!(VariantIndex::new(Vec::new(), vec![[7; 16]]).variants(), [[7; 16]]);
+    /// ```
+    #[must_use]
+    pub fn variants(&self) -> &[[u8; 16]] {
+        &self.variants
+    }
+
     /// The memory that the index takes, in bytes.
     pub(crate) fn held_bytes(&self) -> usize {
         const NAME: usize = size_of::<HeaderName>() + 48; // with its allocations
@@ -208,12 +219,14 @@ impl VariantIndex {
 /// fn describe(stored: &Stored) -> String {
 ///     match stored {
 ///         Stored::Response(response) => format!("a response, {}", response.head.status),
-///         Stored::Variants(index) => format!("{} variants", index.variants.len()),
+///         Stored::Variants(index) => format!("{} variants", index.variants().len()),
+///         _ => "something newer".to_owned(),
 ///     }
 /// }
 /// # let _ = describe;
 /// ```
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Stored {
     /// A response.
     Response(StoredResponse),
@@ -260,13 +273,14 @@ impl Stored {
 /// fn body_bytes(found: &StoredOrHead) -> Option<u64> {
 ///     match found {
 ///         StoredOrHead::Stored(Stored::Response(response)) => Some(response.body.len() as u64),
-///         StoredOrHead::Stored(Stored::Variants(_)) => None,
 ///         StoredOrHead::Head { body_bytes, .. } => *body_bytes,
+///         _ => None,
 ///     }
 /// }
 /// # let _ = body_bytes;
 /// ```
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum StoredOrHead {
     /// A response with its body, or an index.
     Stored(Stored),

@@ -4,9 +4,11 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
+
+use support::Process;
 
 /// The features that this test was built with, in addition to the default ones.
 const FEATURES: [(&str, bool); 5] = [
@@ -147,45 +149,19 @@ async fn the_shop_says_why_it_cannot_start() {
 #[test]
 fn the_example_servers_answer_the_second_request_by_a_hit() {
     for (name, target) in [("axum", "/products/7"), ("hyper", "/primes?below=1000")] {
-        let server = Server::start(name);
-        assert!(server.get(target).contains("fwd=uri-miss; stored"), "{name}");
-        let second = server.get(target);
+        let server = Process::start(example(name, &[]).env("LISTEN", "127.0.0.1:0"));
+        assert!(get(&server, target).contains("fwd=uri-miss; stored"), "{name}");
+        let second = get(&server, target);
         assert!(second.contains("; hit; ttl="), "{name}: {second}");
     }
 }
 
-/// An example that listens until this value is dropped.
-struct Server {
-    child: Child,
-    address: String,
-}
-
-impl Server {
-    fn start(name: &str) -> Self {
-        let mut command = example(name, &[]);
-        command.env("LISTEN", "127.0.0.1:0").stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim_end().strip_prefix("listening on http://").unwrap_or_default();
-        let address = address.to_owned();
-        Self { child, address }
-    }
-
-    /// The whole response, with head and body.
-    fn get(&self, target: &str) -> String {
-        let mut connection = TcpStream::connect(&self.address).unwrap();
-        write!(connection, "GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            .unwrap();
-        let mut response = String::new();
-        connection.read_to_string(&mut response).unwrap();
-        response
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// The whole response, with head and body.
+fn get(server: &Process, target: &str) -> String {
+    let mut connection = TcpStream::connect(server.authority()).unwrap();
+    write!(connection, "GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    let mut response = String::new();
+    connection.read_to_string(&mut response).unwrap();
+    response
 }

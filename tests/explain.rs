@@ -2,10 +2,12 @@
 //! because tracing is set up once per process.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // helpers of tests
 
+#[path = "support/traced.rs"]
+#[allow(unreachable_pub)] // several test binaries share this module
+mod traced;
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::io;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,34 +17,7 @@ use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_mysql_cache::service::CacheBody;
 use tower_mysql_cache::status::StatusField;
 use tower_mysql_cache::{CacheHandle, CacheLayer, CachePolicy, CacheStatus, MemoryStore};
-use tracing_subscriber::fmt::MakeWriter;
-
-/// All events that were traced.
-#[derive(Clone, Default)]
-struct Traced(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Traced {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl MakeWriter<'_> for Traced {
-    type Writer = Self;
-    fn make_writer(&self) -> Self {
-        self.clone()
-    }
-}
-
-impl Traced {
-    fn take(&self) -> String {
-        String::from_utf8(std::mem::take(&mut self.0.lock().unwrap())).unwrap()
-    }
-}
+use traced::Traced;
 
 #[tokio::test]
 async fn every_reason_is_in_status_field_trace_and_counters() {

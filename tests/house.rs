@@ -1,13 +1,13 @@
-//! The house keeps its order: four storeys and one direction, also between the rooms of the large folders; short files.
+//! The house keeps its order: four levels and one direction, also between the rooms of the large folders; short files.
 
 #![allow(clippy::expect_used, clippy::panic)] // helpers of tests
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Each top-level module and its storey; a module uses its own and lower ones. Neighbours on a storey
+/// Each top-level module and its level; a module uses its own and lower ones. Neighbours on a level
 /// that must not know each other are told apart by `MIDDLE`.
-const STOREYS: &[(&str, u8)] = &[
+const LEVELS: &[(&str, u8)] = &[
     ("fuzzing", 5), // looks in from outside
     ("layer", 4),
     ("service", 4),
@@ -70,8 +70,8 @@ fn code() -> Vec<(String, PathBuf, Vec<String>)> {
         .collect()
 }
 
-fn storey(module: &str) -> Option<u8> {
-    STOREYS.iter().find(|(name, _)| *name == module).map(|(_, storey)| *storey)
+fn level(module: &str) -> Option<u8> {
+    LEVELS.iter().find(|(name, _)| *name == module).map(|(_, level)| *level)
 }
 
 #[test]
@@ -80,9 +80,9 @@ fn modules_use_only_their_own_and_lower_levels() {
         if module == "lib" || module == "bin" {
             continue;
         }
-        let own = storey(&module).unwrap_or_else(|| panic!("{module} has no storey"));
+        let own = level(&module).unwrap_or_else(|| panic!("{module} has no level"));
         for used in named(&modules(&path), &text_of(&lines)) {
-            let Some(other) = used.first().and_then(|used| storey(used)) else { continue };
+            let Some(other) = used.first().and_then(|used| level(used)) else { continue };
             let neighbours = own == MIDDLE && other == MIDDLE && used.first() != Some(&module);
             let unseen = own == MIDDLE && used.first().is_some_and(|used| used == "rfc9111");
             assert!(!unseen, "{}: stores and bodies know no rules", path.display());
@@ -94,7 +94,7 @@ fn modules_use_only_their_own_and_lower_levels() {
 #[test]
 fn every_level_has_modules() {
     let modules: Vec<_> = code().into_iter().map(|(module, ..)| module).collect();
-    for (name, _) in STOREYS {
+    for (name, _) in LEVELS {
         assert!(modules.iter().any(|module| module == name), "{name} is gone");
     }
 }
@@ -105,6 +105,13 @@ fn no_file_has_more_than_400_lines_of_code() {
         let code = lines.iter().filter(|line| !line.trim_start().starts_with("//")).count();
         assert!(code <= MAX_LINES, "{} has {code} lines of code", path.display());
     }
+}
+
+#[test]
+fn half_of_the_files_have_fewer_than_200_lines() {
+    let mut lines: Vec<_> = code().iter().map(|(_, _, lines)| lines.len()).collect();
+    lines.sort_unstable();
+    assert!(lines.get(lines.len() / 2).is_some_and(|median| *median < 200), "{lines:?}");
 }
 
 #[test]

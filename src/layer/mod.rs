@@ -69,8 +69,9 @@ impl<St: Store> CacheLayer<St> {
     }
 
     /// A handle to invalidate, cull, inspect and flush this cache. It has the prefix and the version of this layer, and
-    /// covers only entries under them. So set them first, before `with_policy` and `clone`: clones keep theirs. An invalidation of a URI covers the entries of every clone of the layer in this
-    /// process, whatever their query rules.
+    /// covers only entries under them. So set them first, before `with_policy` and `clone`: clones keep theirs. An
+    /// invalidation of a URI covers the entries of every clone of the layer in this process, whatever their query
+    /// rules.
     ///
     /// ```
     /// # use tower_mysql_cache::{CacheLayer, MemoryStore};

@@ -14,10 +14,13 @@ static NAMES: LazyLock<Mutex<HashSet<&'static str>>> = LazyLock::new(Mutex::defa
 static LISTS: Lists<&'static str> = LazyLock::new(Mutex::default);
 
 impl CachePolicy {
-    /// A list of names for a policy that is made at run time, for example from a file or the environment:
-    /// [`tags`](Self::tags), [`strip_set_cookies`](Self::strip_set_cookies) and
-    /// [`Cookies::Key`](crate::Cookies::Key) take it. The process keeps each list until it ends, and equal lists
+    /// A list of names for a policy that is made at run time, for example from the environment:
+    /// [`tags`](Self::tags), [`invalidates`](Self::invalidates), [`strip_set_cookies`](Self::strip_set_cookies) and
+    /// the lists of [`Cookies`](crate::Cookies) take it. The process keeps each list until it ends, and equal lists
     /// once. So call this where the application starts, not for each request, and not with what clients send.
+    ///
+    /// [`statuses`](Self::statuses) and [`targeted`](Self::targeted) take lists of other types: use `Vec::leak`, or
+    /// read the whole policy from a file (feature `serde`).
     ///
     /// ```
     /// use tower_mysql_cache::{CachePolicy, Cookies};

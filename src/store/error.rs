@@ -43,7 +43,9 @@ pub enum StoreError {
     #[error("the store has too much to do; try again later, or enlarge its queue")]
     Overloaded,
     /// The entry is larger than the store takes.
-    #[error("the entry has {size} bytes; it must have at most {limit}")]
+    #[error(
+        "the entry has {size} bytes; the store takes at most {limit} (its setting `max_entry_bytes`)"
+    )]
     TooLarge {
         /// The entry's size in bytes.
         size: usize,
@@ -59,7 +61,7 @@ pub enum StoreError {
         problem: String,
     },
     /// The server answered with an error.
-    #[error("the cache database refused a statement")]
+    #[error("the cache database refused a statement (the source of this error says why)")]
     Database(#[source] Source),
     /// The store does not have this ability.
     #[error("this store cannot {0}")]
@@ -68,7 +70,7 @@ pub enum StoreError {
     #[error("the store is closed; connect again to use it")]
     Closed,
     /// Anything else, for stores of other crates.
-    #[error("the store failed")]
+    #[error("the store failed (the source of this error says why)")]
     Other(#[source] Source),
 }
 
@@ -90,7 +92,7 @@ impl StoreError {
         self
     }
 
-    /// The error as a short name for logs, counters and `Cache-Status` details.
+    /// The error as a short name, for example for a metric of your own.
     ///
     /// ```
     /// use tower_mysql_cache::StoreError;

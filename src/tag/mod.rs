@@ -19,8 +19,8 @@ pub(crate) use scope::{queries_of_path, uri_keys};
 
 use crate::error::ConfigError;
 
-/// A name for stored responses that are invalidated together. In HTTP fields, a tag is called a *cache group*
-/// (RFC 9875). A tag consists of 1 to [`Tag::MAX_BYTES`] bytes of any value.
+/// A name for stored responses that are invalidated together. It is not a cache group (RFC 9875):
+/// [`CachePolicy::tags`](crate::CachePolicy::tags) says the difference. A tag consists of 1 to [`Tag::MAX_BYTES`] bytes of any value.
 ///
 /// Tags belong to the data, not to one cache: all caches that share an invalidation log share its tags, whatever
 /// their prefix.
@@ -139,6 +139,7 @@ impl fmt::Debug for Tag {
 /// assert_eq!(Validity::Valid.max(Validity::Invalid), Validity::Invalid);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Validity {
     /// No log row after the response's position names it.
     Valid,

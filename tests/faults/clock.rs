@@ -19,8 +19,8 @@ use tower_mysql_cache::store::{Fence, Lease, Leases};
 use tower_mysql_cache::{CacheHandle, CacheLayer, CachePolicy, CacheStatus, MySqlStore};
 
 use crate::kit::WAIT;
-use crate::process::{Process, example};
-use crate::support::{self, eventually};
+use crate::process::Process;
+use crate::support::{self, eventually, example};
 
 /// In seconds.
 const HOUR: i64 = 3600;
@@ -64,7 +64,7 @@ impl Drop for Shift {
 }
 
 fn shop(url: &str) -> Command {
-    let mut command = example("axum");
+    let mut command = Command::new(example("axum"));
     command.env("DATABASE_URL", url).env("LISTEN", "127.0.0.1:0");
     command
 }
@@ -172,7 +172,7 @@ async fn a_clock_step_of_the_database_serves_nothing_old() {
         old.fill(&page("stays")).await;
         old.fill(&page("changed")).await;
         let key = CacheKey::new(page("lease"));
-        let Lease::Granted(number) = old.lease(&key).await else { panic!("nobody has it") };
+        let Lease::Granted(number) = old.lease(&key).await else { panic!("no process has it") };
         old.store.release(&Fence::new(key.clone(), number), None).await.unwrap();
         let held = CacheKey::new(page("held"));
         assert!(matches!(old.lease(&held).await, Lease::Granted(_)));

@@ -34,7 +34,7 @@ async fn a_row_damaged_in_any_byte_is_a_miss_and_is_rewritten() {
             assert_eq!(site.calls(), calls + 1);
             site.handle.flush().await.unwrap();
             damaged += 1;
-            assert!(site.get("/page").await.hit, "written anew after byte {at} of {column}");
+            assert!(site.get("/page").await.hit, "written again after byte {at} of {column}");
         }
     }
     assert!(damaged > 300, "{damaged}");

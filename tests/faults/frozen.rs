@@ -23,7 +23,7 @@ async fn a_server_stopped_for_ten_seconds_costs_only_one_wait() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let counts = site.handle.counts();
-    assert_eq!(counts.lookup_errors, waited, "nobody has waited since");
+    assert_eq!(counts.lookup_errors, waited, "no request has waited since");
     assert_eq!(counts.breaker_closed, 0);
     assert!(asked > 100);
     assert!(site.change("/").await.is_err(), "it cannot be done");

@@ -1,8 +1,10 @@
 //! While the database is away, memory does not grow.
 
+use std::process::Command;
+
 use crate::kit::{Site, builder};
-use crate::process::{Process, example};
-use crate::support::{self, eventually};
+use crate::process::Process;
+use crate::support::{self, eventually, example};
 
 /// The memory of a process, in megabytes.
 fn resident_mb(pid: u32) -> u64 {
@@ -25,7 +27,7 @@ async fn ask(process: &Process, path: &str, from: usize, pages: usize) {
 async fn memory_does_not_grow_while_the_database_is_away() {
     let mut server = support::own_server(None).await;
     let process = tokio::task::block_in_place(|| {
-        let mut shop = example("shop");
+        let mut shop = Command::new(example("shop"));
         let shop = shop.args(["--serve", "--listen", "127.0.0.1:0", "--database", server.url()]);
         Process::start(shop.stderr(std::process::Stdio::null()))
     });

@@ -41,7 +41,7 @@ async fn a_black_hole_costs_only_one_wait() {
     site.opens_the_breaker(20).await;
     let waited = site.handle.counts().lookup_errors;
     site.get_all((0..100).map(|n| format!("/{n}"))).await;
-    assert_eq!(site.handle.counts().lookup_errors, waited, "nobody has waited since");
+    assert_eq!(site.handle.counts().lookup_errors, waited, "no request has waited since");
     assert!(site.change("/").await.is_err(), "it cannot be done");
     proxy.set(Network::Up);
     site.comes_back().await;

@@ -1,8 +1,6 @@
 //! Processes of an application: examples of this crate.
 
-use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
@@ -11,10 +9,11 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
+use crate::support;
+
 /// A process that ends when this value is dropped.
 pub(crate) struct Process {
-    child: Child,
-    address: String,
+    process: support::Process,
     client: Client<HttpConnector, Empty<Bytes>>,
 }
 
@@ -37,21 +36,13 @@ impl Reply {
 impl Process {
     /// Starts the process. It listens on the first address that it prints.
     pub(crate) fn start(command: &mut Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).spawn().expect("the example runs");
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut words = lines
-            .map_while(Result::ok)
-            .flat_map(|line| line.split([' ', ';']).map(str::to_owned).collect::<Vec<_>>());
-        let address =
-            words.find(|word| word.starts_with("http://")).expect("it says where it listens");
-        // its later output is ignored, but must be read so that it does not block
-        std::thread::spawn(move || words.for_each(drop));
+        let process = support::Process::start(command);
         let client = Client::builder(TokioExecutor::new()).build_http();
-        Self { child, address, client }
+        Self { process, client }
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.child.id()
     }
 
     /// `GET path`, which must be answered with 200.
@@ -63,7 +54,7 @@ impl Process {
 
     /// `GET path`.
     pub(crate) async fn ask(&self, path: &str) -> Reply {
-        let uri = format!("{}{path}", self.address);
+        let uri = format!("{}{path}", self.process.address);
         // like a load balancer: one name for all processes
         let request = Request::builder().uri(uri).header("host", "shop.example");
         let request = request.body(Empty::new()).unwrap();
@@ -72,20 +63,4 @@ impl Process {
         let body = body.collect().await.expect("a whole body").to_bytes();
         Reply { status: parts.status, headers: parts.headers, body }
     }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// The path of a built example; `cargo test` builds all examples.
-pub(crate) fn example(name: &str) -> Command {
-    // target/<profile>/deps/<this test> is next to target/<profile>/examples/<name>
-    let this = std::env::current_exe().unwrap();
-    let path: PathBuf = this.parent().unwrap().parent().unwrap().join("examples").join(name);
-    assert!(path.exists(), "the examples are not built: run `cargo build --examples` first");
-    Command::new(path)
 }

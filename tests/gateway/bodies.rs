@@ -101,7 +101,9 @@ fn a_hundred_megabytes_go_through_both_ways_in_little_memory() {
     }
     client.send("0\r\n\r\n");
     assert_eq!(client.response("POST").unwrap().text(), (CHUNK * CHUNKS).to_string());
-    if let Ok(status) = std::fs::read_to_string(format!("/proc/{}/status", gateway.child.id())) {
+    if let Ok(status) =
+        std::fs::read_to_string(format!("/proc/{}/status", gateway.process.child.id()))
+    {
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         let peak_kb: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
         assert!(peak_kb < 64 << 10, "{peak_kb} kB");

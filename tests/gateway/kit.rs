@@ -2,15 +2,14 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use crate::support::PATIENCE;
+use crate::support::{PATIENCE, Process, example};
 
 pub(crate) struct Gateway {
-    pub(crate) child: Child,
-    pub(crate) output: BufReader<ChildStdout>,
+    pub(crate) process: Process,
     pub(crate) address: SocketAddr,
 }
 
@@ -34,19 +33,10 @@ impl Gateway {
 
     pub(crate) fn start(mut command: Command, origin: SocketAddr, more: &[&str]) -> Self {
         let origin = format!("http://{origin}");
-        let mut child = command
-            .args(["--listen", "127.0.0.1:0", "--origin", &origin])
-            .args(more)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the example runs");
-        let mut output = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        output.read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("listening on http://").expect("it listens");
-        let address = address.parse().unwrap();
-        Self { child, output, address }
+        command.args(["--listen", "127.0.0.1:0", "--origin", &origin]).args(more);
+        let process = Process::start(command.stderr(Stdio::null()));
+        let address = process.authority().parse().unwrap();
+        Self { process, address }
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -64,22 +54,6 @@ impl Gateway {
     pub(crate) fn get(&self, path: &str) -> Message {
         self.ask(&get(path))
     }
-}
-
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// The path of a built example: `cargo test` builds them all.
-pub(crate) fn example(name: &str) -> std::path::PathBuf {
-    // target/<profile>/deps/<this test> beside target/<profile>/examples/<name>
-    let this = std::env::current_exe().unwrap();
-    let path = this.parent().unwrap().parent().unwrap().join("examples").join(name);
-    assert!(path.exists(), "the examples are not built: run `cargo build --examples` first");
-    path
 }
 
 // -- messages --

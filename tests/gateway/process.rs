@@ -1,12 +1,12 @@
 //! The process: signals and arguments.
 
-use std::io::Read;
 use std::net::TcpStream;
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::mpsc;
 
-use crate::kit::{Gateway, HELLO, Origin, example, get, say};
+use crate::kit::{Gateway, HELLO, Origin, get, say};
+use crate::support::example;
 use crate::support::{PATIENCE, eventually_on_this_thread};
 
 #[cfg(unix)]
@@ -18,19 +18,17 @@ fn sigterm_lets_open_requests_end() {
         wait.lock().unwrap().recv_timeout(PATIENCE).unwrap();
         say(stream, HELLO)
     });
-    let mut gateway = Gateway::before(origin.address);
+    let gateway = Gateway::before(origin.address);
     let mut client = gateway.client();
     client.send(&get("/"));
     eventually_on_this_thread("the request is there", || !origin.seen().is_empty());
-    let pid = gateway.child.id().to_string();
+    let pid = gateway.process.child.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     let refuses = || TcpStream::connect(gateway.address).is_err();
     eventually_on_this_thread("new connections are refused", refuses);
     go_on.send(()).unwrap();
     assert_eq!(client.response("GET").unwrap().text(), "hello world");
-    assert!(gateway.child.wait().unwrap().success());
-    let mut rest = String::new();
-    gateway.output.read_to_string(&mut rest).unwrap();
+    let rest = gateway.process.ended();
     assert!(rest.contains("stored: 1"), "{rest}");
 }
 

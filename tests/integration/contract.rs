@@ -58,7 +58,7 @@ fn body_of(found: Option<Stored>) -> Option<Bytes> {
 fn head_of(stored: &Stored) -> Arc<StoredHead> {
     match stored {
         Stored::Response(response) => Arc::clone(&response.head),
-        Stored::Variants(_) => panic!("a response"),
+        _ => panic!("a response"),
     }
 }
 
@@ -110,6 +110,7 @@ on_every_store! {
                     assert_eq!(head, response.head);
                     assert!(body_bytes.is_none_or(|bytes| bytes == response.body.len() as u64));
                 }
+                other => panic!("{other:?}"),
             }
         }
     }

@@ -1,7 +1,6 @@
 //! What the tables contain, who may read them, and that the server encrypts them.
 
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection, Row};
@@ -11,7 +10,7 @@ use tower_mysql_cache::store::{Admin, MySqlStoreBuilder};
 use tower_mysql_cache::{CacheLayer, CachePolicy, Cookies, MySqlStore, StoreError};
 
 use crate::kit::{get, patient, response, send};
-use crate::support::{self, eventually, number};
+use crate::support::{self, Traced, eventually, number};
 
 fn encrypted(url: &str) -> MySqlStoreBuilder {
     MySqlStore::builder(url).expect("a URL").background_cull(false).encrypted(true)
@@ -161,33 +160,12 @@ async fn credentials_in_keys_without_a_secret_cause_a_warning() {
             drop(layer.layer(()));
             drop(layer.layer(()));
         });
-        traced.0.lock().unwrap().matches("set CacheLayer::key_secret").count()
+        traced.take().matches("set CacheLayer::key_secret").count()
     };
     assert_eq!(warned(plain.authorization(Authorization::Key), None), 1);
     assert_eq!(warned(plain.cookies(Cookies::Key(&["sid"])), None), 1);
     assert_eq!(warned(plain.authorization(Authorization::Key), Some("sixteen bytes or more")), 0);
     assert_eq!(warned(plain, None), 0);
-}
-
-/// All events that were traced.
-#[derive(Clone, Default)]
-struct Traced(Arc<Mutex<String>>);
-
-impl std::io::Write for Traced {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().push_str(&String::from_utf8_lossy(bytes));
-        Ok(bytes.len())
-    }
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl tracing_subscriber::fmt::MakeWriter<'_> for Traced {
-    type Writer = Self;
-    fn make_writer(&self) -> Self {
-        self.clone()
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

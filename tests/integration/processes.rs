@@ -1,8 +1,7 @@
 //! Several processes of one application on one database.
 
 use std::error::Error;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use bytes::Bytes;
 use http::Request;
@@ -10,35 +9,14 @@ use http_body_util::{BodyExt, Empty};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 
-use crate::support::{self, eventually, number};
+use crate::support::{self, Process, eventually, example, number};
 
-/// An example that runs as a process.
-struct Process {
-    child: Child,
-    address: String,
+fn start(command: &mut Command, database: &str) -> Process {
+    Process::start(command.env("DATABASE_URL", database).env("LISTEN", "127.0.0.1:0"))
 }
 
-impl Process {
-    fn start(database: &str) -> Self {
-        Self::of(&mut Command::new(example("axum")), database)
-    }
-
-    fn of(command: &mut Command, database: &str) -> Self {
-        let mut child = command
-            .env("DATABASE_URL", database)
-            .env("LISTEN", "127.0.0.1:0")
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the example runs");
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("listening on ").expect(&line).to_owned();
-        Self { child, address }
-    }
-
-    async fn request(&self, method: &str, path: &str) -> (String, String) {
-        request(format!("{}{path}", self.address), method).await.unwrap()
-    }
+async fn ask(process: &Process, method: &str, path: &str) -> (String, String) {
+    request(format!("{}{path}", process.address), method).await.unwrap()
 }
 
 async fn request(
@@ -54,29 +32,14 @@ async fn request(
     Ok((status, String::from_utf8_lossy(&body).into_owned()))
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// The path of a built example; `cargo test` builds all examples.
-fn example(name: &str) -> std::path::PathBuf {
-    // target/<profile>/deps/<this test> is next to target/<profile>/examples/<name>
-    let this = std::env::current_exe().unwrap();
-    let path = this.parent().unwrap().parent().unwrap().join("examples").join(name);
-    assert!(path.exists(), "the examples are not built: run `cargo build --examples` first");
-    path
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn processes_share_entries_and_invalidations() {
     let database = support::database().await;
     let (one, two) = tokio::task::block_in_place(|| {
-        (Process::start(database.url()), Process::start(database.url()))
+        let one = || start(&mut Command::new(example("axum")), database.url());
+        (one(), one())
     });
-    let (status, body) = one.request("GET", "/products/7").await;
+    let (status, body) = ask(&one, "GET", "/products/7").await;
     assert_eq!((status.as_str(), body.as_str()), ("shop; fwd=uri-miss; stored", "product 7"));
     // the write continues after the response, so the other process sees it when the row is in the table
     let mut connection = database.connection().await;
@@ -84,13 +47,13 @@ async fn processes_share_entries_and_invalidations() {
         number(&mut connection, "SELECT COUNT(*) FROM cache_entries").await > 0
     })
     .await;
-    let (status, body) = two.request("GET", "/products/7").await;
+    let (status, body) = ask(&two, "GET", "/products/7").await;
     assert!(status.starts_with("shop; hit; ttl="), "{status}");
     assert_eq!(body, "product 7");
 
-    let (status, _) = two.request("PUT", "/products/7").await;
+    let (status, _) = ask(&two, "PUT", "/products/7").await;
     assert_eq!(status, "shop; fwd=method");
-    let (status, _) = one.request("GET", "/products/7").await;
+    let (status, _) = ask(&one, "GET", "/products/7").await;
     assert!(status.starts_with("shop; fwd=stale"), "{status}");
 }
 
@@ -99,7 +62,7 @@ async fn if_the_leading_process_is_killed_another_leads() {
     let database = support::database().await;
     let start = |seconds| {
         let mut command = Command::new(example("cluster"));
-        Process::of(command.env("SECONDS", seconds), database.url())
+        self::start(command.env("SECONDS", seconds), database.url())
     };
     let (one, two, three) = tokio::task::block_in_place(|| (start("600"), start("1"), start("1")));
     let leading = tokio::spawn(request(format!("{}/report", one.address), "GET"));
@@ -111,8 +74,7 @@ async fn if_the_leading_process_is_killed_another_leads() {
     let killed = std::time::Instant::now();
     drop(one); // SIGKILL
     assert!(leading.await.unwrap().is_err());
-    let (second, third) =
-        tokio::join!(two.request("GET", "/report"), three.request("GET", "/report"));
+    let (second, third) = tokio::join!(ask(&two, "GET", "/report"), ask(&three, "GET", "/report"));
     let waited = killed.elapsed();
     assert_eq!(second.1, third.1, "one of them made it for both");
     let made = [&second.0, &third.0].into_iter().filter(|status| status.contains("stored"));

@@ -19,10 +19,14 @@ use std::time::Duration;
 use sqlx::mysql::MySqlConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, MySqlConnection};
 
+mod process;
 mod sql;
+mod traced;
 mod waiting;
 
+pub use process::{Process, example};
 pub use sql::{deadlocks, execute, kill_sessions, number, sessions, status};
+pub use traced::Traced;
 pub use waiting::{PATIENCE, eventually, eventually_on_this_thread};
 
 /// A fresh, empty database with its own name on the shared server. The server is that of `TEST_DATABASE_URL`, if set

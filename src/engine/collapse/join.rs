@@ -16,7 +16,6 @@ use super::lease::{self, LeaseOutcome};
 use super::share::{self, is_still_valid};
 use crate::policy::{Collapse, Mode};
 use crate::reason::Reason;
-use crate::rfc9111::no_vary_search::NoVarySearch;
 use crate::rfc9111::stale::Cause;
 use crate::rfc9111::{Reuse, reuse};
 use crate::status::{CacheStatus, Forward};
@@ -153,7 +152,7 @@ impl<'a, St: Store> Collapsing<'a, St> {
                     return self.give_up(leader);
                 }
                 Outcome::Stored(response) => match self.is_valid(&key, &response, began).await {
-                    Some(valid) => return self.share(rule.as_deref(), response, valid),
+                    Some(valid) => return self.share(&rule, response, valid),
                     // wait for one more flight: it begins after this request has arrived, so its response needs no
                     // log verdict
                     None if !self.state.verdict_unknown => self.state.verdict_unknown = true,
@@ -333,12 +332,7 @@ impl<'a, St: Store> Collapsing<'a, St> {
 
     /// Answers the request with the leader's response, if that is reusable. Otherwise the request looks up again, or
     /// calls its handler.
-    fn share(
-        self,
-        rule: Option<&NoVarySearch>,
-        response: StoredResponse,
-        valid: bool,
-    ) -> Collapsed<'a> {
+    fn share(self, rule: &Rule, response: StoredResponse, valid: bool) -> Collapsed<'a> {
         let Cx { engine, route, plan } = self.cx;
         let may_look_up = self.may_look_up_again() && !self.state.verdict_unknown;
         // a log row that names the response was written after the leader's handler was called

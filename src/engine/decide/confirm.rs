@@ -12,6 +12,7 @@ use http::{HeaderMap, Method};
 
 use super::super::Route;
 use super::super::find::FoundEntry;
+use super::super::request::same_rule;
 use super::snapshot::{RequestSnapshot, add_new};
 use super::storable::Answer;
 use super::windows;
@@ -20,7 +21,6 @@ use crate::overrides::CacheOverride;
 use crate::reason::Reason;
 use crate::rfc9111::fields::update_fields;
 use crate::rfc9111::freshness::initial_age_ms;
-use crate::rfc9111::no_vary_search::NoVarySearch;
 use crate::rfc9111::validation::is_strongly_the_same;
 use crate::rfc9111::{Nominated, ResponseDirectives, Storable, select, selecting};
 use crate::stored::StoredHead;
@@ -93,7 +93,7 @@ impl<'a> Confirmation<'a> {
             Err(_) => return Change::Keep,
         };
         // it is stored under the key of its old rule, so the next request must fetch it again
-        if NoVarySearch::parse(&headers) != NoVarySearch::parse(&stored.headers) {
+        if !same_rule(&headers, &stored.headers) {
             return Change::Remove;
         }
         let Ok(tags) = self.snapshot.tags(self.route, self.overrides, &self.fields) else {

@@ -7,13 +7,12 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, Method};
 
 use super::super::Route;
-use super::super::request::Plan;
+use super::super::request::{Plan, has_rule};
 use crate::cookies::Credentials;
 use crate::overrides::CacheOverride;
 use crate::reason::Reason;
 use crate::rfc9111::RequestDirectives;
 use crate::rfc9111::groups::cache_groups;
-use crate::rfc9111::no_vary_search::NoVarySearch;
 use crate::store::{InvalidationLog as _, Store};
 use crate::tag::{LogPosition, Scope, Tag};
 
@@ -76,7 +75,7 @@ impl RequestSnapshot {
             let groups = cache_groups(response).into_iter();
             all.extend(groups.map(|group| Scope::group(scheme, authority, &group)));
         }
-        if !NoVarySearch::parse(response).is_default() {
+        if has_rule(response) {
             all.push(Scope::any_query());
         }
         all.extend(self.uri_tag.clone());

@@ -10,7 +10,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method};
 use tracing::Instrument;
 
-use super::super::request::{Cx, ReplyKind, Rule, rule_of};
+use super::super::request::{Cx, ReplyKind, Rule, has_rule, rule_of};
 use super::bounded::bounded;
 use super::breaker;
 use super::variants::variant_of;
@@ -20,7 +20,6 @@ use crate::policy::Mode;
 use crate::reason::Reason;
 use crate::rfc9111;
 use crate::rfc9111::freshness::{date_ms, is_fresh};
-use crate::rfc9111::no_vary_search::NoVarySearch;
 use crate::rfc9111::{Reuse, reuse};
 use crate::status::Forward;
 use crate::store::{Store, StoreError};
@@ -173,9 +172,7 @@ impl<'a, St: Store> Finder<'a, St> {
         // a response of the same path without the rule is stored under its whole query
         let mut by_query = Box::pin(self.look_up(&self.cx.plan.base, None)).await?.0;
         match by_query.found {
-            Found::Response(ref entry)
-                if NoVarySearch::parse(&entry.response.head.headers).is_default() =>
-            {
+            Found::Response(ref entry) if !has_rule(&entry.response.head.headers) => {
                 Box::pin(self.add_verdict(&mut by_query, began)).await?;
                 Ok(by_query)
             }
@@ -239,7 +236,7 @@ impl<'a, St: Store> Finder<'a, St> {
             rule.as_ref().map_or_else(|| plan.base.clone(), |rule| plan.key_under(route, rule));
         let mut lookup = self.look_up(&key, None).await?.0;
         if let Found::Response(entry) = &lookup.found
-            && !plan.rule_matches(route, rule.as_deref(), &entry.response)
+            && !plan.rule_matches(route, &rule, &entry.response)
         {
             lookup.found = Found::Nothing(Forward::UriMiss, None);
         }

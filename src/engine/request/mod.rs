@@ -18,4 +18,4 @@ pub(in crate::engine) use self::admission::StorabilityKey;
 pub(crate) use self::admission::{Admission, Plan, Write, admit};
 pub(in crate::engine) use self::cx::Cx;
 pub(in crate::engine) use self::reply_kind::ReplyKind;
-pub(in crate::engine) use self::search::{Rule, extra_bytes, rule_of};
+pub(in crate::engine) use self::search::{Rule, extra_bytes, has_rule, rule_of, same_rule};

@@ -20,6 +20,16 @@ use crate::stored::{Stored, StoredResponse, VariantIndex};
 /// The rule of a path, if it has one.
 pub(in crate::engine) type Rule = Option<Arc<NoVarySearch>>;
 
+/// Whether a response may answer other queries of its path.
+pub(in crate::engine) fn has_rule(response: &HeaderMap) -> bool {
+    !NoVarySearch::parse(response).is_default()
+}
+
+/// Whether two responses have the same rule.
+pub(in crate::engine) fn same_rule(one: &HeaderMap, other: &HeaderMap) -> bool {
+    NoVarySearch::parse(one) == NoVarySearch::parse(other)
+}
+
 impl Search {
     /// The query that distinguishes requests under this rule, with its question mark.
     pub(in crate::engine) fn canonical(&self, rule: &NoVarySearch) -> String {
@@ -45,7 +55,7 @@ impl Plan {
     pub(in crate::engine) fn rule_matches(
         &self,
         route: &Route,
-        rule: Option<&NoVarySearch>,
+        rule: &Rule,
         found: &StoredResponse,
     ) -> bool {
         let (Some(rule), Some(search)) = (rule, self.search(route)) else { return true };

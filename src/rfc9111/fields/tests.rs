@@ -100,7 +100,7 @@ fn fields_of_a_proxy_are_not_stored() {
 
 // RFC 9111 5.1
 #[test]
-fn age_and_content_length_are_made_anew() {
+fn age_and_content_length_are_computed_for_each_hit() {
     let fields = stored(&[("age", "5"), ("content-length", "7")]);
     assert!(!fields.contains_key(AGE) && !fields.contains_key(CONTENT_LENGTH));
 }

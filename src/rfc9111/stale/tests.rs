@@ -138,7 +138,7 @@ fn four_statuses_are_failures() {
 }
 
 #[test]
-fn the_nearer_the_end_and_the_dearer_the_response_the_likelier_an_early_refresh() {
+fn an_early_refresh_is_likelier_near_the_end_and_after_a_slow_handler() {
     let mut head = head(&[]);
     head.gen_ms = 1_000;
     // -ln(1/e) is 1: a second before the end

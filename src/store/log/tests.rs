@@ -286,9 +286,9 @@ fn with_too_many_own_rows_everything_is_awaited() {
     assert!(view.awaits(b"p:1:/", &other));
     view.close(7, last, later());
     assert!(view.awaits(b"p:1:/", &other), "6 may come");
-    let mut anew = LogView::new(5);
-    anew.take_over(view.clone());
-    assert!(anew.awaits(b"p:1:/", &other));
+    let mut copy = LogView::new(5);
+    copy.take_over(view.clone());
+    assert!(copy.awaits(b"p:1:/", &other));
     view.close(6, last, later());
     assert!(!view.awaits(b"p:1:/", &other) && !view.awaits(b"p:1:/", &[Tag::from("t")]));
 }
@@ -308,9 +308,9 @@ fn rows_that_could_not_be_written_count_in_this_process() {
     assert_eq!(of(&view, &at(5, &[])), INVALID);
     view.end_write(&[tag("t")]);
     assert_ne!(of(&view, &at(5, &[])), VALID);
-    let mut anew = LogView::new(5);
-    anew.take_over(view.clone());
-    assert_ne!(of(&anew, &at(5, &[])), VALID);
+    let mut copy = LogView::new(5);
+    copy.take_over(view.clone());
+    assert_ne!(of(&copy, &at(5, &[])), VALID);
     view.end_write(&[soft("t"), tag("u")]);
     assert_eq!(of(&view, &at(5, &[])), VALID);
 }

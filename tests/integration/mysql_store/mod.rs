@@ -50,7 +50,7 @@ fn entry(store: &MySqlStore, key: CacheKey, body: impl Into<Bytes>) -> Entry {
 fn body(found: Option<Stored>) -> Option<Bytes> {
     match found? {
         Stored::Response(response) => Some(response.body),
-        Stored::Variants(_) => panic!("an index of variants"),
+        other => panic!("{other:?}"),
     }
 }
 
