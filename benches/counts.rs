@@ -1,4 +1,4 @@
-//! How many allocations, bytes and instructions does a hit cost, in addition to the bare handler?
+//! How many allocations, bytes and instructions does a hit cost, in addition to the bare handler? And a miss in memory?
 //!
 //! `scripts/bench --instructions` runs this program twice: alone for the allocations, and in callgrind for the
 //! instructions. Counts hardly depend on the machine, so `benches/counts.txt` keeps the expected ones.
@@ -9,6 +9,7 @@
 mod common;
 
 use std::alloc::System;
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -57,6 +58,7 @@ fn main() {
     print(&runtime, "memory", &warm(&runtime, MemoryStore::new(), &page), times);
     let tiered = Tiered::new(MemoryStore::new(), MemoryStore::new());
     print(&runtime, "tiered", &warm(&runtime, tiered, &page), times);
+    print_misses(&runtime, "memory-miss", MemoryStore::new(), &page, times);
     if let Some(store) = common::mysql(&runtime) {
         print(&runtime, "mysql", &warm(&runtime, store.clone(), &page), times);
         ok(runtime.block_on(layer(store).handle().erase()));
@@ -81,33 +83,61 @@ fn warm<St: Store>(runtime: &Runtime, store: St, page: &Bytes) -> Boxed {
     service
 }
 
+/// Hits: the requests ask for the same page.
 fn print(runtime: &Runtime, name: &str, service: &Boxed, times: usize) {
     for (kind, uri) in URIS {
-        let requests = || (0..REQUESTS).map(|_| get(uri)).collect::<Vec<_>>();
-        runtime.block_on(all(service, requests())); // caches and tables have grown then
-        let requests_to_count = requests();
-        let region = Region::new(ALLOCATOR);
-        measured(runtime, service, requests_to_count);
-        let used = region.change();
-        let mut nanos: Vec<_> = (0..times)
-            .map(|_| {
-                let requests = requests();
-                let began = Instant::now();
-                runtime.block_on(all(service, requests));
-                began.elapsed().as_nanos() / REQUESTS as u128
-            })
-            .collect();
-        nanos.sort_unstable();
-        let median = nanos.get(times / 2).copied().unwrap_or_default();
-        let allocations = (used.allocations + used.reallocations) / REQUESTS;
-        println!("{name}/{kind}\t{allocations}\t{}\t{median}", used.bytes_allocated / REQUESTS);
+        let requests = || (0..REQUESTS).map(|_| get(uri)).collect();
+        print_line(runtime, &format!("{name}/{kind}"), service, (&requests, &|| ()), times);
     }
+}
+
+/// Misses: each request asks for a page of its own. Counts until all responses are stored.
+fn print_misses<St: Store>(runtime: &Runtime, name: &str, store: St, page: &Bytes, times: usize) {
+    let layer = layer(store);
+    let next = Cell::new(0_u64);
+    let request = || {
+        next.set(next.get() + 1);
+        get(&format!("http://shop.example/products/{}", next.get()))
+    };
+    let requests = || (0..REQUESTS).map(|_| request()).collect();
+    let flush = || ok(runtime.block_on(layer.handle().flush()));
+    let service = cached(&layer, page.clone());
+    print_line(runtime, &format!("{name}/plain"), &service, (&requests, &flush), times);
+}
+
+fn print_line(
+    runtime: &Runtime,
+    name: &str,
+    service: &Boxed,
+    (requests, end): (&dyn Fn() -> Vec<Request<Body>>, &dyn Fn()),
+    times: usize,
+) {
+    runtime.block_on(all(service, requests())); // caches and tables have grown then
+    end();
+    let requests_to_count = requests();
+    let region = Region::new(ALLOCATOR);
+    measured(runtime, service, requests_to_count, end);
+    let used = region.change();
+    let mut nanos: Vec<_> = (0..times)
+        .map(|_| {
+            let requests = requests();
+            let began = Instant::now();
+            runtime.block_on(all(service, requests));
+            end();
+            began.elapsed().as_nanos() / REQUESTS as u128
+        })
+        .collect();
+    nanos.sort_unstable();
+    let median = nanos.get(times / 2).copied().unwrap_or_default();
+    let allocations = (used.allocations + used.reallocations) / REQUESTS;
+    println!("{name}\t{allocations}\t{}\t{median}", used.bytes_allocated / REQUESTS);
 }
 
 /// The part that is counted. In callgrind, each call of this function is one profile.
 #[inline(never)]
-fn measured(runtime: &Runtime, service: &Boxed, requests: Vec<Request<Body>>) {
+fn measured(runtime: &Runtime, service: &Boxed, requests: Vec<Request<Body>>, end: &dyn Fn()) {
     runtime.block_on(all(service, requests));
+    end();
 }
 
 async fn all(service: &Boxed, requests: Vec<Request<Body>>) {

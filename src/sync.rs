@@ -1,9 +1,10 @@
 //! Locks without poisoning, tasks, and waiting for a condition. The data behind a lock is valid even if a thread panics
 //! while it holds the lock.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::task::{Poll, Waker};
 
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -34,6 +35,12 @@ pub(crate) async fn whole<T: Send + 'static>(
         Some(runtime) => runtime.spawn(task).await.ok(),
         None => Some(task.await),
     }
+}
+
+/// The waker of the current task. With it, functions that are not async can poll a body once: an async function holds
+/// its arguments twice, so a chain of them would make large futures.
+pub(crate) async fn waker() -> Waker {
+    poll_fn(|cx| Poll::Ready(cx.waker().clone())).await
 }
 
 /// Waits until the condition holds. `changed` must be notified after every change that can make it hold.

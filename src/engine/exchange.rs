@@ -47,10 +47,7 @@ where
         match look_up(&cx, &parts, &mut state).await {
             (Decision::Serve(serve), _) => Ok(hit(&cx, &parts, serve)),
             // boxed, so that the future of a hit stays small
-            other => {
-                let request = Request::from_parts(parts, body);
-                Box::pin(go_on(cx, request, inner, state, other)).await
-            }
+            other => Box::pin(go_on(cx, (parts, body), inner, state, other)).await,
         }
     }
 }
@@ -67,13 +64,15 @@ async fn look_up<St: Store>(
 }
 
 /// Answers a request that the first lookup has not answered.
-async fn go_on<St, S, B, RB>(
+///
+/// Not an `async fn`: its future would hold the arguments twice.
+fn go_on<St, S, B, RB>(
     cx: Cx<St>,
-    request: Request<B>,
+    (parts, body): (Parts, B),
     inner: S,
     mut collapse_state: CollapseState,
     mut next: (Decision, Option<Arc<VariantIndex>>),
-) -> Result<Response<CacheBody<RB>>, S::Error>
+) -> impl Future<Output = Result<Response<CacheBody<RB>>, S::Error>> + Send
 where
     St: Store,
     S: Service<Request<B>, Response = Response<RB>> + Send + 'static,
@@ -82,43 +81,44 @@ where
     B: Send + 'static,
     RB: Body<Error: Send> + Send + 'static,
 {
-    let (parts, body) = request.into_parts();
-    let to_call = loop {
-        let (decision, index) = next;
-        match decision {
-            Decision::Serve(serve) => {
-                collapse_state.found_response();
-                return Ok(hit(&cx, &parts, serve));
-            }
-            Decision::ServeAndRefresh(serve, entry, early) => {
-                collapse_state.found_response();
-                let completions = collapse_state.completions();
-                if !cx.plan.consent.is_guarded() && !cx.plan.nested {
-                    let reply = hit(&cx, &parts, serve);
-                    let refresh = Refresh { cx, entry, index, early, completions };
-                    refresh.begin(Request::from_parts(parts, body), inner);
-                    return Ok(reply);
+    async move {
+        let to_call = loop {
+            let (decision, index) = next;
+            match decision {
+                Decision::Serve(serve) => {
+                    collapse_state.found_response();
+                    return Ok(hit(&cx, &parts, serve));
                 }
-                match refresh_in_foreground(&cx, &parts, entry, index, completions).await {
-                    Some(to_call) => break to_call,
-                    None => return Ok(hit(&cx, &parts, serve)),
+                Decision::ServeAndRefresh(serve, entry, early) => {
+                    collapse_state.found_response();
+                    let completions = collapse_state.completions();
+                    if !cx.plan.consent.is_guarded() && !cx.plan.nested {
+                        let reply = hit(&cx, &parts, serve);
+                        let refresh = Refresh { cx, entry, index, early, completions };
+                        refresh.begin(Request::from_parts(parts, body), inner);
+                        return Ok(reply);
+                    }
+                    match refresh_in_foreground(&cx, &parts, entry, index, completions).await {
+                        Some(to_call) => break to_call,
+                        None => return Ok(hit(&cx, &parts, serve)),
+                    }
+                }
+                Decision::Call(status, stale) => {
+                    let to_call = ToCall::new(&parts, status, stale, index);
+                    match collapse(&cx, &parts, to_call, &mut collapse_state).await {
+                        ControlFlow::Continue(Some(to_call)) => break to_call,
+                        ControlFlow::Break(reply) => return Ok(reply),
+                        ControlFlow::Continue(None) => {}
+                    }
                 }
             }
-            Decision::Call(status, stale) => {
-                let to_call = ToCall::new(&parts, status, stale, index);
-                match collapse(&cx, &parts, to_call, &mut collapse_state).await {
-                    ControlFlow::Continue(Some(to_call)) => break to_call,
-                    ControlFlow::Break(reply) => return Ok(reply),
-                    ControlFlow::Continue(None) => {}
-                }
-            }
-        }
-        next = look_up(&cx, &parts, &mut collapse_state).await;
-    };
-    let ToCall { status, stale, index, rescue, leader } = to_call;
-    let before = BeforeCall::new(&cx, &parts, index, stale);
-    let miss = Miss { cx, before, status, leader };
-    miss.call(Request::from_parts(parts, body), rescue, inner).await
+            next = look_up(&cx, &parts, &mut collapse_state).await;
+        };
+        let ToCall { status, stale, index, rescue, leader } = to_call;
+        let before = BeforeCall::new(&cx, &parts, index, stale);
+        let miss = Miss { cx, before, status, leader };
+        miss.call(Request::from_parts(parts, body), rescue, inner).await
+    }
 }
 
 /// Waits for another request's response (`Break`), or leads: then the handler is called. `Continue(None)`: the

@@ -27,6 +27,7 @@ use crate::rfc9111::groups::invalidated_groups;
 use crate::rfc9111::{Target, invalidates, leaves_open, same_origin_targets};
 use crate::status::{CacheStatus, Forward};
 use crate::store::{InvalidationLog as _, Store, StoreError};
+use crate::sync::waker;
 use crate::tag::{Scope, Tag};
 use crate::telemetry::{count, handler_span};
 
@@ -71,7 +72,8 @@ where
     if let (Some(post), Some(write)) = (post, &write)
         && represents_target(&route, write, &response, received_ms)
     {
-        return Ok(post.after(&own_rows).store_or_pass_on(response, received_ms).await);
+        let miss = post.after(&own_rows);
+        return Ok(miss.store_or_pass_on(response, received_ms, &waker().await));
     }
     let status = CacheStatus::forwarded(Forward::Method, None);
     engine.explain(&status);

@@ -20,16 +20,19 @@ use crate::reason::Reason;
 use crate::rfc9111::stale::{Cause, is_failure};
 use crate::status::{CacheStatus, Forward};
 use crate::store::Store;
-use crate::sync::runtime;
+use crate::sync::{runtime, waker};
 use crate::telemetry::{count, handler_span};
 
 impl<St: Store> Miss<St> {
-    pub(in crate::engine) async fn call<S, B, RB>(
+    /// Calls the handler and answers the client.
+    ///
+    /// Not an `async fn`: its future would hold the arguments twice.
+    pub(in crate::engine) fn call<S, B, RB>(
         mut self,
         request: Request<B>,
         rescue: Option<Rescue>,
         inner: S,
-    ) -> Result<Response<CacheBody<RB>>, S::Error>
+    ) -> impl Future<Output = Result<Response<CacheBody<RB>>, S::Error>> + Send
     where
         S: Service<Request<B>, Response = Response<RB>> + Send + 'static,
         S::Future: Send,
@@ -50,9 +53,14 @@ impl<St: Store> Miss<St> {
         self.before.client = ClientConditions::take(&mut parts, stale, unstorable);
         nesting::mark_request(engine, &mut parts);
         let call = inner.oneshot(Request::from_parts(parts, body)).instrument(handler_span());
-        match rescue {
-            None => Ok(self.answer(call.await?).await),
-            Some(rescue) => self.call_with_rescue(rescue, call).await,
+        async move {
+            match rescue {
+                None => {
+                    let response = call.await?;
+                    Ok(self.answer(response, &waker().await))
+                }
+                Some(rescue) => Box::pin(self.call_with_rescue(rescue, call)).await,
+            }
         }
     }
 
@@ -88,10 +96,10 @@ impl<St: Store> Miss<St> {
                         self.fail(Cause::ErrorStatus);
                         Ok(stale)
                     }
-                    None => Ok(self.answer(response).await),
+                    None => Ok(self.answer(response, &waker().await)),
                 }
             }
-            Ok(response) => Ok(self.answer(response).await),
+            Ok(response) => Ok(self.answer(response, &waker().await)),
             Err(error) => self.failed(&rescue, error),
         }
     }

@@ -1,8 +1,7 @@
 //! What happens to the handler's answer? It confirms a stored response, or is stored, or passes through.
 
-use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Waker};
 use std::time::Instant;
 
 use http::header::CONTENT_LENGTH;
@@ -73,7 +72,11 @@ impl<St: Store> Miss<St> {
     }
 
     /// Turns the handler's answer into the client's, and stores it if possible.
-    pub(super) async fn answer<RB>(mut self, response: Response<RB>) -> Response<CacheBody<RB>>
+    pub(super) fn answer<RB>(
+        mut self,
+        response: Response<RB>,
+        waker: &Waker,
+    ) -> Response<CacheBody<RB>>
     where
         RB: Body<Error: Send> + Send + 'static,
     {
@@ -97,14 +100,15 @@ impl<St: Store> Miss<St> {
             }
             _ => {}
         }
-        self.store_or_pass_on(response, received_ms).await
+        self.store_or_pass_on(response, received_ms, waker)
     }
 
     /// Stores the response while it is sent, or passes it on.
-    pub(in crate::engine) async fn store_or_pass_on<RB>(
+    pub(in crate::engine) fn store_or_pass_on<RB>(
         self,
         response: Response<RB>,
         received_ms: u64,
+        waker: &Waker,
     ) -> Response<CacheBody<RB>>
     where
         RB: Body<Error: Send> + Send + 'static,
@@ -122,19 +126,19 @@ impl<St: Store> Miss<St> {
         match prepared {
             Ok(mut prepared) => {
                 prepared.head.gen_ms = gen_ms;
-                self.store(prepared, parts, body, received_ms).await
+                self.store(prepared, (parts, body), received_ms, waker)
             }
-            Err(reason) => self.pass_on(reason, parts, body, received_ms).await,
+            Err(reason) => self.pass_on(reason, (parts, body), received_ms, waker),
         }
     }
 
     /// Passes on a response that is not stored.
-    async fn pass_on<RB>(
+    fn pass_on<RB>(
         mut self,
         reason: Reason,
-        parts: Parts,
-        body: RB,
+        (parts, body): (Parts, RB),
         received_ms: u64,
+        waker: &Waker,
     ) -> Response<CacheBody<RB>>
     where
         RB: Body<Error: Send> + Send + 'static,
@@ -172,17 +176,17 @@ impl<St: Store> Miss<St> {
             MAX_FAILURE_BYTES,
             declared,
         );
-        let (body, _) = record(body, recorder).await;
+        let (body, _) = record(body, recorder, waker);
         finish.wrap(Response::from_parts(parts, body))
     }
 
     /// Records the body while it is sent. The response is stored when the body is complete.
-    async fn store<RB>(
+    fn store<RB>(
         mut self,
         prepared: PreparedEntry,
-        parts: Parts,
-        body: RB,
+        (parts, body): (Parts, RB),
         received_ms: u64,
+        waker: &Waker,
     ) -> Response<CacheBody<RB>>
     where
         RB: Body<Error: Send> + Send + 'static,
@@ -205,7 +209,7 @@ impl<St: Store> Miss<St> {
         let fill = Fill::new(&self.cx, &snapshot.headers, index.as_ref(), prepared, leader);
         let filled = fill.filled();
         let recorder = engine.fills.recorder(engine.limits.recording_bytes, fill, limit, declared);
-        let (body, recorded) = record(body, recorder).await;
+        let (body, recorded) = record(body, recorder, waker);
         match recorded.reason() {
             Some(reason) => self.not_yet_stored(reason, parts, body, declared, received_ms),
             None => self.stored(&filled, parts, body, received_ms),
@@ -275,14 +279,9 @@ fn declared_length<RB: Body>(response: &Parts, body: &RB) -> Option<u64> {
 }
 
 /// Begins to record a body. Polls it once, with the waker of the task that waits for this response.
-async fn record<RB>(body: RB, recorder: Recorder) -> (CacheBody<RB>, Recorded)
+fn record<RB>(body: RB, recorder: Recorder, waker: &Waker) -> (CacheBody<RB>, Recorded)
 where
     RB: Body<Error: Send> + Send + 'static,
 {
-    let mut waiting = Some((body, recorder));
-    let recorded = poll_fn(|cx| match waiting.take() {
-        Some((body, recorder)) => Poll::Ready(CacheBody::recording(body, recorder, cx)),
-        None => Poll::Pending,
-    });
-    recorded.await
+    CacheBody::recording(body, recorder, &mut Context::from_waker(waker))
 }

@@ -18,6 +18,7 @@ use crate::rfc9111::stale::{Cause, is_failure};
 use crate::status::{CacheStatus, Forward};
 use crate::store::Store;
 use crate::stored::VariantIndex;
+use crate::sync::waker;
 use crate::telemetry::{count, handler_span};
 
 /// A refresh that may begin.
@@ -129,7 +130,10 @@ where
         // the stored response is better than this error
         Ok(response) if is_failure(response.status()) => Cause::ErrorStatus,
         Err(_) => Cause::Error,
-        Ok(response) => return miss.answer(response).await.into_body().record().await,
+        Ok(response) => {
+            let response = miss.answer(response, &waker().await);
+            return response.into_body().record().await;
+        }
     };
     count(&miss.cx.engine.counters.refresh_failures);
     miss.fail(cause);
