@@ -27,6 +27,7 @@ def all_contenders():
         Contender("tiered", "layer on Tiered (MariaDB)", "ours", "mariadb"),
         Contender("tiered-strict", "layer on Tiered, Strict (MariaDB)", "ours", "mariadb"),
         Contender("store-mariadb", "layer on MySqlStore, MariaDB", "ours", "mariadb"),
+        Contender("store-mariadb-plain", "layer on MySqlStore, MariaDB, uncompressed", "ours", "mariadb"),
         Contender("store-mysql", "layer on MySqlStore, MySQL", "ours", "mysql"),
         Contender("statement-mariadb", "a statement a request, pool of 10, MariaDB", "hand", "mariadb"),
         Contender("statement-mysql", "a statement a request, pool of 10, MySQL", "hand", "mysql"),
@@ -44,7 +45,7 @@ def all_contenders():
 
 
 # Those of the tests of misses and of large bodies.
-MISSES = ["bare", "memory", "tiered", "store-mariadb", "store-mysql", "redis-multiplexed",
+MISSES = ["bare", "memory", "tiered", "store-mariadb", "store-mariadb-plain", "store-mysql", "redis-multiplexed",
           "tower-http-cache-memory", "tower-http-cache-redis", "hitbox-redis"]
-LARGE = ["bare", "memory", "tiered", "store-mariadb", "store-mysql", "tower-http-cache-redis", "hitbox-redis"]
+LARGE = ["bare", "memory", "tiered", "store-mariadb", "store-mariadb-plain", "store-mysql", "tower-http-cache-redis", "hitbox-redis"]
 REDIS_LAYERS = ["tower-http-cache-redis", "hitbox-redis"]

@@ -25,7 +25,7 @@ use tower::util::{AndThenLayer, MapRequestLayer};
 use tower_http_cache::backend::CacheBackend;
 use tower_http_cache::backend::memory::InMemoryBackend;
 use tower_http_cache::backend::redis::RedisBackend as TowerHttpCacheRedis;
-use tower_mysql_cache::store::{Consistency, Store};
+use tower_mysql_cache::store::{Compression, Consistency, Store};
 use tower_mysql_cache::{CacheLayer, MemoryStore, MySqlStore, Tiered};
 
 use crate::{App, Error, by_hand};
@@ -48,8 +48,10 @@ fn memory_store() -> Result<MemoryStore, Error> {
     Ok(MemoryStore::builder().max_bytes(BYTES).build()?)
 }
 
-async fn table() -> Result<MySqlStore, Error> {
-    let store = MySqlStore::connect(&crate::database().await?).await?;
+async fn table(compressed: bool) -> Result<MySqlStore, Error> {
+    let builder = MySqlStore::builder(&crate::database().await?)?;
+    let builder = if compressed { builder } else { builder.compression(Compression::Off) };
+    let store = builder.connect().await?;
     store.migrate().await?;
     Ok(store)
 }
@@ -58,13 +60,13 @@ pub(crate) fn memory(routes: Router) -> Result<App, Error> {
     Ok(ours(routes, memory_store()?))
 }
 
-pub(crate) async fn mysql(routes: Router) -> Result<App, Error> {
-    Ok(ours(routes, table().await?))
+pub(crate) async fn mysql(routes: Router, compressed: bool) -> Result<App, Error> {
+    Ok(ours(routes, table(compressed).await?))
 }
 
 pub(crate) async fn tiered(routes: Router, strict: bool) -> Result<App, Error> {
     let consistency = if strict { Consistency::Strict } else { Consistency::Bounded };
-    Ok(ours(routes, Tiered::new(memory_store()?, table().await?).consistency(consistency)))
+    Ok(ours(routes, Tiered::new(memory_store()?, table(true).await?).consistency(consistency)))
 }
 
 // ----------------------------------------------------------------------------------------------------- others

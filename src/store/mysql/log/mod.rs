@@ -272,8 +272,11 @@ impl Log {
             verdict = self.judge(key, head, &head.position);
         }
         let mut since = &head.position;
-        let known = self.checked.get(&key.hash()).filter(|checked| checked.is_of(head));
-        if let (Judgement::Older { .. }, Some(checked)) = (&verdict.0, &known) {
+        let known = match &verdict.0 {
+            Judgement::Older { .. } => self.checked.get(&key.hash()),
+            Judgement::Known(_) | Judgement::Ahead => None,
+        };
+        if let Some(checked) = known.as_ref().filter(|checked| checked.is_of(head)) {
             since = &checked.position;
             verdict = self.judge(key, head, since);
         }
