@@ -99,13 +99,15 @@ impl StoredHead {
 /// let response = StoredResponse::new(head, "hello".into());
 /// assert!(Stored::Response(response).size_bytes() >= 5);
 /// ```
-#[derive(Clone, PartialEq)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct StoredResponse {
     /// Status, header fields, times, tags and log position.
     pub head: Arc<StoredHead>,
     /// The complete body.
     pub body: Bytes,
+    /// Whether the body is known to be no small part of a large buffer. A store in memory copies other bodies.
+    pub(crate) is_compact: bool,
 }
 
 impl StoredResponse {
@@ -121,7 +123,23 @@ impl StoredResponse {
     /// ```
     #[must_use]
     pub fn new(head: impl Into<Arc<StoredHead>>, body: Bytes) -> Self {
-        Self { head: head.into(), body }
+        Self { head: head.into(), body, is_compact: false }
+    }
+
+    /// A response with a body that is no small part of a large buffer.
+    pub(crate) fn compact(head: Arc<StoredHead>, body: Bytes) -> Self {
+        Self { head, body, is_compact: true }
+    }
+
+    /// The same body with another head.
+    pub(crate) fn with_head(self, head: Arc<StoredHead>) -> Self {
+        Self { head, ..self }
+    }
+}
+
+impl PartialEq for StoredResponse {
+    fn eq(&self, other: &Self) -> bool {
+        self.head == other.head && self.body == other.body
     }
 }
 
@@ -191,7 +209,8 @@ impl VariantIndex {
         &self.names
     }
 
-    /// The stored variants, the oldest first.
+    /// The stored variants, the oldest first, each as the hash at the end of its key. If there are too many, the oldest is
+    /// deleted.
     ///
     /// ```
     /// use tower_mysql_cache::store::VariantIndex;

@@ -64,8 +64,10 @@ async fn look_up<St: Store>(
 }
 
 /// Answers a request that the first lookup has not answered.
-///
-/// Not an `async fn`: its future would hold the arguments twice.
+#[allow(
+    clippy::manual_async_fn,
+    reason = "the future of an async fn would hold the arguments twice"
+)]
 fn go_on<St, S, B, RB>(
     cx: Cx<St>,
     (parts, body): (Parts, B),

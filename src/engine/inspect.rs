@@ -31,7 +31,7 @@ pub(crate) async fn inspect<St: Store>(
         for (key, response) in responses(engine, route.keys.base_key(&target, &[])).await? {
             let validity = log_verdict(&engine.store, &key, &response, began).await?;
             let ttl_secs = crate::rfc9111::remaining_secs(&response.head, engine.store.now_ms());
-            let StoredResponse { head, body } = response;
+            let StoredResponse { head, body, .. } = response;
             inspected.push(Inspected { key, head, body_bytes: body.len(), validity, ttl_secs });
         }
     }

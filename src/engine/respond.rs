@@ -96,7 +96,7 @@ pub(super) fn serve<St: Store, RB>(
     request: &Parts,
     serve: Serve,
 ) -> Response<CacheBody<RB>> {
-    let Serve { response: StoredResponse { head, body }, kind, status, left_out } = serve;
+    let Serve { response: StoredResponse { head, body, .. }, kind, status, left_out } = serve;
     let mut headers = with_room(&head.headers);
     let mut code = head.status;
     let length = body.len() as u64;

@@ -43,9 +43,7 @@ pub enum StoreError {
     #[error("the store has too much to do; try again later, or enlarge its queue")]
     Overloaded,
     /// The entry is larger than the store takes.
-    #[error(
-        "the entry has {size} bytes; the store takes at most {limit} (its setting `max_entry_bytes`)"
-    )]
+    #[error("the entry has {size} bytes; the store takes at most {limit}")]
     TooLarge {
         /// The entry's size in bytes.
         size: usize,

@@ -24,9 +24,12 @@ const MAPS: usize = 640;
 /// A copy with its own memory. Values from a connection are often slices of a much larger buffer, which would stay in
 /// memory.
 pub(super) fn owned(stored: Stored) -> Stored {
-    let Stored::Response(StoredResponse { head, body }) = stored else { return stored };
-    let body = if body.len() < WORTH_SHARING { Bytes::copy_from_slice(&body) } else { body };
-    Stored::Response(StoredResponse { head: owned_head(&head), body })
+    let Stored::Response(StoredResponse { head, body, is_compact }) = stored else { return stored };
+    let body = match is_compact || body.len() >= WORTH_SHARING {
+        true => body,
+        false => Bytes::copy_from_slice(&body),
+    };
+    Stored::Response(StoredResponse::compact(owned_head(&head), body))
 }
 
 /// The same for a head.

@@ -408,7 +408,7 @@ mod tests {
         let mut head = StoredHead::new(StatusCode::OK, HeaderMap::new(), 0);
         head.fresh_until_ms = expires_ms;
         let body = Bytes::from(vec![7; bytes]);
-        let stored = Stored::Response(StoredResponse { head: Arc::new(head), body });
+        let stored = Stored::Response(StoredResponse::new(head, body));
         Entry { key: CacheKey::new(key), stored, expires_ms }
     }
 

@@ -32,7 +32,7 @@ const MAX_DEPTH: usize = 32;
 /// ```
 /// use tower_mysql_cache::invalidation::{Scope, Tag};
 ///
-/// let page = Scope::path(b"shop:1:/products");
+/// let page = Scope::from_column(&":path shop:1:/products".into());
 /// assert_eq!(page.to_column(), ":path shop:1:/products");
 /// assert!(page.names(b"shop:1:/products/7 http://shop.example", &[]));
 /// assert!(Scope::Tag(Tag::from("a")).names(b"shop:1:/", &[Tag::from("a")]));
@@ -50,7 +50,7 @@ pub enum Scope {
     /// same path that may answer other queries (`No-Vary-Search`).
     Uri(Bytes),
     /// A path: all responses whose target is these bytes, or whose key continues them with `/` or `?`. Made by
-    /// [`Scope::path`].
+    /// [`Invalidation::path`](super::Invalidation::path), and read from the `tag` column.
     #[non_exhaustive]
     Path(Bytes),
 }
@@ -136,16 +136,9 @@ impl Scope {
         Self::Uri(start.into())
     }
 
-    /// All responses at and below a path. `start` is the beginning of their keys, up to the end of the path. Slashes at
-    /// its end do not count, and a path of more than 32 segments is truncated.
-    ///
-    /// ```
-    /// use tower_mysql_cache::invalidation::Scope;
-    ///
-    /// assert_eq!(Scope::path(b"shop:1:/products/"), Scope::path(b"shop:1:/products"));
-    /// ```
-    #[must_use]
-    pub fn path(start: &[u8]) -> Self {
+    /// All responses at and below a path. `start` is the beginning of their keys, up to the end of the path. A path
+    /// of more than [`MAX_DEPTH`] segments is truncated.
+    pub(crate) fn path(start: &[u8]) -> Self {
         let mut cut = start;
         while let Some(shorter) = cut.strip_suffix(b"/") {
             cut = shorter;

@@ -126,7 +126,7 @@ async fn a_connection_cut_during_a_write_reports_no_success() {
     let (_database, proxy, site) = site().await;
     for bytes in (0..400).step_by(8) {
         let path = format!("/page/{bytes}");
-        site.fill(&path).await;
+        site.fills(&path).await;
         proxy.cut_after(Way::ToServer, bytes);
         // the write either succeeds or fails; after a success, the test checks that no older response is served
         let _ = site.change(&path).await;

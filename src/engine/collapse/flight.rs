@@ -205,6 +205,11 @@ impl Flights {
     /// began before `at` look it up instead of waiting.
     pub(in crate::engine) fn note_stored(&self, key: &FlightKey, at: std::time::Instant) {
         self.complete(key);
+        self.end_older(key, at);
+    }
+
+    /// Ends a flight that began before `at`. Its followers look up.
+    pub(in crate::engine) fn end_older(&self, key: &FlightKey, at: std::time::Instant) {
         let flight = {
             let mut open = self.open();
             let is_older = open.get(key).is_some_and(|flight| flight.began <= at);
@@ -425,7 +430,7 @@ mod tests {
 
     fn stored() -> StoredResponse {
         let head = StoredHead::new(StatusCode::OK, HeaderMap::new(), 0);
-        StoredResponse { head: Arc::new(head), body: Bytes::from_static(b"x") }
+        StoredResponse::new(head, Bytes::from_static(b"x"))
     }
 
     #[tokio::test(start_paused = true)]

@@ -76,7 +76,7 @@ impl Rescue {
     /// The stale response, if it may be served.
     pub(in crate::engine) fn decide<St: Store>(&self, cx: &Cx<St>, cause: Cause) -> Option<Serve> {
         let store = &cx.engine.store;
-        let StoredResponse { head, body } = &self.response;
+        let StoredResponse { head, body, .. } = &self.response;
         // RFC 9211 2.1: if the handler is not available, it is a hit
         let status = self.status(cx, cause)?;
         // it may have been invalidated while the handler ran

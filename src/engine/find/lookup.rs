@@ -377,7 +377,7 @@ impl Fetched {
         match found {
             StoredOrHead::Stored(stored) => Self::whole(stored),
             StoredOrHead::Head { head, body_bytes } => {
-                let stored = Stored::Response(StoredResponse { head, body: Bytes::new() });
+                let stored = Stored::Response(StoredResponse::new(head, Bytes::new()));
                 Self { stored, left_out: Some(LeftOut { bytes: body_bytes }) }
             }
         }

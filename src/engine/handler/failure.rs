@@ -1,7 +1,5 @@
 //! What do the followers get if the answer is an error?
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::header::SET_COOKIE;
 use http::response::Parts;
@@ -34,7 +32,7 @@ impl Sink for Failure {
     fn complete(self: Box<Self>, body: Bytes) -> Completed {
         let Self { head, leader, consent } = *self;
         let shared = consent.then(move |decision| match decision {
-            Ok(()) => leader.transient(Some(StoredResponse { head: Arc::new(head), body })),
+            Ok(()) => leader.transient(Some(StoredResponse::new(head, body))),
             Err(_) => leader.transient(None),
         });
         shared.map_or(Completed::Held, |()| Completed::Accepted)

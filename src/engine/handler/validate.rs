@@ -55,7 +55,7 @@ pub(super) fn revalidated<St: Store, RB>(
     let kind = ReplyKind::of(&request, &own, body.len(), received_ms);
     let status = miss.status.with_fwd_status(StatusCode::NOT_MODIFIED);
     cx.engine.explain(&status);
-    let own = StoredResponse { head: own, body };
+    let own = StoredResponse::new(own, body);
     let serve = Serve { response: own, kind, status, left_out: None };
     let mut reply = respond::serve(cx, &request, serve);
     consent::pass_on(&mut response, &mut reply);
@@ -160,7 +160,7 @@ fn apply<St: Store>(cx: &Cx<St>, confirmed: ConfirmedEntry) {
     };
     let Some(leader) = leader else { return };
     // the followers get the response with its new head, unless it was invalidated while the handler ran
-    match now.map(|head| StoredResponse { head, body: entry.response.body }) {
+    match now.map(|head| entry.response.with_head(head)) {
         _ if inner => leader.look_up_again(),
         None => leader.mark_unshareable(),
         Some(now) if is_known_invalid(&cx.engine.store, &entry.key, &now.head) => {

@@ -177,7 +177,8 @@ impl<St: Store> Fill<St> {
             return self.not_stored(Reason::Overtaken, Leader::look_up_again);
         }
         let mut entries = self.index_entries();
-        let response = StoredResponse { head: Arc::clone(&self.head), body };
+        // the recorder has copied the body, or it is large
+        let response = StoredResponse::compact(Arc::clone(&self.head), body);
         let (key, stored) = (self.key.clone(), Stored::Response(response.clone()));
         entries.push(Entry { key, stored, expires_ms: self.expires_ms });
         match engine.pending.insert(&entries, engine.limits.queue_bytes, |_| true) {
@@ -238,11 +239,14 @@ impl<St: Store> Fill<St> {
         let _ = self.filled.0.set(response.clone());
         // after the lookups that missed the response, and before the flights that begin after this one
         let visible = Instant::now();
+        let (key, base) = (self.key.clone(), self.base.clone());
+        let about = FlightKey { key, base, credentialed: self.storability_key.1 };
+        let leads = self.leader.as_ref().is_some_and(|leader| *leader.key() == about);
         let lease = self.leader.take().and_then(|leader| leader.complete(response));
-        if is_fresh {
-            let (key, base) = (self.key.clone(), self.base.clone());
-            let about = FlightKey { key, base, credentialed: self.storability_key.1 };
-            engine.flights.note_stored(&about, visible);
+        match (is_fresh, leads) {
+            (true, true) => engine.flights.end_older(&about, visible),
+            (true, false) => engine.flights.note_stored(&about, visible),
+            (false, _) => {}
         }
         lease
     }

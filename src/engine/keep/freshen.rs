@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::super::find::{FoundEntry, Refused};
 use super::super::request::Cx;
 use super::write::in_background;
 use crate::key::CacheKey;
 use crate::store::Store;
-use crate::stored::{Entry, HeadUpdate, Stored, StoredHead, StoredResponse};
+use crate::stored::{Entry, HeadUpdate, Stored, StoredHead};
 use crate::telemetry::count;
 
 /// Replaces the head of a stored response, unless the process has filled the key since `fills`. Lookups see the new
@@ -27,8 +25,7 @@ pub(in crate::engine) fn freshen<St: Store>(
         return;
     }
     let (key, old) = (entry.key.clone(), Arc::clone(&entry.response.head));
-    let body: Bytes = entry.response.body.clone();
-    let stored = Stored::Response(StoredResponse { head: Arc::clone(&new), body });
+    let stored = Stored::Response(entry.response.clone().with_head(Arc::clone(&new)));
     let visible = Entry { key: key.clone(), stored, expires_ms };
     let update = HeadUpdate { key, old, new, expires_ms };
     // a pending entry is newer than the validated response, unless it is the same

@@ -20,6 +20,8 @@ pub(super) struct Shared {
     pub(super) max_packet: usize,
     /// The distance between the server's ids: above 1 if several servers share the numbers.
     pub(super) id_step: u64,
+    /// As [`Server::logs_text`].
+    pub(super) logs_text: bool,
     pub(super) clock: DbClock,
     pub(super) counters: Counters,
     /// Whether leases are used. If not, their table is never read.
@@ -31,7 +33,7 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(settings: Settings, sql: Sql, server: Server, clock: DbClock) -> Self {
-        let Server { version, max_packet, id_step } = server;
+        let Server { version, max_packet, id_step, logs_text } = server;
         let (counters, warnings) = (Counters::default(), Warnings::default());
         let (leases, connecting) = (AtomicBool::new(false), tokio::sync::Mutex::default());
         Self {
@@ -40,6 +42,7 @@ impl Shared {
             version,
             max_packet,
             id_step,
+            logs_text,
             clock,
             counters,
             leases,
@@ -107,6 +110,8 @@ pub(super) struct Server {
     pub(super) max_packet: usize,
     /// The distance between the ids of a list of rows.
     pub(super) id_step: u64,
+    /// Whether the server writes the text of statements, with their values, into its binary log.
+    pub(super) logs_text: bool,
 }
 
 /// Failures and work since the store was created.

@@ -20,6 +20,7 @@ use crate::support::{
     self, TestDatabase, deadlocks, eventually, execute, kill_sessions, number, sessions, status,
 };
 
+mod binlog;
 mod connecting;
 mod culling;
 mod load;

@@ -227,7 +227,8 @@ pub(super) fn decode(row: RawRow) -> Decoded {
     let stored = match (head, body_format(row.value_type)) {
         (Head::Response(head), Some(format)) => {
             let body = body::decode(key, row.value, format)?;
-            Stored::Response(StoredResponse { head: Arc::new(head), body })
+            // its column was copied out of the packet
+            Stored::Response(StoredResponse::compact(Arc::new(head), body))
         }
         (Head::Variants(index), None) if row.value_type == b'v' && row.value.is_empty() => {
             Stored::Variants(Arc::new(index))

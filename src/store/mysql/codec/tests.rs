@@ -48,7 +48,7 @@ fn sample() -> StoredHead {
 }
 
 fn entry(head: StoredHead, body: &[u8]) -> Entry {
-    let response = StoredResponse { head: Arc::new(head), body: Bytes::copy_from_slice(body) };
+    let response = StoredResponse::new(head, Bytes::copy_from_slice(body));
     Entry {
         key: CacheKey::new("p:1:/x http://h"),
         stored: Stored::Response(response),

@@ -102,6 +102,7 @@ impl Connection {
                 version: row.try_get("version")?,
                 max_packet: usize::try_from(max_packet).unwrap_or(usize::MAX),
                 id_step: row.try_get("id_step")?,
+                logs_text: logs_text(&mut inner).await?,
             };
             for _ in 0..CLOCK_SAMPLES {
                 read_clock(&mut inner, clock).await?;
@@ -303,6 +304,20 @@ async fn set_up(connection: &mut MySqlConnection, deadline: Duration) -> Result<
         }
     }
     Ok(())
+}
+
+/// MariaDB has the first of the last two variables, MySQL the second.
+const LOGS_TEXT: &str = "SHOW GLOBAL VARIABLES WHERE Value = 'ON' AND Variable_name IN \
+     ('log_bin', 'binlog_annotate_row_events', 'binlog_rows_query_log_events')";
+
+/// Whether the server writes the text of statements into its binary log. `false` for servers that do not say.
+async fn logs_text(connection: &mut MySqlConnection) -> Result<bool, sqlx::Error> {
+    match connection.fetch_all(LOGS_TEXT).await {
+        Ok(on) => Ok(on.len() > 1
+            && on.iter().any(|row| row.try_get(0).is_ok_and(|name: &str| name == "log_bin"))),
+        Err(sqlx::Error::Database(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 async fn read_clock(connection: &mut MySqlConnection, clock: &DbClock) -> Result<(), sqlx::Error> {

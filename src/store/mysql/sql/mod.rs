@@ -153,6 +153,11 @@ pub(super) struct Sql {
     upsert: Vec<Text>,
     /// Binds as the `fenced_hash` of [`LeaseSql`] in place of the hash, then the rest of one row.
     pub(super) fenced_upsert: Text,
+    /// Sets the variables of 1, 2, 4, 8, 16 values, which it binds.
+    set_values: Vec<Text>,
+    /// As `upsert` and `fenced_upsert`, but with these variables in place of the values.
+    upsert_of_variables: Vec<Text>,
+    pub(super) fenced_upsert_of_variable: Text,
     /// Binds 1, 2, 4, ..., 64 hashes.
     delete: Vec<Text>,
     /// Binds 1, 2, 4, ..., 64 hashes, then the two ends of a range of keys.
@@ -188,6 +193,8 @@ impl Sql {
         let t = table.quoted();
         let lease = LeaseSql::new(leases);
         let keys = || (0..=MAX_KEYS.ilog2()).map(|power| list("?", 1 << power));
+        let rows = || (0..=MAX_ROWS.ilog2()).map(|power| 1 << power);
+        let binds = |_| "?".to_owned();
         Self {
             select: keys().map(|keys| select(&t, &keys).into()).collect(),
             select_with_newest: keys()
@@ -206,10 +213,13 @@ impl Sql {
                  WHERE key_hash = ?"
             )
             .into(),
-            upsert: (0..=MAX_ROWS.ilog2())
-                .map(|power| upsert(&t, "?", dialect, 1 << power))
+            upsert: rows().map(|rows| upsert(&t, "?", dialect, rows, binds)).collect(),
+            fenced_upsert: upsert(&t, &lease.fenced_hash, dialect, 1, binds),
+            set_values: rows().map(set_values).collect(),
+            upsert_of_variables: rows()
+                .map(|rows| upsert(&t, "?", dialect, rows, variable))
                 .collect(),
-            fenced_upsert: upsert(&t, &lease.fenced_hash, dialect, 1),
+            fenced_upsert_of_variable: upsert(&t, &lease.fenced_hash, dialect, 1, variable),
             freshen: format!(
                 "UPDATE {t} SET head = ?, expires = ?, size = ? + LENGTH(value), born_ms = ?, \
                  fresh_until_ms = ?, gen_ms = ?, status = ? \
@@ -288,6 +298,12 @@ impl Sql {
         let power = count.clamp(1, MAX_ROWS).ilog2();
         entry(&self.upsert, power)
     }
+
+    /// The same with values in variables, after the statement that sets these.
+    pub(super) fn upsert_of_variables(&self, count: usize) -> (&Text, &Text) {
+        let power = count.clamp(1, MAX_ROWS).ilog2();
+        (entry(&self.set_values, power).0, entry(&self.upsert_of_variables, power).0)
+    }
 }
 
 /// The text for the smallest power of two that is at least `count`.
@@ -317,9 +333,28 @@ fn select(quoted: &str, keys: &str) -> String {
     )
 }
 
-fn upsert(quoted: &str, hash: &str, dialect: Dialect, rows: usize) -> Text {
+/// The variable of the session with the value of a row.
+fn variable(row: usize) -> String {
+    format!("@value_{row}")
+}
+
+fn set_values(rows: usize) -> Text {
+    let sets: Vec<_> = (0..rows).map(|row| format!("{} = ?", variable(row))).collect();
+    format!("SET {}", sets.join(", ")).into()
+}
+
+/// The hash is bound, or an expression that binds. The value of each row is what `value` says.
+fn upsert(
+    quoted: &str,
+    hash: &str,
+    dialect: Dialect,
+    rows: usize,
+    value: impl Fn(usize) -> String,
+) -> Text {
     let columns = COLUMNS.join(", ");
-    let rows = list(&format!("({hash}, {})", list("?", COLUMNS.len() - 1)), rows);
+    let after = list("?", COLUMNS.len() - 3); // hash, key and value come first
+    let row = |row| format!("({hash}, ?, {}, {after})", value(row));
+    let rows = (0..rows).map(row).collect::<Vec<_>>().join(", ");
     let set = |column: &&str| match dialect {
         Dialect::Values => format!("{column} = VALUES({column})"),
         Dialect::Alias => format!("{column} = new.{column}"),

@@ -30,6 +30,14 @@ const RETRIES: u32 = 3;
 /// ER_BAD_NULL_ERROR
 const NULL: u16 = 1048;
 
+/// If the server writes the text of statements into its binary log, bodies of this many bytes in a statement go ahead of
+/// it, as variables of the session. The text then names the variables. Otherwise MariaDB writes each body 2.5 times, and
+/// takes longer to do so. Measured with one row: 16 KiB in 335 instead of 564 us, but 1 KiB in 445 instead of 278 us.
+const APART: usize = 4 << 10;
+
+/// A statement, and perhaps one that must run before it.
+type Steps = (Option<Statement>, Statement);
+
 pub(in super::super) struct Writer {
     pub(in super::super) shared: Arc<Shared>,
     pub(in super::super) queue: Arc<Writes>,
@@ -191,11 +199,15 @@ impl Writer {
         put: Put,
     ) -> bool {
         let shared = Arc::clone(&self.shared);
+        let sql = &shared.sql;
+        let apart = shared.logs_text && put.row.value.len() >= APART;
         let query = || {
-            let query = statement(&shared.sql.fenced_upsert).bind(&put.row.hash[..]);
-            bind_rest(query.bind(lease.to_vec()).bind(number), &put.row)
+            let text = if apart { &sql.fenced_upsert_of_variable } else { &sql.fenced_upsert };
+            let query = statement(text).bind(&put.row.hash[..]);
+            bind_rest(query.bind(lease.to_vec()).bind(number), &put.row, apart)
         };
-        match self.store(connection, query).await {
+        let set = || statement(sql.upsert_of_variables(1).0).bind(put.row.value.clone());
+        match self.store(connection, || (apart.then(set), query())).await {
             Ok(_) => self.written(fold(vec![put])),
             // the hash was null: another process has the lease
             Err(failure) if failure.number() == Some(NULL) => drop(put.ack.send(Ok(false))),
@@ -210,11 +222,15 @@ impl Writer {
         batch: &[Folded],
     ) -> Result<u64, Failure> {
         let shared = Arc::clone(&self.shared);
-        let query = || {
-            let (text, _) = shared.sql.upsert(batch.len());
-            batch.iter().fold(statement(text), |query, folded| bind_row(query, &folded.row))
-        };
-        self.store(connection, query).await
+        let sql = &shared.sql;
+        let bytes: usize = batch.iter().map(|folded| folded.row.value.len()).sum();
+        let apart = shared.logs_text && bytes >= APART;
+        let (set, of_variables) = sql.upsert_of_variables(batch.len());
+        let text = if apart { of_variables } else { sql.upsert(batch.len()).0 };
+        let rows = || batch.iter().map(|folded| &folded.row);
+        let set = || rows().fold(statement(set), |query, row| query.bind(row.value.clone()));
+        let query = || rows().fold(statement(text), |query, row| bind_row(query, row, apart));
+        self.store(connection, || (apart.then(set), query())).await
     }
 
     /// Gives the callers their result, and decides at random whether these rows start a cull.
@@ -238,7 +254,7 @@ impl Writer {
         connection: &mut Connection,
         query: impl Fn() -> Statement,
     ) -> Result<u64, Failure> {
-        self.repeat(connection, false, query).await
+        self.repeat(connection, false, || (None, query())).await
     }
 
     /// The same for entries, which depend on log rows that this process has read. A server that crashed may have lost
@@ -246,16 +262,16 @@ impl Writer {
     async fn store(
         &mut self,
         connection: &mut Connection,
-        query: impl Fn() -> Statement,
+        statements: impl Fn() -> Steps,
     ) -> Result<u64, Failure> {
-        self.repeat(connection, true, query).await
+        self.repeat(connection, true, statements).await
     }
 
     async fn repeat(
         &mut self,
         connection: &mut Connection,
         needs_the_log: bool,
-        query: impl Fn() -> Statement,
+        statements: impl Fn() -> Steps,
     ) -> Result<u64, Failure> {
         let mut retry = Retry::over_deadlocks(RETRIES);
         loop {
@@ -263,7 +279,11 @@ impl Writer {
                 if needs_the_log {
                     self.log.confirm(connection, &self.shared).await?;
                 }
-                connection.run(query(), &self.shared).await
+                let (first, last) = statements();
+                if let Some(first) = first {
+                    connection.run(first, &self.shared).await?;
+                }
+                connection.run(last, &self.shared).await
             };
             match run().await {
                 Err(failure) => retry.after(failure, connection, &self.shared).await?,
@@ -313,7 +333,7 @@ impl Writer {
                 .bind(shared.clock.now_ms())
                 .bind(&freshen.old[..])
         };
-        let outcome = self.store(connection, query).await;
+        let outcome = self.store(connection, || (None, query())).await;
         self.finish("freshening", outcome.map(|matched| matched > 0), freshen.ack)
     }
 
@@ -339,15 +359,16 @@ impl Writer {
 }
 
 /// Binds a row in the order of [`COLUMNS`](super::sql::COLUMNS).
-fn bind_row(query: Statement, row: &Row) -> Statement {
-    bind_rest(query.bind(&row.hash[..]), row)
+/// With `apart`, the value is in a variable.
+fn bind_row(query: Statement, row: &Row, apart: bool) -> Statement {
+    bind_rest(query.bind(&row.hash[..]), row, apart)
 }
 
 /// Binds everything except the hash.
-fn bind_rest(query: Statement, row: &Row) -> Statement {
+fn bind_rest(query: Statement, row: &Row, apart: bool) -> Statement {
+    let query = query.bind(&row.key[..]);
+    let query = if apart { query } else { query.bind(row.value.clone()) };
     query
-        .bind(&row.key[..])
-        .bind(row.value.clone())
         .bind(row.value_type)
         .bind(row.expires_ms)
         .bind(&row.head[..])
