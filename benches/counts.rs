@@ -58,7 +58,7 @@ fn main() {
     print(&runtime, "memory", &warm(&runtime, MemoryStore::new(), &page), times);
     let tiered = Tiered::new(MemoryStore::new(), MemoryStore::new());
     print(&runtime, "tiered", &warm(&runtime, tiered, &page), times);
-    print_misses(&runtime, "memory-miss", MemoryStore::new(), &page, times);
+    print_misses(&runtime, &page, times);
     if let Some(store) = common::mysql(&runtime) {
         print(&runtime, "mysql", &warm(&runtime, store.clone(), &page), times);
         ok(runtime.block_on(layer(store).handle().erase()));
@@ -91,9 +91,9 @@ fn print(runtime: &Runtime, name: &str, service: &Boxed, times: usize) {
     }
 }
 
-/// Misses: each request asks for a page of its own. Counts until all responses are stored.
-fn print_misses<St: Store>(runtime: &Runtime, name: &str, store: St, page: &Bytes, times: usize) {
-    let layer = layer(store);
+/// Misses: each request asks for a page of its own. Counts until all responses are stored in memory.
+fn print_misses(runtime: &Runtime, page: &Bytes, times: usize) {
+    let layer = layer(MemoryStore::new());
     let next = Cell::new(0_u64);
     let request = || {
         next.set(next.get() + 1);
@@ -102,7 +102,7 @@ fn print_misses<St: Store>(runtime: &Runtime, name: &str, store: St, page: &Byte
     let requests = || (0..REQUESTS).map(|_| request()).collect();
     let flush = || ok(runtime.block_on(layer.handle().flush()));
     let service = cached(&layer, page.clone());
-    print_line(runtime, &format!("{name}/plain"), &service, (&requests, &flush), times);
+    print_line(runtime, "memory-miss/plain", &service, (&requests, &flush), times);
 }
 
 fn print_line(

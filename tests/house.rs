@@ -2,8 +2,14 @@
 
 #![allow(clippy::expect_used, clippy::panic)] // helpers of tests
 
+#[path = "support/files.rs"]
+#[allow(unreachable_pub)] // several test binaries share this module
+mod files;
+
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use files::source_files;
 
 /// Each top-level module and its level; a module uses its own and lower ones. Neighbours on a level
 /// that must not know each other are told apart by `MIDDLE`.
@@ -35,17 +41,6 @@ const LEVELS: &[(&str, u8)] = &[
 ];
 const MIDDLE: u8 = 2;
 const MAX_LINES: usize = 400;
-
-fn source_files(folder: &Path, files: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).expect("src can be read") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            source_files(&path, files);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            files.push(path);
-        }
-    }
-}
 
 /// Each file below `src`: its top-level module, its path, its lines without tests.
 fn code() -> Vec<(String, PathBuf, Vec<String>)> {

@@ -3,8 +3,14 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // helpers of tests
 
+#[path = "support/files.rs"]
+#[allow(unreachable_pub)] // several test binaries share this module
+mod files;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use files::source_files;
 
 const RULES: usize = 134;
 
@@ -67,17 +73,6 @@ fn tests(row: &Row) -> Vec<&str> {
 struct Source {
     module: String,
     text: String,
-}
-
-fn source_files(folder: &Path, files: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).expect("a folder that can be read") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            source_files(&path, files);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            files.push(path);
-        }
-    }
 }
 
 fn sources() -> Vec<Source> {

@@ -1,4 +1,4 @@
-"""RESULTS.md and RESULTS.svg from the measurements. Every figure is computed here; none is typed by hand."""
+"""RESULTS.md and RESULTS.svg from the measurements. Every figure of theirs is computed here; missed.md is written by hand."""
 
 import pathlib
 from html import escape
@@ -155,8 +155,8 @@ def targets(data):
         for proxy in ("nginx", "varnish"):
             rows.append(compare(f"memory / {data.titles.get(proxy, proxy)}, requests/s, {size_name(size)}", ">=", 1,
                                 "rate", "memory", proxy, "hits", size, 64))
-    for engine, title in (("mariadb", "MariaDB"), ("mariadb-plain", "MariaDB, uncompressed"), ("mysql", "MySQL")):
-        store, engine = f"store-{engine}", engine.split("-")[0]
+    for engine, title in (("mariadb", "MariaDB"), ("mysql", "MySQL")):
+        store = f"store-{engine}"
         rows.append(compare(f"MySqlStore / a statement a request, requests/s, 1 KiB, 64 callers, {title}", ">=", 6,
                             "rate", store, f"statement-{engine}", "hits", KIB, 64))
         where = ("hits", KIB, 64)
@@ -167,11 +167,13 @@ def targets(data):
                      ratios(*lookup)))
         rows.append((f"MySqlStore / Redis-backed layer, app + back CPU, 1 KiB, {title}", "<=", 1,
                      ratios(of(store, cost, *where), best_redis(data, cost, *where))))
+        rows.append(compare(f"MySqlStore / a statement by hand, p50, 1 KiB, one caller, {title}", "<=", 1.15,
+                            "p50", store, f"statement-{engine}", "hits", KIB, 1))
+    # small bodies are never compressed, so what follows is all that differs without compression
+    for store, title in (("store-mariadb", "MariaDB"), ("store-mariadb-plain", "MariaDB, uncompressed"), ("store-mysql", "MySQL")):
         where = ("hits", 256 * KIB, 64)
         rows.append((f"MySqlStore / Redis-backed layer, requests/s, 256 KiB, {title}", ">=", 2,
                      ratios(of(store, "rate", *where), best_redis(data, lambda r: r["rate"], *where, pick=max))))
-        rows.append(compare(f"MySqlStore / a statement by hand, p50, 1 KiB, one caller, {title}", "<=", 1.15,
-                            "p50", store, f"statement-{engine}", "hits", KIB, 1))
         where = ("misses", 16 * KIB)
         rows.append((f"miss: MySqlStore / Redis-backed layer, app CPU, {title}", "<=", 1.3,
                      ratios(of(store, "app_us", *where), best_redis(data, lambda r: r["app_us"], *where))))

@@ -20,7 +20,8 @@ pub(crate) use scope::{queries_of_path, uri_keys};
 use crate::error::ConfigError;
 
 /// A name for stored responses that are invalidated together. It is not a cache group (RFC 9875):
-/// [`CachePolicy::tags`](crate::CachePolicy::tags) says the difference. A tag consists of 1 to [`Tag::MAX_BYTES`] bytes of any value.
+/// [`CachePolicy::tags`](crate::CachePolicy::tags) says the difference. A tag consists of 1 to [`Tag::MAX_BYTES`]
+/// bytes of any value.
 ///
 /// Tags belong to the data, not to one cache: all caches that share an invalidation log share its tags, whatever
 /// their prefix.

@@ -25,23 +25,23 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts the process. It listens on the first address that it prints.
+    /// Starts the process. Its first line must say where it listens.
     pub fn start(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().expect("it runs");
         let mut output = BufReader::new(child.stdout.take().expect("its output"));
-        let mut address = None;
-        while address.is_none() {
-            let mut line = String::new();
-            assert_ne!(output.read_line(&mut line).expect("a line"), 0, "it says where it listens");
-            let mut words = line.split([' ', ';', '\n']);
-            address = words.find(|word| word.starts_with("http://")).map(str::to_owned);
-        }
+        let mut line = String::new();
+        output.read_line(&mut line).expect("a line");
+        let says = ["listening on ", "listens on "];
+        let address = says.iter().find_map(|says| line.split_once(says)).map(|(_, rest)| rest);
+        let address = address.and_then(|rest| rest.split([';', '\n']).next());
+        let address = address.filter(|address| address.starts_with("http://"));
+        let address = address.unwrap_or_else(|| panic!("not where it listens: {line}")).to_owned();
         let output = thread::spawn(move || {
             let mut rest = String::new();
             let _ = output.read_to_string(&mut rest);
             rest
         });
-        Self { child, output: Some(output), address: address.expect("an address") }
+        Self { child, output: Some(output), address }
     }
 
     /// `host:port`.

@@ -6,7 +6,7 @@
 mod lease;
 mod log;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use sqlx::AssertSqlSafe;
 
@@ -150,14 +150,9 @@ pub(super) struct Sql {
     /// Binds a hash. Includes the body, however large it is.
     pub(super) select_whole: Text,
     /// Binds 1, 2, 4, 8, 16 rows of [`COLUMNS`].
-    upsert: Vec<Text>,
+    upsert: Vec<Upsert>,
     /// Binds as the `fenced_hash` of [`LeaseSql`] in place of the hash, then the rest of one row.
-    pub(super) fenced_upsert: Text,
-    /// Sets the variables of 1, 2, 4, 8, 16 values, which it binds.
-    set_values: Vec<Text>,
-    /// As `upsert` and `fenced_upsert`, but with these variables in place of the values.
-    upsert_of_variables: Vec<Text>,
-    pub(super) fenced_upsert_of_variable: Text,
+    pub(super) fenced_upsert: Upsert,
     /// Binds 1, 2, 4, ..., 64 hashes.
     delete: Vec<Text>,
     /// Binds 1, 2, 4, ..., 64 hashes, then the two ends of a range of keys.
@@ -193,8 +188,6 @@ impl Sql {
         let t = table.quoted();
         let lease = LeaseSql::new(leases);
         let keys = || (0..=MAX_KEYS.ilog2()).map(|power| list("?", 1 << power));
-        let rows = || (0..=MAX_ROWS.ilog2()).map(|power| 1 << power);
-        let binds = |_| "?".to_owned();
         Self {
             select: keys().map(|keys| select(&t, &keys).into()).collect(),
             select_with_newest: keys()
@@ -213,13 +206,10 @@ impl Sql {
                  WHERE key_hash = ?"
             )
             .into(),
-            upsert: rows().map(|rows| upsert(&t, "?", dialect, rows, binds)).collect(),
-            fenced_upsert: upsert(&t, &lease.fenced_hash, dialect, 1, binds),
-            set_values: rows().map(set_values).collect(),
-            upsert_of_variables: rows()
-                .map(|rows| upsert(&t, "?", dialect, rows, variable))
+            upsert: (0..=MAX_ROWS.ilog2())
+                .map(|power| Upsert::new(&t, "?", dialect, 1 << power))
                 .collect(),
-            fenced_upsert_of_variable: upsert(&t, &lease.fenced_hash, dialect, 1, variable),
+            fenced_upsert: Upsert::new(&t, &lease.fenced_hash, dialect, 1),
             freshen: format!(
                 "UPDATE {t} SET head = ?, expires = ?, size = ? + LENGTH(value), born_ms = ?, \
                  fresh_until_ms = ?, gen_ms = ?, status = ? \
@@ -294,15 +284,10 @@ impl Sql {
     }
 
     /// The upsert with the most rows up to `count`, and how many.
-    pub(super) fn upsert(&self, count: usize) -> (&Text, usize) {
+    pub(super) fn upsert(&self, count: usize) -> (&Upsert, usize) {
+        static NONE: LazyLock<Upsert> = LazyLock::new(Upsert::default);
         let power = count.clamp(1, MAX_ROWS).ilog2();
-        entry(&self.upsert, power)
-    }
-
-    /// The same with values in variables, after the statement that sets these.
-    pub(super) fn upsert_of_variables(&self, count: usize) -> (&Text, &Text) {
-        let power = count.clamp(1, MAX_ROWS).ilog2();
-        (entry(&self.set_values, power).0, entry(&self.upsert_of_variables, power).0)
+        (self.upsert.get(power as usize).unwrap_or(&NONE), 1 << power)
     }
 }
 
@@ -313,7 +298,7 @@ fn padded(texts: &[Text], count: usize) -> (&Text, usize) {
 
 /// The text for `2^power`. There is one for every power in use.
 fn entry(texts: &[Text], power: u32) -> (&Text, usize) {
-    static NONE: std::sync::LazyLock<Text> = std::sync::LazyLock::new(|| "".into());
+    static NONE: LazyLock<Text> = LazyLock::new(|| "".into());
     (texts.get(power as usize).unwrap_or(&NONE), 1 << power)
 }
 
@@ -333,28 +318,36 @@ fn select(quoted: &str, keys: &str) -> String {
     )
 }
 
-/// The variable of the session with the value of a row.
-fn variable(row: usize) -> String {
-    format!("@value_{row}")
+/// A statement that inserts or replaces rows, in two forms.
+#[derive(Debug, Default)]
+pub(super) struct Upsert {
+    /// Binds all columns.
+    pub(super) text: Text,
+    /// Binds the values only, and sets a variable of the session to each.
+    pub(super) set_values: Text,
+    /// As `text`, but with the values in these variables.
+    pub(super) of_variables: Text,
 }
 
-fn set_values(rows: usize) -> Text {
-    let sets: Vec<_> = (0..rows).map(|row| format!("{} = ?", variable(row))).collect();
-    format!("SET {}", sets.join(", ")).into()
+impl Upsert {
+    /// `hash` is a placeholder, or an expression with placeholders.
+    fn new(quoted: &str, hash: &str, dialect: Dialect, rows: usize) -> Self {
+        let variables: Vec<_> = (0..rows).map(|row| format!("@value_{row}")).collect();
+        let placeholders = vec!["?".to_owned(); rows];
+        Self {
+            text: upsert(quoted, hash, dialect, &placeholders),
+            set_values: format!("SET {} = ?", variables.join(" = ?, ")).into(),
+            of_variables: upsert(quoted, hash, dialect, &variables),
+        }
+    }
 }
 
-/// The hash is bound, or an expression that binds. The value of each row is what `value` says.
-fn upsert(
-    quoted: &str,
-    hash: &str,
-    dialect: Dialect,
-    rows: usize,
-    value: impl Fn(usize) -> String,
-) -> Text {
+/// An upsert of a row for each of `values`.
+fn upsert(quoted: &str, hash: &str, dialect: Dialect, values: &[String]) -> Text {
     let columns = COLUMNS.join(", ");
     let after = list("?", COLUMNS.len() - 3); // hash, key and value come first
-    let row = |row| format!("({hash}, ?, {}, {after})", value(row));
-    let rows = (0..rows).map(row).collect::<Vec<_>>().join(", ");
+    let rows = values.iter().map(|value| format!("({hash}, ?, {value}, {after})"));
+    let rows = rows.collect::<Vec<_>>().join(", ");
     let set = |column: &&str| match dialect {
         Dialect::Values => format!("{column} = VALUES({column})"),
         Dialect::Alias => format!("{column} = new.{column}"),
@@ -427,17 +420,20 @@ mod tests {
             }
             let (text, binds) = sql.delete_in_range(count);
             assert_eq!(text.matches('?').count(), binds + 2);
-            let (text, rows) = sql.upsert(count);
-            assert_eq!(text.matches('?').count(), rows * COLUMNS.len());
+            let (upsert, rows) = sql.upsert(count);
+            let binds = |text: &Text| text.matches('?').count();
+            assert_eq!(binds(&upsert.text), rows * COLUMNS.len());
+            assert_eq!(binds(&upsert.set_values), rows);
+            assert_eq!(binds(&upsert.of_variables), rows * (COLUMNS.len() - 1));
         }
     }
 
     #[test]
     fn an_upsert_replaces_every_column_but_the_hash() {
-        let values = sql(Dialect::Values).upsert(1).0.to_string();
+        let values = sql(Dialect::Values).upsert(1).0.text.to_string();
         assert!(values.starts_with("INSERT INTO `t` (key_hash, cache_key, value,"), "{values}");
         assert!(values.contains("UPDATE cache_key = VALUES(cache_key), value = VALUES(value)"));
-        let alias = sql(Dialect::Alias).upsert(1).0.to_string();
+        let alias = sql(Dialect::Alias).upsert(1).0.text.to_string();
         assert!(alias.contains(") AS new ON DUPLICATE KEY UPDATE cache_key = new.cache_key, "));
     }
 }

@@ -18,6 +18,7 @@ use super::super::conn::{
 };
 use super::super::log::{Log, write_rows};
 use super::super::shared::Shared;
+use super::super::sql::{Text, Upsert};
 use super::batch::{Folded, answer, fold};
 use super::prefixes::Owned;
 use super::queue::{Ack, Freshen, Job, Put, Work, Writes};
@@ -199,15 +200,12 @@ impl Writer {
         put: Put,
     ) -> bool {
         let shared = Arc::clone(&self.shared);
-        let sql = &shared.sql;
-        let apart = shared.logs_text && put.row.value.len() >= APART;
-        let query = || {
-            let text = if apart { &sql.fenced_upsert_of_variable } else { &sql.fenced_upsert };
+        let query = |text: &Text, apart| {
             let query = statement(text).bind(&put.row.hash[..]);
             bind_rest(query.bind(lease.to_vec()).bind(number), &put.row, apart)
         };
-        let set = || statement(sql.upsert_of_variables(1).0).bind(put.row.value.clone());
-        match self.store(connection, || (apart.then(set), query())).await {
+        let upsert = &shared.sql.fenced_upsert;
+        match self.store_rows(connection, upsert, &[&put.row], query).await {
             Ok(_) => self.written(fold(vec![put])),
             // the hash was null: another process has the lease
             Err(failure) if failure.number() == Some(NULL) => drop(put.ack.send(Ok(false))),
@@ -222,15 +220,30 @@ impl Writer {
         batch: &[Folded],
     ) -> Result<u64, Failure> {
         let shared = Arc::clone(&self.shared);
-        let sql = &shared.sql;
-        let bytes: usize = batch.iter().map(|folded| folded.row.value.len()).sum();
-        let apart = shared.logs_text && bytes >= APART;
-        let (set, of_variables) = sql.upsert_of_variables(batch.len());
-        let text = if apart { of_variables } else { sql.upsert(batch.len()).0 };
-        let rows = || batch.iter().map(|folded| &folded.row);
-        let set = || rows().fold(statement(set), |query, row| query.bind(row.value.clone()));
-        let query = || rows().fold(statement(text), |query, row| bind_row(query, row, apart));
-        self.store(connection, || (apart.then(set), query())).await
+        let rows: Vec<&Row> = batch.iter().map(|folded| &folded.row).collect();
+        let query = |text: &Text, apart| {
+            rows.iter().fold(statement(text), |query, row| bind_row(query, row, apart))
+        };
+        let (upsert, _) = shared.sql.upsert(rows.len());
+        self.store_rows(connection, upsert, &rows, query).await
+    }
+
+    /// Runs an upsert. `query` gets its text, and whether the values are in variables ([`APART`]).
+    async fn store_rows(
+        &mut self,
+        connection: &mut Connection,
+        upsert: &Upsert,
+        rows: &[&Row],
+        query: impl Fn(&Text, bool) -> Statement,
+    ) -> Result<u64, Failure> {
+        let bytes: usize = rows.iter().map(|row| row.value.len()).sum();
+        let apart = self.shared.logs_text && bytes >= APART;
+        let text = if apart { &upsert.of_variables } else { &upsert.text };
+        let set = || {
+            let set = statement(&upsert.set_values);
+            rows.iter().fold(set, |set, row| set.bind(row.value.clone()))
+        };
+        self.store(connection, || (apart.then(set), query(text, apart))).await
     }
 
     /// Gives the callers their result, and decides at random whether these rows start a cull.
